@@ -1,0 +1,3 @@
+"""Machine unlearning in image classifiers: train, unlearn, measure."""
+
+__version__ = "0.1.0"

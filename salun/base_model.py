@@ -1,0 +1,288 @@
+"""The base model: trained by a recipe, or read from a checkpoint, with the data it belongs to."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from salun import __version__
+from salun.data.augment import Preparation
+from salun.data.parts import Dataset
+from salun.data.sets import make_sets, prepare
+from salun.data.split import ForgetRequest, Split, split
+from salun.device import seed_globally, seeded
+from salun.errors import SalunError
+from salun.models import TINY, Architecture, Checkpoint, build, load_checkpoint, pretrained_size
+from salun.training import Epoch, Recipe, Watch, train, unwatched
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a base model comes from, as far as is known before any data are read.
+
+    Attributes:
+        path: its checkpoint, which may still have to be trained.
+        model: timm's name.
+        dataset: the data set's name.
+        recipe: how it is or was trained; None where the checkpoint does not say.
+        split_seed: of its validation split.
+        checkpoint: its content, where the file exists.
+        by_weights: whether the user named the file, so that its weights are its identity.
+    """
+
+    path: Path
+    model: str
+    dataset: str
+    recipe: Recipe | None
+    split_seed: int
+    checkpoint: Checkpoint | None
+    by_weights: bool
+
+    @property
+    def identity(self) -> str:
+        """What tells this base model from others: its weights, or how they came about."""
+        if self.by_weights and self.checkpoint is not None:
+            return f"weights {self.checkpoint.fingerprint}"
+        recipe = self.recipe.model_dump() if self.recipe else None
+        described = [self.model, self.dataset, recipe, self.split_seed]
+        return f"recipe {hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def name_part(text: str) -> str:
+    """Make a name usable in a file name.
+
+    Args:
+        text: for example a data set's name.
+
+    Returns:
+        The text, with everything but letters, digits, dot, dash and underscore replaced.
+    """
+    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
+
+
+def checkpoint_path(folder: Path, model: str, dataset: str, comment: str) -> Path:
+    """Name a checkpoint.
+
+    Args:
+        folder: where checkpoints lie.
+        model: timm's name.
+        dataset: the data set's name.
+        comment: what sets this model apart.
+
+    Returns:
+        `folder/{model}_{dataset}_{comment}.pt`.
+    """
+    return folder / f"{name_part(model)}_{name_part(dataset)}_{name_part(comment)}.pt"
+
+
+def trained_origin(
+    folder: Path, model: str, dataset: str, recipe: Recipe | None, split_seed: int, default: Recipe
+) -> Origin:
+    """Find the base model of a model and a data set, trained or not.
+
+    Args:
+        folder: where checkpoints lie.
+        model: timm's name.
+        dataset: the data set's name.
+        recipe: what the user asked for; None takes `..._base.pt` as it is, or the default.
+        split_seed: of the validation split.
+        default: the recipe where none is asked for.
+
+    Returns:
+        The origin; its path holds a digest of recipe and split seed where a recipe is asked for.
+
+    Raises:
+        SalunError: the checkpoint exists but cannot be read.
+    """
+    if recipe is None:
+        path = checkpoint_path(folder, model, dataset, "base" if split_seed == 0 else f"base-split{split_seed}")
+        if path.exists():
+            found = saved_origin(path)
+            return Origin(path, found.model, found.dataset, found.recipe, found.split_seed, found.checkpoint, False)
+        return Origin(path, model, dataset, default, split_seed, None, False)
+    wanted = Origin(Path(), model, dataset, recipe, split_seed, None, False)
+    path = checkpoint_path(folder, model, dataset, f"base-{wanted.identity[-8:]}")
+    checkpoint = load_checkpoint(path) if path.exists() else None
+    return Origin(path, model, dataset, recipe, split_seed, checkpoint, False)
+
+
+def saved_origin(path: Path, recipe: Recipe | None = None) -> Origin:
+    """Read a base model's origin from its checkpoint.
+
+    Args:
+        path: the checkpoint.
+        recipe: stands in where the checkpoint records none.
+
+    Returns:
+        The origin.
+
+    Raises:
+        SalunError: the file cannot be read, or records a recipe that is none.
+    """
+    checkpoint = load_checkpoint(path)
+    recorded = checkpoint.config.get("recipe")
+    try:
+        known = Recipe(**recorded) if recorded is not None else recipe
+    except (ValidationError, TypeError) as error:
+        raise SalunError(f"{path}: records no usable recipe") from error
+    seed = checkpoint.config.get("split_seed", 0)
+    return Origin(path, checkpoint.architecture.model, checkpoint.dataset, known, seed, checkpoint, True)
+
+
+def architecture_for(model: str, dataset: Dataset, pretrained: bool) -> tuple[Architecture, int | None]:
+    """Fit an architecture to a data set.
+
+    Args:
+        model: timm's name.
+        dataset: the data.
+        pretrained: whether timm's weights are used, at their own input size.
+
+    Returns:
+        The architecture, and the side in pixels that images are resized to, or None.
+    """
+    classes, channels = len(dataset.classes), dataset.channels
+    if pretrained and model != TINY:
+        size = pretrained_size(model)
+        return Architecture(model, classes, channels, size, native=True), size
+    return Architecture(model, classes, channels, dataset.size, native=False), None
+
+
+def preparation_of(checkpoint: Checkpoint, dataset: Dataset, parts: Split) -> Preparation:
+    """Find how a checkpoint's model wants its images.
+
+    Args:
+        checkpoint: the model.
+        dataset: the data.
+        parts: their split, for a checkpoint that records no preparation.
+
+    Returns:
+        The preparation.
+
+    Raises:
+        SalunError: what is recorded is no preparation.
+    """
+    recorded = checkpoint.config.get("preparation")
+    if recorded is None:
+        size = checkpoint.architecture.size
+        return prepare(dataset, parts, size if size != dataset.size else None)
+    try:
+        options = {**recorded, "mean": tuple(recorded["mean"]), "std": tuple(recorded["std"])}
+        return Preparation(**options)
+    except (TypeError, KeyError) as error:
+        raise SalunError(f"checkpoint of {checkpoint.architecture.model}: records no usable preparation") from error
+
+
+def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
+    """Check that a checkpoint was trained on these data under this very split.
+
+    Args:
+        origin: the base model.
+        dataset: the data.
+        parts: their split.
+
+    Raises:
+        SalunError: images, classes or split differ from what the checkpoint records.
+    """
+    checkpoint = origin.checkpoint
+    if checkpoint is None:
+        return
+    if checkpoint.architecture.classes != len(dataset.classes):
+        counts = f"{checkpoint.architecture.classes} classes, '{dataset.name}' {len(dataset.classes)}"
+        raise SalunError(f"{origin.path}: has {counts}")
+    if checkpoint.architecture.channels != dataset.channels:
+        counts = f"{checkpoint.architecture.channels} colour channels, '{dataset.name}' {dataset.channels}"
+        raise SalunError(f"{origin.path}: has {counts}")
+    recorded = checkpoint.config.get("split")
+    if recorded is not None and recorded != parts.fingerprint:
+        what = (
+            f"was trained on another split of '{dataset.name}' ({recorded}) than these data give ({parts.fingerprint})"
+        )
+        raise SalunError(f"{origin.path}: {what}; the data have changed since")
+
+
+def fresh_model(architecture: Architecture, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
+    """Build the model that training starts from.
+
+    Args:
+        architecture: what to build.
+        recipe: whether pretrained weights are taken.
+        seed: of fresh weights.
+        device: where the model goes.
+
+    Returns:
+        The model on the device.
+
+    Raises:
+        SalunError: it cannot be built.
+    """
+    seed_globally(seed)
+    return build(architecture, recipe.pretrained).to(device)
+
+
+def train_checkpoint(
+    model: str,
+    dataset: Dataset,
+    recipe: Recipe,
+    request: ForgetRequest,
+    split_seed: int,
+    device: torch.device,
+    watch: Watch = unwatched,
+) -> tuple[Checkpoint, Split, list[Epoch]]:
+    """Train a model by a recipe on everything but the forget set.
+
+    Args:
+        model: timm's name.
+        dataset: the data, on the device.
+        recipe: all settings of the training.
+        request: what is left out; nothing for a base model.
+        split_seed: of the validation split.
+        device: where it runs.
+        watch: is told of every step.
+
+    Returns:
+        The checkpoint of the epoch that is best on validation, the split, and the curve.
+
+    Raises:
+        SalunError: the model, the forget set, or the pretrained weights cannot be had.
+    """
+    parts = split(dataset, request, split_seed)
+    architecture, resize = architecture_for(model, dataset, recipe.pretrained)
+    preparation = prepare(dataset, parts, resize)
+    network = fresh_model(architecture, recipe, recipe.seed, device)
+    sets = make_sets(dataset, parts, preparation, device)
+    curve, optimizer = train(network, sets.retain, sets.validation, recipe, seeded(recipe.seed, device), watch)
+    config = describe(dataset, recipe, preparation, parts, split_seed)
+    weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    excluded = tuple(parts.listed.tolist())
+    return Checkpoint(weights, architecture, dataset.name, optimizer, config, excluded), parts, curve
+
+
+def describe(
+    dataset: Dataset, recipe: Recipe | None, preparation: Preparation, parts: Split, split_seed: int
+) -> dict[str, Any]:
+    """Gather what a checkpoint records beside weights and architecture.
+
+    Args:
+        dataset: the data.
+        recipe: how the model, or its base model, was trained; None where that is unknown.
+        preparation: how its images are prepared.
+        parts: their split.
+        split_seed: of the validation split.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "class_names": list(dataset.classes),
+        "recipe": recipe.model_dump() if recipe else None,
+        "preparation": {**vars(preparation), "mean": list(preparation.mean), "std": list(preparation.std)},
+        "split": parts.fingerprint,
+        "split_seed": split_seed,
+        "salun": __version__,
+    }

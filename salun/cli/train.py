@@ -1,0 +1,231 @@
+"""`salun-train`: train a classifier, on everything or without a forget set."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from salun.cli.arguments import Parser, add_machine_flags, guarded, notice
+
+PROGRAM = "salun-train"
+RECIPE_FLAGS = {
+    "epochs": "--epochs",
+    "lr": "--lr",
+    "batch_size": "--batch-size",
+    "momentum": "--momentum",
+    "weight_decay": "--weight-decay",
+    "optimizer": "--optimizer",
+    "schedule": "--schedule",
+    "patience": "--pat",
+    "precision": "--precision",
+    "seed": "--seed",
+    "pretrained": "--pretrained",
+}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The flags.
+    """
+    parser = Parser(PROGRAM, description="Train a classifier on all of its training split, or without a forget set.")
+    parser.add_argument("--model", help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
+    parser.add_argument(
+        "--dataset",
+        default="cifar10",
+        help="digits, cifar10, cifar100, svhn, mnist, fashion_mnist, folder:PATH[:size=PIXELS] or "
+        "synthetic[:n=..,size=..,classes=..,noise=..,seed=..] (default: cifar10)",
+    )
+    parser.add_argument("--comment", help="end of the checkpoint's name (default: base, or what is left out)")
+    recipe = parser.add_argument_group("recipe (defaults: the SalUn paper's; for digits 10 epochs, cosine, batch 64)")
+    recipe.add_argument("--lr", type=float, help="learning rate at the start (default: 0.1)")
+    recipe.add_argument("--epochs", type=int, help="passes over the data (default: 182)")
+    recipe.add_argument("--pat", type=int, metavar="N", help="stop after N epochs without a better validation accuracy")
+    recipe.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 256)")
+    recipe.add_argument("--schedule", choices=("constant", "plateau", "multistep", "cosine"), help="default: multistep")
+    recipe.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), help="default: sgd")
+    recipe.add_argument("--momentum", type=float, help="default: 0.9")
+    recipe.add_argument("--weight-decay", type=float, help="default: 0.0005")
+    recipe.add_argument("--precision", choices=("auto", "float32", "bf16"), help="default: auto, bf16 on CUDA")
+    recipe.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
+    recipe.add_argument("--pretrained", action="store_true", default=None, help="start from timm's weights")
+    forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
+    forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
+    forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
+    forget.add_argument("--itf", metavar="FILE", help="the images listed in a forget-set file")
+    parser.add_argument("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
+    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
+    parser.add_argument("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add_machine_flags(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train a classifier.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The exit status.
+    """
+    flags = parse(argv)
+    return guarded(PROGRAM, lambda: train(flags))
+
+
+def train(flags: argparse.Namespace) -> int:
+    """Check everything, train, save, and say how good the model is.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: a flag, the data or the model is refused.
+    """
+    from rich.console import Console
+
+    from salun import training
+    from salun.base_model import checkpoint_path, train_checkpoint
+    from salun.cli.progress import Display
+    from salun.data.sets import to_device
+    from salun.data.sources import load
+    from salun.data.split import split
+    from salun.device import pick_device, settle_threads
+    from salun.models import check_model, default_model
+    from salun.run import save_with_forget
+    from salun.tracking import Tracker
+
+    device = pick_device(flags.device)
+    recipe = read_recipe(flags)
+    request = read_request(flags)
+    model = flags.model or default_model(flags.dataset)
+    check_model(model)
+    dataset = to_device(load(flags.dataset, Path(flags.data_dir)), device)
+    settle_threads(dataset.size)
+    parts = split(dataset, request, flags.split_seed)
+    path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or default_comment(flags))
+    counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
+    print(f"{model} on {dataset.name}, {device}: {counts}; forgetting {request}", flush=True)
+    config = {"model": model, "dataset": dataset.name, "forget": str(request), **recipe.model_dump()}
+    tracker = Tracker(not flags.no_log, notice)
+    with tracker.run(path.stem, "train", config) as log, Display(Console(), lines=True) as display:
+        show = display.watch(path.stem, len(parts.retain))
+
+        def watch(step: training.Progress) -> None:
+            show(step)
+            if step.done is not None:
+                log(vars(step.done))
+
+        checkpoint, parts, curve = train_checkpoint(model, dataset, recipe, request, flags.split_seed, device, watch)
+        save_with_forget(path, checkpoint, parts)
+        figures = accuracies(checkpoint, dataset, parts, device)
+        log({f"final {name}": value for name, value in figures.items()})
+    best = max(curve, key=lambda epoch: epoch.validation or 0.0)
+    print(f"best epoch {best.epoch}: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in figures.items()))
+    print(f"{path}\n{path.with_name(path.stem + '_forget.json')} ({len(parts.listed)} indices)")
+    return 0
+
+
+def read_recipe(flags: argparse.Namespace) -> Any:
+    """Build the recipe from the flags, over the data set's defaults.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        SalunError: a value is outside its bounds.
+    """
+    from pydantic import ValidationError
+
+    from salun.errors import SalunErrors
+    from salun.training import Recipe, default_recipe
+
+    names = {key: "pat" if key == "patience" else key for key in RECIPE_FLAGS}
+    given = {key: getattr(flags, name) for key, name in names.items() if getattr(flags, name) is not None}
+    try:
+        return Recipe(**{**default_recipe(flags.dataset).model_dump(), **given})
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        lines = [
+            f"{RECIPE_FLAGS[str(p['loc'][0])]} {p['input']}: {p['msg'][0].lower()}{p['msg'][1:]}" for p in problems
+        ]
+        raise SalunErrors(lines) from error
+
+
+def read_request(flags: argparse.Namespace) -> Any:
+    """Build the forget request from the flags.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The request; of nothing where no flag asks for any.
+
+    Raises:
+        SalunError: a share outside (0, 1), or a negative seed.
+    """
+    from salun.data.split import ForgetRequest
+    from salun.errors import SalunError
+
+    if flags.unlr is not None and not 0 < flags.unlr < 1:
+        raise SalunError(f"--unlr {flags.unlr}: must be a share between 0 and 1, both excluded")
+    for name in ("forget_seed", "split_seed"):
+        if getattr(flags, name) < 0:
+            raise SalunError(f"--{name.replace('_', '-')} {getattr(flags, name)}: must be 0 or more")
+    listed = Path(flags.itf) if flags.itf else None
+    return ForgetRequest(tuple(sorted(set(flags.cf or ()))), flags.unlr, flags.forget_seed, listed)
+
+
+def default_comment(flags: argparse.Namespace) -> str:
+    """Name a checkpoint whose user does not.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        "base", or what is left out of training.
+    """
+    if flags.cf:
+        return f"cf{'+'.join(map(str, flags.cf))}"
+    if flags.unlr is not None:
+        return f"unlr{flags.unlr:g}"
+    if flags.itf:
+        return f"itf-{Path(flags.itf).stem}"
+    return "base" if flags.split_seed == 0 else f"base-split{flags.split_seed}"
+
+
+def accuracies(checkpoint: Any, dataset: Any, parts: Any, device: Any) -> dict[str, float]:
+    """Measure a trained model.
+
+    Args:
+        checkpoint: the model.
+        dataset: the data, on the device.
+        parts: their split.
+        device: where it runs.
+
+    Returns:
+        Accuracy by set, as fractions, of the sets that hold images.
+    """
+    from salun.base_model import preparation_of
+    from salun.data.sets import make_sets
+    from salun.training import accuracy, predict
+
+    sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), device)
+    model = checkpoint.restore().to(device)
+    measured = {
+        "retained": sets.retain,
+        "left out": sets.forget,
+        "validation": sets.validation,
+        "test": sets.test,
+        "test of left-out classes": sets.forgotten_test,
+    }
+    return {name: accuracy(predict(model, images)) for name, images in measured.items() if len(images)}

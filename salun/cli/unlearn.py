@@ -1,0 +1,285 @@
+"""`salun-unlearn`: run experiments, record them, and compare them with retraining."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from salun.cli.arguments import INTERRUPTED, Parser, add_machine_flags, guarded, notice
+
+PROGRAM = "salun-unlearn"
+ENTRY_FLAGS = {
+    "checkpoint": "-c",
+    "model": "--model",
+    "dataset": "--dataset",
+    "class_to_forget": "-CF",
+    "unlearning_rate": "-UL",
+    "idxs_to_forget": "-IF",
+    "epochs": "-E",
+    "lr": "-LR",
+    "method": "-M",
+    "use_mask": "-UM",
+    "mask_thr": "-MT",
+    "load_mask": "-LM",
+    "seed": "--seed",
+    "forget_seed": "--forget-seed",
+    "metrics": "--metrics",
+    "tag": "--tag",
+}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The flags.
+    """
+    parser = Parser(PROGRAM, description="Unlearn, N times, and measure the distance to retraining.")
+    parser.add_argument("-L", "--load", metavar="FILE", help="JSON list of experiments")
+    one = parser.add_argument_group("one experiment, without a file")
+    one.add_argument("-c", "--checkpoint", metavar="FILE", help="the base model")
+    one.add_argument("--model", help="with --dataset, in place of a checkpoint: trained on first need, and kept")
+    one.add_argument("--dataset", help="see salun-train --help")
+    one.add_argument("-M", "--method", help="unlearning method (default: rl)")
+    one.add_argument("-LR", "--lr", type=float, help="learning rate")
+    one.add_argument("-E", "--epochs", type=int, help="number of epochs")
+    one.add_argument(
+        "-UM", "--use-mask", action="store_true", default=None, help="let only salient weights move (SalUn)"
+    )
+    one.add_argument("-MT", "--mask-thr", type=float, metavar="SHARE", help="weights that may move (default: 0.5)")
+    one.add_argument("-LM", "--load-mask", metavar="FILE", help="use this mask")
+    one.add_argument("--seed", type=int, help="of the first run (default: 0)")
+    one.add_argument("--forget-seed", type=int, metavar="N", help="of -UL (default: 0)")
+    one.add_argument("--metrics", nargs="+", metavar="NAME", help="what is measured (default: everything)")
+    one.add_argument("--tag", help="name in tables and logs")
+    forget = one.add_mutually_exclusive_group()
+    forget.add_argument("-CF", "--class-to-forget", type=int, nargs="+", metavar="CLASS", help="forget these classes")
+    forget.add_argument("-UL", "--unlearning-rate", type=float, metavar="SHARE", help="forget a random share")
+    forget.add_argument("-IF", "--idxs-to-forget", metavar="FILE", help="forget the images of a forget-set file")
+    parser.add_argument("--nexp", type=int, default=4, metavar="N", help="runs of each experiment (default: 4)")
+    parser.add_argument(
+        "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
+    )
+    parser.add_argument("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
+    parser.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    parser.add_argument("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
+    parser.add_argument("--published", action="store_true", help="show published figures beside ours")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of experiment files")
+    add_machine_flags(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run experiments.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The exit status.
+    """
+    flags = parse(argv)
+    if flags.schema:
+        return guarded(PROGRAM, print_schema)
+    if flags.dry_run:
+        return guarded(PROGRAM, lambda: dry_run(flags))
+    return guarded(PROGRAM, lambda: unlearn(flags))
+
+
+def print_schema() -> int:
+    """Print the JSON Schema of experiment files.
+
+    Returns:
+        The exit status.
+    """
+    from salun.experiment import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def dry_run(flags: argparse.Namespace) -> int:
+    """Print every resolved experiment with its number of runs.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: the list is wrong.
+    """
+    experiments, source = read_experiments(flags, files_must_exist=False)
+    for experiment in experiments:
+        seeds = f"{flags.nexp} run{'s' if flags.nexp > 1 else ''} (seeds {experiment.seed}"
+        seeds += f" to {experiment.seed + flags.nexp - 1})" if flags.nexp > 1 else ")"
+        what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
+        tag = f" [{experiment.tag}]" if experiment.tag else ""
+        print(f"{experiment.number}. {what}{tag}: {seeds}")
+        print(f"   {json.dumps(experiment.settings)}")
+    print(f"{source}: {len(experiments)} experiments, {len(experiments) * flags.nexp} runs")
+    return 0
+
+
+def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Any], str]:
+    """Read the experiments that the flags name.
+
+    Args:
+        flags: of the command line.
+        files_must_exist: whether checkpoints and index files are looked for.
+
+    Returns:
+        The experiments, and what they were read from.
+
+    Raises:
+        SalunError: the list is wrong, or flags do not go together.
+    """
+    from salun.errors import SalunError
+    from salun.experiment import load_experiments, validate
+
+    if flags.nexp < 1:
+        raise SalunError(f"--nexp {flags.nexp}: must be 1 or more")
+    given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
+    if flags.load is None:
+        if len(given.get("class_to_forget", ())) == 1:
+            given["class_to_forget"] = given["class_to_forget"][0]
+        return validate([given], "command line", files_must_exist), "command line"
+    if given:
+        flag = ENTRY_FLAGS[next(iter(given))]
+        raise SalunError(f"{flag} goes without -L: put '{next(iter(given))}' into the entries of {flags.load}")
+    return load_experiments(Path(flags.load), files_must_exist), flags.load
+
+
+def unlearn(flags: argparse.Namespace) -> int:
+    """Check everything, do the runs that are missing, print and write the tables.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: the list, the data or a model is refused.
+    """
+    from salun import records
+    from salun.base_model import name_part
+    from salun.cli.progress import Display
+    from salun.cli.table import make_console, print_published, print_rows
+    from salun.device import pick_device
+    from salun.run import Workbench
+    from salun.schedule import Runner, is_finished, plan, rows_of
+    from salun.tracking import Tracker
+
+    device = pick_device(flags.device)
+    experiments, source = read_experiments(flags)
+    console = make_console()
+    name = name_part(Path(source).stem)
+    folder = Path(flags.out) / name
+    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
+    jobs = plan(experiments, flags.nexp, bench, source)
+    path = folder / "records.jsonl"
+    done, torn = records.read(path)
+    for line in torn:
+        notice(line)
+    missing = [job for job in jobs if not is_finished(job, done)]
+    print(f"{source}: {len(jobs)} runs, {len(jobs) - len(missing)} of them finished before, on {device}", flush=True)
+    status = 0
+    if missing:
+        tracker = Tracker(not flags.no_log, notice)
+        runner = Runner(bench, path, Path(flags.checkpoints) / name, flags.keep)
+        with Display(console, lines=False) as display:
+            status = do_runs(runner, jobs, missing, name, display, tracker)
+        done, _ = records.read(path)
+    rows = rows_of(jobs, done)
+    if rows:
+        print_rows(console, rows)
+        if flags.published:
+            print_published(console, rows)
+        written = records.write_summaries(folder, rows)
+        print(f"{path} and {', '.join(file.name for file in written)}")
+    return status
+
+
+def do_runs(runner: Any, jobs: list[Any], missing: list[Any], name: str, display: Any, tracker: Any) -> int:
+    """Do the missing runs, with progress; stop in good order when interrupted.
+
+    Args:
+        runner: does and records them.
+        jobs: all runs of the list.
+        missing: those not finished.
+        name: of the list, for logs.
+        display: shows progress.
+        tracker: logs to Weights & Biases.
+
+    Returns:
+        The exit status.
+    """
+    begun, finished = time.perf_counter(), 0
+
+    def watch_base(origin: Any) -> Any:
+        display.console.print(
+            f"training the base model: {origin.model} on {origin.dataset}", highlight=False, markup=False
+        )
+        return display.watch("base model", len(jobs[0].problem.parts.train))
+
+    def watch_run(job: Any) -> Any:
+        return display.watch(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train))
+
+    runner.bench.on_base = watch_base
+    try:
+        for job, record in runner.go(jobs, watch_run):
+            finished += 1
+            left = (time.perf_counter() - begun) / finished * (len(missing) - finished)
+            line = f"[{finished}/{len(missing)}] {run_line(job, record)}; about {left:.0f} s left"
+            display.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            log_run(tracker, name, job, record)
+    except KeyboardInterrupt:
+        kept = len(jobs) - len(missing) + finished
+        notice(f"{PROGRAM}: interrupted: {kept} of {len(jobs)} runs are recorded; the same command does the rest")
+        return INTERRUPTED
+    return 0
+
+
+def run_line(job: Any, record: Any) -> str:
+    """Describe a finished run.
+
+    Args:
+        job: the run.
+        record: of it.
+
+    Returns:
+        One line.
+    """
+    shown = [
+        f"{name} {100 * record.metrics[name]:.2f}"
+        for name in ("UA", "RA", "TA", "MIA")
+        if record.metrics.get(name) is not None
+    ]
+    figures = "diverged" if record.diverged else " ".join(shown)
+    took = record.seconds["mask"] + record.seconds["method"]
+    return f"{job.experiment.tag or job.experiment.title}, seed {job.seed}: {figures} in {took:.1f} s"
+
+
+def log_run(tracker: Any, name: str, job: Any, record: Any) -> None:
+    """Log a finished run: configuration, curve, final metrics.
+
+    Args:
+        tracker: logs to Weights & Biases.
+        name: of the list.
+        job: the run.
+        record: of it.
+    """
+    title = job.experiment.tag or job.experiment.title
+    config = {**record.settings, "seed": record.seed, "list": name, "device": record.device, "id": record.id}
+    with tracker.run(f"{title} seed {job.seed}", f"{name}/{job.experiment.number} {title}", config) as log:
+        for point in record.curve:
+            log(vars(point))
+        log({key: value for key, value in record.metrics.items() if value is not None})
+        log({f"base {key}": value for key, value in record.base_metrics.items() if value is not None})
+        log({f"seconds {key}": value for key, value in record.seconds.items()})

@@ -1,0 +1,210 @@
+"""Images in folders, one folder a class: in memory, or in a memory-mapped file where they are many."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from salun.data.parts import Dataset, Part, held_out
+from salun.errors import SalunError
+from salun.files import replacing
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+MEMORY_LIMIT = "SALUN_MEMORY_LIMIT"
+DEFAULT_LIMIT = 2 * 1024**3
+MIXED_SIZE = 64
+
+
+def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset:
+    """Read `root/CLASS/image` or `root/train/CLASS/image` with `root/test/CLASS/image`.
+
+    Images are numbered in turn over the classes (first of each, second of each, ...), so that any
+    run of indices holds all classes. Without a test folder a stratified fifth is the test part.
+
+    Args:
+        name: what the data set is called.
+        root: the folder.
+        size: side in pixels that images are brought to (shorter side scaled, centre cut out); None
+            takes the images' own where all are square and equal, else 64.
+        cache: where a memory-mapped file is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes
+            (2 GiB unless set).
+
+    Returns:
+        RGB images; classes are the folders' names in alphabetical order.
+
+    Raises:
+        SalunError: the folder is absent, holds no images, or one of them cannot be decoded.
+    """
+    if not root.is_dir():
+        raise SalunError(f"data set '{name}': {root} is not a folder; it must hold one folder of images a class")
+    parted = (root / "train").is_dir()
+    classes, files, labels = list_images(root / "train" if parted else root)
+    side = size or common_size(files) or MIXED_SIZE
+    if parted and (root / "test").is_dir():
+        test_classes, test_files, test_labels = list_images(root / "test")
+        if unknown := sorted(set(test_classes) - set(classes)):
+            raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
+        renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
+        train, mapped = decode(files, side, cache)
+        test, _ = decode(test_files, side, cache)
+        parts = Part(train, torch.tensor(labels)), Part(test, renumbered)
+    else:
+        known = torch.tensor(labels)
+        out, left = held_out(known, 0.2, seed=0)
+        if not len(out):
+            raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
+        train, mapped = decode([files[i] for i in left], side, cache)
+        test, _ = decode([files[i] for i in out], side, cache)
+        parts = Part(train, known[left]), Part(test, known[out])
+    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, mapped=mapped)
+
+
+def list_images(root: Path) -> tuple[list[str], list[Path], list[int]]:
+    """Number the images of a folder in turn over its classes.
+
+    Args:
+        root: holds one folder a class.
+
+    Returns:
+        Class names, files, and each file's label.
+
+    Raises:
+        SalunError: fewer than two classes, or a class without images.
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(folders) < 2:
+        raise SalunError(f"{root}: holds {len(folders)} class folder(s); at least 2 are needed")
+    found: list[tuple[int, int, Path]] = []
+    for label, folder in enumerate(folders):
+        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not images:
+            raise SalunError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
+        found += [(place, label, path) for place, path in enumerate(images)]
+    found.sort()
+    return [folder.name for folder in folders], [path for _, _, path in found], [label for _, label, _ in found]
+
+
+def common_size(files: list[Path]) -> int | None:
+    """Find the side that all images share, from their headers.
+
+    Args:
+        files: the images.
+
+    Returns:
+        Pixels, or None where they differ or are not square.
+
+    Raises:
+        SalunError: a file is not an image.
+    """
+    sizes = set()
+    for path in files:
+        with opened(path) as image:
+            sizes.add(image.size)
+        if len(sizes) > 1:
+            return None
+    width, height = sizes.pop()
+    return width if width == height else None
+
+
+def decode(files: list[Path], size: int, cache: Path) -> tuple[Tensor, bool]:
+    """Bring images to one size as uint8, in memory or in a file that is mapped into it.
+
+    Args:
+        files: the images.
+        size: side in pixels.
+        cache: folder for the mapped file, which is built once for these files at this size.
+
+    Returns:
+        (N, 3, size, size) uint8, and whether it is memory-mapped.
+
+    Raises:
+        SalunError: an image cannot be decoded, or the cache cannot be written.
+    """
+    shape = (len(files), 3, size, size)
+    if int(np.prod(shape)) <= memory_limit():
+        return torch.from_numpy(np.stack(list(pixels_of(files, size)))), False
+    path = cache / "folders" / f"{fingerprint(files, size)}.npy"
+    if not path.exists():
+        with replacing(path) as temporary, temporary.open("wb") as out:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for pixels in pixels_of(files, size):
+                out.write(pixels.tobytes())
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)), True
+
+
+def memory_limit() -> int:
+    """Read how many bytes of a folder's pixels may be held in memory.
+
+    Returns:
+        Bytes, from the environment variable `SALUN_MEMORY_LIMIT`, else 2 GiB.
+
+    Raises:
+        SalunError: the variable holds no whole number.
+    """
+    text = os.environ.get(MEMORY_LIMIT, str(DEFAULT_LIMIT))
+    if not text.isdigit():
+        raise SalunError(f"{MEMORY_LIMIT}={text}: must be a whole number of bytes")
+    return int(text)
+
+
+def pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
+    """Decode one image after another.
+
+    Args:
+        files: the images.
+        size: side in pixels.
+
+    Yields:
+        (3, size, size) uint8.
+
+    Raises:
+        SalunError: an image cannot be decoded.
+    """
+    for path in files:
+        with opened(path) as image:
+            try:
+                fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+            except (OSError, ValueError, SyntaxError) as error:
+                raise SalunError(f"{path}: cannot be decoded: {error}") from error
+        yield np.asarray(fitted).transpose(2, 0, 1)
+
+
+def opened(path: Path) -> Image.Image:
+    """Open an image file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The image, its pixels not yet read.
+
+    Raises:
+        SalunError: the file is not an image, or claims to be larger than is safe to decode.
+    """
+    try:
+        return Image.open(path)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise SalunError(f"{path}: cannot be decoded: {error}") from error
+
+
+def fingerprint(files: list[Path], size: int) -> str:
+    """Identify files by path, length and time of change.
+
+    Args:
+        files: the images.
+        size: side in pixels that they are brought to.
+
+    Returns:
+        24 hexadecimal digits.
+    """
+    digest = hashlib.sha256(str(size).encode())
+    for path in files:
+        status = path.stat()
+        digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,124 @@
+"""Images as uint8 pixels on the device, and the sets and batches taken from them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+View = Callable[[Tensor, torch.Generator | None], Tensor]
+
+
+class Batch(NamedTuple):
+    """What one step sees.
+
+    Attributes:
+        x: (B, C, H, W) float32, ready for the model.
+        y: (B,) int64 labels.
+        at: (B,) int64 positions in the `Images` that the batch was taken from.
+    """
+
+    x: Tensor
+    y: Tensor
+    at: Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set of images: rows of a pixel store that several sets share.
+
+    Attributes:
+        pixels: (M, C, H, W) uint8 store, on the device or memory-mapped; or float32 in [0, 1] for
+            images that were computed.
+        rows: (N,) int64, which images of the store, on the store's device. The store is a whole
+            part of a data set, so a row is the image's index there.
+        labels: (N,) int64 on `device`.
+        device: where batches go.
+        view: turns stored pixels into model input, augmented where it is given a generator.
+    """
+
+    pixels: Tensor
+    rows: Tensor
+    labels: Tensor
+    device: torch.device
+    view: View
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: Tensor) -> "Images":
+        """Select some of the images; no pixel is copied.
+
+        Args:
+            positions: (K,) int64 positions in this set.
+
+        Returns:
+            The K images.
+        """
+        rows = self.rows[positions.to(self.rows.device)]
+        return replace(self, rows=rows, labels=self.labels[positions.to(self.labels.device)])
+
+    def relabel(self, labels: Tensor) -> "Images":
+        """Give the images other labels.
+
+        Args:
+            labels: (N,) int64.
+
+        Returns:
+            The same images under the new labels.
+        """
+        return replace(self, labels=labels.to(self.device))
+
+    def join(self, other: "Images") -> "Images":
+        """Put two sets one after the other.
+
+        Sets of one store share it; others are copied into a new one.
+
+        Args:
+            other: the images that follow.
+
+        Returns:
+            A set of len(self) + len(other) images.
+        """
+        labels = torch.cat([self.labels, other.labels])
+        if self.pixels is other.pixels:
+            return replace(self, rows=torch.cat([self.rows, other.rows]), labels=labels)
+        ours, theirs = self.pixels[self.rows], other.pixels[other.rows].to(self.pixels.device)
+        if ours.dtype != theirs.dtype:
+            ours, theirs = unit_interval(ours), unit_interval(theirs)
+        pixels = torch.cat([ours, theirs])
+        rows = torch.arange(len(pixels), device=pixels.device)
+        return replace(self, pixels=pixels, rows=rows, labels=labels)
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Go once through the images.
+
+        Args:
+            size: images a batch; the last one may be smaller.
+            generator: shuffles and augments; without it the images come in order and plain.
+
+        Yields:
+            One `Batch` after another.
+        """
+        count = len(self)
+        if generator is None:
+            order = torch.arange(count, device=self.device)
+        else:
+            order = torch.randperm(count, generator=generator, device=generator.device).to(self.device)
+        for at in order.split(size):
+            pixels = self.pixels[self.rows[at.to(self.rows.device)]]
+            x = self.view(pixels.to(self.device, non_blocking=True), generator)
+            yield Batch(x, self.labels[at], at)
+
+
+def unit_interval(pixels: Tensor) -> Tensor:
+    """Bring stored pixels to float32 in [0, 1].
+
+    Args:
+        pixels: uint8, or float32 already in [0, 1].
+
+    Returns:
+        float32 of the same shape.
+    """
+    return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels

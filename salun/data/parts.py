@@ -1,0 +1,91 @@
+"""A data set as read: its two parts, its class names, and how its images may be augmented."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salun.errors import SalunError
+
+
+class Part(NamedTuple):
+    """One part of a data set.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: parts, class names, augmentation of its training images.
+
+    Attributes:
+        name: as the user gave it.
+        train: the training part; forget files index it.
+        test: the test part.
+        classes: class names, by label.
+        padding: border in pixels for random crops; 0 for none.
+        flip: whether mirrored images are still images of their class.
+        mapped: whether the pixels lie in a memory-mapped file.
+    """
+
+    name: str
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+    padding: int = 0
+    flip: bool = False
+    mapped: bool = False
+
+    def __post_init__(self) -> None:
+        for title, part in (("training", self.train), ("test", self.test)):
+            if len(part.pixels) != len(part.labels):
+                counts = f"{len(part.pixels)} images, {len(part.labels)} labels"
+                raise SalunError(f"data set '{self.name}': its {title} part holds {counts}")
+            if not len(part.labels):
+                raise SalunError(f"data set '{self.name}': its {title} part is empty")
+            low, high = int(part.labels.min()), int(part.labels.max())
+            if low < 0 or high >= len(self.classes):
+                found = f"labels from {low} to {high}"
+                raise SalunError(
+                    f"data set '{self.name}': its {title} part has {found}, not 0 to {len(self.classes) - 1}"
+                )
+
+    @property
+    def channels(self) -> int:
+        """Colour channels an image."""
+        return self.train.pixels.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return self.train.pixels.shape[-1]
+
+
+def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw a stratified share: the same part of every class.
+
+    Args:
+        labels: (N,) int64.
+        share: part that is held out, in (0, 1).
+        seed: of the draw.
+
+    Returns:
+        The positions held out and the positions left, both sorted.
+    """
+    generator = np.random.default_rng(seed)
+    known = labels.cpu().numpy()
+    drawn = []
+    for label in np.unique(known):
+        positions = generator.permutation(np.flatnonzero(known == label))
+        drawn.append(positions[: round(share * len(positions))])
+    out = np.zeros(len(known), dtype=bool)
+    out[np.concatenate(drawn)] = True
+    return torch.from_numpy(np.flatnonzero(out)), torch.from_numpy(np.flatnonzero(~out))

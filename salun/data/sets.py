@@ -1,0 +1,93 @@
+"""The image sets that one forgetting problem is made of, ready for the device."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from salun.data.augment import Preparation, channel_statistics
+from salun.data.images import Images
+from salun.data.parts import Dataset, Part
+from salun.data.split import Split
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What a model is trained on, unlearns, and is measured on.
+
+    Attributes:
+        train: forget and retain together.
+        forget: to be forgotten.
+        retain: to be kept.
+        validation: without the forgotten classes.
+        test: without the forgotten classes.
+        forgotten_test: test images of the forgotten classes.
+    """
+
+    train: Images
+    forget: Images
+    retain: Images
+    validation: Images
+    test: Images
+    forgotten_test: Images
+
+
+def to_device(dataset: Dataset, device: torch.device) -> Dataset:
+    """Move a data set's pixels to the device, unless they are memory-mapped.
+
+    Args:
+        dataset: the data.
+        device: where they go.
+
+    Returns:
+        The data set, its labels on the device in any case.
+    """
+
+    def moved(part: Part) -> Part:
+        pixels = part.pixels if dataset.mapped else part.pixels.to(device)
+        return Part(pixels, part.labels.to(device))
+
+    return replace(dataset, train=moved(dataset.train), test=moved(dataset.test))
+
+
+def prepare(dataset: Dataset, split: Split, resize: int | None = None) -> Preparation:
+    """Work out how a data set's pixels become model input.
+
+    Args:
+        dataset: the data.
+        split: its training split gives mean and standard deviation.
+        resize: side in pixels that the model wants, where it is not the images' own.
+
+    Returns:
+        The preparation.
+    """
+    rows = split.train.to(dataset.train.pixels.device)
+    mean, std = channel_statistics(dataset.train.pixels, rows)
+    return Preparation(tuple(mean), tuple(std), dataset.padding, dataset.flip, resize)
+
+
+def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: torch.device) -> Sets:
+    """Take the sets of one split from a data set.
+
+    Args:
+        dataset: the data, as `to_device` left them.
+        split: which image belongs where.
+        preparation: how pixels become model input.
+        device: where batches go.
+
+    Returns:
+        The sets; they share the data set's pixels.
+    """
+
+    def taken(part: Part, indices: Tensor) -> Images:
+        rows = indices.to(part.pixels.device)
+        return Images(part.pixels, rows, part.labels[indices.to(part.labels.device)], device, preparation)
+
+    return Sets(
+        train=taken(dataset.train, split.train),
+        forget=taken(dataset.train, split.forget),
+        retain=taken(dataset.train, split.retain),
+        validation=taken(dataset.train, split.validation),
+        test=taken(dataset.test, split.test),
+        forgotten_test=taken(dataset.test, split.forgotten_test),
+    )

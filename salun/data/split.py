@@ -1,0 +1,223 @@
+"""Train, validation and test; forget and retain: functions of their seeds, and the forget-set file."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salun.data.parts import Dataset, held_out
+from salun.errors import SalunError
+from salun.files import read_json, write_text
+
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """Which training images are to be forgotten: by class, by share, or by index. At most one.
+
+    Attributes:
+        classes: labels of the classes to forget, all of their images.
+        share: part of the training split, in (0, 1), drawn with `seed`.
+        seed: of the share.
+        indices: file with a JSON list of training indices.
+    """
+
+    classes: tuple[int, ...] = ()
+    share: float | None = None
+    seed: int = 0
+    indices: Path | None = None
+
+    def __str__(self) -> str:
+        if self.classes:
+            return f"class {'+'.join(map(str, self.classes))}"
+        if self.share is not None:
+            return f"{self.share:.4g} of the training split"
+        return f"the images in {self.indices}" if self.indices else "nothing"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which image belongs where, as sorted indices into the data set's training or test part.
+
+    Attributes:
+        train: what the base model learns.
+        validation: held out of training, without the forgotten classes.
+        test: the test part without the forgotten classes.
+        forget: what is to be forgotten, a part of `train`.
+        retain: the rest of `train`.
+        forgotten_test: test images of the forgotten classes; empty for other forget sets.
+        classes: the forgotten classes.
+        listed: every index that the forget file names, those in the validation split included.
+        fingerprint: of train, validation and test before anything is forgotten.
+    """
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    forget: Tensor
+    retain: Tensor
+    forgotten_test: Tensor
+    classes: tuple[int, ...]
+    listed: Tensor
+    fingerprint: str
+
+    @property
+    def forget_fingerprint(self) -> str:
+        """Identity of the forget set."""
+        return digest(self.listed, torch.tensor(self.classes))
+
+
+def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
+    """Split a data set and find the forget set.
+
+    The validation split is stratified and depends on labels and `split_seed` alone.
+
+    Args:
+        dataset: the data.
+        request: what is to be forgotten.
+        split_seed: of the validation split.
+        never: (K,) training indices that the base model was never trained on.
+
+    Returns:
+        The split.
+
+    Raises:
+        SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
+    """
+    labels = dataset.train.labels.cpu()
+    validation, train = held_out(labels, VALIDATION_SHARE, split_seed)
+    test = torch.arange(len(dataset.test.labels))
+    mark = digest(labels, dataset.test.labels.cpu(), train, validation)
+    if never is not None and len(never):
+        train, validation = without(train, never), without(validation, never)
+    listed = find_forget(labels, train, request, dataset)
+    asked = request != ForgetRequest()
+    forget = train[torch.isin(train, listed)]
+    if asked and not len(forget):
+        raise SalunError(f"{request}: none of these images is in the training split")
+    if len(forget) == len(train):
+        raise SalunError(f"{request}: that is the whole training split; nothing would be retained")
+    gone = torch.isin(dataset.test.labels.cpu(), torch.tensor(request.classes, dtype=torch.int64))
+    return Split(
+        train=train,
+        validation=without(validation, listed),
+        test=test[~gone],
+        forget=forget,
+        retain=without(train, forget),
+        forgotten_test=test[gone],
+        classes=request.classes,
+        listed=listed if request.indices else forget,
+        fingerprint=mark,
+    )
+
+
+def find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset: Dataset) -> Tensor:
+    """Find the indices that a request names.
+
+    Args:
+        labels: (N,) of the whole training part.
+        train: indices of the training split.
+        request: what is to be forgotten.
+        dataset: for the texts of errors.
+
+    Returns:
+        Sorted indices; of a class or a list also those in the validation split.
+
+    Raises:
+        SalunError: a class or an index that the data do not hold.
+    """
+    if request.classes:
+        check_classes(request.classes, len(dataset.classes), dataset.name)
+        return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten()
+    if request.share is not None:
+        count = round(request.share * len(train))
+        order = np.random.default_rng(request.seed).permutation(len(train))
+        return train[torch.from_numpy(np.sort(order[:count]))]
+    if request.indices is not None:
+        return read_forget(request.indices, len(labels))
+    return torch.empty(0, dtype=torch.int64)
+
+
+def check_classes(classes: tuple[int, ...], count: int, name: str) -> None:
+    """Check that the classes to forget exist.
+
+    Args:
+        classes: labels.
+        count: classes of the data set.
+        name: the data set.
+
+    Raises:
+        SalunError: a label is outside the data set, or all classes are named.
+    """
+    for label in classes:
+        if not 0 <= label < count:
+            raise SalunError(f"class {label}: '{name}' has the classes 0 to {count - 1}")
+    if len(set(classes)) == count:
+        raise SalunError(f"classes {classes}: those are all classes of '{name}'; nothing would be retained")
+
+
+def read_forget(path: Path, count: int) -> Tensor:
+    """Read a forget-set file.
+
+    Args:
+        path: a JSON list of training indices.
+        count: images of the training part.
+
+    Returns:
+        The indices, sorted, each once.
+
+    Raises:
+        SalunError: not such a list, empty, or an index outside 0..count-1.
+    """
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise SalunError(f"{path}: must be a JSON list of training indices, not empty")
+    for place, index in enumerate(content):
+        if type(index) is not int:
+            raise SalunError(f"{path}: entry {place + 1}: {json.dumps(index)[:60]} is not an index")
+        if not 0 <= index < count:
+            raise SalunError(f"{path}: entry {place + 1}: index {index} is not in the training part (0 to {count - 1})")
+    return torch.tensor(sorted(set(content)), dtype=torch.int64)
+
+
+def write_forget(path: Path, listed: Tensor) -> None:
+    """Write a forget-set file, the form that `--itf` and `idxs_to_forget` read.
+
+    Args:
+        path: the file.
+        listed: indices into the training part.
+    """
+    write_text(path, json.dumps(listed.tolist()) + "\n")
+
+
+def without(indices: Tensor, unwanted: Tensor) -> Tensor:
+    """Leave some indices out.
+
+    Args:
+        indices: sorted indices.
+        unwanted: those to leave out.
+
+    Returns:
+        The others, in order.
+    """
+    return indices[~torch.isin(indices, unwanted)]
+
+
+def digest(*tensors: Tensor) -> str:
+    """Identify tensors by their content.
+
+    Args:
+        tensors: integers of any shape.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(np.ascontiguousarray(tensor.cpu().to(torch.int64).numpy()).tobytes() + b"|")
+    return hashed.hexdigest()[:16]

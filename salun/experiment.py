@@ -1,0 +1,371 @@
+"""From a JSON list to validated experiments."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from salun.data.sources import class_count
+from salun.data.split import ForgetRequest, check_classes
+from salun.errors import SalunError, SalunErrors, did_you_mean
+from salun.files import read_json
+from salun.metrics import METRICS, check_metrics, load_metrics
+from salun.models import check_model, default_model
+from salun.saliency import Score
+from salun.training import Recipe
+from salun.unlearning import METHODS, find_method, load_methods
+
+DEFAULT_METHOD = "rl"
+DEFAULT_DATASET = "cifar10"
+FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
+Label = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Entry(BaseModel):
+    """The keys of one experiment that all methods share; null means not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    checkpoint: str | None = Field(None, min_length=1, description="Path of the base model's checkpoint.")
+    model: str | None = Field(None, description="timm name or resnet_tiny; with dataset, in place of a checkpoint.")
+    dataset: str | None = Field(None, description="Data set of the base model, which is trained on first need.")
+    recipe: Recipe | None = Field(None, description="How the base model is trained, and so the retrained one.")
+    split_seed: Seed = Field(0, description="Seed of the validation split of model + dataset.")
+    class_to_forget: Label | Annotated[list[Label], Field(min_length=1)] | None = Field(
+        None, description="Class, or list of classes, to forget as a whole."
+    )
+    unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
+    idxs_to_forget: str | None = Field(None, min_length=1, description="JSON file with the training indices to forget.")
+    forget_seed: Seed = Field(0, description="Seed of the share that is forgotten.")
+    use_mask: bool = Field(False, description="Let only the salient weights move (SalUn).")
+    mask_thr: float = Field(0.5, gt=0, le=1, description="Fraction of the weights that may move.")
+    mask_score: Score = Field("sum", description="How weights are ranked.")
+    mask_batches: int | None = Field(None, ge=1, description="Forget batches that the mask reads at most.")
+    load_mask: str | None = Field(None, min_length=1, description="Path of a mask to use instead of computing one.")
+    method: str = Field(DEFAULT_METHOD, description="Unlearning method.")
+    metrics: list[str] = Field([], description="Metrics to compute; empty for all.")
+    seed: Seed = Field(0, description="Seed of the first run; run i uses seed + i.")
+    tag: str | None = Field(None, max_length=200, description="Name of the experiment in tables and logs.")
+
+
+@dataclass(frozen=True)
+class MaskRequest:
+    """Which mask an experiment uses.
+
+    Attributes:
+        keep: fraction of the weights that may move.
+        score: how weights are ranked.
+        batches: forget batches that are read at most; None for all.
+        file: a mask to load instead.
+    """
+
+    keep: float
+    score: Score
+    batches: int | None = None
+    file: Path | None = None
+
+    def __str__(self) -> str:
+        if self.file is not None:
+            return f"mask {self.file.name}"
+        return f"mask {self.keep:g}" + ("" if self.score == "sum" else f" {self.score}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One validated entry of a list.
+
+    Attributes:
+        number: its place in the list, from 1.
+        method: name of the method.
+        settings: all of the method's settings, defaults included.
+        checkpoint: the base model's file; None where model and dataset name it.
+        model: timm's name; None with a checkpoint.
+        dataset: the data set's name; None with a checkpoint.
+        recipe: of the base model, where the entry gives one.
+        split_seed: of the validation split of model and dataset.
+        forget: what is to be forgotten.
+        mask: None where all weights may move.
+        metrics: names; empty for all.
+        seed: of the first run.
+        tag: the user's name for it.
+    """
+
+    number: int
+    method: str
+    settings: dict[str, Any]
+    checkpoint: Path | None
+    model: str | None
+    dataset: str | None
+    recipe: Recipe | None
+    split_seed: int
+    forget: ForgetRequest
+    mask: MaskRequest | None
+    metrics: tuple[str, ...]
+    seed: int
+    tag: str | None
+
+    @property
+    def base(self) -> str:
+        """The base model, as a user reads it."""
+        return str(self.checkpoint) if self.checkpoint else f"{self.model} on {self.dataset}"
+
+    @property
+    def title(self) -> str:
+        """Method and mask, as a user reads them."""
+        return self.method + (f" + {self.mask}" if self.mask else "")
+
+
+def method_models() -> dict[str, type[Entry]]:
+    """Build the schema of an entry for each method, from the method's signature.
+
+    Returns:
+        A pydantic model by method name.
+    """
+    load_methods()
+    models = {}
+    for name, found in METHODS.items():
+        fields: dict[str, Any] = {"method": (Literal[name], name), **found.settings}
+        if not found.maskable:
+            fields["use_mask"] = (Literal[False], False)
+        models[name] = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
+    return models
+
+
+def json_schema() -> dict[str, Any]:
+    """Generate the JSON Schema of an experiment file, for editors.
+
+    Returns:
+        The schema: one experiment or a list of them, keys by method.
+    """
+    load_metrics()
+    union: Any = None
+    for model in method_models().values():
+        union = model if union is None else union | model
+    schema = TypeAdapter(list[union] | union).json_schema()
+    for definition in schema["$defs"].values():
+        if "metrics" in definition.get("properties", {}):
+            definition["properties"]["metrics"]["items"]["enum"] = list(METRICS)
+            if definition["properties"]["method"].get("const") != DEFAULT_METHOD:
+                definition["required"] = ["method"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
+
+
+def load_experiments(path: Path, files_must_exist: bool = True) -> list[Experiment]:
+    """Read and validate an experiment file.
+
+    Args:
+        path: a JSON list of experiments, or one of them.
+        files_must_exist: whether checkpoints and index files are looked for.
+
+    Returns:
+        The experiments, in order.
+
+    Raises:
+        SalunErrors: every mistake in the file, a line each.
+    """
+    content = read_json(path)
+    entries = content if isinstance(content, list) else [content]
+    if not entries:
+        raise SalunError(f"{path}: holds no experiment")
+    return validate(entries, str(path), files_must_exist)
+
+
+def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> list[Experiment]:
+    """Validate experiments against the methods' signatures.
+
+    Args:
+        entries: as JSON gives them.
+        source: what the text of errors begins with.
+        files_must_exist: whether checkpoints and index files are looked for.
+
+    Returns:
+        The experiments, in order.
+
+    Raises:
+        SalunErrors: every mistake, a line each, with entry number, key and what is accepted.
+    """
+    models, found, wrong = method_models(), [], []
+    for number, entry in enumerate(entries, 1):
+        where = f"{source}: entry {number}" if source != "command line" else source
+        try:
+            found.append(read_entry(entry, number, models, files_must_exist))
+        except SalunErrors as errors:
+            wrong += [f"{where}: {line}" for line in errors.lines]
+    if wrong:
+        raise SalunErrors(wrong)
+    return found
+
+
+def read_entry(entry: Any, number: int, models: dict[str, type[Entry]], files_must_exist: bool) -> Experiment:
+    """Validate one experiment.
+
+    Args:
+        entry: as JSON gives it.
+        number: its place in the list, from 1.
+        models: schema by method.
+        files_must_exist: whether checkpoints and index files are looked for.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        SalunErrors: every mistake in the entry.
+    """
+    if not isinstance(entry, dict):
+        raise SalunErrors([f"{shown(entry)}: must be an object of keys and values"])
+    given = {key: value for key, value in entry.items() if value is not None}
+    name = given.get("method", DEFAULT_METHOD)
+    if not isinstance(name, str):
+        raise SalunErrors([f"method: {shown(name)}: must be a method's name"])
+    if name not in models:
+        raise SalunErrors([f"method: {shown(name)}: unknown{did_you_mean(name, models)}"])
+    try:
+        valid = models[name](**given)
+    except ValidationError as error:
+        raise SalunErrors(explain(error, models[name]) + conflicts(given, name)) from error
+    lines = conflicts(given, name) + outside(valid, files_must_exist)
+    if lines:
+        raise SalunErrors(lines)
+    return resolve(valid, number)
+
+
+def resolve(entry: Entry, number: int) -> Experiment:
+    """Turn a valid entry into an experiment, with every default filled in.
+
+    Args:
+        entry: valid.
+        number: its place in the list, from 1.
+
+    Returns:
+        The experiment.
+    """
+    chosen = entry.class_to_forget
+    classes = tuple(sorted(set(chosen))) if isinstance(chosen, list) else () if chosen is None else (chosen,)
+    listed = Path(entry.idxs_to_forget) if entry.idxs_to_forget else None
+    share = entry.unlearning_rate
+    file = Path(entry.load_mask) if entry.load_mask else None
+    masked = entry.use_mask or file is not None
+    dataset = None if entry.checkpoint else entry.dataset or DEFAULT_DATASET
+    return Experiment(
+        number=number,
+        method=entry.method,
+        settings={key: getattr(entry, key) for key in find_method(entry.method).settings},
+        checkpoint=Path(entry.checkpoint) if entry.checkpoint else None,
+        model=None if dataset is None else entry.model or default_model(dataset),
+        dataset=dataset,
+        recipe=entry.recipe,
+        split_seed=entry.split_seed,
+        forget=ForgetRequest(classes, share, entry.forget_seed if share is not None else 0, listed),
+        mask=MaskRequest(entry.mask_thr, entry.mask_score, entry.mask_batches, file) if masked else None,
+        metrics=tuple(entry.metrics),
+        seed=entry.seed,
+        tag=entry.tag,
+    )
+
+
+def explain(error: ValidationError, model: type[Entry]) -> list[str]:
+    """Put pydantic's findings into one line a key.
+
+    Args:
+        error: pydantic's.
+        model: the schema that was not met.
+
+    Returns:
+        Lines of key, value and what is accepted.
+    """
+    lines: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path[:2]) if path[0] in ("recipe", "metrics") else path[0]
+        if key in lines:
+            continue
+        if problem["type"] == "extra_forbidden":
+            valid = Recipe.model_fields if path[0] == "recipe" else model.model_fields
+            lines[key] = f"{key}: unknown key{did_you_mean(path[-1], valid)}"
+        elif key == "use_mask" and problem["type"] == "literal_error":
+            lines[key] = f"use_mask: true: method '{model.model_fields['method'].default}' takes no mask"
+        elif key == "class_to_forget":
+            lines[key] = f"{key}: {shown(problem['input'])}: must be a class, from 0, or a list of classes"
+        else:
+            lines[key] = f"{key}: {shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return list(lines.values())
+
+
+def conflicts(given: dict[str, Any], method: str) -> list[str]:
+    """Find keys that do not go together.
+
+    Args:
+        given: the entry's keys that are not null.
+        method: its method.
+
+    Returns:
+        A line a mistake.
+    """
+    lines = []
+    asked = [key for key in FORGET_KEYS if key in given]
+    if len(asked) != 1:
+        what = f"{' and '.join(asked)}: exclude each other" if asked else "nothing to forget"
+        lines.append(f"{what}; give exactly one of {', '.join(FORGET_KEYS)}")
+    if "checkpoint" in given:
+        for key in ("model", "dataset", "split_seed"):
+            if key in given:
+                lines.append(f"{key}: excludes checkpoint, which records its own")
+    if "load_mask" in given and not METHODS[method].maskable:
+        lines.append(f"load_mask: method '{method}' takes no mask")
+    return lines
+
+
+def outside(entry: Entry, files_must_exist: bool) -> list[str]:
+    """Check what an entry names: models, data sets, classes, metrics, files.
+
+    Args:
+        entry: valid in itself.
+        files_must_exist: whether checkpoints, masks and index files are looked for.
+
+    Returns:
+        A line a mistake.
+    """
+    lines = []
+
+    def check(key: str, action: Any) -> Any:
+        try:
+            return action()
+        except SalunError as error:
+            lines.append(f"{key}: {error}")
+            return None
+
+    check("metrics", lambda: check_metrics(tuple(entry.metrics)))
+    if entry.model is not None:
+        check("model", partial(check_model, entry.model))
+    if entry.checkpoint is None:
+        name = entry.dataset or DEFAULT_DATASET
+        count = check("dataset", lambda: class_count(name))
+        chosen = entry.class_to_forget
+        if count is not None and chosen is not None:
+            classes = tuple(chosen) if isinstance(chosen, list) else (chosen,)
+            check("class_to_forget", lambda: check_classes(classes, count, name))
+    for key in ("checkpoint", "idxs_to_forget", "load_mask"):
+        path = getattr(entry, key)
+        if path is not None and files_must_exist and not Path(path).is_file():
+            lines.append(f"{key}: {path}: no such file")
+    return lines
+
+
+def shown(value: Any) -> str:
+    """Show a value as it stands in JSON.
+
+    Args:
+        value: from a JSON file.
+
+    Returns:
+        At most 80 characters.
+    """
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,1 @@
+"""The unlearning methods, one file each; a file added here is a method added."""

@@ -1,0 +1,55 @@
+from collections.abc import Iterator
+
+from salun.data.images import Batch
+from salun.unlearning import Labels, Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+
+
+@method()
+def rl(
+    task: Task,
+    *,
+    lr: PositiveFloat = 0.013,
+    epochs: PositiveInt = 10,
+    batch_size: PositiveInt = 256,
+    momentum: Momentum = 0.9,
+    weight_decay: NonNegativeFloat = 5e-4,
+    grad_clip: PositiveFloat | None = None,
+    schedule: Schedule = "constant",
+    labels: Labels = "any",
+) -> None:
+    """Random labels in one go: train on one shuffled mix of relabelled forget images and retain images.
+
+    The labels are drawn anew each epoch. With the saliency mask this is SalUn as its code runs it on
+    CIFAR-100.
+
+    Args:
+        task: what to unlearn.
+        lr: learning rate.
+        epochs: passes over forget and retain set.
+        batch_size: images a step.
+        momentum: of SGD.
+        weight_decay: L2 penalty.
+        grad_clip: largest norm of the gradient; None for no limit.
+        schedule: of the learning rate.
+        labels: which labels a forget image may get: "any", "other" than its own, or of the
+            "remaining" classes.
+
+    Source:
+        Golatkar et al., "Eternal Sunshine of the Spotless Net", CVPR 2020; Fan et al., "SalUn:
+        Empowering Machine Unlearning via Gradient-based Weight Saliency", ICLR 2024, arXiv
+        2310.12508, equation 5.
+    """
+
+    def stream(epoch: int) -> Iterator[Batch]:
+        relabelled = task.forget.relabel(task.random_labels(labels))
+        return relabelled.join(task.retain).batches(batch_size, task.generator)
+
+    task.fit(
+        stream,
+        epochs=epochs,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        grad_clip=grad_clip,
+        schedule=schedule,
+    )

@@ -1,0 +1,401 @@
+"""Any timm model, adapted to small images; its features and head; checkpoints."""
+
+import hashlib
+import pickle
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+
+from salun.errors import SalunError, did_you_mean
+from salun.files import replacing
+
+TINY = "resnet_tiny"
+SMALL = 64
+TRANSFORMERS = ("vit_", "deit", "swin_", "swinv2_")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What it takes to build a model again.
+
+    Attributes:
+        model: a timm name, or "resnet_tiny".
+        classes: number of classes.
+        channels: colour channels of the images.
+        size: side of the images in pixels, as they reach the model.
+        native: whether the model keeps timm's own shape for large images.
+    """
+
+    model: str
+    classes: int
+    channels: int = 3
+    size: int = 32
+    native: bool = False
+
+
+def default_model(dataset: str) -> str:
+    """Choose a model where the user names none.
+
+    Args:
+        dataset: the data set's name.
+
+    Returns:
+        "resnet_tiny" for the 8x8 digits, else "resnet18".
+    """
+    return TINY if dataset == "digits" else "resnet18"
+
+
+def check_model(name: str) -> None:
+    """Check that a model name is known.
+
+    Args:
+        name: a timm name, or "resnet_tiny".
+
+    Raises:
+        SalunError: it is not, with the nearest name.
+    """
+    if name != TINY and not timm.is_model(name.partition(".")[0]):
+        raise SalunError(f"model '{name}': unknown{did_you_mean(name, [TINY, *timm.list_models()])}")
+
+
+def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
+    """Build a model with fresh weights, or with timm's pretrained ones.
+
+    Images of at most 64 pixels: a ResNet gets a 3x3 first convolution of stride 1 and no max-pool
+    (He et al., 2016, section 4.2), a VGG the 512-wide head and only as many max-pools as the image
+    can take, a transformer a patch that leaves at least 8 x 8 of them. A native model is timm's own.
+
+    Args:
+        architecture: what to build.
+        pretrained: whether timm's weights are loaded; implies a native model.
+
+    Returns:
+        The model on the CPU, in training mode.
+
+    Raises:
+        SalunError: the name is unknown, the model cannot take such images, or its pretrained weights
+            cannot be had.
+    """
+    name, size = architecture.model, architecture.size
+    check_model(name)
+    if name == TINY:
+        return build_tiny(architecture, pretrained)
+    options: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
+    if pretrained:
+        return load_pretrained(name, options)
+    if architecture.native:
+        return cast(nn.Module, timm.create_model(name, **options))
+    if name.startswith(TRANSFORMERS):
+        options |= {"img_size": size} | patch_option(name, size)
+    try:
+        model = timm.create_model(name, **options)
+        adapt(model, architecture)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, architecture.channels, size, size))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from error
+    return cast(nn.Module, model.train())
+
+
+def build_tiny(architecture: Architecture, pretrained: bool) -> nn.Module:
+    """Build the small ResNet: timm's class, four stages of widths 16, 32, 64 and 128.
+
+    Args:
+        architecture: its model is "resnet_tiny".
+        pretrained: refused, there are no such weights.
+
+    Returns:
+        The model, about 0.7 million weights.
+
+    Raises:
+        SalunError: pretrained weights were asked for.
+    """
+    if pretrained:
+        raise SalunError(f"model '{TINY}': has no pretrained weights; leave --pretrained out")
+    widths = (16, 32, 64, 128)
+    model = ResNet(
+        BasicBlock, (2, 2, 2, 2), num_classes=architecture.classes, in_chans=architecture.channels, channels=widths
+    )
+    adapt(model, architecture)
+    return cast(nn.Module, model)
+
+
+def adapt(model: nn.Module, architecture: Architecture) -> None:
+    """Fit a convolutional model to small images, in place.
+
+    Args:
+        model: as timm builds it.
+        architecture: the images' side and channels.
+    """
+    if architecture.size > SMALL:
+        return
+    if isinstance(model, ResNet):
+        stem = model.conv1
+        if isinstance(stem, nn.Conv2d):
+            model.conv1 = nn.Conv2d(architecture.channels, stem.out_channels, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            stem[0].stride = (1, 1)
+        model.maxpool = nn.Identity()
+    if isinstance(model, VGG):
+        pools = [place for place, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)]
+        for place in pools[architecture.size.bit_length() - 1 :]:
+            model.features[place] = nn.Identity()
+        model.pre_logits = nn.Identity()
+        model.head_hidden_size = model.num_features
+        model.head.num_features = model.head.in_features = model.num_features
+        model.head.fc = nn.Linear(model.num_features, architecture.classes)
+        nn.init.normal_(model.head.fc.weight, 0, 0.01)
+        nn.init.zeros_(model.head.fc.bias)
+
+
+def patch_option(name: str, size: int) -> dict[str, int]:
+    """Choose a transformer's patch for small images.
+
+    Args:
+        name: timm's name.
+        size: side of the images in pixels.
+
+    Returns:
+        The option for timm: the largest divisor of `size` that leaves at least 8 x 8 patches, where
+        the model's own patch is larger than that.
+    """
+    native = 16
+    if name.startswith(("swin_", "swinv2_")):
+        native = 4
+    elif "patch" in name:
+        native = int(name.partition("patch")[2].partition("_")[0])
+    limit = max(1, size // 8)
+    if native <= limit and size % native == 0:
+        return {}
+    return {"patch_size": max(side for side in range(1, min(native, limit) + 1) if size % side == 0)}
+
+
+def load_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
+    """Build a model with timm's pretrained weights and a new head.
+
+    Args:
+        name: timm's name.
+        options: number of classes and channels.
+
+    Returns:
+        The model.
+
+    Raises:
+        SalunError: there are no such weights, or they cannot be fetched.
+    """
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return cast(nn.Module, timm.create_model(name, pretrained=True, **options))
+    except (OSError, RuntimeError, ValueError, httpx.HTTPError, HfHubHTTPError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        remedy = "without --pretrained the model starts from fresh weights"
+        raise SalunError(f"model '{name}': pretrained weights cannot be had ({reason}); {remedy}") from error
+
+
+def pretrained_size(name: str) -> int:
+    """Tell the input size of a model's pretrained weights.
+
+    Args:
+        name: a timm name.
+
+    Returns:
+        Side in pixels.
+    """
+    config = timm.get_pretrained_cfg(name)
+    return int(config.input_size[-1]) if config is not None else 224
+
+
+def embed(model: nn.Module, x: Tensor) -> Tensor:
+    """Compute the features that the classification head sees.
+
+    Args:
+        model: any timm model.
+        x: (B, C, H, W) model input.
+
+    Returns:
+        (B, D) features; `head(model)` maps them to logits.
+    """
+    features = cast(Any, model).forward_features(x)
+    return cast(Tensor, cast(Any, model).forward_head(features, pre_logits=True))
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """Find the classification head; its weight (classes, D) holds the class prototypes.
+
+    Args:
+        model: any timm model with a linear head.
+
+    Returns:
+        The linear layer.
+
+    Raises:
+        SalunError: the model's head is not linear.
+    """
+    layer = cast(Any, model).get_classifier()
+    if not isinstance(layer, nn.Linear):
+        raise SalunError(f"model {type(model).__name__}: its head is {type(layer).__name__}, not linear: no prototypes")
+    return layer
+
+
+def tensors_digest(tensors: dict[str, Tensor]) -> str:
+    """Identify named tensors by their content.
+
+    Args:
+        tensors: of any type and shape.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk: weights, optimiser, and what it takes to go on from them.
+
+    Attributes:
+        weights: the model's state.
+        architecture: how to build the model.
+        dataset: name of the data set it was trained on.
+        optimizer: the optimiser's state, or None.
+        config: everything else that was recorded: preparation, recipe, split seed and fingerprint,
+            class names, how the model came about. Plain values only.
+        excluded: training indices that the model was never trained on.
+    """
+
+    weights: dict[str, Tensor]
+    architecture: Architecture
+    dataset: str
+    optimizer: dict[str, Any] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the weights: 16 hexadecimal digits."""
+        return tensors_digest(self.weights)
+
+    def restore(self) -> nn.Module:
+        """Build the model and give it these weights.
+
+        Returns:
+            The model on the CPU.
+
+        Raises:
+            SalunError: the weights do not fit.
+        """
+        model = build(self.architecture)
+        model.load_state_dict(self.weights)
+        return model
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in one piece.
+
+    Args:
+        path: the file.
+        checkpoint: what to write; keys as in the seed system, `{"model", "optimizer", "config"}`.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    architecture = asdict(checkpoint.architecture)
+    name, classes = architecture.pop("model"), architecture.pop("classes")
+    config = {"model": name, "dataset": checkpoint.dataset, "nclasses": classes}
+    config |= {"architecture": architecture, "excluded": list(checkpoint.excluded)} | checkpoint.config
+    weights = {key: tensor.detach().cpu() for key, tensor in checkpoint.weights.items()}
+    with replacing(path) as temporary:
+        torch.save({"model": weights, "optimizer": checkpoint.optimizer, "config": config}, temporary)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours or of the seed system, running no code from it.
+
+    A file of the seed system says only `{"model", "dataset", "nclasses"}`; the shape of its weights
+    tells whether the model was adapted to small images or is timm's own.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        SalunError: the file is missing, damaged, holds more than tensors and plain values, or its
+            weights do not fit the model that it names.
+    """
+    content = read_tensors(path, "checkpoint")
+    if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
+        raise SalunError(f"{path}: not a checkpoint: must hold the keys 'model', 'optimizer' and 'config'")
+    weights, config = content["model"], content["config"]
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise SalunError(f"{path}: not a checkpoint: 'model' and 'config' must be dictionaries")
+    for key, kind in (("model", str), ("dataset", str), ("nclasses", int)):
+        if not isinstance(config.get(key), kind):
+            raise SalunError(f"{path}: its config lacks '{key}'")
+    config = dict(config)
+    architecture = Architecture(config.pop("model"), config.pop("nclasses"), **config.pop("architecture", {"size": 0}))
+    excluded = tuple(config.pop("excluded", ()))
+    dataset = config.pop("dataset")
+    return fitted(path, Checkpoint(weights, architecture, dataset, content.get("optimizer"), config, excluded))
+
+
+def read_tensors(path: Path, what: str) -> Any:
+    """Read a file that `torch.save` wrote, running no code from it.
+
+    Args:
+        path: the file.
+        what: "checkpoint" or "mask", for the text of errors.
+
+    Returns:
+        What it holds: tensors and plain values.
+
+    Raises:
+        SalunError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise SalunError(f"{path}: no such {what}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise SalunError(f"{path}: not a readable {what}: damaged, or holds more than tensors and values") from error
+
+
+def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Make sure that a checkpoint's weights fit its model, working out an unrecorded shape.
+
+    Args:
+        path: for the text of the error.
+        checkpoint: as read; a size of 0 means that the file did not record it.
+
+    Returns:
+        The checkpoint with a complete architecture.
+
+    Raises:
+        SalunError: the weights fit no form of the model.
+    """
+    recorded = checkpoint.architecture
+    candidates = [recorded]
+    if recorded.size == 0:
+        native = pretrained_size(recorded.model)
+        candidates = [replace(recorded, size=32), replace(recorded, size=native, native=True)]
+    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    for candidate in candidates:
+        model = build(candidate)
+        if shapes == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
+            return replace(checkpoint, architecture=candidate)
+    raise SalunError(f"{path}: its weights do not fit the model '{recorded.model}' that it names")

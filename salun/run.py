@@ -1,0 +1,543 @@
+"""One experiment, one seed: from the base model to a record."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from salun import __version__
+from salun.base_model import (
+    Origin,
+    check_belongs,
+    describe,
+    fresh_model,
+    name_part,
+    preparation_of,
+    saved_origin,
+    train_checkpoint,
+    trained_origin,
+)
+from salun.data.augment import Preparation
+from salun.data.parts import Dataset
+from salun.data.sets import Sets, make_sets, to_device
+from salun.data.sources import load
+from salun.data.split import ForgetRequest, Split, split, write_forget
+from salun.device import (
+    clock,
+    device_name,
+    forget_peak_memory,
+    peak_memory,
+    seed_globally,
+    seeded,
+    settle_precision,
+    settle_threads,
+)
+from salun.errors import SalunError
+from salun.experiment import Experiment
+from salun.metrics import Evaluation, Value, check_metrics, evaluate
+from salun.models import Checkpoint, save_checkpoint, tensors_digest
+from salun.saliency import Mask, check_mask, load_mask, saliency
+from salun.training import Epoch, Watch, default_recipe, predict, unwatched
+from salun.unlearning import Task, unlearn
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run leaves behind: a line of `records.jsonl`.
+
+    Attributes:
+        id: hash of everything that decides the outcome, `settings` and `seed`.
+        settings: base model, forget set, method, mask, all resolved.
+        seed: of the run.
+        tag: the user's name for the experiment, when it ran.
+        metrics: fractions and seconds by name; None where a metric does not apply.
+        base_metrics: the same of the base model.
+        curve: one point an epoch.
+        seconds: wall time of "mask", "method" and "evaluation".
+        peak_memory: bytes.
+        device: where it ran.
+        versions: of the packages that matter.
+        revision: of the code.
+        split: fingerprints and sizes.
+        diverged: whether the model's outputs stopped being numbers; its metrics are then None.
+        finished: when, UTC.
+    """
+
+    id: str
+    settings: dict[str, Any]
+    seed: int
+    tag: str | None
+    metrics: dict[str, Value]
+    base_metrics: dict[str, Value]
+    curve: list[Epoch]
+    seconds: dict[str, float]
+    peak_memory: int
+    device: str
+    versions: dict[str, str]
+    revision: str
+    split: dict[str, Any]
+    diverged: bool
+    finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One forgetting problem: base model, data, and what is to be forgotten.
+
+    Attributes:
+        origin: where the base model comes from.
+        dataset: the data, on the device.
+        parts: their split.
+        mask: loaded from a file, where the experiment names one.
+    """
+
+    origin: Origin
+    dataset: Dataset
+    parts: Split
+    mask: Mask | None = None
+
+
+@dataclass
+class Workbench:
+    """What runs share: the device, the data sets and base models that are already loaded.
+
+    Attributes:
+        device: where everything runs.
+        data_dir: where data sets lie.
+        checkpoints: where base models are looked for and kept.
+        on_base: is told of a base model that is about to be trained, and gives its watch.
+    """
+
+    device: torch.device
+    data_dir: Path = Path("data")
+    checkpoints: Path = Path("checkpoints")
+    on_base: Callable[[Origin], Watch] = lambda _: unwatched
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    bases: dict[str, Checkpoint] = field(default_factory=dict)
+    base_metrics: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
+
+    def dataset(self, name: str) -> Dataset:
+        """Load a data set once and move it to the device.
+
+        Args:
+            name: as in an experiment.
+
+        Returns:
+            The data.
+
+        Raises:
+            SalunError: they cannot be had.
+        """
+        if name not in self.datasets:
+            self.datasets[name] = to_device(load(name, self.data_dir), self.device)
+        settle_threads(self.datasets[name].size)
+        return self.datasets[name]
+
+    def problem(self, experiment: Experiment) -> Problem:
+        """Load what an experiment works on and check that it fits together; nothing is trained.
+
+        Args:
+            experiment: a validated entry.
+
+        Returns:
+            The problem.
+
+        Raises:
+            SalunError: data, checkpoint, forget set or mask are refused.
+        """
+        origin = find_origin(experiment, self.checkpoints)
+        dataset = self.dataset(origin.dataset)
+        never = origin.checkpoint.excluded if origin.checkpoint else ()
+        parts = split(dataset, experiment.forget, origin.split_seed, torch.tensor(never, dtype=torch.int64))
+        check_belongs(origin, dataset, parts)
+        if experiment.method == "retrain" and origin.recipe is None:
+            reason = "records no recipe to retrain by; give one under the key 'recipe'"
+            raise SalunError(f"checkpoint: {origin.path}: {reason}")
+        file = experiment.mask.file if experiment.mask else None
+        mask = load_mask(file) if file else None
+        if mask is not None and origin.checkpoint is not None:
+            check_mask(mask, dict(origin.checkpoint.restore().named_parameters()))
+        return Problem(origin, dataset, parts, mask)
+
+    def base(self, problem: Problem) -> Checkpoint:
+        """Give the base model of a problem, training and keeping it on first need.
+
+        Args:
+            problem: its origin says how.
+
+        Returns:
+            The base model's checkpoint.
+
+        Raises:
+            SalunError: the model cannot be built, or the checkpoint not written.
+        """
+        origin = problem.origin
+        if origin.identity not in self.bases:
+            checkpoint = origin.checkpoint
+            if checkpoint is None and origin.path.exists():
+                checkpoint = saved_origin(origin.path).checkpoint
+            if checkpoint is None:
+                recipe = origin.recipe or default_recipe(origin.dataset)
+                watch = self.on_base(origin)
+                checkpoint, parts, _ = train_checkpoint(
+                    origin.model, problem.dataset, recipe, ForgetRequest(), origin.split_seed, self.device, watch
+                )
+                save_with_forget(origin.path, checkpoint, parts)
+            self.bases[origin.identity] = checkpoint
+        return self.bases[origin.identity]
+
+    def run(
+        self, experiment: Experiment, problem: Problem, seed: int, watch: Watch = unwatched
+    ) -> tuple[Record, Checkpoint]:
+        """Run one experiment with one seed.
+
+        Args:
+            experiment: what to do.
+            problem: what to do it to.
+            seed: of the mask's and the method's randomness.
+            watch: is told of every step.
+
+        Returns:
+            The record, and the unlearned model's checkpoint.
+
+        Raises:
+            SalunError: the base model or the mask cannot be had.
+        """
+        base = self.base(problem)
+        preparation = preparation_of(base, problem.dataset, problem.parts)
+        sets = make_sets(problem.dataset, problem.parts, preparation, self.device)
+        before = self.measure_base(base, sets, problem, experiment.metrics)
+        forget_peak_memory(self.device)
+        model, task_curve, mask_seconds, method_seconds = self.unlearned(experiment, problem, base, sets, seed, watch)
+        begun = clock(self.device)
+        evaluation = outputs_of(model, sets, mask_seconds + method_seconds)
+        metrics, diverged = measure(evaluation, experiment.metrics)
+        seconds = {"mask": mask_seconds, "method": method_seconds, "evaluation": clock(self.device) - begun}
+        settings = resolved(experiment, problem)
+        record = Record(
+            id=identify(settings, seed),
+            settings=settings,
+            seed=seed,
+            tag=experiment.tag,
+            metrics=metrics,
+            base_metrics=before,
+            curve=task_curve,
+            seconds=seconds,
+            peak_memory=peak_memory(self.device),
+            device=device_name(self.device),
+            versions=versions(),
+            revision=revision(),
+            split=sizes(problem.parts),
+            diverged=diverged,
+        )
+        return record, self.checkpoint(model, base, preparation, problem, record)
+
+    def unlearned(
+        self, experiment: Experiment, problem: Problem, base: Checkpoint, sets: Sets, seed: int, watch: Watch
+    ) -> tuple[nn.Module, list[Epoch], float, float]:
+        """Compute the mask and run the method, and time both.
+
+        Args:
+            experiment: what to do.
+            problem: what to do it to.
+            base: the model before.
+            sets: the images.
+            seed: of all randomness.
+            watch: is told of every step.
+
+        Returns:
+            The unlearned model, its curve, and the seconds of mask and method.
+        """
+        recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
+        model = base.restore().to(self.device)
+        seed_globally(seed)
+        generator = seeded(seed, self.device)
+        begun = clock(self.device)
+        mask = self.mask(experiment, problem, model, sets, generator)
+        masked = clock(self.device)
+        task = Task(
+            model=model,
+            forget=sets.forget,
+            retain=sets.retain,
+            validation=sets.validation,
+            classes=base.architecture.classes,
+            forgotten=problem.parts.classes,
+            recipe=recipe,
+            fresh=lambda: fresh_model(base.architecture, recipe, seed, self.device),
+            generator=generator,
+            precision=settle_precision(recipe.precision, self.device),
+            watch=watch,
+        )
+        unlearn(task, experiment.method, experiment.settings, mask)
+        ended = clock(self.device)
+        return model, list(task.curve), masked - begun if mask is not None else 0.0, ended - masked
+
+    def mask(
+        self, experiment: Experiment, problem: Problem, model: nn.Module, sets: Sets, generator: torch.Generator
+    ) -> Mask | None:
+        """Compute or take the mask that an experiment asks for.
+
+        Args:
+            experiment: which mask.
+            problem: holds a loaded one.
+            model: the base model on the device.
+            sets: the images.
+            generator: draws a random mask.
+
+        Returns:
+            The mask, or None.
+        """
+        wanted = experiment.mask
+        if wanted is None:
+            return None
+        if problem.mask is not None:
+            return problem.mask
+        batch_size = int(experiment.settings.get("batch_size", 256))
+        return saliency(
+            model,
+            sets.forget,
+            wanted.keep,
+            wanted.score,
+            batch_size=batch_size,
+            max_batches=wanted.batches,
+            generator=generator,
+        )
+
+    def measure_base(self, base: Checkpoint, sets: Sets, problem: Problem, names: tuple[str, ...]) -> dict[str, Value]:
+        """Compute the base model's own metrics on a forgetting problem, once.
+
+        Args:
+            base: the model before.
+            sets: the images.
+            problem: tells problems apart.
+            names: which metrics; none for all.
+
+        Returns:
+            Values by name.
+        """
+        key = (problem.origin.identity, problem.parts.forget_fingerprint, *names)
+        if key not in self.base_metrics:
+            model = base.restore().to(self.device)
+            self.base_metrics[key], _ = measure(outputs_of(model, sets, None), names)
+        return self.base_metrics[key]
+
+    def checkpoint(
+        self, model: nn.Module, base: Checkpoint, preparation: Preparation, problem: Problem, record: Record
+    ) -> Checkpoint:
+        """Describe an unlearned model as a checkpoint.
+
+        Args:
+            model: the model after.
+            base: the model before.
+            preparation: how its images are prepared.
+            problem: what was unlearned.
+            record: of the run.
+
+        Returns:
+            The checkpoint; images to forget are among those that it was not trained on.
+        """
+        config = describe(problem.dataset, problem.origin.recipe, preparation, problem.parts, problem.origin.split_seed)
+        config["unlearned"] = {"id": record.id, "seed": record.seed, **record.settings}
+        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        excluded = sorted({*base.excluded, *problem.parts.listed.tolist()})
+        return replace(base, weights=weights, optimizer=None, config=config, excluded=tuple(excluded))
+
+
+def find_origin(experiment: Experiment, folder: Path) -> Origin:
+    """Find the base model of an experiment.
+
+    Args:
+        experiment: names a checkpoint, or a model and a data set.
+        folder: where base models are kept.
+
+    Returns:
+        The origin.
+
+    Raises:
+        SalunError: the checkpoint cannot be read, or the entry gives another recipe than it records.
+    """
+    if experiment.checkpoint is not None:
+        origin = saved_origin(experiment.checkpoint, experiment.recipe)
+        if experiment.recipe is not None and experiment.recipe != origin.recipe:
+            raise SalunError(f"recipe: {experiment.checkpoint} records another recipe; leave the key out")
+        return origin
+    dataset, model = str(experiment.dataset), str(experiment.model)
+    return trained_origin(folder, model, dataset, experiment.recipe, experiment.split_seed, default_recipe(dataset))
+
+
+def save_with_forget(path: Path, checkpoint: Checkpoint, parts: Split) -> None:
+    """Write a checkpoint, and beside it the forget-set file `..._forget.json`.
+
+    Args:
+        path: of the checkpoint.
+        checkpoint: what to write.
+        parts: its split.
+
+    Raises:
+        SalunError: the files cannot be written.
+    """
+    write_forget(path.with_name(f"{path.stem}_forget.json"), parts.listed)
+    save_checkpoint(path, checkpoint)
+
+
+def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
+    """Gather everything but the seed that decides a run's outcome.
+
+    Args:
+        experiment: what is done.
+        problem: what it is done to.
+
+    Returns:
+        Plain values.
+    """
+    origin, mask = problem.origin, experiment.mask
+    described = None if mask is None else {**asdict(mask), "file": str(mask.file) if mask.file else None}
+    if described and problem.mask is not None:
+        described["digest"] = tensors_digest(problem.mask)
+    recipe = origin.recipe.model_dump() if origin.recipe else None
+    return {
+        "base": {
+            "identity": origin.identity,
+            "model": origin.model,
+            "dataset": origin.dataset,
+            "recipe": recipe,
+            "split": problem.parts.fingerprint,
+        },
+        "forget": {
+            "request": str(experiment.forget),
+            "classes": list(experiment.forget.classes),
+            "share": experiment.forget.share,
+            "seed": experiment.forget.seed,
+            "fingerprint": problem.parts.forget_fingerprint,
+        },
+        "method": experiment.method,
+        "settings": experiment.settings,
+        "mask": described,
+    }
+
+
+def identify(settings: dict[str, Any], seed: int) -> str:
+    """Hash what decides a run's outcome.
+
+    Args:
+        settings: as `resolved` gives them.
+        seed: of the run.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def outputs_of(model: nn.Module, sets: Sets, seconds: float | None) -> Evaluation:
+    """Compute a model's outputs on every set, one forward pass an image.
+
+    Args:
+        model: on its device.
+        sets: the images.
+        seconds: what unlearning took; None for a base model.
+
+    Returns:
+        What all metrics are computed from.
+    """
+    return Evaluation(
+        forget=predict(model, sets.forget),
+        retain=predict(model, sets.retain),
+        validation=predict(model, sets.validation),
+        test=predict(model, sets.test),
+        forgotten_test=predict(model, sets.forgotten_test),
+        seconds=seconds,
+    )
+
+
+def measure(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[dict[str, Value], bool]:
+    """Compute metrics, unless the model diverged.
+
+    Args:
+        evaluation: a model's outputs.
+        names: which metrics; none for all.
+
+    Returns:
+        Values by name, and whether the outputs hold anything but numbers; all values are then None.
+    """
+    sets = (evaluation.forget, evaluation.retain, evaluation.validation, evaluation.test, evaluation.forgotten_test)
+    if all(bool(outputs.logits.isfinite().all()) for outputs in sets):
+        return evaluate(evaluation, names), False
+    return dict.fromkeys(check_metrics(names)), True
+
+
+def sizes(parts: Split) -> dict[str, Any]:
+    """Describe a split for a record.
+
+    Args:
+        parts: the split.
+
+    Returns:
+        Its fingerprints, and the number of images of each set.
+    """
+    sets = ("train", "forget", "retain", "validation", "test", "forgotten_test")
+    counts = {name: len(getattr(parts, name)) for name in sets}
+    return {"fingerprint": parts.fingerprint, "forget_fingerprint": parts.forget_fingerprint, **counts}
+
+
+def weights_name(record: Record) -> str:
+    """Name the file of an unlearned model so that it says what it is.
+
+    Args:
+        record: of the run.
+
+    Returns:
+        Method, mask, forget set, seed and id, ending in `.pt`.
+    """
+    settings, mask = record.settings, record.settings["mask"]
+    forget = settings["forget"]
+    what = f"class{'+'.join(map(str, forget['classes']))}" if forget["classes"] else "list"
+    if forget["share"] is not None:
+        what = f"share{forget['share']:g}"
+    masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
+    return name_part(f"{settings['method']}{masked}_{what}_seed{record.seed}_{record.id[:8]}") + ".pt"
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """List the versions that a result may depend on.
+
+    Returns:
+        By package.
+    """
+    import sklearn
+
+    return {
+        "salun": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+@lru_cache
+def revision() -> str:
+    """Tell the revision of the code, where it runs from a git checkout.
+
+    Returns:
+        The commit, "-dirty" behind it where files differ, or the package's version.
+    """
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return described.stdout.strip()

@@ -1,0 +1,398 @@
+"""The only training loop, the only evaluation loop, and the recipe of a base model."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+
+from salun.data.images import Batch, Images
+from salun.device import Precision, autocast, settle_precision
+
+Schedule = Literal["constant", "plateau", "multistep", "cosine"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
+Stream = Callable[[int], Iterable[Batch]]
+Loss = Callable[[Tensor, Batch], Tensor]
+
+PLATEAU_PATIENCE = 5
+EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a set of images.
+
+    Attributes:
+        logits: (N, C) float32 on the CPU.
+        labels: (N,) int64 on the CPU.
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a training curve.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean over the images, as optimised.
+        accuracy: share of the images whose given label was predicted while training.
+        validation: accuracy on the validation set, where one is watched.
+        lr: learning rate of the epoch.
+        seconds: wall time.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation: float | None
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        epoch: from 1.
+        epochs: planned.
+        images: seen in this epoch.
+        seconds: since the epoch began.
+        done: the epoch's figures, once it is over.
+    """
+
+    epoch: int
+    epochs: int
+    images: int
+    seconds: float
+    done: Epoch | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
+def unwatched(progress: Progress) -> None:
+    """Watch nothing.
+
+    Args:
+        progress: is ignored.
+    """
+
+
+class Recipe(BaseModel):
+    """How a base model, and the model retrained without the forget set, are trained.
+
+    The defaults are those of the SalUn paper's base model: 182 epochs of SGD, the learning rate
+    divided by 10 at a half and three quarters of them (arXiv 2310.12508, section 5).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    epochs: int = Field(182, ge=1)
+    lr: float = Field(0.1, gt=0)
+    batch_size: int = Field(256, ge=2)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    optimizer: OptimizerName = "sgd"
+    schedule: Schedule = "multistep"
+    patience: int | None = Field(None, ge=1)
+    precision: Precision = "auto"
+    seed: int = Field(0, ge=0, lt=2**31)
+    pretrained: bool = False
+
+
+def default_recipe(dataset: str) -> Recipe:
+    """Choose a recipe where the user gives none.
+
+    Args:
+        dataset: the data set's name.
+
+    Returns:
+        The paper's recipe; for the small `digits` 10 epochs of a cosine schedule.
+    """
+    if dataset == "digits":
+        return Recipe(epochs=10, lr=0.1, batch_size=64, schedule="cosine")
+    return Recipe()
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Compute the mean cross-entropy of a batch under its labels.
+
+    Args:
+        logits: (B, C) float32.
+        batch: its `y` holds the labels.
+
+    Returns:
+        A scalar.
+    """
+    return F.cross_entropy(logits, batch.y)
+
+
+def accuracy(outputs: Outputs) -> float:
+    """Compute the share of images whose largest logit is at their label.
+
+    Args:
+        outputs: logits and labels.
+
+    Returns:
+        A fraction in [0, 1]; NaN of no images.
+    """
+    return float((outputs.logits.argmax(1) == outputs.labels).float().mean())
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Images, batch_size: int = EVALUATION_BATCH) -> Outputs:
+    """Evaluate a model on images: evaluation mode, float32, no augmentation, in order.
+
+    Args:
+        model: is left in the mode that it was in.
+        images: N images.
+        batch_size: images at once.
+
+    Returns:
+        Logits and labels of the N images.
+    """
+    training = model.training
+    model.eval()
+    logits = [model(batch.x).float() for batch in images.batches(batch_size)]
+    model.train(training)
+    if not logits:
+        return Outputs(torch.empty(0, 0), images.labels.cpu())
+    return Outputs(torch.cat(logits).cpu(), images.labels.cpu())
+
+
+def make_optimizer(
+    model: nn.Module, name: OptimizerName, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Build an optimiser over all trainable weights.
+
+    Args:
+        model: whose weights.
+        name: "sgd", "adam" or "adamw"; the latter two take `momentum` as their first beta.
+        lr: learning rate.
+        momentum: in [0, 1).
+        weight_decay: L2 penalty; decoupled in "adamw".
+
+    Returns:
+        The optimiser, fused where the device has such a kernel.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    fused = weights[0].device.type in ("cpu", "cuda")
+    if name == "sgd":
+        return torch.optim.SGD(weights, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(weights, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay, fused=fused)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int) -> LRScheduler:
+    """Build a learning-rate schedule, stepped after each epoch.
+
+    Args:
+        optimizer: whose rate it sets.
+        name: "constant"; "multistep", x 0.1 at a half and three quarters; "cosine", to zero;
+            "plateau", x 0.1 after 5 epochs without improvement.
+        epochs: planned length.
+
+    Returns:
+        The schedule.
+    """
+    if name == "plateau":
+        return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=PLATEAU_PATIENCE)
+    if name == "cosine":
+        return CosineAnnealingLR(optimizer, epochs)
+    milestones = [epochs // 2, 3 * epochs // 4] if name == "multistep" else []
+    return MultiStepLR(optimizer, milestones, gamma=0.1)
+
+
+def fit(
+    model: nn.Module,
+    stream: Stream,
+    *,
+    epochs: int,
+    lr: float,
+    optimizer: OptimizerName = "sgd",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: Schedule = "constant",
+    grad_clip: float | None = None,
+    loss: Loss = cross_entropy,
+    precision: Precision = "float32",
+    watch: Watch = unwatched,
+    validate: Callable[[], float] | None = None,
+    patience: int | None = None,
+) -> tuple[list[Epoch], torch.optim.Optimizer]:
+    """Train a model, in place.
+
+    Args:
+        model: on its device; is left in training mode.
+        stream: gives the batches of epoch 0, 1, ...
+        epochs: passes over the stream.
+        lr: learning rate at the start.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: of SGD; the first beta of Adam.
+        weight_decay: L2 penalty.
+        schedule: of the learning rate.
+        grad_clip: largest norm of the gradient; None for no limit.
+        loss: of logits and batch.
+        precision: of the forward pass; weights and loss are float32.
+        watch: is told of every step.
+        validate: gives the validation accuracy; the weights of the best epoch are kept.
+        patience: epochs without a better validation accuracy after which training stops.
+
+    Returns:
+        The curve, one point an epoch, and the optimiser.
+    """
+    updates = make_optimizer(model, optimizer, lr, momentum, weight_decay)
+    steps = make_schedule(updates, schedule, epochs)
+    curve: list[Epoch] = []
+    best, best_epoch, best_weights = -math.inf, 0, None
+    for number in range(epochs):
+        begun, rate = time.perf_counter(), updates.param_groups[0]["lr"]
+        totals = run_epoch(
+            model, stream(number), updates, loss, grad_clip, precision, Pace(number, epochs, begun, watch)
+        )
+        images, mean_loss, share = totals
+        validation = validate() if validate else None
+        curve.append(Epoch(number + 1, mean_loss, share, validation, rate, time.perf_counter() - begun))
+        watch(Progress(number + 1, epochs, images, curve[-1].seconds, curve[-1]))
+        if validation is not None and validation > best:
+            best, best_epoch, best_weights = validation, number, deepcopy(model.state_dict())
+        if isinstance(steps, ReduceLROnPlateau):
+            steps.step(validation if validation is not None else -mean_loss)
+        else:
+            steps.step()
+        if patience is not None and validation is not None and number - best_epoch >= patience:
+            break
+    if best_weights is not None:
+        model.load_state_dict(best_weights)
+    return curve, updates
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Which epoch is running, since when, and who watches."""
+
+    number: int
+    epochs: int
+    begun: float
+    watch: Watch
+
+    def tell(self, images: int) -> None:
+        """Report a step.
+
+        Args:
+            images: seen so far in this epoch.
+        """
+        self.watch(Progress(self.number + 1, self.epochs, images, time.perf_counter() - self.begun))
+
+
+def run_epoch(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    updates: torch.optim.Optimizer,
+    loss: Loss,
+    grad_clip: float | None,
+    precision: Precision,
+    pace: Pace,
+) -> tuple[int, float, float]:
+    """Take one optimiser step a batch.
+
+    Args:
+        model: is trained in place.
+        batches: of one epoch.
+        updates: the optimiser.
+        loss: of logits and batch.
+        grad_clip: largest norm of the gradient; None for no limit.
+        precision: of the forward pass.
+        pace: is told of every step.
+
+    Returns:
+        Images seen, mean loss and training accuracy; the device is read once, at the end.
+    """
+    model.train()
+    weights = [weight for group in updates.param_groups for weight in group["params"]]
+    device = weights[0].device
+    precision = settle_precision(precision, device)
+    images, summed = 0, torch.zeros(2, device=device)
+    for batch in batches:
+        single = len(batch.x) == 1
+        if single:
+            still_norms(model, True)
+        updates.zero_grad(set_to_none=True)
+        with autocast(precision, device):
+            logits = model(batch.x)
+        value = loss(logits.float(), batch)
+        value.backward()
+        if grad_clip is not None:
+            nn.utils.clip_grad_norm_(weights, grad_clip)
+        updates.step()
+        if single:
+            still_norms(model, False)
+        with torch.no_grad():
+            right = (logits.argmax(1) == batch.y).sum()
+            summed += torch.stack([value.detach() * len(batch.x), right.float()])
+        images += len(batch.x)
+        pace.tell(images)
+    mean_loss, share = (summed / max(images, 1)).tolist()
+    return images, mean_loss, share
+
+
+def still_norms(model: nn.Module, still: bool) -> None:
+    """Let batch normalisation use its running statistics, for a batch of one image, which has none.
+
+    Args:
+        model: whose layers.
+        still: True to use running statistics, False to go back to the batch's.
+    """
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.train(not still)
+
+
+def train(
+    model: nn.Module,
+    images: Images,
+    validation: Images,
+    recipe: Recipe,
+    generator: torch.Generator,
+    watch: Watch = unwatched,
+) -> tuple[list[Epoch], dict[str, Any]]:
+    """Train a fresh model by a recipe and keep the epoch that is best on validation.
+
+    Args:
+        model: on its device; is trained in place.
+        images: what it learns.
+        validation: chooses the epoch and steers the "plateau" schedule.
+        recipe: all settings.
+        generator: shuffles and augments.
+        watch: is told of every step.
+
+    Returns:
+        The curve and the optimiser's state.
+    """
+    curve, optimizer = fit(
+        model,
+        lambda epoch: images.batches(recipe.batch_size, generator),
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        optimizer=recipe.optimizer,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        schedule=recipe.schedule,
+        precision=recipe.precision,
+        watch=watch,
+        validate=(lambda: accuracy(predict(model, validation))) if len(validation) else None,
+        patience=recipe.patience,
+    )
+    return curve, optimizer.state_dict()
