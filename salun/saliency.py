@@ -1,7 +1,8 @@
 """The saliency mask, and the context that holds every other weight still."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -180,36 +181,35 @@ def only(model: nn.Module, mask: Mask) -> Iterator[None]:
     start = {name: weights[name].detach().clone() for name in free}
 
     @torch.no_grad()
-    def put_back(*step: object) -> None:
-        for name, weight in model.named_parameters():
+    def put_back(named: Iterable[tuple[str, nn.Parameter]]) -> None:
+        for name, weight in named:
             if name in free and weight.shape == start[name].shape:
                 torch.where(free[name], weight, start[name], out=weight.data)
 
-    def clear(name: str) -> None:
-        held = ~free[name]
-        hooks.append(weights[name].register_post_accumulate_grad_hook(lambda w: clear_held(w, held)))
-
-    hooks: list[torch.utils.hooks.RemovableHandle] = [register_optimizer_step_post_hook(put_back)]
-    for name in free:
-        if weights[name].requires_grad:
-            clear(name)
+    held = [(name, weights[name]) for name in free]
+    hooks = [register_optimizer_step_post_hook(lambda *step: put_back(held))]
+    hooks += [
+        weight.register_post_accumulate_grad_hook(partial(clear_gradient, where=~free[name]))
+        for name, weight in held
+        if weight.requires_grad
+    ]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        put_back()
+        put_back(model.named_parameters())
 
 
-def clear_held(weight: Tensor, held: Tensor) -> None:
-    """Clear the gradient of held weights.
+def clear_gradient(weight: Tensor, where: Tensor) -> None:
+    """Clear a part of a weight's gradient.
 
     Args:
         weight: its `grad` is changed in place.
-        held: boolean, True where the weight must stay.
+        where: boolean, True where the weight must stay.
     """
     if weight.grad is not None:
-        weight.grad.masked_fill_(held, 0)
+        weight.grad.masked_fill_(where, 0)
 
 
 def check_mask(mask: Mask, weights: dict[str, nn.Parameter]) -> None:

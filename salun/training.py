@@ -211,7 +211,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int)
         return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=PLATEAU_PATIENCE)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, epochs)
-    milestones = [epochs // 2, 3 * epochs // 4] if name == "multistep" else []
+    milestones = sorted({epochs // 2, 3 * epochs // 4}) if name == "multistep" else []
     return MultiStepLR(optimizer, milestones, gamma=0.1)
 
 

@@ -1,0 +1,62 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from salun.base_model import train_checkpoint
+from salun.data.parts import Dataset
+from salun.data.sources import load
+from salun.data.split import ForgetRequest
+from salun.models import TINY, Checkpoint
+from salun.run import save_with_forget
+from salun.training import Recipe
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test in an empty folder, without keys, with one thread."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_API_KEY", "WANDB_SECRET", "WANDB_MODE", "SALUN_MEMORY_LIMIT"):
+        monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The bundled digits."""
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Dataset) -> Checkpoint:
+    """A small ResNet trained on digits: shared, so it must not be changed."""
+    torch.set_num_threads(1)
+    return train_checkpoint(TINY, digits, RECIPE, ForgetRequest(), 0, CPU)[0]
+
+
+@pytest.fixture(scope="session")
+def trained_file(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, trained: Checkpoint) -> Path:
+    """The same model as a file, with its forget file beside it: shared, so it must not be changed."""
+    from salun.data.split import split
+
+    path = tmp_path_factory.mktemp("trained") / "resnet_tiny_digits_base.pt"
+    save_with_forget(path, trained, split(digits, ForgetRequest()))
+    return path
+
+
+@pytest.fixture
+def base_file(trained_file: Path, tmp_path: Path) -> Path:
+    """A copy of the trained model at `checkpoints/resnet_tiny_digits_base.pt` in the test's folder."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for file in trained_file.parent.iterdir():
+        shutil.copy(file, folder / file.name)
+    return folder / trained_file.name

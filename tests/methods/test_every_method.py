@@ -1,0 +1,165 @@
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from salun.data.parts import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.device import seed_globally
+from salun.errors import SalunError
+from salun.models import Checkpoint, build
+from salun.saliency import Mask, saliency
+from salun.training import Recipe, accuracy, predict
+from salun.unlearning import METHODS, Task, load_methods, unlearn
+
+load_methods()
+CPU = torch.device("cpu")
+NAMES = sorted(METHODS)
+MASKABLE = [name for name in NAMES if METHODS[name].maskable]
+QUICK = {"epochs": 1, "batch_size": 64, "lr": 0.01, "weight_decay": 0.01}
+STRONG: dict[str, dict[str, Any]] = {
+    "ga": {"lr": 0.01, "epochs": 4, "batch_size": 64, "grad_clip": 1.0},
+    "ga_small": {"lr": 0.002, "epochs": 6, "batch_size": 64},
+    "rl": {"lr": 0.05, "epochs": 2, "batch_size": 64, "labels": "remaining"},
+    "rl_split": {"lr": 0.1, "epochs": 4, "batch_size": 128, "labels": "remaining"},
+}
+RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
+
+
+@pytest.fixture(scope="module")
+def sets(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, parts, prepare(digits, parts), CPU)
+
+
+@pytest.fixture(scope="module")
+def few(sets: Sets) -> Sets:
+    taken = {name: images.take(torch.arange(0, min(96, len(images)))) for name, images in vars(sets).items()}
+    return Sets(**taken)
+
+
+Run = Callable[..., Checkpoint]
+
+
+@pytest.fixture(scope="module")
+def run(trained: Checkpoint) -> Run:
+    def run(
+        name: str, sets: Sets, settings: dict[str, Any], mask: Mask | None = None, seed: int = 0, epochs: int = 1
+    ) -> dict[str, torch.Tensor]:
+        seed_globally(seed)
+        recipe = RECIPE.model_copy(update={"epochs": epochs})
+        task = Task(
+            model=trained.restore(),
+            forget=sets.forget,
+            retain=sets.retain,
+            validation=sets.validation,
+            classes=10,
+            forgotten=(0,),
+            recipe=recipe,
+            fresh=partial(build, trained.architecture),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        unlearn(task, name, settings, mask)
+        assert not task.model.training
+        return {key: tensor.clone() for key, tensor in task.model.state_dict().items()}
+
+    return run
+
+
+def quick(name: str) -> dict[str, Any]:
+    return {key: value for key, value in QUICK.items() if key in METHODS[name].settings}
+
+
+def weights(trained: Checkpoint) -> list[str]:
+    return [name for name, _ in trained.restore().named_parameters()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moves_weights(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    state = run(name, few, quick(name))
+    assert any(not torch.equal(state[key], trained.weights[key]) for key in weights(trained))
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_weights_other_seed_others(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    first, again, other = (run(name, few, quick(name), seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in weights(trained))
+
+
+@pytest.mark.parametrize("name", MASKABLE)
+def test_a_mask_of_zeros_moves_nothing(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    state = run(name, few, quick(name), saliency(trained.restore(), few.forget, 0))
+    assert all(torch.equal(state[key], trained.weights[key]) for key in weights(trained))
+
+
+@pytest.mark.parametrize("name", MASKABLE)
+def test_a_mask_of_ones_changes_nothing(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    free = run(name, few, quick(name))
+    masked = run(name, few, quick(name), saliency(trained.restore(), few.forget, 1))
+    for key, tensor in free.items():
+        assert (
+            torch.equal(tensor.view(torch.uint8), masked[key].view(torch.uint8))
+            if tensor.ndim
+            else tensor == masked[key]
+        )
+
+
+@pytest.mark.parametrize("name", MASKABLE)
+@pytest.mark.parametrize("score", ["sum", "random", "inverted"])
+def test_held_weights_stay_bit_for_bit(name: str, score: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    mask = saliency(trained.restore(), few.forget, 0.3, score, generator=torch.Generator().manual_seed(0))
+    settings = quick(name) | ({"momentum": 0.9} if "momentum" in METHODS[name].settings else {})
+    state = run(name, few, settings, mask)
+    for key in weights(trained):
+        assert torch.equal(state[key][~mask[key]], trained.weights[key][~mask[key]]), key
+    assert any(not torch.equal(state[key], trained.weights[key]) for key in weights(trained))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "grad_clip" in METHODS[name].settings])
+def test_gradient_clipping_limits_the_step(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    settings = quick(name) | {"momentum": 0.0, "weight_decay": 0.0, "lr": 1.0, "batch_size": 96}
+    near = run(name, few, settings | {"grad_clip": 1e-6})
+    keys = weights(trained)
+    moved = torch.cat([(near[key] - trained.weights[key]).flatten() for key in keys]).norm()
+    assert float(moved) < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refuses_an_unknown_setting(name: str, run: Run, few: Sets) -> None:
+    with pytest.raises(SalunError, match=f"'{name}'.*'learning_rates'"):
+        run(name, few, {"learning_rates": 0.1})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].maskable])
+def test_refuses_a_mask_where_none_may_be(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    with pytest.raises(SalunError, match="takes no mask"):
+        run(name, few, {}, saliency(trained.restore(), few.forget, 0.5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forgets_a_class_and_keeps_the_rest(name: str, run: Run, sets: Sets, trained: Checkpoint) -> None:
+    before = trained.restore()
+    state = run(name, sets, STRONG.get(name, {}), epochs=RECIPE.epochs)
+    after = trained.restore()
+    after.load_state_dict(state)
+    rise = accuracy(predict(before, sets.forget)) - accuracy(predict(after, sets.forget))
+    loss = accuracy(predict(before, sets.test)) - accuracy(predict(after, sets.test))
+    if METHODS[name].forgets:
+        assert rise >= 0.5
+    if METHODS[name].keeps:
+        assert loss < 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_what_it_is(name: str) -> None:
+    doc = METHODS[name].run.__doc__ or ""
+    assert METHODS[name].summary.endswith(".")
+    assert METHODS[name].run.__name__ == name
+    assert METHODS[name].run.__module__ == f"salun.methods.{name}"
+    for setting in METHODS[name].settings:
+        assert f"        {setting}: " in doc, setting

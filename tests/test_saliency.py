@@ -1,0 +1,227 @@
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from torch import nn
+
+from salun.data.parts import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.errors import SalunError
+from salun.models import Checkpoint
+from salun.saliency import load_mask, mask_share, only, saliency, save_mask, select
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def sets(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, parts, prepare(digits, parts), CPU)
+
+
+@pytest.mark.parametrize("keep", ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
+def test_equals_the_official_mask(keep: str) -> None:
+    case, wanted = reference.settings("saliency_mask"), reference.arrays("saliency_mask")
+    model = reference.SmallNetwork(reference.tensors("saliency_mask_state"))
+    forget = reference.raw_images(wanted["inputs"], wanted["labels"])
+    mask = saliency(model, forget, float(keep), batch_size=case["batch_size"])
+    assert list(mask) == case["param_order"]
+    assert sum(int(chosen.sum()) for chosen in mask.values()) == case["counts"][keep]
+    for name, chosen in mask.items():
+        if f"mask_{keep}/{name}" in wanted:
+            assert torch.equal(chosen, wanted[f"mask_{keep}/{name}"] != 0), name
+
+
+def test_mean_abs_is_the_mean_of_absolute_batch_gradients() -> None:
+    wanted = reference.arrays("saliency_mask")
+    model = reference.SmallNetwork(reference.tensors("saliency_mask_state")).eval()
+    expected = [torch.zeros_like(weight) for weight in model.parameters()]
+    for start in (0, 8):
+        part = slice(start, start + 8)
+        loss = nn.functional.cross_entropy(model(wanted["inputs"][part]), wanted["labels"][part])
+        for summed, gradient in zip(expected, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+            summed += gradient.abs() / 2
+    count = int(0.3 * sum(values.numel() for values in expected))
+    threshold = torch.cat([values.flatten() for values in expected]).sort(descending=True).values[count - 1]
+    forget = reference.raw_images(wanted["inputs"], wanted["labels"])
+    mask = saliency(model, forget, 0.3, "mean_abs", batch_size=8, max_batches=2)
+    for chosen, values in zip(mask.values(), expected, strict=True):
+        assert torch.equal(chosen, values >= threshold)
+
+
+@pytest.mark.parametrize("keep", [0, 0.001, 0.25, 0.5, 0.999, 1])
+@pytest.mark.parametrize("score", ["sum", "mean_abs", "random", "inverted"])
+def test_keeps_exactly_the_asked_share(trained: Checkpoint, sets: Sets, keep: float, score: str) -> None:
+    model = trained.restore()
+    mask = saliency(model, sets.forget, keep, score, max_batches=1, generator=torch.Generator().manual_seed(0))
+    weights = dict(model.named_parameters())
+    assert {name: chosen.shape for name, chosen in mask.items()} == {name: w.shape for name, w in weights.items()}
+    total = sum(weight.numel() for weight in weights.values())
+    assert sum(int(chosen.sum()) for chosen in mask.values()) == int(keep * total)
+    assert mask_share(mask) == pytest.approx(int(keep * total) / total)
+
+
+def test_inverted_is_the_complement(trained: Checkpoint, sets: Sets) -> None:
+    scores = [torch.tensor([3.0, 1.0, 2.0]), torch.tensor([[5.0], [4.0], [0.0]])]
+    assert [chosen.flatten().tolist() for chosen in select(scores, 2)] == [[False] * 3, [True, True, False]]
+    model = trained.restore()
+    most, least = (saliency(model, sets.forget, 0.02, score) for score in ("sum", "inverted"))
+    assert not any(bool((most[name] & least[name]).any()) for name in most)
+
+
+@pytest.mark.parametrize("count", range(8))
+def test_selection_breaks_ties_by_order(count: int) -> None:
+    chosen = torch.cat(select([torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 2.0, 1.0, 0.0])], count))
+    order = [4, 0, 2, 5, 1, 3, 6]
+    assert set(chosen.nonzero().flatten().tolist()) == set(order[:count])
+
+
+def test_leaves_the_model_as_it_was(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore().train()
+    saliency(model, sets.forget, 0.5)
+    assert model.training
+    assert all(weight.grad is None for weight in model.parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained.weights[name]), name
+
+
+def test_frozen_weights_are_not_in_the_mask(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    model.conv1.weight.requires_grad_(False)
+    mask = saliency(model, sets.forget, 0.5)
+    assert "conv1.weight" not in mask
+    assert len(mask) == len(list(model.parameters())) - 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "score", "text"),
+    [(-0.1, "sum", "keep=-0.1"), (1.1, "sum", "keep=1.1"), (0.5, "best", "'best'"), (0.5, "random", "generator")],
+)
+def test_refuses(trained: Checkpoint, sets: Sets, keep: float, score: str, text: str) -> None:
+    with pytest.raises(SalunError, match=text):
+        saliency(trained.restore(), sets.forget, keep, score)
+
+
+OPTIMIZERS = {
+    "sgd with momentum and weight decay": lambda w: torch.optim.SGD(w, 0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda w: torch.optim.SGD(w, 0.1, momentum=0.9, nesterov=True),
+    "adam": lambda w: torch.optim.Adam(w, 0.01, weight_decay=0.1),
+    "adamw, fused": lambda w: torch.optim.AdamW(w, 0.01, weight_decay=0.1, fused=True),
+    "rmsprop": lambda w: torch.optim.RMSprop(w, 0.01, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_held_weights_stay_put_after_every_step(trained: Checkpoint, sets: Sets, make: object) -> None:
+    model = trained.restore().train()
+    generator = torch.Generator().manual_seed(0)
+    mask = saliency(model, sets.forget, 0.4, "random", generator=generator)
+    optimizer = make(model.parameters())
+    images, labels = next((batch.x, batch.y) for batch in sets.retain.batches(32, generator))
+    nn.functional.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    with only(model, mask):
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            for name, weight in model.named_parameters():
+                assert torch.equal(weight[~mask[name]], before[name][~mask[name]]), name
+    moved = sum(int((weight != before[name]).sum()) for name, weight in model.named_parameters())
+    assert moved > 1000
+
+
+def test_covers_edits_in_place_and_ends_with_the_block(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    mask = saliency(model, sets.forget, 0.5, "random", generator=torch.Generator().manual_seed(1))
+    with only(model, mask), torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2).add_(1)
+    for name, weight in model.named_parameters():
+        start = trained.weights[name]
+        assert torch.equal(weight, torch.where(mask[name], start * 2 + 1, start)), name
+    loss = sum((weight**2).sum() for weight in model.parameters())
+    loss.backward()
+    assert all(bool((w.grad == 2 * w).all()) for w in model.parameters())
+    torch.optim.SGD(model.parameters(), lr=0.25).step()
+    assert all(not torch.equal(w, trained.weights[n]) for n, w in model.named_parameters() if bool((w != 0).any()))
+
+
+def test_puts_back_what_became_nan_and_after_an_error(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    mask = saliency(model, sets.forget, 0)
+
+    def spoil() -> None:
+        with only(model, mask), torch.no_grad():
+            for weight in model.parameters():
+                weight.fill_(float("nan"))
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        spoil()
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, trained.weights[name]), name
+
+
+def test_clipping_counts_only_weights_that_may_move(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore().train()
+    mask = saliency(model, sets.forget, 0.3)
+    batch = next(sets.forget.batches(64, torch.Generator().manual_seed(0)))
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        nn.functional.cross_entropy(model(batch.x), batch.y).backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+    free = gradients()
+    expected = torch.cat([free[name][mask[name]] for name in mask]).norm()
+    with only(model, mask):
+        gradients()
+        counted = nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+    assert float(counted) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_buffers_move_under_a_mask(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore().train()
+    with only(model, saliency(model, sets.forget, 0)):
+        model(next(sets.forget.batches(64)).x)
+    assert not torch.equal(model.bn1.running_mean, trained.weights["bn1.running_mean"])
+
+
+@pytest.mark.parametrize("change", ["name", "shape"])
+def test_refuses_a_mask_of_another_model(trained: Checkpoint, change: str) -> None:
+    model = trained.restore()
+    mask = {"fc.weights" if change == "name" else "fc.weight": torch.ones(3, 3, dtype=torch.bool)}
+    with pytest.raises(SalunError, match="another model"), only(model, mask):
+        pass
+
+
+def test_saved_and_loaded(trained: Checkpoint, sets: Sets, tmp_path: Path) -> None:
+    mask = saliency(trained.restore(), sets.forget, 0.5)
+    save_mask(tmp_path / "mask.pt", mask)
+    loaded = load_mask(tmp_path / "mask.pt")
+    assert list(loaded) == list(mask)
+    assert all(torch.equal(loaded[name], mask[name]) for name in mask)
+
+
+def test_loads_a_mask_of_the_official_code(tmp_path: Path) -> None:
+    torch.save({"module.fc.weight": torch.tensor([[0, 1], [1, 0]])}, tmp_path / "mask.pt")
+    assert torch.equal(load_mask(tmp_path / "mask.pt")["fc.weight"], torch.tensor([[False, True], [True, False]]))
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return open, ("opened", "w")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"a": 1}, {1: torch.ones(2)}, {"a": torch.tensor([0.5])}, {"a": Malicious()}]
+)
+def test_refuses_a_file_that_is_no_mask(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "mask.pt")
+    with pytest.raises(SalunError, match=r"mask\.pt: not a"):
+        load_mask(tmp_path / "mask.pt")
+    assert not Path("opened").exists()

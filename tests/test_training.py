@@ -1,0 +1,208 @@
+import math
+
+import pytest
+import reference
+import torch
+from torch import nn
+
+from salun.data.images import Batch
+from salun.data.parts import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.models import TINY, Architecture, Checkpoint, build
+from salun.saliency import only
+from salun.training import Epoch, Progress, accuracy, cross_entropy, fit, make_optimizer, make_schedule, predict
+
+CPU = torch.device("cpu")
+RUNS = ["masked", "nomask", "masked_2epochs_lrdrop", "masked_concat", "nomask_concat"]
+
+
+@pytest.fixture(scope="module")
+def sets(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, parts, prepare(digits, parts), CPU)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_random_label_steps_equal_the_official_ones(name: str) -> None:
+    case = reference.settings("rl")
+    run, data = case["runs"][name], reference.arrays("rl_data")
+    sequence, final = reference.arrays(f"rl_{name}_sequence"), reference.tensors(f"rl_{name}_final")
+    model = reference.SmallNetwork(reference.tensors("rl_initial"))
+    losses = []
+
+    def stream(epoch: int) -> list[Batch]:
+        steps = range(epoch * run["steps_per_epoch"], (epoch + 1) * run["steps_per_epoch"])
+        rows = [(sequence[f"step{i}_index"], sequence[f"step{i}_label"]) for i in steps]
+        return [Batch(data["inputs"][index], label, index) for index, label in rows]
+
+    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        value = cross_entropy(logits, batch)
+        losses.append(float(value.detach()))
+        return value
+
+    def steps() -> None:
+        drops = run["milestones"][0] < run["epochs"]
+        fit(
+            model,
+            stream,
+            epochs=run["epochs"],
+            lr=run["lr"],
+            momentum=case["momentum"],
+            weight_decay=case["weight_decay"],
+            schedule="multistep" if drops else "constant",
+            loss=loss,
+        )
+
+    if run["mask"] is None:
+        steps()
+    else:
+        with only(model, {key: chosen != 0 for key, chosen in reference.tensors("rl_mask").items()}):
+            steps()
+    assert losses == pytest.approx([float(sequence[f"step{i}_loss"]) for i in range(run["steps"])], abs=1e-5)
+    for key, tensor in model.state_dict().items():
+        assert torch.allclose(tensor.double(), final[key].double(), rtol=0, atol=1e-5), key
+
+
+def small(sets: Sets) -> object:
+    taken = sets.retain.take(torch.arange(0, 192))
+    return lambda epoch: taken.batches(64, torch.Generator().manual_seed(epoch))
+
+
+def test_same_seed_same_weights(sets: Sets) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model = build(Architecture(TINY, 10, 1, 8))
+        fit(model, small(sets), epochs=2, lr=0.05)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_curve_and_progress_tell_what_happened(sets: Sets, trained: Checkpoint) -> None:
+    seen: list[Progress] = []
+    curve, _ = fit(trained.restore(), small(sets), epochs=2, lr=0.001, schedule="cosine", watch=seen.append)
+    assert [point.epoch for point in curve] == [1, 2]
+    assert curve[0].lr == pytest.approx(0.001)
+    assert curve[1].lr == pytest.approx(0.0005)
+    assert [step.images for step in seen] == [64, 128, 192, 192] * 2
+    assert [isinstance(step.done, Epoch) for step in seen] == [False, False, False, True] * 2
+    assert curve[0].accuracy > 0.9
+    assert curve[0].loss < 0.5
+
+
+def test_loss_is_the_mean_over_images_not_batches(sets: Sets, trained: Checkpoint) -> None:
+    taken = sets.retain.take(torch.arange(70))
+    model = trained.restore()
+    model.train()
+    with torch.no_grad():
+        expected = sum(float(nn.functional.cross_entropy(model(b.x), b.y)) * len(b.x) for b in taken.batches(64)) / 70
+    model = trained.restore()
+    curve, _ = fit(model, lambda epoch: taken.batches(64), epochs=1, lr=1e-12, momentum=0, weight_decay=0)
+    assert curve[0].loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_best_epoch_on_validation_is_kept(sets: Sets, trained: Checkpoint) -> None:
+    values = iter([0.2, 0.9, 0.9, 0.1])
+    states = []
+    model = trained.restore()
+
+    def validate() -> float:
+        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return next(values)
+
+    curve, _ = fit(model, small(sets), epochs=4, lr=0.01, validate=validate)
+    assert [point.validation for point in curve] == [0.2, 0.9, 0.9, 0.1]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in model.state_dict().items())
+
+
+def test_patience_ends_training(sets: Sets, trained: Checkpoint) -> None:
+    values = iter([0.5, 0.6, 0.6, 0.5, 0.9])
+    curve, _ = fit(trained.restore(), small(sets), epochs=5, lr=0.01, validate=lambda: next(values), patience=2)
+    assert len(curve) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "expected"),
+    [
+        ("constant", 4, [1, 1, 1, 1]),
+        ("multistep", 4, [1, 1, 0.1, 0.01]),
+        ("multistep", 182, [1] * 91 + [0.1] * 45 + [0.01] * 46),
+        ("cosine", 4, [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]),
+    ],
+)
+def test_schedules(name: str, epochs: int, expected: list[float]) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, rates = make_schedule(optimizer, name, epochs), []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx(expected)
+
+
+def test_plateau_lowers_the_rate_when_validation_stalls(sets: Sets, trained: Checkpoint) -> None:
+    curve, _ = fit(trained.restore(), small(sets), epochs=8, lr=0.01, schedule="plateau", validate=lambda: 0.5)
+    assert [point.lr for point in curve] == pytest.approx([0.01] * 7 + [0.001])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_optimizers_train(sets: Sets, name: str) -> None:
+    torch.manual_seed(0)
+    model = build(Architecture(TINY, 10, 1, 8))
+    lr = 0.05 if name == "sgd" else 0.002
+    curve, optimizer = fit(model, small(sets), epochs=4, lr=lr, optimizer=name)
+    assert curve[-1].loss < curve[0].loss
+    assert type(optimizer).__name__.lower() == name
+
+
+def test_optimizer_leaves_frozen_weights_out(trained: Checkpoint) -> None:
+    model = trained.restore()
+    model.fc.weight.requires_grad_(False)
+    optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
+    assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters())) - 1
+
+
+def test_gradient_is_clipped(sets: Sets, trained: Checkpoint) -> None:
+    model = trained.restore()
+    before = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    taken = sets.forget.take(torch.arange(64))
+    wrong = taken.relabel((taken.labels + 1) % 10)
+    fit(model, lambda epoch: wrong.batches(64), epochs=1, lr=1.0, momentum=0, weight_decay=0, grad_clip=0.01)
+    after = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 65])
+def test_a_batch_of_one_image_trains(sets: Sets, trained: Checkpoint, count: int) -> None:
+    taken = sets.retain.take(torch.arange(count))
+    model = trained.restore()
+    curve, _ = fit(model, lambda epoch: taken.batches(64), epochs=1, lr=0.01)
+    assert math.isfinite(curve[0].loss)
+    assert all(layer.training for layer in model.modules())
+
+
+def test_bf16_keeps_float32_weights_and_learns(sets: Sets) -> None:
+    torch.manual_seed(0)
+    model = build(Architecture(TINY, 10, 1, 8))
+    curve, _ = fit(model, small(sets), epochs=3, lr=0.05, precision="bf16")
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+    assert curve[-1].loss < curve[0].loss
+
+
+def test_predict_is_plain_evaluation_in_order(sets: Sets, trained: Checkpoint) -> None:
+    model = trained.restore().train()
+    outputs = predict(model, sets.test, batch_size=100)
+    assert model.training
+    assert outputs.logits.dtype == torch.float32
+    whole = predict(model, sets.test)
+    assert torch.allclose(outputs.logits, whole.logits, atol=1e-5)
+    assert torch.equal(outputs.labels, sets.test.labels)
+    assert accuracy(outputs) > 0.9
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained.weights[name]), name
+
+
+def test_predict_of_no_images(sets: Sets, trained: Checkpoint) -> None:
+    outputs = predict(trained.restore(), sets.test.take(torch.empty(0, dtype=torch.int64)))
+    assert len(outputs.labels) == len(outputs.logits) == 0
