@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from salun.errors import SalunError
 from salun.models import TINY, Architecture, Checkpoint, build, load_checkpoint, pretrained_size
 from salun.training import Epoch, Recipe, Watch, train, unwatched
 
+LONGEST_NAME = 72
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -33,7 +36,8 @@ class Origin:
         recipe: how it is or was trained; None where the checkpoint does not say.
         split_seed: of its validation split.
         checkpoint: its content, where the file exists.
-        by_weights: whether the user named the file, so that its weights are its identity.
+        by_weights: whether its weights are its identity: the user named the file, or what it records does
+            not tell how they came about.
     """
 
     path: Path
@@ -44,11 +48,13 @@ class Origin:
     checkpoint: Checkpoint | None
     by_weights: bool
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """What tells this base model from others: its weights, or how they came about."""
+        """What tells this base model from others: its weights and what they never saw, or how they came about."""
         if self.by_weights and self.checkpoint is not None:
-            return f"weights {self.checkpoint.fingerprint}"
+            unseen = self.checkpoint.excluded
+            without = f" without {hashlib.sha256(str(unseen).encode()).hexdigest()[:8]}" if unseen else ""
+            return f"weights {self.checkpoint.fingerprint}{without}"
         recipe = self.recipe.model_dump() if self.recipe else None
         described = [self.model, self.dataset, recipe, self.split_seed]
         return f"recipe {hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]}"
@@ -61,9 +67,15 @@ def name_part(text: str) -> str:
         text: for example a data set's name.
 
     Returns:
-        The text, with everything but letters, digits, dot, dash and underscore replaced.
+        The text, with everything but ASCII letters, digits, dot, dash and underscore replaced; of a long
+        or foreign one both ends and a digest.
     """
-    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
+    name = re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
+    if text.isascii() and len(name) <= LONGEST_NAME:
+        return name
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    half = (LONGEST_NAME - len(mark) - 2) // 2
+    return f"{name}-{mark}" if len(name) <= 2 * half else f"{name[:half]}-{mark}-{name[-half:]}"
 
 
 def checkpoint_path(folder: Path, model: str, dataset: str, comment: str) -> Path:
@@ -98,18 +110,51 @@ def trained_origin(
         The origin; its path holds a digest of recipe and split seed where a recipe is asked for.
 
     Raises:
-        SalunError: the checkpoint exists but cannot be read.
+        SalunError: the checkpoint exists but cannot be read, or is of another model, data set or split.
     """
     if recipe is None:
         path = checkpoint_path(folder, model, dataset, "base" if split_seed == 0 else f"base-split{split_seed}")
         if path.exists():
             found = saved_origin(path)
-            return Origin(path, found.model, found.dataset, found.recipe, found.split_seed, found.checkpoint, False)
+            check_is(found, model, dataset, split_seed)
+            return replace(found, by_weights=not is_plain(found))
         return Origin(path, model, dataset, default, split_seed, None, False)
     wanted = Origin(Path(), model, dataset, recipe, split_seed, None, False)
     path = checkpoint_path(folder, model, dataset, f"base-{wanted.identity[-8:]}")
     checkpoint = load_checkpoint(path) if path.exists() else None
     return Origin(path, model, dataset, recipe, split_seed, checkpoint, False)
+
+
+def check_is(found: Origin, model: str, dataset: str, split_seed: int) -> None:
+    """Check that the file at a model's place holds that model; the names of two data sets may look alike.
+
+    Args:
+        found: what the file holds.
+        model: timm's name, as asked for.
+        dataset: the data set's name, as asked for.
+        split_seed: as asked for.
+
+    Raises:
+        SalunError: it holds another.
+    """
+    held, asked = (found.model, found.dataset, found.split_seed), (model, dataset, split_seed)
+    if held != asked:
+        texts = [f"{name} on {data} with split_seed {seed}" for name, data, seed in (held, asked)]
+        raise SalunError(f"{found.path}: holds {texts[0]}, not {texts[1]}; name it by 'checkpoint', or move it away")
+
+
+def is_plain(origin: Origin) -> bool:
+    """Tell whether a checkpoint is what its recipe gives on all training data.
+
+    Args:
+        origin: of a checkpoint.
+
+    Returns:
+        False where the recipe is unknown, images were left out, or something was unlearned since.
+    """
+    checkpoint = origin.checkpoint
+    told = checkpoint is not None and not checkpoint.excluded and "unlearned" not in checkpoint.config
+    return told and origin.recipe is not None
 
 
 def saved_origin(path: Path, recipe: Recipe | None = None) -> Origin:
@@ -198,6 +243,9 @@ def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
     if checkpoint.architecture.channels != dataset.channels:
         counts = f"{checkpoint.architecture.channels} colour channels, '{dataset.name}' {dataset.channels}"
         raise SalunError(f"{origin.path}: has {counts}")
+    names = checkpoint.config.get("class_names")
+    if names is not None and names != list(dataset.classes):
+        raise SalunError(f"{origin.path}: was trained on other class names than '{dataset.name}' has")
     recorded = checkpoint.config.get("split")
     if recorded is not None and recorded != parts.fingerprint:
         what = (

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ SMALL_IMAGE = 16
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Choose the device to compute on.
+    """Choose the device to compute on; on CUDA, convolutions are told to give the same bits each time.
 
     Args:
         name: "auto" (CUDA, else MPS, else CPU), or a name that torch knows, such as "cuda:1".
@@ -30,9 +31,7 @@ def pick_device(name: str = "auto") -> torch.device:
         SalunError: the name is unknown, or this machine has no such device.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -46,19 +45,32 @@ def pick_device(name: str = "auto") -> torch.device:
         raise SalunError(f"--device {name}: unknown; accepted: auto, cpu, cuda, cuda:N, mps")
     if (device.index or 0) >= present[device.type]:
         raise SalunError(f"--device {name}: this machine has no such device; --device cpu always works")
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
     return device
 
 
+@lru_cache
+def own_threads() -> int:
+    """Tell how many CPU threads torch chose for itself.
+
+    Returns:
+        The number before `settle_threads` first changed it.
+    """
+    return torch.get_num_threads()
+
+
 def settle_threads(image_size: int) -> None:
-    """Give small images one CPU thread, where handing work over costs more than it saves.
+    """Give small images one CPU thread, where handing work over costs more than it saves, and others all.
 
     `OMP_NUM_THREADS`, where set, is left to rule.
 
     Args:
         image_size: side of the images in pixels.
     """
-    if image_size <= SMALL_IMAGE and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    if "OMP_NUM_THREADS" not in os.environ:
+        all_of_them = own_threads()
+        torch.set_num_threads(1 if image_size <= SMALL_IMAGE else all_of_them)
 
 
 def settle_precision(precision: Precision, device: torch.device) -> Precision:

@@ -16,6 +16,19 @@ class SalunErrors(SalunError):  # noqa: N818 - several of them
         self.lines = lines
 
 
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Find the valid name that was probably meant.
+
+    Args:
+        name: what the user wrote.
+        valid: the names that are accepted.
+
+    Returns:
+        The name, or None where none is near.
+    """
+    return next(iter(get_close_matches(name, list(valid), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Hint at the nearest valid name.
 
@@ -27,7 +40,19 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         ``; did you mean 'x'?``, or all the names where none is near.
     """
     known = sorted(valid)
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
+    near = nearest(name, known)
+    if near is not None:
+        return f"; did you mean '{near}'?"
     return f"; accepted: {', '.join(known[:20])}" + (", ..." if len(known) > 20 else "")
+
+
+def one_line(text: str) -> str:
+    """Bring a text into one line that can be printed, whatever a user's names hold.
+
+    Args:
+        text: with a user's words in it.
+
+    Returns:
+        The text, each stretch of white space one blank, control characters and lone surrogates left out.
+    """
+    return "".join(mark for mark in " ".join(text.split()) if mark.isprintable())

@@ -1,6 +1,7 @@
 """From a JSON list to validated experiments."""
 
 import json
+import os.path
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from salun.data.sources import class_count
 from salun.data.split import ForgetRequest, check_classes
-from salun.errors import SalunError, SalunErrors, did_you_mean
+from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
 from salun.files import read_json
 from salun.metrics import METRICS, check_metrics, load_metrics
 from salun.models import check_model, default_model
@@ -21,6 +22,7 @@ from salun.unlearning import METHODS, find_method, load_methods
 DEFAULT_METHOD = "rl"
 DEFAULT_DATASET = "cifar10"
 FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
+BASE_KEYS = ("model", "dataset", "split_seed")
 Label = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -31,8 +33,12 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     checkpoint: str | None = Field(None, min_length=1, description="Path of the base model's checkpoint.")
-    model: str | None = Field(None, description="timm name or resnet_tiny; with dataset, in place of a checkpoint.")
-    dataset: str | None = Field(None, description="Data set of the base model, which is trained on first need.")
+    model: str | None = Field(
+        None, min_length=1, description="timm name or resnet_tiny; with dataset, in place of a checkpoint."
+    )
+    dataset: str | None = Field(
+        None, min_length=1, description="Data set of the base model, which is trained on first need."
+    )
     recipe: Recipe | None = Field(None, description="How the base model is trained, and so the retrained one.")
     split_seed: Seed = Field(0, description="Seed of the validation split of model + dataset.")
     class_to_forget: Label | Annotated[list[Label], Field(min_length=1)] | None = Field(
@@ -130,7 +136,7 @@ def method_models() -> dict[str, type[Entry]]:
     for name, found in METHODS.items():
         fields: dict[str, Any] = {"method": (Literal[name], name), **found.settings}
         if not found.maskable:
-            fields["use_mask"] = (Literal[False], False)
+            fields |= {"use_mask": (Literal[False], False), "load_mask": (None, None)}
         models[name] = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
     return models
 
@@ -147,11 +153,54 @@ def json_schema() -> dict[str, Any]:
         union = model if union is None else union | model
     schema = TypeAdapter(list[union] | union).json_schema()
     for definition in schema["$defs"].values():
-        if "metrics" in definition.get("properties", {}):
-            definition["properties"]["metrics"]["items"]["enum"] = list(METRICS)
-            if definition["properties"]["method"].get("const") != DEFAULT_METHOD:
-                definition["required"] = ["method"]
+        shapes = definition["properties"]
+        if "method" in shapes:
+            shapes["metrics"]["items"]["enum"] = list(METRICS)
+            definition |= exclusions()
+            if shapes["method"]["const"] != DEFAULT_METHOD:
+                definition["allOf"] = [is_given("method")]
+        definition["properties"] = {key: or_null(shape) for key, shape in shapes.items()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
+
+
+def exclusions() -> dict[str, Any]:
+    """Say in JSON Schema which keys of an entry do not go together.
+
+    Returns:
+        Keywords of an object's schema.
+    """
+    named = {"anyOf": [is_given(key) for key in BASE_KEYS]}
+    return {
+        "oneOf": [is_given(key) for key in FORGET_KEYS],
+        "not": {"allOf": [is_given("checkpoint"), named]},
+    }
+
+
+def is_given(key: str) -> dict[str, Any]:
+    """Say in JSON Schema that a key is there and not null.
+
+    Args:
+        key: of an object.
+
+    Returns:
+        A schema.
+    """
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
+
+
+def or_null(shape: dict[str, Any]) -> dict[str, Any]:
+    """Let a value be null, which means not given.
+
+    Args:
+        shape: schema of the value.
+
+    Returns:
+        The schema, its title, description and default outside.
+    """
+    about = {key: shape[key] for key in ("title", "description", "default") if key in shape}
+    value = {key: part for key, part in shape.items() if key not in about}
+    choices = value["anyOf"] if value.keys() == {"anyOf"} else [value]
+    return about | {"anyOf": choices if {"type": "null"} in choices else [*choices, {"type": "null"}]}
 
 
 def load_experiments(path: Path, files_must_exist: bool = True) -> list[Experiment]:
@@ -217,20 +266,38 @@ def read_entry(entry: Any, number: int, models: dict[str, type[Entry]], files_mu
     """
     if not isinstance(entry, dict):
         raise SalunErrors([f"{shown(entry)}: must be an object of keys and values"])
-    given = {key: value for key, value in entry.items() if value is not None}
-    name = given.get("method", DEFAULT_METHOD)
-    if not isinstance(name, str):
-        raise SalunErrors([f"method: {shown(name)}: must be a method's name"])
-    if name not in models:
-        raise SalunErrors([f"method: {shown(name)}: unknown{did_you_mean(name, models)}"])
+    name = DEFAULT_METHOD if entry.get("method") is None else entry["method"]
+    model, lines = models.get(name) if isinstance(name, str) else None, []
+    if model is None:
+        lines = [f"method: {shown(name)}: unknown{did_you_mean(str(name), models)}"]
+        model, entry = Entry, {key: entry[key] for key in entry if key in Entry.model_fields and key != "method"}
+    given = not_null(entry, model)
     try:
-        valid = models[name](**given)
+        valid = model.model_validate(given)
     except ValidationError as error:
-        raise SalunErrors(explain(error, models[name]) + conflicts(given, name)) from error
-    lines = conflicts(given, name) + outside(valid, files_must_exist)
+        lines += explain(error, model)
+        wrong = {problem["loc"][0] for problem in error.errors()}
+        valid = model.model_validate({key: value for key, value in given.items() if key not in wrong})
+    lines += conflicts(given, model) + outside(valid, given, files_must_exist)
     if lines:
         raise SalunErrors(lines)
     return resolve(valid, number)
+
+
+def not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Take null for not given, in the entry and in its recipe; unknown keys stay, to be refused.
+
+    Args:
+        entry: as JSON gives it.
+        model: its schema.
+
+    Returns:
+        What is given.
+    """
+    given = {key: value for key, value in entry.items() if value is not None or key not in model.model_fields}
+    if isinstance(given.get("recipe"), dict):
+        given["recipe"] = not_null(given["recipe"], Recipe)
+    return given
 
 
 def resolve(entry: Entry, number: int) -> Experiment:
@@ -286,8 +353,11 @@ def explain(error: ValidationError, model: type[Entry]) -> list[str]:
         if problem["type"] == "extra_forbidden":
             valid = Recipe.model_fields if path[0] == "recipe" else model.model_fields
             lines[key] = f"{key}: unknown key{did_you_mean(path[-1], valid)}"
-        elif key == "use_mask" and problem["type"] == "literal_error":
-            lines[key] = f"use_mask: true: method '{model.model_fields['method'].default}' takes no mask"
+        elif key in ("use_mask", "load_mask") and problem["type"] in ("literal_error", "none_required"):
+            name = model.model_fields["method"].default
+            lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' takes no mask"
+        elif problem["type"] == "model_type":
+            lines[key] = f"{key}: {shown(problem['input'])}: must be an object of keys and values"
         elif key == "class_to_forget":
             lines[key] = f"{key}: {shown(problem['input'])}: must be a class, from 0, or a list of classes"
         else:
@@ -295,35 +365,37 @@ def explain(error: ValidationError, model: type[Entry]) -> list[str]:
     return list(lines.values())
 
 
-def conflicts(given: dict[str, Any], method: str) -> list[str]:
+def conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
     """Find keys that do not go together.
 
     Args:
         given: the entry's keys that are not null.
-        method: its method.
+        model: its schema.
 
     Returns:
-        A line a mistake.
+        A line a mistake; none of a forget key that is only misspelt.
     """
     lines = []
     asked = [key for key in FORGET_KEYS if key in given]
-    if len(asked) != 1:
-        what = f"{' and '.join(asked)}: exclude each other" if asked else "nothing to forget"
-        lines.append(f"{what}; give exactly one of {', '.join(FORGET_KEYS)}")
-    if "checkpoint" in given:
-        for key in ("model", "dataset", "split_seed"):
-            if key in given:
-                lines.append(f"{key}: excludes checkpoint, which records its own")
-    if "load_mask" in given and not METHODS[method].maskable:
-        lines.append(f"load_mask: method '{method}' takes no mask")
+    if len(asked) > 1:
+        lines.append(f"{' and '.join(asked)}: exclude each other; give exactly one of {', '.join(FORGET_KEYS)}")
+    misspelt = {nearest(key, model.model_fields) for key in given.keys() - model.model_fields.keys()}
+    if not asked and not misspelt & set(FORGET_KEYS):
+        lines.append(f"nothing to forget; give exactly one of {', '.join(FORGET_KEYS)}")
+    named = [key for key in BASE_KEYS if key in given]
+    if "checkpoint" in given and named:
+        lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own")
+    if "load_mask" in given and given.get("use_mask") is False:
+        lines.append("use_mask: false: contradicts load_mask")
     return lines
 
 
-def outside(entry: Entry, files_must_exist: bool) -> list[str]:
+def outside(entry: Entry, given: dict[str, Any], files_must_exist: bool) -> list[str]:
     """Check what an entry names: models, data sets, classes, metrics, files.
 
     Args:
-        entry: valid in itself.
+        entry: the part of the entry that is valid in itself.
+        given: all of its keys that are not null.
         files_must_exist: whether checkpoints, masks and index files are looked for.
 
     Returns:
@@ -338,10 +410,11 @@ def outside(entry: Entry, files_must_exist: bool) -> list[str]:
             lines.append(f"{key}: {error}")
             return None
 
-    check("metrics", lambda: check_metrics(tuple(entry.metrics)))
+    for metric in entry.metrics:
+        check("metrics", partial(check_metrics, (metric,)))
     if entry.model is not None:
         check("model", partial(check_model, entry.model))
-    if entry.checkpoint is None:
+    if "checkpoint" not in given and ("dataset" not in given or entry.dataset is not None):
         name = entry.dataset or DEFAULT_DATASET
         count = check("dataset", lambda: class_count(name))
         chosen = entry.class_to_forget
@@ -350,7 +423,7 @@ def outside(entry: Entry, files_must_exist: bool) -> list[str]:
             check("class_to_forget", lambda: check_classes(classes, count, name))
     for key in ("checkpoint", "idxs_to_forget", "load_mask"):
         path = getattr(entry, key)
-        if path is not None and files_must_exist and not Path(path).is_file():
+        if path is not None and files_must_exist and not os.path.isfile(path):
             lines.append(f"{key}: {path}: no such file")
     return lines
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,19 @@ def replacing(path: Path) -> Iterator[Path]:
         The temporary path to write to.
 
     Raises:
-        SalunError: the folder cannot be written.
+        SalunError: the folder cannot be written, or has no room (which `torch.save` tells by a RuntimeError).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise SalunError(f"{path}: cannot be written: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,12 +72,14 @@ def read_json(path: Path) -> Any:
         return found
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise SalunError(f"{path}: not valid JSON: {error.msg} at {where}") from error
     except UnicodeDecodeError as error:
         raise SalunError(f"{path}: not a text file") from error
+    except ValueError as error:
+        raise SalunError(f"{path}: cannot be read: {error}") from error
     except RecursionError as error:
         raise SalunError(f"{path}: nested too deeply") from error
     except OSError as error:

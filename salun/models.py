@@ -1,13 +1,17 @@
 """Any timm model, adapted to small images; its features and head; checkpoints."""
 
 import hashlib
-import pickle
+import urllib.error
+import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
+from urllib.request import Request, urlopen
 
 import timm
 import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vgg import VGG
 from torch import Tensor, nn
@@ -18,6 +22,9 @@ from salun.files import replacing
 TINY = "resnet_tiny"
 SMALL = 64
 TRANSFORMERS = ("vit_", "deit", "swin_", "swinv2_")
+HUB_TIMEOUT = 10.0
+UNRECORDED = 0
+OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
 
 
 @dataclass(frozen=True)
@@ -84,47 +91,36 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
     """
     name, size = architecture.model, architecture.size
     check_model(name)
-    if name == TINY:
-        return build_tiny(architecture, pretrained)
-    options: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
     if pretrained:
-        return load_pretrained(name, options)
-    if architecture.native:
-        return cast(nn.Module, timm.create_model(name, **options))
-    if name.startswith(TRANSFORMERS):
-        options |= {"img_size": size} | patch_option(name, size)
+        return load_pretrained(architecture)
     try:
-        model = timm.create_model(name, **options)
-        adapt(model, architecture)
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, architecture.channels, size, size))
+        model = bare(architecture)
+        if not architecture.native:
+            adapt(model, architecture)
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, architecture.channels, size, size))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from error
-    return cast(nn.Module, model.train())
+    return model.train()
 
 
-def build_tiny(architecture: Architecture, pretrained: bool) -> nn.Module:
-    """Build the small ResNet: timm's class, four stages of widths 16, 32, 64 and 128.
+def bare(architecture: Architecture) -> nn.Module:
+    """Build a model as timm does; "resnet_tiny" is timm's class, four stages of widths 16, 32, 64 and 128.
 
     Args:
-        architecture: its model is "resnet_tiny".
-        pretrained: refused, there are no such weights.
+        architecture: what to build.
 
     Returns:
-        The model, about 0.7 million weights.
-
-    Raises:
-        SalunError: pretrained weights were asked for.
+        The model, a transformer already for the images' size; "resnet_tiny" has about 0.7 million weights.
     """
-    if pretrained:
-        raise SalunError(f"model '{TINY}': has no pretrained weights; leave --pretrained out")
-    widths = (16, 32, 64, 128)
-    model = ResNet(
-        BasicBlock, (2, 2, 2, 2), num_classes=architecture.classes, in_chans=architecture.channels, channels=widths
-    )
-    adapt(model, architecture)
-    return cast(nn.Module, model)
+    name, size = architecture.model, architecture.size
+    options: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
+    if name == TINY:
+        return cast(nn.Module, ResNet(BasicBlock, (2, 2, 2, 2), channels=(16, 32, 64, 128), **options))
+    if name.startswith(TRANSFORMERS) and not architecture.native:
+        options |= {"img_size": size} | patch_option(name, size)
+    return cast(nn.Module, timm.create_model(name, **options))
 
 
 def adapt(model: nn.Module, architecture: Architecture) -> None:
@@ -178,12 +174,11 @@ def patch_option(name: str, size: int) -> dict[str, int]:
     return {"patch_size": max(side for side in range(1, min(native, limit) + 1) if size % side == 0)}
 
 
-def load_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
+def load_pretrained(architecture: Architecture) -> nn.Module:
     """Build a model with timm's pretrained weights and a new head.
 
     Args:
-        name: timm's name.
-        options: number of classes and channels.
+        architecture: a native one.
 
     Returns:
         The model.
@@ -191,15 +186,45 @@ def load_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
     Raises:
         SalunError: there are no such weights, or they cannot be fetched.
     """
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
 
+    name = architecture.model
+    if name == TINY:
+        raise SalunError(f"model '{TINY}': has no pretrained weights; leave --pretrained out")
     try:
-        return cast(nn.Module, timm.create_model(name, pretrained=True, **options))
-    except (OSError, RuntimeError, ValueError, httpx.HTTPError, HfHubHTTPError) as error:
+        reach_weights(name)
+        model = timm.create_model(
+            name, pretrained=True, num_classes=architecture.classes, in_chans=architecture.channels
+        )
+        return cast(nn.Module, model)
+    except (OSError, RuntimeError, ValueError, ClientError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         remedy = "without --pretrained the model starts from fresh weights"
         raise SalunError(f"model '{name}': pretrained weights cannot be had ({reason}); {remedy}") from error
+
+
+def reach_weights(name: str) -> None:
+    """Make sure that pretrained weights are here, or that the host that holds them answers.
+
+    Asked for weights without a network, the client would repeat itself for most of a minute.
+
+    Args:
+        name: a timm name.
+
+    Raises:
+        OSError: they are not here, and the host does not answer.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id or constants.HF_HUB_OFFLINE:
+        return
+    file = config.hf_hub_filename or "model.safetensors"
+    if isinstance(try_to_load_from_cache(config.hf_hub_id, file), str):
+        return
+    request = Request(constants.ENDPOINT, method="HEAD")  # noqa: S310 - the client's own setting
+    with suppress(urllib.error.HTTPError), urlopen(request, timeout=HUB_TIMEOUT):  # noqa: S310
+        pass
 
 
 def pretrained_size(name: str) -> int:
@@ -236,12 +261,18 @@ def head(model: nn.Module) -> nn.Linear:
         model: any timm model with a linear head.
 
     Returns:
-        The linear layer.
+        The linear layer; where the head is a 1x1 convolution, a linear layer of the same weights.
 
     Raises:
         SalunError: the model's head is not linear.
     """
     layer = cast(Any, model).get_classifier()
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
+        linear = nn.Linear(layer.in_channels, layer.out_channels, layer.bias is not None, device="meta")
+        linear.weight = nn.Parameter(layer.weight.flatten(1))
+        if layer.bias is not None:
+            linear.bias = nn.Parameter(layer.bias)
+        return linear
     if not isinstance(layer, nn.Linear):
         raise SalunError(f"model {type(model).__name__}: its head is {type(layer).__name__}, not linear: no prototypes")
     return layer
@@ -299,7 +330,10 @@ class Checkpoint:
             SalunError: the weights do not fit.
         """
         model = build(self.architecture)
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise SalunError(f"weights do not fit the model '{self.architecture.model}'") from error
         return model
 
 
@@ -344,14 +378,61 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights, config = content["model"], content["config"]
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise SalunError(f"{path}: not a checkpoint: 'model' and 'config' must be dictionaries")
-    for key, kind in (("model", str), ("dataset", str), ("nclasses", int)):
-        if not isinstance(config.get(key), kind):
-            raise SalunError(f"{path}: its config lacks '{key}'")
-    config = dict(config)
-    architecture = Architecture(config.pop("model"), config.pop("nclasses"), **config.pop("architecture", {"size": 0}))
-    excluded = tuple(config.pop("excluded", ()))
-    dataset = config.pop("dataset")
-    return fitted(path, Checkpoint(weights, architecture, dataset, content.get("optimizer"), config, excluded))
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+        raise SalunError(f"{path}: not a checkpoint: 'model' must hold named tensors")
+    recorded = read_config(path, config)
+    shape = recorded.architecture.model_dump() if recorded.architecture else {"size": UNRECORDED}
+    architecture = Architecture(recorded.model, recorded.nclasses, **shape)
+    others = {key: value for key, value in config.items() if key not in OWN_KEYS}
+    excluded = tuple(recorded.excluded)
+    checkpoint = Checkpoint(weights, architecture, recorded.dataset, content.get("optimizer"), others, excluded)
+    return fitted(path, checkpoint)
+
+
+class Shape(BaseModel):
+    """The images that a model was built for, as a checkpoint records them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    channels: int = Field(3, ge=1)
+    size: int = Field(ge=1)
+    native: bool = False
+
+
+class Recorded(BaseModel):
+    """What a checkpoint's config must hold, and what it may."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str
+    dataset: str
+    nclasses: int = Field(ge=1)
+    architecture: Shape | None = None
+    excluded: list[NonNegativeInt] = []
+    split_seed: NonNegativeInt = 0
+
+
+def read_config(path: Path, config: dict[str, Any]) -> Recorded:
+    """Check the types in a checkpoint's config.
+
+    Args:
+        path: for the text of the error.
+        config: as read.
+
+    Returns:
+        What this module needs of it.
+
+    Raises:
+        SalunError: an entry is missing or of another type.
+    """
+    try:
+        return Recorded.model_validate(config)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "missing":
+            raise SalunError(f"{path}: its config lacks '{where}'") from error
+        raise SalunError(f"{path}: its config: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}") from error
 
 
 def read_tensors(path: Path, what: str) -> Any:
@@ -368,10 +449,11 @@ def read_tensors(path: Path, what: str) -> Any:
         SalunError: the file is missing, damaged, or holds anything else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise SalunError(f"{path}: no such {what}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # decoders raise errors of every kind on a broken file
         raise SalunError(f"{path}: not a readable {what}: damaged, or holds more than tensors and values") from error
 
 
@@ -380,7 +462,7 @@ def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
 
     Args:
         path: for the text of the error.
-        checkpoint: as read; a size of 0 means that the file did not record it.
+        checkpoint: as read; a size of `UNRECORDED` means that the file says nothing of it.
 
     Returns:
         The checkpoint with a complete architecture.
@@ -390,12 +472,19 @@ def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     """
     recorded = checkpoint.architecture
     candidates = [recorded]
-    if recorded.size == 0:
+    if recorded.size == UNRECORDED:
         native = pretrained_size(recorded.model)
         candidates = [replace(recorded, size=32), replace(recorded, size=native, native=True)]
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    faults = []
     for candidate in candidates:
-        model = build(candidate)
+        try:
+            model = build(candidate)
+        except SalunError as error:
+            faults.append(str(error))
+            continue
         if shapes == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
             return replace(checkpoint, architecture=candidate)
+    if len(faults) == len(candidates):
+        raise SalunError(f"{path}: {faults[0]}")
     raise SalunError(f"{path}: its weights do not fit the model '{recorded.model}' that it names")

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,9 +14,9 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from salun.errors import SalunError
+from salun.errors import SalunError, one_line
 from salun.files import write_text
-from salun.metrics import GAP_METRICS, METRICS, Value
+from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
 from salun.run import Record
 from salun.training import Epoch
 
@@ -32,7 +33,7 @@ def append(path: Path, record: Record) -> None:
     Raises:
         SalunError: the file cannot be written.
     """
-    line = json.dumps(asdict(record), allow_nan=False) + "\n"
+    line = json.dumps(numbers_only(asdict(record)), allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -48,6 +49,22 @@ def append(path: Path, record: Record) -> None:
         raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def numbers_only(value: Any) -> Any:
+    """Put null in place of NaN and infinity, which JSON lacks and the curve of a diverged run holds.
+
+    Args:
+        value: lists, dictionaries and plain values.
+
+    Returns:
+        The same without them.
+    """
+    if isinstance(value, dict):
+        return {key: numbers_only(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [numbers_only(content) for content in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read(path: Path) -> tuple[dict[str, Record], list[str]]:
     """Read a file of records.
 
@@ -56,29 +73,42 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
 
     Returns:
         The last record of each id, and a notice for each line that could not be read, such as one
-        that a power cut tore.
+        that a power cut tore. A loss that was no number is NaN again.
 
     Raises:
         SalunError: the file exists and cannot be opened.
     """
     if not path.exists():
         return {}, []
-    found, notices = {}, []
+    found: dict[str, Record] = {}
+    notices = []
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            lines = file.read().splitlines()
     except OSError as error:
         raise SalunError(f"{path}: cannot be read: {error.strerror or error}") from error
     for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
-            content["curve"] = [Epoch(**point) for point in content["curve"]]
-            record = Record(**content)
+            content["curve"] = [as_epoch(point) for point in content["curve"]]
+            found[content["id"]] = Record(**content)
         except (ValueError, TypeError, KeyError):
             if line.strip():
                 notices.append(f"{path}: line {number} is no record and is passed over")
-            continue
-        found[record.id] = record
     return found, notices
+
+
+def as_epoch(point: dict[str, Any]) -> Epoch:
+    """Read a point of a curve.
+
+    Args:
+        point: as written; its loss is null where it was no number.
+
+    Returns:
+        The point.
+    """
+    return Epoch(**(point | {"loss": math.nan if point["loss"] is None else point["loss"]}))
 
 
 @dataclass(frozen=True)
@@ -170,7 +200,7 @@ def gap_to(values: dict[str, Value], standard: dict[str, Value]) -> dict[str, Va
     gaps: dict[str, Value] = {}
     for name, value in values.items():
         reference = standard.get(name)
-        if METRICS[name].unit == "%":
+        if name in METRICS and METRICS[name].unit == "%":
             gaps[name] = None if value is None or reference is None else abs(value - reference)
     parts = [gaps.get(name) for name in GAP_METRICS]
     known = [part for part in parts if part is not None]
@@ -187,16 +217,18 @@ def summarise(experiments: list[tuple[str, list[Record]]]) -> list[Row]:
     Returns:
         The rows, group by group, in the order of the list.
     """
+    load_metrics()
     groups: dict[Group, list[tuple[str, list[Record]]]] = {}
     for title, records in experiments:
         if records:
             groups.setdefault(group_of(records[0]), []).append((title, records))
     rows = []
     for group, members in groups.items():
-        gold = [record for _, records in members for record in records if record.settings["method"] == "retrain"]
+        everything = [record for _, records in members for record in records]
+        gold = [record for record in everything if record.settings["method"] == "retrain"]
         standard = {name: figure(run.metrics.get(name) for run in gold).mean for name in names_of(gold)}
-        first = members[0][1][0]
-        rows.append(make_row("base", group, "base", [], [first.base_metrics], standard))
+        before = {name: value for record in everything for name, value in record.base_metrics.items()}
+        rows.append(make_row("base", group, "base", [], [before], standard))
         for title, records in members:
             kind = "retrain" if records[0].settings["method"] == "retrain" else "method"
             rows.append(make_row(title, group, kind, records, [run.metrics for run in records], standard))
@@ -254,6 +286,8 @@ def make_row(
 def best_of(rows: list[Row], group: Group) -> Row | None:
     """Find the unlearned row that is nearest to retraining.
 
+    A method some of whose runs diverged is not best, however near the others came.
+
     Args:
         rows: all rows.
         group: which of them are compared.
@@ -261,7 +295,8 @@ def best_of(rows: list[Row], group: Group) -> Row | None:
     Returns:
         The method's row with the smallest average gap; None where nothing can be compared.
     """
-    able = [row for row in rows if row.group == group and row.kind == "method" and row.gap.mean is not None]
+    methods = [row for row in rows if row.group == group and row.kind == "method" and not row.diverged]
+    able = [row for row in methods if row.gap.mean is not None]
     return min(able, key=lambda row: row.gap.mean or 0.0, default=None)
 
 
@@ -325,7 +360,7 @@ def lines_of(rows: list[Row], hidden: Iterable[str] = ()) -> tuple[list[str], li
         figures = [cell(row.figures.get(name, figure([])), METRICS[name].unit) for name in names]
         runs = "" if row.kind == "base" else str(len(row.records))
         runs += f" ({row.diverged} diverged)" if row.diverged else ""
-        lines.append([row.title, *figures, cell(row.gap, "%"), runs])
+        lines.append([one_line(row.title), *figures, cell(row.gap, "%"), runs])
     return headings, lines
 
 
@@ -337,12 +372,21 @@ def group_title(rows: list[Row], group: Group) -> str:
         group: which.
 
     Returns:
-        Model, data set and forget set.
+        One line: model, data set and forget set, and what tells them apart where that does not.
     """
-    record = next(row.records[0] for row in rows if row.group == group and row.records)
-    base, forget, counts = record.settings["base"], record.settings["forget"], record.split
-    what = f"forgetting {forget['request']}: {counts['forget']} of {counts['train']} images"
-    return f"{base['model']} on {base['dataset']}, {what}"
+    titles: dict[Group, str] = {}
+    for row in rows:
+        if row.records and row.group not in titles:
+            settings, counts = row.records[0].settings, row.records[0].split
+            what = f"forgetting {settings['forget']['request']}: {counts['forget']} of {counts['train']} images"
+            titles[row.group] = f"{settings['base']['model']} on {settings['base']['dataset']}, {what}"
+    title = titles[group]
+    others = [other for other in titles if other != group and titles[other] == title]
+    if any(other[0] != group[0] for other in others):
+        title += f"; base model: {group[0]}"
+    if any(other[1] != group[1] for other in others):
+        title += f"; forget set: {group[1]}"
+    return one_line(title)
 
 
 def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
@@ -430,7 +474,7 @@ def as_csv(rows: list[Row]) -> str:
     for row in rows:
         figures = [*(row.figures.get(name, figure([])) for name in names), row.gap]
         numbers = [getattr(value, part) for value in figures for part in parts]
-        writer.writerow([group_title(rows, row.group), row.title, row.kind, *numbers])
+        writer.writerow([group_title(rows, row.group), one_line(row.title), row.kind, *numbers])
     return out.getvalue()
 
 
@@ -486,7 +530,7 @@ def as_latex(rows: list[Row]) -> str:
             r"\bottomrule",
             r"\end{tabular}",
         ]
-        blocks.append("\n".join([f"% {' '.join(group_title(rows, group).split())}", *table]) + "\n")
+        blocks.append("\n".join([f"% {group_title(rows, group)}", *table]) + "\n")
     return "\n".join(blocks)
 
 
@@ -499,9 +543,7 @@ def escape_markdown(text: str) -> str:
     Returns:
         The text, its special characters escaped.
     """
-    for mark in "\\`*_|<>[]":
-        text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
+    return "".join("\\" + mark if mark in "\\`*_|<>[]~$&#" else mark for mark in one_line(text))
 
 
 def escape_latex(text: str) -> str:
@@ -517,8 +559,13 @@ def escape_latex(text: str) -> str:
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",
+        "*": "{*}",
         "±": r"$\pm$",
         "–": "--",
     }
     special |= {mark: "\\" + mark for mark in "&%$#_{}"}
-    return " ".join("".join(special.get(mark, mark) for mark in text).split())
+    return "".join(special.get(mark, mark) for mark in one_line(text))

@@ -19,6 +19,7 @@ from torch import nn
 from salun import __version__
 from salun.base_model import (
     Origin,
+    architecture_for,
     check_belongs,
     describe,
     fresh_model,
@@ -46,7 +47,7 @@ from salun.device import (
 from salun.errors import SalunError
 from salun.experiment import Experiment
 from salun.metrics import Evaluation, Value, check_metrics, evaluate
-from salun.models import Checkpoint, save_checkpoint, tensors_digest
+from salun.models import Architecture, Checkpoint, build, save_checkpoint, tensors_digest
 from salun.saliency import Mask, check_mask, load_mask, saliency
 from salun.training import Epoch, Watch, default_recipe, predict, unwatched
 from salun.unlearning import Task, unlearn
@@ -126,6 +127,7 @@ class Workbench:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
     base_metrics: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
+    built: dict[tuple[Architecture, bool], dict[str, nn.Parameter]] = field(default_factory=dict)
 
     def dataset(self, name: str) -> Dataset:
         """Load a data set once and move it to the device.
@@ -164,11 +166,34 @@ class Workbench:
         if experiment.method == "retrain" and origin.recipe is None:
             reason = "records no recipe to retrain by; give one under the key 'recipe'"
             raise SalunError(f"checkpoint: {origin.path}: {reason}")
+        weights = self.weights_of(origin, dataset)
         file = experiment.mask.file if experiment.mask else None
         mask = load_mask(file) if file else None
-        if mask is not None and origin.checkpoint is not None:
-            check_mask(mask, dict(origin.checkpoint.restore().named_parameters()))
+        if mask is not None:
+            check_mask(mask, weights)
         return Problem(origin, dataset, parts, mask)
+
+    def weights_of(self, origin: Origin, dataset: Dataset) -> dict[str, nn.Parameter]:
+        """Build a base model's architecture, once, to see that it can be built and what its weights are called.
+
+        Args:
+            origin: a checkpoint, or how one is to be trained.
+            dataset: the data.
+
+        Returns:
+            Weights by name; their values are of no use.
+
+        Raises:
+            SalunError: the model cannot be built.
+        """
+        pretrained = origin.recipe is not None and origin.recipe.pretrained
+        if origin.checkpoint is not None:
+            architecture, pretrained = origin.checkpoint.architecture, False
+        else:
+            architecture, _ = architecture_for(origin.model, dataset, pretrained)
+        if (architecture, pretrained) not in self.built:
+            self.built[architecture, pretrained] = dict(build(architecture, pretrained).to("meta").named_parameters())
+        return self.built[architecture, pretrained]
 
     def base(self, problem: Problem) -> Checkpoint:
         """Give the base model of a problem, training and keeping it on first need.
@@ -428,7 +453,7 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
 
 
 def identify(settings: dict[str, Any], seed: int) -> str:
-    """Hash what decides a run's outcome.
+    """Hash what decides a run's outcome; where its files lie does not, what they hold does.
 
     Args:
         settings: as `resolved` gives them.
@@ -437,7 +462,12 @@ def identify(settings: dict[str, Any], seed: int) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    return hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:16]
+    places = {"forget": "request", "mask": "file"}
+    deciding = {
+        key: {name: part for name, part in value.items() if name != places[key]} if key in places and value else value
+        for key, value in settings.items()
+    }
+    return hashlib.sha256(json.dumps([deciding, seed], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def outputs_of(model: nn.Module, sets: Sets, seconds: float | None) -> Evaluation:

@@ -1,7 +1,7 @@
 """Many runs: what is to be done, what is done already, and doing the rest in turn."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -116,12 +116,81 @@ class Runner:
         for job in jobs:
             if is_finished(job, done):
                 continue
-            record, checkpoint = self.bench.run(job.experiment, job.problem, job.seed, watch_for(job))
+            experiment = with_metrics_of(done.get(job.id), job.experiment)
+            record, checkpoint = self.bench.run(experiment, job.problem, job.seed, watch_for(job))
             if self.keep == "all" or (self.keep == "last" and job.last):
                 save_with_forget(self.weights / weights_name(record), checkpoint, job.problem.parts)
             records.append(self.path, record)
             done[job.id] = record
             yield job, record
+
+
+def with_metrics_of(record: Record | None, experiment: Experiment) -> Experiment:
+    """Ask for the metrics of an earlier record too, so that a run that is done again for more loses none.
+
+    Args:
+        record: of the same run, if there is one.
+        experiment: what is to be done.
+
+    Returns:
+        The experiment.
+    """
+    if record is None or not experiment.metrics:
+        return experiment
+    held = [name for name in check_metrics(()) if name in record.metrics]
+    return replace(experiment, metrics=tuple(dict.fromkeys([*experiment.metrics, *held])))
+
+
+def titles_of(jobs: list[Job]) -> dict[int, str]:
+    """Name the experiments of a list so that a table can tell them apart.
+
+    Args:
+        jobs: all runs of the list.
+
+    Returns:
+        By entry number its tag, or method and mask; where entries on the same forgetting problem share
+        that, what differs between them follows, as in `rl (lr 0.1)`.
+    """
+    alike: dict[tuple[str, str, str], dict[int, Experiment]] = {}
+    for job in jobs:
+        experiment, problem = job.experiment, job.problem
+        title = experiment.tag or experiment.title
+        place = (title, problem.origin.identity, problem.parts.forget_fingerprint)
+        alike.setdefault(place, {})[experiment.number] = experiment
+    titles: dict[int, str] = {}
+    for (title, _, _), entries in alike.items():
+        for number, details in differences(list(entries.values())).items():
+            shown = ", ".join(f"{key} {value}" for key, value in details.items())
+            titles[number] = f"{title} ({shown})" if shown else title
+    return titles
+
+
+def differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
+    """Find what sets experiments apart.
+
+    Args:
+        experiments: of the same title.
+
+    Returns:
+        By entry number the settings that not all of them share, and the entry where two share them all.
+    """
+    known: dict[int, dict[str, str]] = {}
+    for experiment in experiments:
+        mask = experiment.mask
+        settings = {
+            "method": experiment.method,
+            **experiment.settings,
+            "mask": str(mask or "none").removeprefix("mask "),
+        }
+        settings |= {"mask batches": mask.batches, "mask file": mask.file} if mask else {}
+        settings |= {"metrics": " ".join(experiment.metrics) or "all", "seed": experiment.seed}
+        known[experiment.number] = {key: "none" if value is None else str(value) for key, value in settings.items()}
+    shared = [key for key in known[experiments[0].number] if all(key in settings for settings in known.values())]
+    apart = [key for key in shared if len({settings[key] for settings in known.values()}) > 1]
+    shown = {number: {key: settings[key] for key in apart} for number, settings in known.items()}
+    if len({tuple(details.values()) for details in shown.values()}) < len(shown):
+        return {number: details | {"entry": str(number)} for number, details in shown.items()}
+    return shown
 
 
 def rows_of(jobs: list[Job], done: dict[str, Record]) -> list[records.Row]:
@@ -134,10 +203,9 @@ def rows_of(jobs: list[Job], done: dict[str, Record]) -> list[records.Row]:
     Returns:
         The rows of the table.
     """
-    finished: dict[int, tuple[str, list[Record]]] = {}
+    titles = titles_of(jobs)
+    finished: dict[int, list[Record]] = {number: [] for number in titles}
     for job in jobs:
-        title = job.experiment.tag or job.experiment.title
-        _, runs = finished.setdefault(job.experiment.number, (title, []))
         if job.id in done:
-            runs.append(done[job.id])
-    return records.summarise(list(finished.values()))
+            finished[job.experiment.number].append(done[job.id])
+    return records.summarise([(titles[number], runs) for number, runs in sorted(finished.items())])

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
 
 KEYS = ("WANDB_API_KEY", "WANDB_SECRET")
-KEYLESS_MODES = ("offline", "disabled", "dryrun")
-PATIENCE = 30
+KEYLESS_MODES = ("offline", "dryrun")
+OFF = "disabled"
+PATIENCE = 20
 PROJECT = "salun"
 
 Log = Callable[[dict[str, Any]], None]
@@ -18,6 +20,8 @@ Log = Callable[[dict[str, Any]], None]
 
 class Tracker:
     """Sends runs to Weights & Biases where a key or an offline mode is set, and says once where not.
+
+    The first failure, whatever it is, ends the logging with a notice and leaves the run to go on.
 
     Attributes:
         enabled: whether runs are sent.
@@ -27,22 +31,41 @@ class Tracker:
         """Find the key, asking nobody.
 
         Args:
-            wanted: False turns logging off without a word.
+            wanted: False turns logging off without a word, as does the mode "disabled".
             notice: is told, once, why runs are not logged.
         """
         self.notice = notice
         self.enabled = False
-        if not wanted:
-            return
+        try:
+            self.enabled = wanted and self.find_key()
+        except (OSError, ValueError) as error:
+            self.give_up(f".env cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}")
+
+    def find_key(self) -> bool:
+        """Read `.env` and prepare the environment that wandb reads.
+
+        Returns:
+            Whether runs can be sent; where they cannot, and the mode is not "disabled", the user was told.
+
+        Raises:
+            OSError: `.env` cannot be read.
+            ValueError: `.env` is not text.
+        """
         load_dotenv(Path.cwd() / ".env")
-        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
-        if os.environ.get("WANDB_MODE") in KEYLESS_MODES:
-            self.enabled = True
-        elif key is None:
-            notice("not logged to Weights & Biases: no WANDB_API_KEY or WANDB_SECRET in .env (-NL hides this notice)")
-        else:
+        mode = os.environ.get("WANDB_MODE")
+        key = next((os.environ[name].strip() for name in KEYS if os.environ.get(name, "").strip()), None)
+        if mode == OFF:
+            return False
+        if key is not None:
             os.environ["WANDB_API_KEY"] = key
-            self.enabled = True
+        elif mode not in KEYLESS_MODES:
+            self.give_up("no WANDB_API_KEY or WANDB_SECRET in .env (-NL hides this notice)")
+            return False
+        # In the environment a user's own limits win, and versions of wandb that lack one pass it over.
+        for limit in ("WANDB_INIT_TIMEOUT", "WANDB_LOGIN_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+            os.environ.setdefault(limit, str(PATIENCE))
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
+        return True
 
     @contextmanager
     def run(self, name: str, group: str, config: dict[str, Any]) -> Iterator[Log]:
@@ -56,34 +79,56 @@ class Tracker:
         Yields:
             A function that takes figures by name; it does nothing where runs are not logged.
         """
-        started = self.start(name, group, config) if self.enabled else None
+        started = self.attempt(partial(start, name, group, config))
         if started is None:
             yield lambda figures: None
             return
         try:
-            yield started.log
+            yield lambda figures: self.attempt(partial(started.log, figures))
         finally:
-            started.finish()
+            self.attempt(started.finish)
 
-    def start(self, name: str, group: str, config: dict[str, Any]) -> Any:
-        """Open a run, or give up logging with a notice.
+    def attempt(self, action: Callable[[], Any]) -> Any:
+        """Do something with wandb, unless logging is off; a failure turns it off.
 
         Args:
-            name: of the run.
-            group: of the experiment that it belongs to.
-            config: its settings.
+            action: a call of wandb.
 
         Returns:
-            wandb's run, or None.
+            What the call returns; None where it was not made or failed.
         """
-        import wandb
-
-        settings = wandb.Settings(silent=True, console="off", init_timeout=PATIENCE, login_timeout=PATIENCE)
-        project = os.environ.get("WANDB_PROJECT", PROJECT)
-        try:
-            return wandb.init(project=project, name=name, group=group, config=config, settings=settings)
-        except (wandb.Error, OSError, TimeoutError) as error:
-            self.enabled = False
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.notice(f"not logged to Weights & Biases: {reason}")
+        if not self.enabled:
             return None
+        try:
+            return action()
+        except Exception as error:
+            # Whatever goes wrong in a logger, the run that it logs is worth more.
+            self.give_up(str(error).partition("\n")[0] or type(error).__name__)
+            return None
+
+    def give_up(self, reason: str) -> None:
+        """Log no more.
+
+        Args:
+            reason: for the notice.
+        """
+        self.enabled = False
+        self.notice(f"not logged to Weights & Biases: {reason}")
+
+
+def start(name: str, group: str, config: dict[str, Any]) -> Any:
+    """Open a run.
+
+    Args:
+        name: of the run.
+        group: of the experiment that it belongs to.
+        config: its settings.
+
+    Returns:
+        wandb's run.
+    """
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off")
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    return wandb.init(project=project, name=name, group=group, config=config, settings=settings)

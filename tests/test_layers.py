@@ -28,7 +28,7 @@ FLOORS = [
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INSIDE = {
-    "data": ["parts", "images", "augment", "folder", "sources", "split", "sets"],
+    "data": ["parts", "images", "augment", "folder", "pickles", "sources", "split", "sets"],
     "cli": ["arguments", "progress", "table", "train", "unlearn"],
 }
 SEPARATE = ("methods", "metrics")

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -225,3 +227,26 @@ def test_refuses_a_file_that_is_no_mask(content: object, tmp_path: Path) -> None
     with pytest.raises(SalunError, match=r"mask\.pt: not a"):
         load_mask(tmp_path / "mask.pt")
     assert not Path("opened").exists()
+
+
+MEMORY = """
+import resource, sys, torch
+from torch import nn
+from salun.data.images import Images
+from salun.saliency import saliency
+
+model = nn.Sequential(nn.Flatten(), *(nn.Linear(3000, 3000, bias=False) for _ in range(3)))
+weights = 4 * sum(weight.numel() for weight in model.parameters())
+pixels, rows = torch.rand(2, 3, 10, 100), torch.arange(2)
+images = Images(pixels, rows, rows, torch.device("cpu"), lambda taken, generator: taken)
+model(pixels)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+saliency(model, images, 0.5, sys.argv[1], batch_size=1, generator=torch.Generator().manual_seed(0))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / weights)
+"""
+
+
+@pytest.mark.parametrize("score", ["sum", "mean_abs"])
+def test_needs_at_most_three_times_the_weights(score: str) -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY, score], capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 3

@@ -1,14 +1,17 @@
 """What the commands share: flags, one-line errors, exit statuses."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-from salun.errors import SalunError
+from salun.errors import SalunError, SalunErrors, one_line
 
 USER_ERROR = 2
 INTERRUPTED = 130
+UNREAD = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         Args:
             message: argparse's.
         """
-        self.exit(USER_ERROR, f"{self.prog}: {message}; {self.prog} --help lists the flags\n")
+        self.exit(USER_ERROR, f"{self.prog}: {one_line(message)}; {self.prog} --help lists the flags\n")
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,16 +45,63 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         command: gives an exit status.
 
     Returns:
-        The exit status: 2 for a user's mistake, 130 where interrupted.
+        The exit status: 2 for a user's mistake, 130 where interrupted, 141 where nobody reads on.
     """
     try:
         return command()
     except SalunError as error:
-        print("\n".join(f"{program}: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        for line in error.lines if isinstance(error, SalunErrors) else [str(error)]:
+            notice(f"{program}: {one_line(line)}")
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        notice(f"{program}: interrupted")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more as it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+
+
+def filled(text: str) -> str:
+    """Take a flag's value, unless it is empty, as an unset shell variable makes it.
+
+    Args:
+        text: from the command line.
+
+    Returns:
+        The text.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def check_folder(flag: str, folder: Path) -> None:
+    """Check that files can be written to a folder, before hours go into what it is to hold.
+
+    Args:
+        flag: that names it.
+        folder: need not exist yet; none is made.
+
+    Raises:
+        SalunError: something else is in its place, it can be no name, or it must not be written to.
+    """
+    place = Path(os.path.abspath(folder))
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise SalunError(f"{flag}: {folder}: {error.strerror}") from error
+    while not os.path.lexists(place):
+        place = place.parent
+    if not os.path.isdir(place):
+        raise SalunError(f"{flag}: {folder}: {place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SalunError(f"{flag}: {folder}: {place} must not be written to")
 
 
 def notice(text: str) -> None:

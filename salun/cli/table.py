@@ -12,6 +12,7 @@ from salun.files import read_json
 from salun.records import Group, Row, best_of, cell, columns_of, figure, group_title, grouped, lines_of
 
 WIDE = 400
+PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
 DISPENSABLE = ("forest_auc", "forest_acc", "VA", "TUA", "RTE")
 
 
@@ -33,7 +34,7 @@ def print_rows(console: Console, rows: list[Row]) -> None:
             if name in columns_of(members):
                 hidden.append(name)
                 table = make_table(rows, group, hidden)
-        console.print(table)
+        print_table(console, table)
         if hidden:
             console.print(Text(f"not shown for want of width: {', '.join(hidden)}"), soft_wrap=True)
         console.print(Text(legend(members)), soft_wrap=True)
@@ -59,6 +60,18 @@ def make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
     for row, line in zip(members, lines, strict=True):
         table.add_row(*map(Text, line), style="bold" if row is best else None)
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table below its title, which may be wider.
+
+    Args:
+        console: where.
+        table: what.
+    """
+    console.print(Text(str(table.title)), soft_wrap=True)
+    table.title = None
+    console.print(table)
 
 
 def natural_width(console: Console, table: Table) -> int:
@@ -122,7 +135,7 @@ def print_published(console: Console, rows: list[Row]) -> None:
     if table is None:
         console.print("no published figures for these settings", highlight=False)
     else:
-        console.print(table)
+        print_table(console, table)
 
 
 def published_table(rows: list[Row]) -> Table | None:
@@ -163,6 +176,8 @@ def published_for(row: Row) -> dict[str, Any] | None:
         return None
     settings = row.records[0].settings
     masked = settings["mask"] is not None
+    if masked and settings["mask"] != PAPER_MASK:
+        return None
     key = [
         settings["base"]["model"],
         settings["base"]["dataset"],

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from salun.cli.arguments import Parser, add_machine_flags, guarded, notice
+from salun.cli.arguments import Parser, add_machine_flags, check_folder, filled, guarded, notice
 
 PROGRAM = "salun-train"
 RECIPE_FLAGS = {
@@ -32,14 +32,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         The flags.
     """
     parser = Parser(PROGRAM, description="Train a classifier on all of its training split, or without a forget set.")
-    parser.add_argument("--model", help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
+    parser.add_argument(
+        "--model", type=filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)"
+    )
     parser.add_argument(
         "--dataset",
         default="cifar10",
         help="digits, cifar10, cifar100, svhn, mnist, fashion_mnist, folder:PATH[:size=PIXELS] or "
         "synthetic[:n=..,size=..,classes=..,noise=..,seed=..] (default: cifar10)",
     )
-    parser.add_argument("--comment", help="end of the checkpoint's name (default: base, or what is left out)")
+    parser.add_argument(
+        "--comment", type=filled, help="end of the checkpoint's name (default: base, or what is left out)"
+    )
     recipe = parser.add_argument_group("recipe (defaults: the SalUn paper's; for digits 10 epochs, cosine, batch 64)")
     recipe.add_argument("--lr", type=float, help="learning rate at the start (default: 0.1)")
     recipe.add_argument("--epochs", type=int, help="passes over the data (default: 182)")
@@ -55,7 +59,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
     forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
     forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
-    forget.add_argument("--itf", metavar="FILE", help="the images listed in a forget-set file")
+    forget.add_argument("--itf", type=filled, metavar="FILE", help="the images listed in a forget-set file")
     parser.add_argument("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
     parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     parser.add_argument("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
@@ -91,16 +95,17 @@ def train(flags: argparse.Namespace) -> int:
     from rich.console import Console
 
     from salun import training
-    from salun.base_model import checkpoint_path, train_checkpoint
+    from salun.base_model import architecture_for, checkpoint_path, train_checkpoint
     from salun.cli.progress import Display
     from salun.data.sets import to_device
     from salun.data.sources import load
     from salun.data.split import split
     from salun.device import pick_device, settle_threads
-    from salun.models import check_model, default_model
+    from salun.models import build, check_model, default_model
     from salun.run import save_with_forget
     from salun.tracking import Tracker
 
+    check_folder("--out", Path(flags.out))
     device = pick_device(flags.device)
     recipe = read_recipe(flags)
     request = read_request(flags)
@@ -109,6 +114,7 @@ def train(flags: argparse.Namespace) -> int:
     dataset = to_device(load(flags.dataset, Path(flags.data_dir)), device)
     settle_threads(dataset.size)
     parts = split(dataset, request, flags.split_seed)
+    build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained)
     path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or default_comment(flags))
     counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
     print(f"{model} on {dataset.name}, {device}: {counts}; forgetting {request}", flush=True)
@@ -171,7 +177,7 @@ def read_request(flags: argparse.Namespace) -> Any:
         The request; of nothing where no flag asks for any.
 
     Raises:
-        SalunError: a share outside (0, 1), or a negative seed.
+        SalunError: a share or a seed outside its bounds.
     """
     from salun.data.split import ForgetRequest
     from salun.errors import SalunError
@@ -179,8 +185,8 @@ def read_request(flags: argparse.Namespace) -> Any:
     if flags.unlr is not None and not 0 < flags.unlr < 1:
         raise SalunError(f"--unlr {flags.unlr}: must be a share between 0 and 1, both excluded")
     for name in ("forget_seed", "split_seed"):
-        if getattr(flags, name) < 0:
-            raise SalunError(f"--{name.replace('_', '-')} {getattr(flags, name)}: must be 0 or more")
+        if not 0 <= getattr(flags, name) < 2**31:
+            raise SalunError(f"--{name.replace('_', '-')} {getattr(flags, name)}: must be from 0 to {2**31 - 1}")
     listed = Path(flags.itf) if flags.itf else None
     return ForgetRequest(tuple(sorted(set(flags.cf or ()))), flags.unlr, flags.forget_seed, listed)
 
@@ -195,7 +201,7 @@ def default_comment(flags: argparse.Namespace) -> str:
         "base", or what is left out of training.
     """
     if flags.cf:
-        return f"cf{'+'.join(map(str, flags.cf))}"
+        return f"cf{'+'.join(map(str, sorted(set(flags.cf))))}"
     if flags.unlr is not None:
         return f"unlr{flags.unlr:g}"
     if flags.itf:

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from salun.cli.arguments import INTERRUPTED, Parser, add_machine_flags, guarded, notice
+from salun.cli.arguments import INTERRUPTED, Parser, add_machine_flags, check_folder, guarded, notice
 
 PROGRAM = "salun-unlearn"
+MOST_RUNS = 10_000
 ENTRY_FLAGS = {
     "checkpoint": "-c",
     "model": "--model",
@@ -116,14 +117,32 @@ def dry_run(flags: argparse.Namespace) -> int:
     """
     experiments, source = read_experiments(flags, files_must_exist=False)
     for experiment in experiments:
-        seeds = f"{flags.nexp} run{'s' if flags.nexp > 1 else ''} (seeds {experiment.seed}"
-        seeds += f" to {experiment.seed + flags.nexp - 1})" if flags.nexp > 1 else ")"
+        last = experiment.seed + flags.nexp - 1
+        seeds = f"seeds {experiment.seed} to {last}" if flags.nexp > 1 else f"seed {last}"
         what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
-        print(f"{experiment.number}. {what}{tag}: {seeds}")
-        print(f"   {json.dumps(experiment.settings)}")
-    print(f"{source}: {len(experiments)} experiments, {len(experiments) * flags.nexp} runs")
+        print(f"{experiment.number}. {what}{tag}: {counted(flags.nexp, 'run')} ({seeds})")
+        print(f"   settings {json.dumps(experiment.settings)}")
+        if experiment.recipe is not None:
+            print(f"   recipe {experiment.recipe.model_dump_json()}")
+        if experiment.metrics:
+            print(f"   metrics {', '.join(experiment.metrics)}")
+    runs = len(experiments) * flags.nexp
+    print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
     return 0
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are.
+
+    Args:
+        number: from 0.
+        what: in the singular.
+
+    Returns:
+        For example "1 run" or "4 runs".
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Any], str]:
@@ -142,8 +161,8 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     from salun.errors import SalunError
     from salun.experiment import load_experiments, validate
 
-    if flags.nexp < 1:
-        raise SalunError(f"--nexp {flags.nexp}: must be 1 or more")
+    if not 1 <= flags.nexp <= MOST_RUNS:
+        raise SalunError(f"--nexp {flags.nexp}: must be from 1 to {MOST_RUNS}")
     given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
@@ -181,20 +200,24 @@ def unlearn(flags: argparse.Namespace) -> int:
     console = make_console()
     name = name_part(Path(source).stem)
     folder = Path(flags.out) / name
+    check_folder("--out", folder)
+    check_folder("--checkpoints", Path(flags.checkpoints) / name)
     bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
     jobs = plan(experiments, flags.nexp, bench, source)
     path = folder / "records.jsonl"
     done, torn = records.read(path)
     for line in torn:
         notice(line)
-    missing = [job for job in jobs if not is_finished(job, done)]
-    print(f"{source}: {len(jobs)} runs, {len(jobs) - len(missing)} of them finished before, on {device}", flush=True)
+    missing = {job.id for job in jobs if not is_finished(job, done)}
+    finished = len({job.id for job in jobs}) - len(missing)
+    runs = counted(finished + len(missing), "run")
+    print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     status = 0
     if missing:
         tracker = Tracker(not flags.no_log, notice)
         runner = Runner(bench, path, Path(flags.checkpoints) / name, flags.keep)
         with Display(console, lines=False) as display:
-            status = do_runs(runner, jobs, missing, name, display, tracker)
+            status = do_runs(runner, jobs, finished, len(missing), name, display, tracker)
         done, _ = records.read(path)
     rows = rows_of(jobs, done)
     if rows:
@@ -206,13 +229,14 @@ def unlearn(flags: argparse.Namespace) -> int:
     return status
 
 
-def do_runs(runner: Any, jobs: list[Any], missing: list[Any], name: str, display: Any, tracker: Any) -> int:
+def do_runs(runner: Any, jobs: list[Any], before: int, missing: int, name: str, display: Any, tracker: Any) -> int:
     """Do the missing runs, with progress; stop in good order when interrupted.
 
     Args:
         runner: does and records them.
         jobs: all runs of the list.
-        missing: those not finished.
+        before: how many of them were finished before.
+        missing: how many are not.
         name: of the list, for logs.
         display: shows progress.
         tracker: logs to Weights & Biases.
@@ -235,13 +259,13 @@ def do_runs(runner: Any, jobs: list[Any], missing: list[Any], name: str, display
     try:
         for job, record in runner.go(jobs, watch_run):
             finished += 1
-            left = (time.perf_counter() - begun) / finished * (len(missing) - finished)
-            line = f"[{finished}/{len(missing)}] {run_line(job, record)}; about {left:.0f} s left"
+            left = (time.perf_counter() - begun) / finished * (missing - finished)
+            line = f"[{finished}/{missing}] {run_line(job, record)}; about {left:.0f} s left"
             display.console.print(line, highlight=False, markup=False, soft_wrap=True)
             log_run(tracker, name, job, record)
     except KeyboardInterrupt:
-        kept = len(jobs) - len(missing) + finished
-        notice(f"{PROGRAM}: interrupted: {kept} of {len(jobs)} runs are recorded; the same command does the rest")
+        kept = f"{before + finished} of {before + missing} runs are recorded"
+        notice(f"{PROGRAM}: interrupted: {kept}; the same command does the rest")
         return INTERRUPTED
     return 0
 

@@ -99,20 +99,20 @@ def mirror(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(chosen.to(pixels.device)[:, None, None, None], pixels.flip(-1), pixels)
 
 
-def channel_statistics(pixels: Tensor, rows: Tensor, chunk: int = 4096) -> tuple[list[float], list[float]]:
+def channel_statistics(pixels: Tensor, rows: Tensor, chunk: int = 2**26) -> tuple[list[float], list[float]]:
     """Find mean and standard deviation of each channel, reading a part at a time.
 
     Args:
         pixels: (M, C, H, W) uint8 store.
         rows: (N,) which images count.
-        chunk: images read at once.
+        chunk: bytes read at once.
 
     Returns:
         Means and standard deviations of pixels in [0, 1]; a channel that never varies gets 1.
     """
     channels = pixels.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for part in rows.split(chunk):
+    for part in rows.split(max(1, chunk // pixels[0].numel())):
         taken = pixels[part].transpose(0, 1).reshape(channels, -1).cpu()
         counts += torch.stack([torch.bincount(channel, minlength=256) for channel in taken])
     levels = torch.arange(256, dtype=torch.float64) / 255

@@ -42,7 +42,7 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
     """
     if not root.is_dir():
         raise SalunError(f"data set '{name}': {root} is not a folder; it must hold one folder of images a class")
-    parted = (root / "train").is_dir()
+    parted = bool(class_folders(root / "train"))
     classes, files, labels = list_images(root / "train" if parted else root)
     side = size or common_size(files) or MIXED_SIZE
     if parted and (root / "test").is_dir():
@@ -50,18 +50,18 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
         if unknown := sorted(set(test_classes) - set(classes)):
             raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
         renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
-        train, mapped = decode(files, side, cache)
-        test, _ = decode(test_files, side, cache)
+        train, large = decode(files, side, cache)
+        test, large_test = decode(test_files, side, cache)
         parts = Part(train, torch.tensor(labels)), Part(test, renumbered)
     else:
         known = torch.tensor(labels)
         out, left = held_out(known, 0.2, seed=0)
         if not len(out):
             raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
-        train, mapped = decode([files[i] for i in left], side, cache)
-        test, _ = decode([files[i] for i in out], side, cache)
+        train, large = decode([files[i] for i in left], side, cache)
+        test, large_test = decode([files[i] for i in out], side, cache)
         parts = Part(train, known[left]), Part(test, known[out])
-    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, mapped=mapped)
+    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, mapped=large or large_test)
 
 
 def list_images(root: Path) -> tuple[list[str], list[Path], list[int]]:
@@ -76,17 +76,43 @@ def list_images(root: Path) -> tuple[list[str], list[Path], list[int]]:
     Raises:
         SalunError: fewer than two classes, or a class without images.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = class_folders(root)
     if len(folders) < 2:
         raise SalunError(f"{root}: holds {len(folders)} class folder(s); at least 2 are needed")
     found: list[tuple[int, int, Path]] = []
     for label, folder in enumerate(folders):
-        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        images = sorted(path for path in folder.rglob("*") if is_image(path.relative_to(folder)) and path.is_file())
         if not images:
             raise SalunError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
         found += [(place, label, path) for place, path in enumerate(images)]
     found.sort()
     return [folder.name for folder in folders], [path for _, _, path in found], [label for _, label, _ in found]
+
+
+def class_folders(root: Path) -> list[Path]:
+    """Find the folders that name classes.
+
+    Args:
+        root: a folder; one that is absent holds none.
+
+    Returns:
+        Its folders by name, without the hidden ones.
+    """
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def is_image(path: Path) -> bool:
+    """Tell images by their names; hidden files and folders are a system's own.
+
+    Args:
+        path: inside the class's folder.
+
+    Returns:
+        Whether this is taken for an image.
+    """
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def common_size(files: list[Path]) -> int | None:
@@ -127,15 +153,21 @@ def decode(files: list[Path], size: int, cache: Path) -> tuple[Tensor, bool]:
     """
     shape = (len(files), 3, size, size)
     if int(np.prod(shape)) <= memory_limit():
-        return torch.from_numpy(np.stack(list(pixels_of(files, size)))), False
+        pixels = np.empty(shape, np.uint8)
+        for place, image in enumerate(pixels_of(files, size)):
+            pixels[place] = image
+        return torch.from_numpy(pixels), False
     path = cache / "folders" / f"{fingerprint(files, size)}.npy"
     if not path.exists():
         with replacing(path) as temporary, temporary.open("wb") as out:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
-            for pixels in pixels_of(files, size):
-                out.write(pixels.tobytes())
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)), True
+            for image in pixels_of(files, size):
+                out.write(image.tobytes())
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)), True
+    except (OSError, ValueError, EOFError) as error:
+        raise SalunError(f"{path}: damaged; delete it, and it is built again") from error
 
 
 def memory_limit() -> int:
@@ -148,7 +180,7 @@ def memory_limit() -> int:
         SalunError: the variable holds no whole number.
     """
     text = os.environ.get(MEMORY_LIMIT, str(DEFAULT_LIMIT))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise SalunError(f"{MEMORY_LIMIT}={text}: must be a whole number of bytes")
     return int(text)
 
@@ -169,10 +201,29 @@ def pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
     for path in files:
         with opened(path) as image:
             try:
-                fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+                fitted = ImageOps.fit(in_colour(image), (size, size), Image.Resampling.BILINEAR)
             except (OSError, ValueError, SyntaxError) as error:
                 raise SalunError(f"{path}: cannot be decoded: {error}") from error
         yield np.asarray(fitted).transpose(2, 0, 1)
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB; grey levels of 16 bits are scaled, where Pillow would cut them off at 255.
+
+    Args:
+        image: of any mode.
+
+    Returns:
+        The image in RGB.
+
+    Raises:
+        ValueError: its pixels are floating-point numbers, of no known range.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def opened(path: Path) -> Image.Image:
@@ -206,5 +257,5 @@ def fingerprint(files: list[Path], size: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     for path in files:
         status = path.stat()
-        digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.resolve()) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

@@ -46,17 +46,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
-            if len(part.pixels) != len(part.labels):
-                counts = f"{len(part.pixels)} images, {len(part.labels)} labels"
-                raise SalunError(f"data set '{self.name}': its {title} part holds {counts}")
-            if not len(part.labels):
-                raise SalunError(f"data set '{self.name}': its {title} part is empty")
-            low, high = int(part.labels.min()), int(part.labels.max())
-            if low < 0 or high >= len(self.classes):
-                found = f"labels from {low} to {high}"
-                raise SalunError(
-                    f"data set '{self.name}': its {title} part has {found}, not 0 to {len(self.classes) - 1}"
-                )
+            if fault := fault_of(part, len(self.classes)):
+                raise SalunError(f"data set '{self.name}': its {title} part {fault}")
+        shapes = [tuple(part.pixels.shape[1:]) for part in (self.train, self.test)]
+        if shapes[0] != shapes[1]:
+            raise SalunError(f"data set '{self.name}': training images are {shapes[0]}, test images {shapes[1]}")
 
     @property
     def channels(self) -> int:
@@ -67,6 +61,28 @@ class Dataset:
     def size(self) -> int:
         """Side of an image in pixels."""
         return self.train.pixels.shape[-1]
+
+
+def fault_of(part: Part, classes: int) -> str | None:
+    """Say what is wrong with a part.
+
+    Args:
+        part: images and labels.
+        classes: number of classes.
+
+    Returns:
+        A predicate, or None where nothing is wrong.
+    """
+    if len(part.pixels) != len(part.labels):
+        return f"holds {len(part.pixels)} images, {len(part.labels)} labels"
+    if not len(part.labels):
+        return "is empty"
+    if part.pixels.ndim != 4 or part.pixels.shape[2] != part.pixels.shape[3]:
+        return f"holds images of shape {tuple(part.pixels.shape[1:])}, not square ones (channels, side, side)"
+    low, high = int(part.labels.min()), int(part.labels.max())
+    if low < 0 or high >= classes:
+        return f"has labels from {low} to {high}, not 0 to {classes - 1}"
+    return None
 
 
 def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

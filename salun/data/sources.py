@@ -1,18 +1,16 @@
 """Where images come from: bundled, downloaded, a folder, or generated."""
 
 import io
-import pickle
 import re
-import shutil
+import socket
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ import torch.nn.functional as F
 
 from salun.data.folder import read_folder
 from salun.data.parts import Dataset, Part, held_out
+from salun.data.pickles import as_text, unpickle
 from salun.errors import SalunError, did_you_mean
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -28,10 +27,8 @@ FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, IndexError, EOFError, AssertionError, RuntimeError,
-    AttributeError, ImportError, zlib.error, tarfile.TarError, pickle.UnpicklingError,
-)  # fmt: skip
+DOWNLOAD_TIMEOUT = 20.0
+LARGEST_SYNTHETIC = 64 * 2**30
 
 
 class Source(NamedTuple):
@@ -107,10 +104,10 @@ def parse_folder(name: str) -> tuple[Path, int | None]:
         raise SalunError(f"data set '{name}': name the folder, as in folder:PATH")
     path, size = found.groups()
     if size is None:
-        return Path(path), None
-    if not size.isdigit() or not 4 <= int(size) <= 1024:
+        return Path(path).expanduser(), None
+    if not size.isdecimal() or not 4 <= int(size) <= 1024:
         raise SalunError(f"data set '{name}': size={size}: must be a whole number of pixels from 4 to 1024")
-    return Path(path), int(size)
+    return Path(path).expanduser(), int(size)
 
 
 def parse_synthetic(options: str) -> dict[str, Any]:
@@ -141,6 +138,8 @@ def parse_synthetic(options: str) -> dict[str, Any]:
         settings[key] = value
     if settings["n"] < 10 * settings["classes"]:
         raise SalunError(f"data set 'synthetic:{options}': n={settings['n']}: needs at least 10 images a class")
+    if (pixels := 3 * settings["n"] * settings["size"] ** 2) > LARGEST_SYNTHETIC:
+        raise SalunError(f"data set 'synthetic:{options}': would take {pixels / 2**30:.0f} GiB; at most 64 are made")
     return settings
 
 
@@ -189,16 +188,18 @@ def cifar(name: str, data_dir: Path, download: bool) -> Dataset:
         what = f"{layout.filename} (or its folder {layout.base_folder}/)"
         fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
 
-    def part(files: list[list[str]]) -> Part:
-        entries = [unpickle(open_member(folder, archive, file)) for file, _ in files]
-        pixels = np.concatenate([np.asarray(entry["data"], np.uint8).reshape(-1, 3, 32, 32) for entry in entries])
-        labels = np.concatenate([np.asarray(entry[label_key], np.int64) for entry in entries])
-        return Part(torch.from_numpy(pixels), torch.from_numpy(labels))
+    def batch(file: str) -> Part:
+        with readable(name, folder, archive, file) as opened:
+            entry = unpickle(opened)
+            return part_of(np.asarray(entry["data"]).reshape(-1, 3, 32, 32), np.asarray(entry[label_key]))
 
-    with readable(name, folder if folder.is_dir() else archive):
-        meta = unpickle(open_member(folder, archive, layout.meta["filename"]))
-        classes = tuple(str(label) for label in meta[layout.meta["key"]])
-        return Dataset(name, part(layout.train_list), part(layout.test_list), classes, padding=4, flip=True)
+    def part(files: list[list[str]]) -> Part:
+        pixels, labels = zip(*(batch(file) for file, _ in files), strict=True)
+        return Part(torch.cat(pixels), torch.cat(labels))
+
+    with readable(name, folder, archive, layout.meta["filename"]) as opened:
+        classes = tuple(as_text(label) for label in unpickle(opened)[layout.meta["key"]])
+    return Dataset(name, part(layout.train_list), part(layout.test_list), classes, padding=4, flip=True)
 
 
 def svhn(data_dir: Path, download: bool) -> Dataset:
@@ -217,20 +218,19 @@ def svhn(data_dir: Path, download: bool) -> Dataset:
     from scipy.io import loadmat
     from torchvision.datasets import SVHN
 
-    files = [SVHN.split_list[part][1] for part in ("train", "test")]
+    files = {part: SVHN.split_list[part][1] for part in ("train", "test")}
     folder = data_dir / "svhn" if (data_dir / "svhn").is_dir() else data_dir
-    if not all((folder / file).is_file() for file in files):
-        parts = ("train", "test")
-        fetch("svhn", folder, " and ".join(files), download, lambda root: [SVHN(root, p, download=True) for p in parts])
+    missing = {part: file for part, file in files.items() if not (folder / file).is_file()}
+    if missing:
+        what = " and ".join(missing.values())
+        fetch("svhn", folder, what, download, lambda root: [SVHN(root, part, download=True) for part in missing])
 
     def part(file: str) -> Part:
-        content = loadmat(str(folder / file), variable_names=["X", "y"])
-        labels = content["y"].astype(np.int64).reshape(-1) % 10
-        pixels = np.ascontiguousarray(np.asarray(content["X"], np.uint8).transpose(3, 2, 0, 1))
-        return Part(torch.from_numpy(pixels), torch.from_numpy(labels))
+        with unbroken("svhn", folder / file):
+            content = loadmat(str(folder / file), variable_names=["X", "y"])
+            return part_of(content["X"].transpose(3, 2, 0, 1), content["y"].reshape(-1) % 10)
 
-    with readable("svhn", folder):
-        return Dataset("svhn", part(files[0]), part(files[1]), DIGITS)
+    return Dataset("svhn", part(files["train"]), part(files["test"]), DIGITS)
 
 
 def mnist(name: str, data_dir: Path, download: bool) -> Dataset:
@@ -248,18 +248,43 @@ def mnist(name: str, data_dir: Path, download: bool) -> Dataset:
         SalunError: a file is absent or unreadable.
     """
     from torchvision.datasets import MNIST, FashionMNIST
+    from torchvision.datasets.mnist import read_image_file, read_label_file
 
     layout, classes = (MNIST, DIGITS) if name == "mnist" else (FashionMNIST, FASHION)
     raw = data_dir / layout.__name__ / "raw"
-    files = [Path(file).stem for file, _ in layout.resources]
-    if not all((raw / file).is_file() for file in files):
-        fetch(
-            name, data_dir, f"{layout.__name__}/raw/{{{','.join(files)}}}", download, lambda r: layout(r, download=True)
-        )
-    with readable(name, raw):
-        parts = [layout(data_dir, train=train) for train in (True, False)]
-        train, test = (Part(part.data[:, None], part.targets.long()) for part in parts)
-        return Dataset(name, train, test, classes)
+    missing = [file for file in (Path(file).stem for file, _ in layout.resources) if not (raw / file).is_file()]
+    if missing:
+        what = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing)
+        fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
+
+    def part(start: str) -> Part:
+        images, answers = raw / f"{start}-images-idx3-ubyte", raw / f"{start}-labels-idx1-ubyte"
+        with unbroken(name, images):
+            pixels = read_image_file(str(images)).numpy()[:, None]
+        with unbroken(name, answers):
+            return part_of(pixels, read_label_file(str(answers)).numpy())
+
+    return Dataset(name, part("train"), part("t10k"), classes)
+
+
+def part_of(pixels: np.ndarray, labels: np.ndarray) -> Part:
+    """Check the arrays of one file and make them a part of a data set.
+
+    Args:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) whole numbers.
+
+    Returns:
+        The part.
+
+    Raises:
+        ValueError: the pixels are not bytes, or there are not as many labels.
+    """
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"its pixels are {pixels.dtype}, not uint8")
+    if labels.shape != pixels.shape[:1]:
+        raise ValueError(f"it holds {len(pixels)} images and labels of shape {labels.shape}")
+    return Part(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
 
 
 def synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed: int) -> Dataset:
@@ -308,106 +333,110 @@ def fetch(name: str, folder: Path, files: str, download: bool, get: Callable[[st
         get: downloads into the folder it is given.
 
     Raises:
-        SalunError: it is not allowed, or did not succeed.
+        SalunError: it is not allowed, or did not succeed; nothing is left of the attempt.
     """
     absent = f"data set '{name}' is not in {folder}"
     remedy = f"put {files} there, or use --dataset digits, which needs no download"
     if not download:
         raise SalunError(f"{absent}: {remedy}")
-    with tempfile.TemporaryDirectory(prefix="salun-download-") as staging:
-        try:
-            get(staging)
-            folder.mkdir(parents=True, exist_ok=True)
-            for item in Path(staging).iterdir():
-                shutil.move(str(item), folder / item.name)
-        except (URLError, OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SalunError(f"{absent} and could not be downloaded ({reason}): {remedy}") from error
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as staging:
+            with impatient(DOWNLOAD_TIMEOUT), redirect_stdout(io.StringIO()):
+                get(staging)
+            move_files(Path(staging), folder)
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SalunError(f"{absent} and could not be downloaded ({reason}): {remedy}") from error
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move all files of a folder to the same places in another one.
+
+    Args:
+        source: the folder, on the same disk.
+        target: where they go; what lies there stays, files of the same name are replaced.
+    """
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
 
 
 @contextmanager
-def readable(name: str, place: Path) -> Iterator[None]:
+def impatient(seconds: float) -> Iterator[None]:
+    """Let connections that say nothing fail, which torchvision would wait for without end.
+
+    Args:
+        seconds: how long silence is borne.
+
+    Yields:
+        Nothing.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def unbroken(name: str, file: Path) -> Iterator[None]:
     """Turn whatever a broken data file raises into one line that names it.
 
     Args:
         name: the data set.
-        place: where its files lie.
+        file: what is read.
+
+    Yields:
+        Nothing.
 
     Raises:
         SalunError: in place of what the block raised.
     """
     try:
         yield
-    except UNREADABLE as error:
+    except SalunError:
+        raise
+    except Exception as error:  # decoders raise errors of every kind on a broken file
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SalunError(f"data set '{name}' in {place} cannot be read: {detail}") from error
+        raise SalunError(f"data set '{name}': {file} cannot be read: {detail}") from error
 
 
-def open_member(folder: Path, archive: Path, file: str) -> IO[bytes]:
-    """Open a file of a data set, unpacked or inside its archive.
+@contextmanager
+def readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[bytes]]:
+    """Open a file of a data set, unpacked or inside its archive, to be decoded in the block.
 
     Args:
+        name: the data set.
         folder: the unpacked folder.
         archive: the tar file, read in place where the folder is absent.
         file: name inside the folder.
 
-    Returns:
+    Yields:
         An open binary file.
 
     Raises:
-        SalunError: the file is in neither.
+        SalunError: the file is in neither, or broken.
     """
     if folder.is_dir():
         if not (folder / file).is_file():
-            raise SalunError(f"{folder / file}: missing; unpack {archive.name} again in {folder.parent}")
-        return (folder / file).open("rb")
-    with tarfile.open(archive) as tar:
+            raise SalunError(f"data set '{name}': {folder / file} is missing; unpack {archive.name} again")
+        with unbroken(name, folder / file), (folder / file).open("rb") as opened:
+            yield opened
+        return
+    with unbroken(name, archive / folder.name / file), tarfile.open(archive) as tar:
         member = tar.extractfile(f"{folder.name}/{file}")
         if member is None:
-            raise SalunError(f"{archive}: holds no file {folder.name}/{file}")
-        return io.BytesIO(member.read())
-
-
-def unpickle(file: IO[bytes]) -> dict[str, Any]:
-    """Decode one CIFAR batch, which is a pickled dictionary, without running code from it.
-
-    Args:
-        file: an open binary file; it is closed.
-
-    Returns:
-        The dictionary, keys as text.
-
-    Raises:
-        pickle.UnpicklingError: the file asks for anything but arrays, numbers, text and lists.
-    """
-    with file:
-        content = ArraysOnly(file, encoding="latin1").load()
-    return {key if isinstance(key, str) else key.decode(): value for key, value in content.items()}
-
-
-class ArraysOnly(pickle.Unpickler):
-    """An unpickler that can build numpy arrays and nothing else."""
-
-    allowed = re.compile(
-        r"numpy\.(ndarray|dtype)|numpy\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|_codecs\.encode"
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Look up a name that the file mentions.
-
-        Args:
-            module: its module.
-            name: its name there.
-
-        Returns:
-            The object.
-
-        Raises:
-            pickle.UnpicklingError: the name is not one that arrays need.
-        """
-        if not self.allowed.fullmatch(f"{module}.{name}"):
-            raise pickle.UnpicklingError(f"refuses to load {module}.{name}: not an array")
-        return super().find_class(module, name)
+            raise ValueError("not a file")
+        with member:
+            yield member
 
 
 SOURCES = {

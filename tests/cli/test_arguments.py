@@ -1,0 +1,92 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from salun.cli.arguments import Parser, check_folder, filled, guarded, notice
+from salun.errors import SalunError, SalunErrors
+
+
+def fail(error: BaseException) -> int:
+    """Raise."""
+    raise error
+
+
+def test_a_users_mistake_is_a_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("salun-x", lambda: fail(SalunError("a.json: no\ngood"))) == 2
+    assert capsys.readouterr() == ("", "salun-x: a.json: no good\n")
+
+
+def test_several_mistakes_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("salun-x", lambda: fail(SalunErrors(["one", "two\r\nmore", "three"]))) == 2
+    assert capsys.readouterr().err == "salun-x: one\nsalun-x: two more\nsalun-x: three\n"
+
+
+def test_an_interruption_is_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("salun-x", lambda: fail(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "salun-x: interrupted\n"
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        guarded("salun-x", lambda: fail(ZeroDivisionError()))
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    code = "import sys; from salun.cli.arguments import guarded\n"
+    code += "sys.exit(guarded('x', lambda: max(print(9) or 0 for _ in iter(int, 1))))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert command.stdout.readline() == b"9\n"
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 141
+
+
+def test_success_passes_through() -> None:
+    assert guarded("salun-x", lambda: 0) == 0
+
+
+def test_the_parser_errs_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Parser("salun-x").parse_args(["--no\nsuch"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "salun-x: unrecognized arguments: --no such; salun-x --help lists the flags\n"
+
+
+def test_an_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser("salun-x")
+    parser.add_argument("--name", type=filled)
+    assert parser.parse_args(["--name", "a b"]).name == "a b"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--name", ""])
+    assert "--name: must not be empty" in capsys.readouterr().err
+
+
+def test_folders_need_not_exist_and_are_not_made(tmp_path: Path) -> None:
+    check_folder("--out", tmp_path)
+    check_folder("--out", tmp_path / "a" / "b")
+    check_folder("--out", Path("relative/folder"))
+    check_folder("--out", Path())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_name_that_no_folder_can_have_is_refused() -> None:
+    with pytest.raises(SalunError, match=r"--out: x+: File name too long"):
+        check_folder("--out", Path("x" * 5000))
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "file/below/it", "dangling/below"):
+        with pytest.raises(SalunError, match=rf"--out: .*{name}: .* is not a folder"):
+            check_folder("--out", tmp_path / name)
+
+
+def test_notices_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    notice("look")
+    assert capsys.readouterr() == ("", "look\n")

@@ -1,0 +1,183 @@
+import io
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from salun.cli.table import make_console, print_published, print_rows, published_for
+from salun.experiment import MaskRequest
+from salun.metrics import METRICS, load_metrics
+from salun.records import Row, summarise
+from salun.run import Record
+
+load_metrics()
+
+MASK = asdict(MaskRequest(keep=0.5, score="sum"))
+
+
+def record(
+    method: str,
+    figures: dict[str, float | None],
+    *,
+    seed: int = 0,
+    mask: dict[str, Any] | None = None,
+    share: float | None = 0.1,
+) -> Record:
+    """A run of resnet18 on cifar10 that forgets a share or, without one, class 3."""
+    request = "class 3" if share is None else f"{share:g} of the training split"
+    settings: dict[str, Any] = {
+        "base": {"identity": "base", "model": "resnet18", "dataset": "cifar10", "recipe": None, "split": "s"},
+        "forget": {
+            "request": request,
+            "classes": [3] if share is None else [],
+            "share": share,
+            "seed": 0,
+            "fingerprint": request,
+        },
+        "method": method,
+        "settings": {},
+        "mask": mask,
+    }
+    return Record(
+        id=f"{method}{seed}{mask}{share}",
+        settings=settings,
+        seed=seed,
+        tag=None,
+        metrics=figures,
+        base_metrics=dict.fromkeys(figures, 0.0),
+        curve=[],
+        seconds={"mask": 0.0, "method": 1.0, "evaluation": 1.0},
+        peak_memory=1,
+        device="cpu",
+        versions={},
+        revision="r",
+        split={"forget": 4500, "train": 45000},
+        diverged=False,
+    )
+
+
+def four(value: float) -> dict[str, float | None]:
+    """The four metrics that the gap is made of, all alike."""
+    return dict.fromkeys(("UA", "RA", "TA", "MIA"), value)
+
+
+def rows_of(**methods: float) -> list[Row]:
+    """A table of methods whose metrics are all alike."""
+    return summarise([(name, [record(name, four(value))]) for name, value in methods.items()])
+
+
+def printed(rows: list[Row], width: int = 400, terminal: bool = False, published: bool = False) -> str:
+    """Print rows on a console of a given width."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, force_terminal=terminal, color_system="standard")
+    (print_published if published else print_rows)(console, rows)
+    return out.getvalue()
+
+
+def test_only_the_nearest_method_is_bold() -> None:
+    out = printed(rows_of(retrain=0.5, ft=0.8, rl=0.45, ga=0.2), terminal=True)
+    bold = [line for line in out.splitlines() if "\x1b[1m" in line and "%" not in line]
+    assert len(bold) == 1
+    assert "rl" in bold[0]
+    assert "45.00" in bold[0]
+
+
+def test_without_retraining_nothing_is_bold_and_the_table_says_why() -> None:
+    out = printed(rows_of(ft=0.8, rl=0.45), terminal=True)
+    assert not [line for line in out.splitlines() if "\x1b[1m" in line and "%" not in line]
+    assert "no gap without a 'retrain' entry" in out
+
+
+def test_each_forgetting_problem_has_its_table_and_its_best() -> None:
+    rows = summarise(
+        [
+            (f"{name} {share}", [record(name, four(value), share=share)])
+            for share in (0.1, None)
+            for name, value in (("retrain", 0.5), ("ft", 0.4), ("rl", 0.45 if share else 0.1))
+        ]
+    )
+    out = printed(rows, terminal=True)
+    assert out.count("resnet18 on cifar10, forgetting") == 2
+    bold = [line for line in out.splitlines() if "\x1b[1m" in line and "%" not in line]
+    assert [line.split("m", 1)[1].split()[0] for line in bold] == ["rl", "ft"]
+
+
+def test_the_title_is_not_broken_to_the_width_of_the_table() -> None:
+    out = printed(summarise([("ft", [record("ft", {"UA": 0.5})])]))
+    assert out.splitlines()[0] == ("resnet18 on cifar10, forgetting 0.1 of the training split: 4500 of 45000 images")
+
+
+def test_a_narrow_terminal_loses_columns_by_name_and_no_figure_is_cut() -> None:
+    rows = summarise([("ft", [record("ft", dict.fromkeys(METRICS, 0.5), seed=seed) for seed in (0, 1)])])
+    wide, narrow = printed(rows), printed(rows, width=70)
+    assert "not shown" not in wide
+    assert all(name in wide for name in METRICS)
+    hidden = narrow.partition("not shown for want of width: ")[2].splitlines()[0].split(", ")
+    assert set(hidden) < set(METRICS)
+    head = next(line for line in narrow.splitlines() if "UA %" in line)
+    assert [name for name in METRICS if f"{name} " in head] == [name for name in METRICS if name not in hidden]
+    assert narrow.count("50.00±0.00") == len([name for name in METRICS if name not in hidden and name != "RTE"])
+    assert all(f"{name} %" in head for name in ("UA", "RA", "TA", "MIA"))
+
+
+def test_a_users_words_are_text_not_markup() -> None:
+    out = printed(summarise([("[bold]x[/bold] :smile:", [record("ft", four(0.5))])]))
+    assert "[bold]x[/bold] :smile:" in out
+
+
+def test_where_output_goes_to_a_file_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(make_console(), summarise([("x" * 150, [record("ft", dict.fromkeys(METRICS, 0.5))])]))
+    assert any("x" * 150 in line and "50.00" in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("method", "masked", "share", "ua", "gap"),
+    [
+        ("retrain", False, 0.1, 5.24, 0.0),
+        ("rl_split", True, 0.1, 2.85, 1.15),
+        ("rl_split", False, 0.1, 7.61, 7.15),
+        ("ga_small", False, 0.5, 0.40, 7.15),
+        ("rl_split", True, 0.5, 7.75, 2.65),
+    ],
+)
+def test_published_figures_stand_beside_ours(method: str, masked: bool, share: float, ua: float, gap: float) -> None:
+    rows = summarise([("mine", [record(method, four(0.1234), mask=MASK if masked else None, share=share)])])
+    out = printed(rows, published=True)
+    assert "arXiv 2310.12508" in out
+    heading = next(line for line in out.splitlines() if "UA ours" in line)
+    assert [name for name in ("UA", "RA", "TA", "MIA", "gap") if f"{name} published" in heading] == [
+        "UA",
+        "RA",
+        "TA",
+        "MIA",
+        "gap",
+    ]
+    (line,) = (line for line in out.splitlines() if line.split()[:1] == ["mine"])
+    cells = line.split()
+    assert cells[1:3] == ["12.34", f"{ua:.2f}"]
+    assert cells[-1] == f"{gap:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("method", "mask", "share"),
+    [
+        ("ft", MASK, 0.1),
+        ("rl", MASK, 0.1),
+        ("ft", None, 0.2),
+        ("rl_split", {**MASK, "keep": 0.1}, 0.1),
+        ("rl_split", {**MASK, "score": "random"}, 0.1),
+        ("rl_split", {**MASK, "file": "m.pt", "digest": "d"}, 0.1),
+    ],
+)
+def test_settings_that_no_paper_reports_have_no_published_figures(
+    method: str, mask: dict[str, Any] | None, share: float
+) -> None:
+    rows = summarise([("mine", [record(method, four(0.5), mask=mask, share=share)])])
+    assert [published_for(row) for row in rows] == [None, None]
+    assert printed(rows, published=True) == "no published figures for these settings\n"
+
+
+def test_forgetting_a_class_is_not_taken_for_a_share() -> None:
+    rows = summarise([("mine", [record("rl_split", four(0.5), mask=MASK, share=None)])])
+    assert printed(rows, published=True) == "no published figures for these settings\n"

@@ -1,0 +1,304 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from salun.cli.train import main
+from salun.data.parts import Dataset
+from salun.data.split import ForgetRequest, Split, split
+from salun.models import Checkpoint, load_checkpoint
+
+Refuse = Callable[[Any, list[str]], list[str]]
+Write = Callable[[str, Any], Path]
+
+DIGITS = ["--dataset", "digits", "-NL", "--epochs", "1"]
+SMALL = ["--dataset", "synthetic:n=100,size=8,classes=4", "--model", "resnet_tiny", "-NL", "--epochs", "1"]
+NAMES = {"digits": "resnet_tiny_digits", SMALL[1]: "resnet_tiny_synthetic-n-100-size-8-classes-4"}
+
+
+def train(
+    *argv: str, on: list[str] = DIGITS, name: str = "base", folder: str = "checkpoints"
+) -> tuple[Checkpoint, list[int]]:
+    """Train for an epoch; gives the checkpoint and the content of its forget file."""
+    assert main([*on, *argv]) == 0
+    path = Path(folder) / f"{NAMES[on[1]]}_{name}.pt"
+    assert sorted(file.name for file in path.parent.glob(f"{path.stem}*")) == [path.name, f"{path.stem}_forget.json"]
+    return load_checkpoint(path), json.loads(path.with_name(f"{path.stem}_forget.json").read_text())
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Tell whether all weights and buffers agree bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Dataset) -> Split:
+    """The split of digits with nothing forgotten."""
+    return split(digits, ForgetRequest())
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model trained on digits for an epoch by the flags' defaults on everything."""
+    torch.set_num_threads(1)
+    return train("--out", folder := str(tmp_path_factory.mktemp("plain")), folder=folder)[0]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model trained on a few generated images for an epoch by the flags' defaults."""
+    torch.set_num_threads(1)
+    return train("--out", folder := str(tmp_path_factory.mktemp("small")), on=SMALL, folder=folder)[0]
+
+
+def test_without_flags_for_the_forget_set_everything_is_learned(
+    capsys: pytest.CaptureFixture[str], plain: Checkpoint, whole: Split
+) -> None:
+    checkpoint, listed = train()
+    out, err = capsys.readouterr()
+    assert (listed, checkpoint.excluded) == ([], ())
+    assert f"{len(whole.train)} of {len(whole.train)} training images" in out
+    assert "forgetting nothing" in out
+    assert re.search(r"epoch 1/1  loss \d\.\d+  accuracy \d+\.\d\d %  validation \d+\.\d\d %  [\d,]+ images/s", out)
+    assert "\ncheckpoints/resnet_tiny_digits_base.pt\n" in out
+    assert "left-out" not in out
+    assert err == ""
+    assert (checkpoint.dataset, checkpoint.architecture.model) == ("digits", "resnet_tiny")
+    assert checkpoint.config["recipe"]["epochs"] == 1
+    assert checkpoint.config["split"] == whole.fingerprint
+    assert same(checkpoint.weights, plain.weights)
+
+
+@pytest.mark.parametrize(("classes", "name"), [(["7"], "cf7"), (["3", "7"], "cf3-7"), (["7", "3", "7"], "cf3-7")])
+def test_cf_leaves_classes_out(
+    classes: list[str], name: str, digits: Dataset, whole: Split, plain: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, listed = train("--cf", *classes, name=name)
+    out = capsys.readouterr().out
+    labels = digits.train.labels
+    wanted = [index for index in whole.train.tolist() if str(int(labels[index])) in classes]
+    assert listed == wanted
+    assert checkpoint.excluded == tuple(wanted)
+    assert f"{len(whole.train) - len(wanted)} of {len(whole.train)} training images" in out
+    assert "test of left-out classes 0.00 %" in out
+    assert checkpoint.config["split"] == whole.fingerprint
+    assert not same(checkpoint.weights, plain.weights)
+
+
+def test_unlr_leaves_a_share_out(whole: Split, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint, listed = train("--unlr", "0.1", name="unlr0.1")
+    out = capsys.readouterr().out
+    assert len(listed) == round(0.1 * len(whole.train))
+    assert listed == sorted(set(listed))
+    assert set(listed) <= set(whole.train.tolist())
+    assert checkpoint.excluded == tuple(listed)
+    assert f"{len(whole.train) - len(listed)} of {len(whole.train)} training images" in out
+
+
+def test_the_forget_seed_draws_the_share() -> None:
+    first, again, other = (
+        train("--unlr", "0.3", "--forget-seed", seed, on=SMALL, name="unlr0.3") for seed in ("2", "2", "3")
+    )
+    assert again[1] == first[1]
+    assert same(again[0].weights, first[0].weights)
+    assert other[1] != first[1]
+    assert len(other[1]) == len(first[1])
+    assert not same(other[0].weights, first[0].weights)
+
+
+@pytest.mark.parametrize("flags", [["--cf", "7"], ["--unlr", "0.1"]])
+def test_itf_of_another_run_learns_from_the_very_same_images(flags: list[str]) -> None:
+    first, listed = train(*flags, "--comment", "first", name="first")
+    path = "checkpoints/resnet_tiny_digits_first_forget.json"
+    second, again = train("--itf", path, name="itf-resnet_tiny_digits_first_forget")
+    assert again == listed
+    assert second.excluded == first.excluded
+    assert same(second.weights, first.weights)
+
+
+def test_itf_leaves_the_listed_images_out_of_validation_too(
+    whole: Split, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = whole.train.tolist()[:50] + whole.validation.tolist()[:5]
+    write("mine.json", [*reversed(chosen), chosen[0]])
+    checkpoint, listed = train("--itf", "mine.json", name="itf-mine")
+    out = capsys.readouterr().out
+    assert listed == sorted(chosen)
+    assert checkpoint.excluded == tuple(sorted(chosen))
+    counts = (
+        f"{len(whole.train) - 50} of {len(whole.train)} training images, {len(whole.validation) - 5} for validation"
+    )
+    assert counts in out
+
+
+def test_out_and_comment_name_the_files(small: Checkpoint) -> None:
+    flags = ["--out", "a/b", "--comment", "my run/../2"]
+    checkpoint, _ = train(*flags, on=SMALL, name="my-run-..-2", folder="a/b")
+    assert same(checkpoint.weights, small.weights)
+    assert [path.name for path in Path().iterdir()] == ["a"]
+
+
+def test_the_seed_decides_the_weights(small: Checkpoint) -> None:
+    again, other = train("--seed", "0", on=SMALL)[0], train("--seed", "1", on=SMALL)[0]
+    assert same(again.weights, small.weights)
+    assert not same(other.weights, small.weights)
+    assert other.config["recipe"]["seed"] == 1
+
+
+def test_another_split_seed_is_another_split(small: Checkpoint) -> None:
+    checkpoint, _ = train("--split-seed", "1", on=SMALL, name="base-split1")
+    assert checkpoint.config["split"] != small.config["split"]
+    assert checkpoint.config["split_seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factor"), [("constant", 1.0), ("plateau", 1.0), ("multistep", 0.1), ("cosine", 0.0)]
+)
+def test_every_schedule(schedule: str, factor: float) -> None:
+    checkpoint, _ = train("--epochs", "2", "--schedule", schedule, "--lr", "0.05", on=SMALL)
+    assert checkpoint.config["recipe"]["schedule"] == schedule
+    assert checkpoint.optimizer is not None
+    assert checkpoint.optimizer["param_groups"][0]["lr"] == pytest.approx(0.05 * factor, abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "state"), [("sgd", "momentum_buffer"), ("adam", "exp_avg"), ("adamw", "exp_avg")])
+def test_every_optimizer(name: str, state: str, small: Checkpoint) -> None:
+    flags = ["--lr", "0.003", "--momentum", "0.8", "--weight-decay", "0.01", "--batch-size", "16"]
+    checkpoint, _ = train("--optimizer", name, *flags, on=SMALL)
+    recipe = {key: checkpoint.config["recipe"][key] for key in ("optimizer", "lr", "momentum", "weight_decay")}
+    assert recipe == {"optimizer": name, "lr": 0.003, "momentum": 0.8, "weight_decay": 0.01}
+    assert checkpoint.config["recipe"]["batch_size"] == 16
+    assert checkpoint.optimizer is not None
+    assert all(state in values for values in checkpoint.optimizer["state"].values())
+    assert checkpoint.optimizer["param_groups"][0]["weight_decay"] == 0.01
+    assert not same(checkpoint.weights, small.weights)
+
+
+def test_pat_stops_early(capsys: pytest.CaptureFixture[str]) -> None:
+    train("--epochs", "60", "--lr", "1e-12", "--pat", "2", "--schedule", "constant", on=SMALL)
+    out = capsys.readouterr().out
+    values = [float(value) for value in re.findall(r"^epoch .* validation (\S+) %", out, re.MULTILINE)]
+    best = values.index(max(values)) + 1
+    assert len(values) == best + 2 < 60
+    assert f"best epoch {best}:" in out
+
+
+def test_reduced_precision_trains_too(small: Checkpoint) -> None:
+    checkpoint, _ = train("--precision", "bf16", on=SMALL)
+    assert not same(checkpoint.weights, small.weights)
+    assert all(weight.dtype in (torch.float32, torch.int64) for weight in checkpoint.weights.values())
+
+
+def test_a_timm_model_on_other_data() -> None:
+    assert main([*SMALL, "--model", "resnet10t", "--cf", "3"]) == 0
+    checkpoint = load_checkpoint(Path("checkpoints/resnet10t_synthetic-n-100-size-8-classes-4_cf3.pt"))
+    assert (checkpoint.dataset, checkpoint.architecture.model) == (SMALL[1], "resnet10t")
+    assert checkpoint.architecture.classes == 4
+
+
+def test_without_a_key_there_is_one_notice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag for flag in SMALL if flag != "-NL"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("not logged to Weights & Biases: no WANDB_API_KEY")
+
+
+def test_an_interruption_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch.optim.SGD.step", interrupt)
+    assert main(SMALL) == 130
+    assert capsys.readouterr().err == "salun-train: interrupted\n"
+    assert list(Path().rglob("*.pt")) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--dataset", "cifar10"], ["'cifar10' is not in data", "cifar-10-python.tar.gz", "--dataset digits"]),
+        (["--dataset", "svhn"], ["'svhn' is not in data", "train_32x32.mat", "--dataset digits"]),
+        (["--dataset", "mnist", "--data-dir", "no"], ["'mnist' is not in no", "train-images", "--dataset digits"]),
+        (["--dataset", "digit"], ["'digit': unknown", "'digits'"]),
+        (["--dataset", ""], ["data set ''"]),
+        (["--dataset", "folder:"], ["folder:PATH"]),
+        (["--dataset", "folder:no"], ["'folder:no'", "not a folder"]),
+        (["--dataset", "folder:no:size=9999"], ["size=9999", "4 to 1024"]),
+        (["--dataset", "synthetic:n=1"], ["n=1", "from 20"]),
+        (["--dataset", "synthetic:nn=30"], ["'nn'", "'n'"]),
+        (["--dataset", "synthetic:noise=1"], ["noise=1", "0.9"]),
+        (["--model", "resnet_tinny"], ["'resnet_tinny': unknown", "'resnet_tiny'"]),
+        (["--model", ""], ["--model", "empty"]),
+        (["--model", "inception_v3"], ["'inception_v3' cannot take images of 8 x 8"]),
+        (["--pretrained"], ["'resnet_tiny'", "no pretrained weights"]),
+        (["--lr", "0"], ["--lr 0.0", "greater than 0"]),
+        (["--lr", "-1"], ["--lr -1.0", "greater than 0"]),
+        (["--lr", "nan"], ["--lr nan", "finite"]),
+        (["--lr", "inf"], ["--lr inf", "finite"]),
+        (["--lr", "fast"], ["--lr", "'fast'"]),
+        (["--epochs", "0"], ["--epochs 0", "greater than or equal to 1"]),
+        (["--epochs", "-3"], ["--epochs -3"]),
+        (["--epochs", "1.5"], ["--epochs", "'1.5'"]),
+        (["--pat", "0"], ["--pat 0"]),
+        (["--pat", "x"], ["--pat", "'x'"]),
+        (["--batch-size", "1"], ["--batch-size 1", "greater than or equal to 2"]),
+        (["--batch-size", "-8"], ["--batch-size -8"]),
+        (["--momentum", "1"], ["--momentum 1.0", "less than 1"]),
+        (["--weight-decay", "-1"], ["--weight-decay -1.0"]),
+        (["--weight-decay", "nan"], ["--weight-decay nan", "finite"]),
+        (["--optimizer", "sdg"], ["--optimizer", "'sdg'", "adamw"]),
+        (["--schedule", "linear"], ["--schedule", "'linear'", "multistep"]),
+        (["--precision", "fp16"], ["--precision", "'fp16'", "bf16"]),
+        (["--seed", "-1"], ["--seed -1"]),
+        (["--seed", "2147483648"], ["--seed 2147483648", "less than 2147483648"]),
+        (["--split-seed", "-1"], ["--split-seed -1", "from 0"]),
+        (["--split-seed", "9" * 30], ["--split-seed 999", "to 2147483647"]),
+        (["--forget-seed", "-1"], ["--forget-seed -1", "from 0"]),
+        (["--cf", "10"], ["class 10", "'digits' has the classes 0 to 9"]),
+        (["--cf", "-1"], ["class -1", "0 to 9"]),
+        (["--cf", "seven"], ["--cf", "'seven'"]),
+        (["--cf"], ["--cf", "expected at least one"]),
+        (["--cf", *map(str, range(10))], ["all classes of 'digits'"]),
+        (["--unlr", "0"], ["--unlr 0.0", "between 0 and 1"]),
+        (["--unlr", "1"], ["--unlr 1.0", "between 0 and 1"]),
+        (["--unlr", "1.5"], ["--unlr 1.5"]),
+        (["--unlr", "-0.1"], ["--unlr -0.1"]),
+        (["--unlr", "nan"], ["--unlr nan"]),
+        (["--unlr", "1e-9"], ["1e-09", "none of these images"]),
+        (["--unlr", "0.99999"], ["the whole training split"]),
+        (["--cf", "1", "--unlr", "0.1"], ["--unlr", "not allowed with", "--cf"]),
+        (["--cf", "1", "--itf", "f.json"], ["--itf", "not allowed with", "--cf"]),
+        (["--itf", "f.json", "--unlr", "0.1"], ["--unlr", "not allowed with", "--itf"]),
+        (["--itf", "no.json"], ["no.json: cannot be read: No such file"]),
+        (["--itf", "."], [".: cannot be read: Is a directory"]),
+        (["--itf", ""], ["--itf", "empty"]),
+        (["--itf", "foreign.json"], ["foreign.json: entry 2: index 1438", "0 to 1437"]),
+        (["--itf", "words.json"], ['words.json: entry 1: "a" is not an index']),
+        (["--itf", "broken.json"], ["broken.json: not valid JSON"]),
+        (["--itf", "empty.json"], ["empty.json: must be a JSON list of training indices"]),
+        (["--comment", ""], ["--comment", "empty"]),
+        (["--out", "broken.json"], ["--out", "broken.json is not a folder"]),
+        (["--out", "broken.json/below"], ["--out", "broken.json is not a folder"]),
+        (["--device", "gpu"], ["--device gpu", "cpu, cuda"]),
+        (["--device", "cuda:99"], ["--device cuda:99"]),
+        (["--nope"], ["--nope", "--help"]),
+        (["extra"], ["extra", "--help"]),
+    ],
+)
+def test_wrong_flags(argv: list[str], words: list[str], refuse: Refuse, write: Write) -> None:
+    write("foreign.json", [0, 1438])
+    write("words.json", ["a"])
+    write("broken.json", "[1,")
+    write("empty.json", [])
+    (line,) = refuse(main, [*DIGITS, *argv])
+    assert line.startswith("salun-train: ")
+    assert all(word in line for word in words), line
+
+
+def test_wrong_flags_of_the_recipe_have_a_line_each(refuse: Refuse) -> None:
+    lines = refuse(main, [*DIGITS, "--lr", "-1", "--momentum", "3", "--batch-size", "0"])
+    assert [line.split()[1] for line in lines] == ["--lr", "--batch-size", "--momentum"]

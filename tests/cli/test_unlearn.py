@@ -1,0 +1,550 @@
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from salun.cli.unlearn import main
+from salun.metrics import GAP_METRICS, METRICS
+from salun.models import load_checkpoint
+from salun.saliency import load_mask, mask_share, save_mask
+from salun.unlearning import METHODS, PositiveInt, Task, load_methods, method
+
+Write = Callable[[str, Any], Path]
+
+BASE = "checkpoints/resnet_tiny_digits_base.pt"
+QUICK = ["UA", "RA", "TA", "MIA"]
+SMALL = {"model": "resnet_tiny", "dataset": "synthetic:n=100,size=8,classes=4", "recipe": {"epochs": 1}}
+RECIPE = {"epochs": 2, "lr": 0.1, "batch_size": 64, "schedule": "cosine"}
+DIGITS = {"model": "resnet_tiny", "dataset": "digits", "recipe": RECIPE, "class_to_forget": 1}
+
+
+class Finished(NamedTuple):
+    """What a command left behind."""
+
+    folder: Path
+    out: str
+    records: list[dict[str, Any]]
+    summary: list[dict[str, Any]]
+
+
+def unlearn(*argv: str) -> str:
+    """Run the command, which must succeed; gives what it prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main([*argv, "-NL"]) == 0
+    return out.getvalue()
+
+
+def records_of(name: str, folder: Path = Path()) -> list[dict[str, Any]]:
+    """Read the records of a list."""
+    return [json.loads(line) for line in (folder / "runs" / name / "records.jsonl").read_text().splitlines()]
+
+
+def table_of(out: str) -> list[str]:
+    """Cut the table out of what a command prints."""
+    lines = out.splitlines()
+    return lines[next(place for place, line in enumerate(lines) if "forgetting" in line) :]
+
+
+def kept(name: str) -> list[str]:
+    """List the weights that a list left behind."""
+    return sorted(path.name for path in Path("checkpoints", name).glob("*.pt"))
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Forget the methods that a test registers."""
+    load_methods()
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A list with retraining and three methods, run twice each: shared, so it must not be changed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    entries = [
+        {**DIGITS, "metrics": QUICK, "method": "retrain"},
+        {**DIGITS, "metrics": QUICK, "method": "ft", "epochs": 1},
+        {**DIGITS, "metrics": QUICK, "method": "rl", "epochs": 1, "use_mask": True, "tag": "Sal|Un_&"},
+        {**DIGITS, "metrics": QUICK, "method": "ga_small", "epochs": 2, "lr": 0.01},
+    ]
+    (folder / "list.json").write_text(json.dumps(entries))
+    places = ["--out", str(folder / "runs"), "--checkpoints", str(folder / "checkpoints")]
+    out = unlearn("-L", str(folder / "list.json"), "--nexp", "2", "--published", *places)
+    summary = json.loads((folder / "runs" / "list" / "summary.json").read_text())
+    return Finished(folder, out, records_of("list", folder), summary)
+
+
+def test_the_seeds_flags_work_without_a_file(base_file: Path) -> None:
+    common = ["-c", BASE, "-M", "rl_split", "-E", "1", "-LR", "0.01", "--nexp", "2", "--metrics", "UA", "TUA"]
+    out = unlearn(*common, "-CF", "7", "-UM", "-MT", "0.25")
+    assert "command line: 2 runs, 0 of them finished before, on cpu" in out
+    records = records_of("command-line")
+    assert [record["seed"] for record in records] == [0, 1]
+    for record in records:
+        settings = record["settings"]
+        assert settings["method"] == "rl_split"
+        assert (settings["settings"]["epochs"], settings["settings"]["lr"]) == (1, 0.01)
+        assert (settings["forget"]["classes"], settings["forget"]["share"]) == ([7], None)
+        assert settings["mask"]["keep"] == 0.25
+        assert settings["base"]["identity"] == f"weights {load_checkpoint(base_file).fingerprint}"
+        assert record["metrics"].keys() == {"UA", "TUA"}
+    out = unlearn(*common, "-UL", "0.1")
+    assert "2 runs, 0 of them finished before" in out
+    assert "rl_split" in out
+    latest = records_of("command-line")[-1]
+    assert (latest["settings"]["forget"]["share"], latest["settings"]["mask"]) == (0.1, None)
+    assert latest["split"]["forget"] == 130
+    assert latest["metrics"]["TUA"] is None
+
+
+def test_a_forget_file_and_a_mask_from_the_command_line(base_file: Path, write: Write) -> None:
+    model = load_checkpoint(base_file).restore()
+    mask = {name: torch.zeros(weight.shape, dtype=torch.bool) for name, weight in model.named_parameters()}
+    mask["fc.bias"][3] = True
+    save_mask(Path("mask.pt"), mask)
+    write("forget.json", [5, 3, 4, 5])
+    flags = ["-c", BASE, "-IF", "forget.json", "-LM", "mask.pt", "-M", "ga_small", "-E", "1", "--nexp", "1"]
+    unlearn(*flags, "--metrics", "UA", "--tag", "one bias", "--seed", "9")
+    (record,) = records_of("command-line")
+    assert (record["tag"], record["seed"], record["split"]["forget"]) == ("one bias", 9, 3)
+    (name,) = kept("command-line")
+    before, after = (load_checkpoint(path).weights for path in (base_file, Path("checkpoints/command-line", name)))
+    moved = [key for key, weight in model.named_parameters() if not torch.equal(before[key], after[key])]
+    assert moved == ["fc.bias"]
+    assert (before["fc.bias"] != after["fc.bias"]).tolist() == mask["fc.bias"].tolist()
+    assert mask_share(load_mask(Path("mask.pt"))) < 1e-5
+    assert json.loads(Path("checkpoints/command-line", name.replace(".pt", "_forget.json")).read_text()) == [3, 4, 5]
+
+
+def test_retraining_follows_the_base_recipe_and_everything_is_measured_unless_some_is_named(write: Write) -> None:
+    write("one.json", {**DIGITS, "class_to_forget": [0, 2], "method": "retrain"})
+    out = unlearn("-L", "one.json", "--nexp", "1")
+    assert "forgetting class 0+2" in out
+    assert "no gap" not in out
+    (record,) = records_of("one")
+    assert (record["settings"]["settings"], len(record["curve"])) == ({}, 2)
+    assert record["metrics"].keys() == record["base_metrics"].keys() == set(METRICS)
+    assert all(value is not None for value in record["metrics"].values())
+    assert [name for name, value in record["base_metrics"].items() if value is None] == ["RTE"]
+    assert record["metrics"]["RTE"] == pytest.approx(record["seconds"]["mask"] + record["seconds"]["method"])
+    assert record["metrics"]["UA"] > record["base_metrics"]["UA"]
+    assert record["metrics"]["TUA"] < record["base_metrics"]["TUA"]
+
+
+def test_the_files_of_a_finished_list(finished: Finished) -> None:
+    names = {path.name for path in (finished.folder / "runs" / "list").iterdir()}
+    assert names == {"records.jsonl", "summary.json", "summary.csv", "summary.md", "summary.tex"}
+    assert "list.json: 8 runs, 0 of them finished before, on cpu" in finished.out
+    assert len(finished.records) == 8
+    assert len({record["id"] for record in finished.records}) == 8
+    assert [record["seed"] for record in finished.records] == [0, 1] * 4
+    for name in names:
+        assert name in finished.out.splitlines()[-1]
+
+
+def test_progress_is_a_line_a_run(finished: Finished) -> None:
+    lines = [line for line in finished.out.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == [f"[{number}/8" for number in range(1, 9)]
+    assert all(
+        re.search(r"seed [01]: UA \d.* RA \d.* TA \d.* MIA \d.* in \d+\.\d s; about \d+ s left", x) for x in lines
+    )
+    assert "Sal|Un_&, seed 0:" in lines[4]
+    assert "training the base model: resnet_tiny on digits" in finished.out
+
+
+def test_the_summary_agrees_with_the_records(finished: Finished) -> None:
+    titles = ["base", "retrain", "ft", "Sal|Un_&", "ga_small"]
+    assert [row["title"] for row in finished.summary] == titles
+    assert [row["kind"] for row in finished.summary] == ["base", "retrain", "method", "method", "method"]
+    by_id = {record["id"]: record for record in finished.records}
+    for row in finished.summary[1:]:
+        runs = [by_id[run["id"]] for run in row["runs"]]
+        assert [run["metrics"] for run in row["runs"]] == [record["metrics"] for record in runs]
+        assert row["settings"] == runs[0]["settings"]
+        for name in QUICK:
+            one, two = (record["metrics"][name] for record in runs)
+            assert row["metrics"][name]["mean"] == pytest.approx((one + two) / 2)
+            assert row["metrics"][name]["sd"] == pytest.approx(abs(one - two) / 2**0.5)
+            assert row["metrics"][name]["n"] == 2
+    base = {name: finished.summary[0]["metrics"][name]["mean"] for name in QUICK}
+    assert all(record["base_metrics"] == base for record in finished.records)
+
+
+def test_every_run_has_its_gap_to_retraining(finished: Finished) -> None:
+    assert set(GAP_METRICS) == set(QUICK)
+    gold = finished.summary[1]
+    assert all(run["gap"] is None for run in gold["runs"])
+    assert gold["average_gap"]["mean"] is None
+    for row in finished.summary[2:]:
+        averages = []
+        for run in row["runs"]:
+            gaps = {name: abs(run["metrics"][name] - gold["metrics"][name]["mean"]) for name in QUICK}
+            assert {name: run["gap"][name] for name in QUICK} == pytest.approx(gaps)
+            assert run["gap"]["average"] == pytest.approx(sum(gaps.values()) / 4)
+            averages.append(run["gap"]["average"])
+        assert row["average_gap"]["mean"] == pytest.approx(sum(averages) / 2)
+
+
+def test_the_best_method_alone_is_bold(finished: Finished) -> None:
+    methods = [row for row in finished.summary if row["kind"] == "method"]
+    best = min(methods, key=lambda row: row["average_gap"]["mean"])
+    assert [row["title"] for row in finished.summary if row["best"]] == [best["title"]]
+    place = finished.summary.index(best)
+    runs = finished.folder / "runs" / "list"
+    markdown = [line for line in (runs / "summary.md").read_text().splitlines() if line.startswith("|")][2:]
+    assert ["**" in line for line in markdown] == [row is best for row in finished.summary]
+    latex = [line for line in (runs / "summary.tex").read_text().splitlines() if line.endswith(r"\\")][1:]
+    assert [r"\textbf" in line for line in latex] == [number == place for number in range(5)]
+    assert r"Sal\|Un\_" in markdown[3]
+    assert r"Un\_\&" in latex[3]
+
+
+def test_the_spreadsheet_has_a_line_a_row(finished: Finished) -> None:
+    rows = list(csv.DictReader((finished.folder / "runs" / "list" / "summary.csv").open()))
+    assert [row["title"] for row in rows] == [row["title"] for row in finished.summary]
+    for line, row in zip(rows, finished.summary, strict=True):
+        assert float(line["UA_mean"]) == pytest.approx(row["metrics"]["UA"]["mean"])
+        assert line["UA_n"] == str(row["metrics"]["UA"]["n"])
+
+
+def test_the_terminal_shows_mean_spread_and_gap(finished: Finished) -> None:
+    lines = finished.out.splitlines()
+    head = next(place for place, line in enumerate(lines) if line.split()[:2] == ["UA", "%"])
+    assert lines[head].split() == ["UA", "%", "RA", "%", "TA", "%", "MIA", "%", "gap", "%", "n"]
+    by_title = {line.split()[0]: line.split()[1:] for line in lines[head + 2 : head + 7]}
+    assert list(by_title) == ["base", "retrain", "ft", "Sal|Un_&", "ga_small"]
+    for row in finished.summary[1:]:
+        shown = [f"{100 * row['metrics'][name]['mean']:.2f}±{100 * row['metrics'][name]['sd']:.2f}" for name in QUICK]
+        assert by_title[row["title"]][:4] == shown
+        assert by_title[row["title"]][-1] == "2"
+    assert by_title["retrain"][4] == "–"
+    forgotten = finished.records[0]["split"]["forget"]
+    assert f"forgetting class 1: {forgotten} of 1295 images" in finished.out
+    assert "best in bold" in finished.out
+
+
+def test_published_figures_that_do_not_exist_are_missed_aloud(finished: Finished) -> None:
+    assert "no published figures for these settings" in finished.out
+
+
+def test_the_base_model_is_trained_once_and_kept(finished: Finished) -> None:
+    assert finished.out.count("training the base model") == 1
+    (path,) = (finished.folder / "checkpoints").glob("*.pt")
+    assert path.name.startswith("resnet_tiny_digits_base-")
+    assert load_checkpoint(path).config["recipe"]["epochs"] == 2
+    assert json.loads(path.with_name(f"{path.stem}_forget.json").read_text()) == []
+
+
+def test_the_last_run_of_each_entry_is_kept_under_a_telling_name(finished: Finished) -> None:
+    weights = finished.folder / "checkpoints" / "list"
+    assert sorted(path.suffix for path in weights.iterdir()) == [".json"] * 4 + [".pt"] * 4
+    for what in ("retrain_class1", "ft_class1", "rl_mask0.5_class1", "ga_small_class1"):
+        (path,) = weights.glob(f"{what}_seed1_*.pt")
+        checkpoint = load_checkpoint(path)
+        record = next(record for record in finished.records if record["id"].startswith(path.stem[-8:]))
+        assert checkpoint.config["unlearned"]["id"] == record["id"]
+        listed = json.loads(path.with_name(f"{path.stem}_forget.json").read_text())
+        assert checkpoint.excluded == tuple(listed)
+        assert len(listed) == record["split"]["forget"]
+
+
+def test_the_same_list_again_runs_nothing_and_prints_the_same(finished: Finished) -> None:
+    places = ["--out", str(finished.folder / "runs"), "--checkpoints", str(finished.folder / "checkpoints")]
+    files = {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*.pt")}
+    before = {path.name: path.read_bytes() for path in (finished.folder / "runs" / "list").iterdir()}
+    out = unlearn("-L", str(finished.folder / "list.json"), "--nexp", "2", "--published", *places)
+    assert "8 runs, 8 of them finished before" in out
+    assert "training the base model" not in out
+    assert table_of(out) == table_of(finished.out)
+    assert {path.name: path.read_bytes() for path in (finished.folder / "runs" / "list").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*.pt")} == files
+
+
+def test_the_same_seeds_elsewhere_give_the_same_figures_and_weights(finished: Finished, write: Write) -> None:
+    write("list.json", json.loads((finished.folder / "list.json").read_text()))
+    unlearn("-L", "list.json", "--nexp", "2")
+    again = records_of("list")
+    assert [record["id"] for record in again] == [record["id"] for record in finished.records]
+    assert [record["metrics"] for record in again] == [record["metrics"] for record in finished.records]
+    losses = [[[point["loss"] for point in record["curve"]] for record in records] for records in (again, finished[2])]
+    assert losses[0] == losses[1]
+    names = kept("list")
+    assert len(names) == 4
+    for name in names:
+        one = load_checkpoint(Path("checkpoints/list", name)).weights
+        other = load_checkpoint(finished.folder / "checkpoints" / "list" / name).weights
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_different_seeds_give_different_weights(finished: Finished) -> None:
+    digests = [tuple(point["loss"] for point in record["curve"]) for record in finished.records]
+    assert len(set(digests)) == 8
+
+
+def test_only_what_is_missing_is_run(base_file: Path, write: Write) -> None:
+    entry = {"checkpoint": BASE, "class_to_forget": 0, "method": "ga_small", "epochs": 1, "metrics": ["UA"]}
+    write("list.json", [entry])
+    assert "1 run, 0 of them finished before" in unlearn("-L", "list.json", "--nexp", "1")
+    write("list.json", [entry, {**entry, "class_to_forget": 3}])
+    out = unlearn("-L", "list.json", "--nexp", "1")
+    assert "2 runs, 1 of them finished before" in out
+    assert [line[:5] for line in out.splitlines() if line.startswith("[")] == ["[1/1]"]
+    out = unlearn("-L", "list.json", "--nexp", "3")
+    assert "6 runs, 2 of them finished before" in out
+    forgotten = [(record["settings"]["forget"]["classes"], record["seed"]) for record in records_of("list")]
+    assert forgotten == [([0], 0), ([3], 0), ([0], 1), ([0], 2), ([3], 1), ([3], 2)]
+    assert "6 runs, 6 of them finished before" in unlearn("-L", "list.json", "--nexp", "3")
+    assert "2 runs, 2 of them finished before" in unlearn("-L", "list.json", "--nexp", "1")
+    summary = json.loads(Path("runs/list/summary.json").read_text())
+    assert [len(row["runs"]) for row in summary if row["kind"] == "method"] == [1, 1]
+    write("list.json", [{**entry, "lr": 0.002}])
+    assert "1 run, 0 of them finished before" in unlearn("-L", "list.json", "--nexp", "1")
+    write("list.json", [{**entry, "metrics": ["UA", "RA"]}])
+    assert "1 run, 0 of them finished before" in unlearn("-L", "list.json", "--nexp", "1")
+    write("list.json", [{**entry, "metrics": ["RA"], "tag": "a new name", "lr": 0.001}])
+    out = unlearn("-L", "list.json", "--nexp", "1")
+    assert "1 run, 1 of them finished before" in out
+    assert "a new name" in out
+
+
+def test_an_entry_that_stands_twice_is_run_once(base_file: Path, write: Write) -> None:
+    entry = {"checkpoint": BASE, "class_to_forget": 0, "method": "ga_small", "epochs": 1, "metrics": ["UA"]}
+    write("list.json", [entry, {**entry, "class_to_forget": [0], "tag": "again"}])
+    out = unlearn("-L", "list.json", "--nexp", "2")
+    assert "2 runs, 0 of them finished before" in out
+    assert [line[:5] for line in out.splitlines() if line.startswith("[")] == ["[1/2]", "[2/2]"]
+    assert len(records_of("list")) == 2
+    assert [row["title"] for row in json.loads(Path("runs/list/summary.json").read_text())] == [
+        "base",
+        "ga_small",
+        "again",
+    ]
+
+
+def test_a_torn_record_is_passed_over_and_run_again(base_file: Path) -> None:
+    flags = ["-c", BASE, "-CF", "0", "-M", "ga_small", "-E", "1", "--metrics", "UA", "--nexp", "2"]
+    unlearn(*flags)
+    path = Path("runs/command-line/records.jsonl")
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "2 runs, 1 of them finished before" in unlearn(*flags)
+    assert "2 runs, 2 of them finished before" in unlearn(*flags)
+
+
+@pytest.mark.parametrize(("keep", "seeds"), [("all", ["0", "1", "2"]), ("last", ["2"]), ("none", [])])
+def test_keep(keep: str, seeds: list[str], base_file: Path) -> None:
+    flags = ["-c", BASE, "-UL", "0.1", "-M", "ga_small", "-E", "1", "--metrics", "UA", "--nexp", "3"]
+    unlearn(*flags, "--keep", keep)
+    names = kept("command-line")
+    assert [re.fullmatch(r"ga_small_share0\.1_seed(\d)_[0-9a-f]{8}\.pt", name)[1] for name in names] == seeds  # type: ignore[index]
+    ids = [record["id"][:8] for record in records_of("command-line")]
+    assert [name[-11:-3] for name in names] == [ids[int(seed)] for seed in seeds]
+    for name in names:
+        assert Path("checkpoints/command-line", name.replace(".pt", "_forget.json")).is_file()
+
+
+def test_an_interruption_keeps_finished_runs_and_the_same_command_goes_on(
+    registry: None, base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    @method()
+    def halting(task: Task, *, epochs: PositiveInt = 1) -> None:
+        """Change nothing; the second call is interrupted as by Ctrl-C."""
+        calls.append(epochs)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    common = {"checkpoint": BASE, "class_to_forget": 0, "metrics": ["UA"]}
+    entries = [{**common, "method": name, "epochs": 1} for name in ("ga_small", "halting", "ft")]
+    write("list.json", entries)
+    assert main(["-L", "list.json", "--nexp", "2", "-NL"]) == 130
+    out, err = capsys.readouterr()
+    assert err == "salun-unlearn: interrupted: 3 of 6 runs are recorded; the same command does the rest\n"
+    assert [record["settings"]["method"] for record in records_of("list")] == ["ga_small", "ga_small", "halting"]
+    assert [row["title"] for row in json.loads(Path("runs/list/summary.json").read_text())] == [
+        "base",
+        "ga_small",
+        "halting",
+    ]
+    assert "halting" in "".join(table_of(out))
+    assert [name.split("_seed")[0] for name in kept("list")] == ["ga_small_class0"]
+    out = unlearn("-L", "list.json", "--nexp", "2")
+    assert "6 runs, 3 of them finished before" in out
+    assert len(calls) == 3
+    done = [(record["settings"]["method"], record["seed"]) for record in records_of("list")]
+    assert done == [(name, seed) for name in ("ga_small", "halting", "ft") for seed in (0, 1)]
+    assert not list(Path().rglob("*.part"))
+
+
+def test_an_interruption_while_the_base_model_is_trained(
+    monkeypatch: pytest.MonkeyPatch, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    write("list.json", {**SMALL, "class_to_forget": 1})
+    monkeypatch.setattr("torch.optim.SGD.step", interrupt)
+    assert main(["-L", "list.json", "-NL"]) == 130
+    assert "interrupted: 0 of 4 runs are recorded; the same command does the rest" in capsys.readouterr().err
+    assert sorted(str(path) for path in Path().rglob("*")) == ["list.json"]
+
+
+def test_a_fault_of_ours_keeps_its_traceback_and_the_finished_runs(
+    registry: None, base_file: Path, write: Write
+) -> None:
+    @method()
+    def faulty(task: Task) -> None:
+        """Fail."""
+        raise ZeroDivisionError
+
+    common = {"checkpoint": BASE, "class_to_forget": 0, "metrics": ["UA"]}
+    write("list.json", [{**common, "method": "ga_small", "epochs": 1}, {**common, "method": "faulty"}])
+    with pytest.raises(ZeroDivisionError):
+        main(["-L", "list.json", "--nexp", "1", "-NL"])
+    assert len(records_of("list")) == 1
+
+
+def test_a_diverged_run_is_recorded_and_said(base_file: Path) -> None:
+    flags = ["-c", BASE, "-CF", "0", "-M", "ga", "-E", "1", "-LR", "1e30", "--nexp", "1"]
+    out = unlearn(*flags)
+    assert "diverged in" in out
+    assert "1 (1 diverged)" in out
+    (record,) = records_of("command-line")
+    assert record["diverged"] is True
+    assert set(record["metrics"].values()) == {None}
+    assert "1 run, 1 of them finished before" in unlearn(*flags)
+
+
+def test_a_checkpoint_that_was_trained_by_salun_train_and_unlearned_can_be_unlearned_again(base_file: Path) -> None:
+    flags = ["-M", "ga_small", "-E", "1", "--metrics", "UA", "--nexp", "1"]
+    unlearn("-c", BASE, "-CF", "0", *flags)
+    (name,) = kept("command-line")
+    unlearn("-c", f"checkpoints/command-line/{name}", "-CF", "3", *flags)
+    first, second = (record["split"] for record in records_of("command-line"))
+    assert second["train"] == first["train"] - first["forget"]
+    assert second["fingerprint"] == first["fingerprint"]
+
+
+def test_the_plain_base_checkpoint_is_used_where_it_lies(base_file: Path) -> None:
+    before = base_file.read_bytes()
+    flags = ["-CF", "0", "-M", "ga_small", "-E", "1", "--metrics", "UA", "--nexp", "1"]
+    out = unlearn("--model", "resnet_tiny", "--dataset", "digits", *flags)
+    assert "training the base model" not in out
+    assert base_file.read_bytes() == before
+    assert "1 run, 1 of them finished before" in unlearn("--dataset", "digits", *flags)
+
+
+def test_entries_with_different_recipes_have_different_base_models(write: Write) -> None:
+    common = {**SMALL, "class_to_forget": 1, "method": "ga_small", "epochs": 1, "metrics": ["UA"]}
+    write("list.json", [{**common, "recipe": {"epochs": 1, "seed": seed}} for seed in (0, 1, 0)])
+    out = unlearn("-L", "list.json", "--nexp", "1")
+    assert out.count("training the base model") == 2
+    assert len(list(Path("checkpoints").glob("*_base-*.pt"))) == 2
+    assert out.count("forgetting class 1") == 2
+
+
+def test_without_a_key_there_is_one_notice(base_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["-c", BASE, "-CF", "0", "-M", "ga_small", "-E", "1", "--metrics", "UA", "--nexp", "2"]
+    assert main(flags) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("not logged to Weights & Biases: no WANDB_API_KEY")
+
+
+def test_dry_run_prints_everything_and_does_nothing(write: Write) -> None:
+    write(
+        "list.json",
+        [
+            {"checkpoint": "no.pt", "class_to_forget": [3, 1], "method": "retrain"},
+            {
+                "checkpoint": "no.pt",
+                "unlearning_rate": 0.1,
+                "use_mask": True,
+                "mask_thr": 0.3,
+                "tag": "mine",
+                "seed": 5,
+            },
+            {"idxs_to_forget": "no.json", "method": "ga", "lr": 0.5, "load_mask": "no.pt", "metrics": ["UA", "TA"]},
+            {**SMALL, "class_to_forget": 1, "epochs": 2},
+        ],
+    )
+    before = sorted(Path().rglob("*"))
+    lines = unlearn("-L", "list.json", "--dry-run", "--nexp", "3").splitlines()
+    assert lines[0] == "1. retrain on no.pt, forgetting class 1+3: 3 runs (seeds 0 to 2)"
+    assert lines[1] == "   settings {}"
+    what = "2. rl + mask 0.3 on no.pt, forgetting 0.1 of the training split [mine]: 3 runs (seeds 5 to 7)"
+    assert lines[2] == what
+    assert json.loads(lines[3].removeprefix("   settings "))["epochs"] == 10
+    assert "3. ga + mask no.pt on resnet18 on cifar10, forgetting the images in no.json: 3 runs" in lines[4]
+    assert json.loads(lines[5].removeprefix("   settings "))["lr"] == 0.5
+    assert lines[6] == "   metrics UA, TA"
+    assert lines[7].startswith("4. rl on resnet_tiny on synthetic:n=100,size=8,classes=4, forgetting class 1: 3 runs")
+    assert json.loads(lines[9].removeprefix("   recipe "))["epochs"] == 1
+    assert lines[-1] == "list.json: 4 experiments, 12 runs"
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_dry_run_of_the_command_line() -> None:
+    out = unlearn("-c", "no.pt", "-CF", "3", "--dry-run", "--nexp", "1")
+    assert out.splitlines()[0] == "1. rl on no.pt, forgetting class 3: 1 run (seed 0)"
+    assert out.splitlines()[-1] == "command line: 1 experiment, 1 run"
+    assert os.listdir() == []
+
+
+def test_dry_run_defaults_to_four_runs() -> None:
+    assert "4 runs (seeds 0 to 3)" in unlearn("-c", "no.pt", "-CF", "3", "--dry-run")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "exp").glob("*.json")), ids=lambda path: path.name)
+def test_every_example_passes_a_dry_run(path: Path) -> None:
+    experiments = len(json.loads(path.read_text()))
+    assert unlearn("-L", str(path), "--dry-run").endswith(f"{experiments} experiments, {4 * experiments} runs\n")
+    assert os.listdir() == []
+
+
+def test_schema_prints_a_json_schema() -> None:
+    schema = json.loads(unlearn("--schema"))
+    Draft202012Validator.check_schema(schema)
+    assert Draft202012Validator(schema).is_valid({"class_to_forget": 0, "method": "ga"})
+    assert not Draft202012Validator(schema).is_valid({"class_to_forget": 0, "method": "gaa"})
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("command", ["salun-train", "salun-unlearn"])
+def test_help_is_instant(command: str) -> None:
+    program = Path(sys.executable).with_name(command)
+    took = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - begun)
+    assert f"usage: {command}" in done.stdout
+    assert min(took) < 0.3
+
+
+@pytest.mark.parametrize("command", ["train", "unlearn"])
+@pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), (["--no-such-flag"], 2)])
+def test_parsing_imports_nothing_heavy(command: str, argv: list[str], status: int) -> None:
+    code = f"from salun.cli.{command} import main; main({argv})"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    imported = {line.split("|")[-1].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "argparse" in imported
+    assert not imported & {"torch", "numpy", "timm", "pydantic", "rich", "sklearn", "scipy", "wandb"}

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from salun.data.augment import Preparation, channel_statistics, crop, mirror
+from salun.data.images import unit_interval
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(count: int, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
+    return torch.randint(1, 256, (count, channels, size, size), dtype=torch.uint8, generator=seeded(seed))
+
+
+def windows(image: torch.Tensor, padding: int) -> list[torch.Tensor]:
+    """All crops of one image, padded with black, by plain slicing: place (top, left) at top * (2 p + 1) + left."""
+    channels, height, width = image.shape
+    padded = torch.zeros(channels, height + 2 * padding, width + 2 * padding, dtype=image.dtype)
+    padded[:, padding : padding + height, padding : padding + width] = image
+    places = range(2 * padding + 1)
+    return [padded[:, top : top + height, left : left + width] for top in places for left in places]
+
+
+def places_of(images: torch.Tensor, cropped: torch.Tensor, padding: int) -> list[int]:
+    """Which crop each image got; -1 where it is none."""
+    found = []
+    for image, result in zip(images, cropped, strict=True):
+        matching = [place for place, window in enumerate(windows(image, padding)) if torch.equal(window, result)]
+        found.append(matching[0] if matching else -1)
+    return found
+
+
+class TestCrop:
+    @pytest.mark.parametrize("padding", [1, 2, 4])
+    @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, 5), (2, 12)])
+    def test_equals_plain_slicing(self, channels: int, size: int, padding: int) -> None:
+        images = pixels(40, channels, size)
+        cropped = crop(images, padding, seeded(1))
+        assert cropped.shape == images.shape
+        assert cropped.dtype == torch.uint8
+        assert -1 not in places_of(images, cropped, padding)
+
+    @pytest.mark.parametrize("padding", [1, 2])
+    def test_every_place_is_about_as_likely(self, padding: int) -> None:
+        images = pixels(1, size=6).expand(1000, -1, -1, -1)
+        drawn = np.bincount(places_of(images, crop(images, padding, seeded(0)), padding))
+        count = (2 * padding + 1) ** 2
+        assert len(drawn) == count
+        chi_squared = ((drawn - 1000 / count) ** 2 / (1000 / count)).sum()
+        assert chi_squared < 2 * count + 10
+
+    def test_rows_and_columns_are_drawn_apart(self) -> None:
+        images = pixels(1, size=6).expand(500, -1, -1, -1)
+        places = np.array(places_of(images, crop(images, 2, seeded(0)), 2))
+        assert abs(np.corrcoef(places // 5, places % 5)[0, 1]) < 0.15
+
+    def test_is_a_function_of_the_generator(self) -> None:
+        images = pixels(30)
+        assert torch.equal(crop(images, 2, seeded(3)), crop(images, 2, seeded(3)))
+        assert not torch.equal(crop(images, 2, seeded(3)), crop(images, 2, seeded(4)))
+
+    def test_of_computed_images(self) -> None:
+        images = torch.rand(10, 3, 8, 8, generator=seeded(0))
+        cropped = crop(images, 2, seeded(1))
+        assert cropped.dtype == torch.float32
+        assert -1 not in places_of(images, cropped, 2)
+
+    def test_leaves_its_input_alone(self) -> None:
+        images = pixels(10)
+        kept = images.clone()
+        crop(images, 2, seeded(0)).zero_()
+        mirror(images, seeded(0)).zero_()
+        assert torch.equal(images, kept)
+
+
+class TestMirror:
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_about_half_are_mirrored_and_the_others_stay(self, seed: int) -> None:
+        images = pixels(1000, size=5)
+        mirrored = mirror(images, seeded(seed))
+        assert mirrored.dtype == torch.uint8
+        turned = (mirrored == images.flip(3)).flatten(1).all(1)
+        kept = (mirrored == images).flatten(1).all(1)
+        assert (turned ^ kept).all()
+        assert abs(turned.double().mean() - 0.5) < 0.06
+
+    def test_is_a_function_of_the_generator(self) -> None:
+        images = pixels(30)
+        assert torch.equal(mirror(images, seeded(3)), mirror(images, seeded(3)))
+        assert not torch.equal(mirror(images, seeded(3)), mirror(images, seeded(4)))
+
+
+class TestStatistics:
+    @pytest.mark.parametrize("chunk", [1, 500, 2**26])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_equal_numpy(self, channels: int, chunk: int) -> None:
+        images = pixels(50, channels) // torch.arange(1, channels + 1, dtype=torch.uint8).view(1, -1, 1, 1)
+        rows = torch.arange(0, 50, 3)
+        mean, std = channel_statistics(images, rows, chunk)
+        expected = images[rows].numpy().astype(np.float64) / 255
+        assert np.allclose(mean, expected.mean((0, 2, 3)), atol=1e-12)
+        assert np.allclose(std, expected.std((0, 2, 3)), atol=1e-12)
+
+    def test_other_images_do_not_count(self) -> None:
+        images = pixels(20)
+        rows = torch.tensor([3, 7])
+        before = channel_statistics(images, rows)
+        images[[0, 1, 2, 4, 5, 6]] = 0
+        assert channel_statistics(images, rows) == before
+
+    @pytest.mark.parametrize("level", [0, 77, 255])
+    def test_channel_that_never_varies(self, level: int) -> None:
+        mean, std = channel_statistics(torch.full((4, 2, 8, 8), level, dtype=torch.uint8), torch.arange(4))
+        assert mean == pytest.approx([level / 255] * 2)
+        assert std == [1.0, 1.0]
+
+
+class TestPreparation:
+    def test_gives_mean_zero_and_deviation_one(self) -> None:
+        images = pixels(200) // torch.tensor([1, 2, 4], dtype=torch.uint8).view(1, 3, 1, 1)
+        mean, std = channel_statistics(images, torch.arange(200))
+        x = Preparation(tuple(mean), tuple(std))(images)
+        assert x.dtype == torch.float32
+        assert x.mean((0, 2, 3)).abs().max() < 1e-5
+        assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+
+    def test_nothing_is_random_without_a_generator(self) -> None:
+        preparation = Preparation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), padding=4, flip=True)
+        images = pixels(20)
+        expected = torch.stack([(images[:, c] / 255 - (c + 1) / 10) / ((c + 4) / 10) for c in range(3)], dim=1)
+        assert torch.allclose(preparation(images), expected, atol=1e-6)
+
+    @pytest.mark.parametrize(("padding", "flip"), [(0, False), (2, False), (0, True), (2, True)])
+    def test_crops_and_flips_only_where_asked(self, padding: int, flip: bool) -> None:
+        images = pixels(60, size=6)
+        x = Preparation((0.0,) * 3, (1.0,) * 3, padding, flip)(images, seeded(0))
+        found = (x * 255).round().to(torch.uint8)
+        plain, turned = places_of(images, found, padding), places_of(images, found.flip(3), padding)
+        assert all(one != -1 or other != -1 for one, other in zip(plain, turned, strict=True))
+        assert (-1 in plain) == flip
+        assert len(set(plain + turned) - {-1}) == 1 if not padding else len(set(plain)) > 5
+
+    def test_border_of_a_crop_is_black(self) -> None:
+        images = torch.full((50, 1, 4, 4), 200, dtype=torch.uint8)
+        x = Preparation((0.5,), (0.25,), padding=3)(images, seeded(0))
+        assert x.unique().tolist() == pytest.approx([-2.0, (200 / 255 - 0.5) / 0.25])
+
+    @pytest.mark.parametrize("side", [4, 8, 16, 24])
+    def test_resizes(self, side: int) -> None:
+        images = pixels(5)
+        preparation = Preparation((0.3,) * 3, (0.2,) * 3, resize=side)
+        x = preparation(images)
+        assert x.shape == (5, 3, side, side)
+        plain = (unit_interval(images) - 0.3) / 0.2
+        expected = F.interpolate(plain, size=(side, side), mode="bilinear", antialias=True)
+        assert torch.allclose(x, expected if side != 8 else plain, atol=1e-6)
+
+    def test_resizing_keeps_a_flat_image_flat(self) -> None:
+        images = torch.full((2, 3, 8, 8), 90, dtype=torch.uint8)
+        x = Preparation((0.0,) * 3, (1.0,) * 3, resize=20)(images)
+        assert torch.allclose(x, torch.full_like(x, 90 / 255))
+
+    def test_computed_images_are_prepared_alike(self) -> None:
+        images = pixels(10)
+        preparation = Preparation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), padding=2, flip=True)
+        assert torch.allclose(preparation(images, seeded(1)), preparation(unit_interval(images), seeded(1)))
+        assert torch.allclose(preparation(images), preparation(unit_interval(images)))

@@ -1,0 +1,460 @@
+import io
+import os
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from salun.base_model import preparation_of, train_checkpoint
+from salun.data.parts import Dataset
+from salun.data.sets import make_sets, to_device
+from salun.data.sources import load
+from salun.data.split import ForgetRequest, split
+from salun.errors import SalunError
+from salun.models import TINY
+from salun.training import Recipe, predict
+
+CPU = torch.device("cpu")
+LIMIT = "SALUN_MEMORY_LIMIT"
+
+
+def picture(seed: int, width: int = 8, height: int = 8, channels: int = 3) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def fill(root: Path, classes: dict[str, int], side: int = 8, start: int = 0) -> dict[tuple[str, str], np.ndarray]:
+    """Write `count` pictures a class, as 00.png, 01.png, ...; and say what was written."""
+    written = {}
+    for name, count in classes.items():
+        for number in range(count):
+            written[name, f"{number:02}.png"] = picture(start + len(written), side, side)
+            write(root / name / f"{number:02}.png", written[name, f"{number:02}.png"])
+    return written
+
+
+def found(dataset: Dataset, part: str) -> set[tuple[str, bytes]]:
+    images, labels = getattr(dataset, part)
+    return {
+        (dataset.classes[label], image.permute(1, 2, 0).numpy().tobytes())
+        for image, label in zip(images, labels.tolist(), strict=True)
+    }
+
+
+def as_set(written: dict[tuple[str, str], np.ndarray]) -> set[tuple[str, bytes]]:
+    return {(name, pixels.tobytes()) for (name, _), pixels in written.items()}
+
+
+def one_line(name: str, data_dir: Path = Path("data")) -> str:
+    with pytest.raises(SalunError) as caught:
+        load(name, data_dir)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+class TestLayout:
+    def test_with_train_and_test(self, tmp_path: Path) -> None:
+        train = fill(tmp_path / "x" / "train", {"cat": 6, "ant": 5})
+        test = fill(tmp_path / "x" / "test", {"ant": 2, "cat": 3}, start=100)
+        dataset = load(f"folder:{tmp_path / 'x'}")
+        assert dataset.classes == ("ant", "cat")
+        assert found(dataset, "train") == as_set(train)
+        assert found(dataset, "test") == as_set(test)
+        assert (dataset.channels, dataset.size, dataset.mapped, dataset.flip) == (3, 8, False, True)
+
+    def test_without(self, tmp_path: Path) -> None:
+        written = fill(tmp_path, {"dog": 10, "ant": 20, "cat": 30})
+        dataset = load(f"folder:{tmp_path}")
+        assert dataset.classes == ("ant", "cat", "dog")
+        assert found(dataset, "train") | found(dataset, "test") == as_set(written)
+        assert len(found(dataset, "train") & found(dataset, "test")) == 0
+        assert dataset.train.labels.bincount().tolist() == [16, 24, 8]
+        assert dataset.test.labels.bincount().tolist() == [4, 6, 2]
+
+    def test_train_alone_gives_its_fifth(self, tmp_path: Path) -> None:
+        written = fill(tmp_path / "train", {"a": 10, "b": 5})
+        dataset = load(f"folder:{tmp_path}")
+        assert found(dataset, "train") | found(dataset, "test") == as_set(written)
+        assert dataset.test.labels.bincount().tolist() == [2, 1]
+
+    def test_test_part_may_lack_a_class(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train", {"a": 3, "b": 3, "c": 3, "d": 3})
+        written = fill(tmp_path / "test", {"b": 2, "d": 1}, start=50)
+        dataset = load(f"folder:{tmp_path}")
+        assert found(dataset, "test") == as_set(written)
+        assert sorted(dataset.test.labels.tolist()) == [1, 1, 3]
+
+    def test_images_in_folders_of_a_class(self, tmp_path: Path) -> None:
+        for number in range(6):
+            write(tmp_path / "a" / f"part{number % 2}" / f"{number}.png", picture(number))
+            write(tmp_path / "b" / f"{number}.PNG", picture(50 + number))
+        dataset = load(f"folder:{tmp_path}")
+        assert (len(dataset.train.labels), len(dataset.test.labels)) == (10, 2)
+
+    def test_every_run_of_indices_holds_all_classes(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train", {"a": 4, "b": 4, "c": 4})
+        fill(tmp_path / "test", {"a": 1, "b": 1})
+        labels = load(f"folder:{tmp_path}").train.labels
+        assert all(set(labels[place : place + 3].tolist()) == {0, 1, 2} for place in range(10))
+
+    def test_is_the_same_every_time(self, tmp_path: Path) -> None:
+        fill(tmp_path, {"a": 12, "b": 12})
+        one = load(f"folder:{tmp_path}")
+        np.random.seed(5)
+        torch.manual_seed(5)
+        two = load(f"folder:{tmp_path}")
+        for part in ("train", "test"):
+            assert torch.equal(getattr(one, part).pixels, getattr(two, part).pixels)
+            assert torch.equal(getattr(one, part).labels, getattr(two, part).labels)
+
+    def test_a_class_may_be_called_train(self, tmp_path: Path) -> None:
+        written = fill(tmp_path, {"train": 5, "car": 5, "test": 5})
+        dataset = load(f"folder:{tmp_path}")
+        assert dataset.classes == ("car", "test", "train")
+        assert found(dataset, "train") | found(dataset, "test") == as_set(written)
+
+    def test_other_and_hidden_files_are_left_out(self, tmp_path: Path) -> None:
+        written = fill(tmp_path, {"a": 5, "b": 5})
+        (tmp_path / "notes.txt").write_text("no class")
+        (tmp_path / "a" / "labels.csv").write_text("no image")
+        (tmp_path / "a" / "._00.png").write_text("a system's own")
+        (tmp_path / "a" / "folder.png").mkdir()
+        write(tmp_path / "b" / ".ipynb_checkpoints" / "00.png", picture(900))
+        write(tmp_path / ".cache" / "00.png", picture(901))
+        dataset = load(f"folder:{tmp_path}")
+        assert dataset.classes == ("a", "b")
+        assert found(dataset, "train") | found(dataset, "test") == as_set(written)
+
+    @pytest.mark.parametrize("limit", [None, "100"])
+    def test_odd_names(self, tmp_path: Path, limit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        if limit:
+            monkeypatch.setenv(LIMIT, limit)
+        root = tmp_path / "my photos: 100% [of] übung"
+        names = ["größe", "two words", "a:b", "-dash", "#1", "'quoted'"]
+        written = fill(root, dict.fromkeys(names, 5))
+        os.rename(root / "two words" / "00.png", os.fsencode(root / "two words") + b"/caf\xe9.png")
+        dataset = load(f"folder:{root}")
+        assert dataset.classes == tuple(sorted(names))
+        assert found(dataset, "train") | found(dataset, "test") == as_set(written)
+
+    @pytest.mark.parametrize("limit", [None, "100"])
+    def test_symlinks(self, tmp_path: Path, limit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        if limit:
+            monkeypatch.setenv(LIMIT, limit)
+        written = fill(tmp_path / "store", {"one": 5, "two": 5})
+        root = tmp_path / "view"
+        (root / "b").mkdir(parents=True)
+        (root / "a").symlink_to(tmp_path / "store" / "one")
+        for file in (tmp_path / "store" / "two").iterdir():
+            (root / "b" / file.name).symlink_to(file)
+        (root / "b" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+        (root / "b" / "loop").symlink_to(root / "b")
+        (tmp_path / "link").symlink_to(root)
+        dataset = load(f"folder:{tmp_path / 'link'}")
+        renamed = {({"one": "a", "two": "b"}[name], file): pixels for (name, file), pixels in written.items()}
+        assert found(dataset, "train") | found(dataset, "test") == as_set(renamed)
+
+    def test_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fill(tmp_path / "pictures", {"a": 5, "b": 5})
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert load("folder:~/pictures").name == "folder:~/pictures"
+
+
+class TestSize:
+    def test_own_size_where_all_are_equal(self, tmp_path: Path) -> None:
+        fill(tmp_path, {"a": 5, "b": 5}, side=11)
+        assert load(f"folder:{tmp_path}").size == 11
+
+    @pytest.mark.parametrize("odd", [(9, 8), (9, 9), (8, 9)])
+    def test_mixed_sizes(self, tmp_path: Path, odd: tuple[int, int]) -> None:
+        fill(tmp_path, {"a": 5, "b": 5})
+        write(tmp_path / "b" / "odd.png", picture(99, *odd))
+        assert load(f"folder:{tmp_path}").train.pixels.shape[1:] == (3, 64, 64)
+
+    def test_equal_but_not_square(self, tmp_path: Path) -> None:
+        for name in "ab":
+            for number in range(5):
+                write(tmp_path / name / f"{number}.png", picture(number, 12, 8))
+        assert load(f"folder:{tmp_path}").size == 64
+
+    @pytest.mark.parametrize("size", [4, 8, 20])
+    def test_asked_for(self, tmp_path: Path, size: int) -> None:
+        fill(tmp_path, {"a": 5, "b": 5}, side=8)
+        dataset = load(f"folder:{tmp_path}:size={size}")
+        assert dataset.train.pixels.shape == (8, 3, size, size)
+        assert dataset.test.pixels.shape == (2, 3, size, size)
+        assert dataset.padding == size // 8
+
+    @pytest.mark.parametrize("upright", [False, True])
+    def test_centre_is_cut_out(self, tmp_path: Path, upright: bool) -> None:
+        pixels = np.zeros((20, 60, 3), np.uint8)
+        pixels[:, :20, 0] = pixels[:, 20:40, 1] = pixels[:, 40:, 2] = 255
+        for name in "ab":
+            for number in range(3):
+                write(tmp_path / name / f"{number}.png", pixels.transpose(1, 0, 2) if upright else pixels)
+        dataset = load(f"folder:{tmp_path}:size=10")
+        inner = dataset.train.pixels[:, :, 1:-1, 1:-1]
+        assert (inner[:, 1] == 255).all()
+        assert (inner[:, [0, 2]] == 0).all()
+
+    def test_test_images_take_the_training_size(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train", {"a": 3, "b": 3}, side=8)
+        fill(tmp_path / "test", {"a": 3, "b": 3}, side=17)
+        assert load(f"folder:{tmp_path}").test.pixels.shape == (6, 3, 8, 8)
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    return np.repeat(pixels[..., None], 3, axis=2)
+
+
+KINDS: dict[str, Callable[[np.ndarray], tuple[Image.Image, np.ndarray]]] = {
+    "grayscale": lambda p: (Image.fromarray(p), grey(p)),
+    "grayscale and alpha": lambda p: (Image.fromarray(np.stack([p, p * 0 + 255], axis=2), "LA"), grey(p)),
+    "16 bit grayscale": lambda p: (Image.fromarray(p.astype(np.uint16) * 256 + 7), grey(p)),
+    "RGBA": lambda p: (Image.fromarray(np.stack([p, p, p, p * 0 + 255], axis=2), "RGBA"), grey(p)),
+    "half transparent": lambda p: (Image.fromarray(np.stack([p, p, p, p * 0 + 99], axis=2), "RGBA"), grey(p)),
+    "palette": lambda p: (Image.fromarray(p).convert("P"), grey(p)),
+    "black and white": lambda p: (Image.fromarray(p > 127), grey(((p > 127) * 255).astype(np.uint8))),
+}
+
+
+class TestContent:
+    @pytest.mark.filterwarnings("ignore:'mode' parameter")
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_modes(self, tmp_path: Path, kind: str) -> None:
+        expected = set()
+        for name in "ab":
+            for number in range(5):
+                image, colours = KINDS[kind](picture(number + 10 * ord(name), channels=1))
+                (tmp_path / name).mkdir(exist_ok=True)
+                image.save(tmp_path / name / f"{number}.png")
+                expected.add((name, colours.tobytes()))
+        dataset = load(f"folder:{tmp_path}")
+        assert found(dataset, "train") | found(dataset, "test") == expected
+
+    @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "bmp", "webp", "tif", "ppm", "gif"])
+    def test_formats(self, tmp_path: Path, suffix: str) -> None:
+        for name, level in (("dark", 30), ("light", 220)):
+            for number in range(5):
+                write(tmp_path / name / f"{number}.{suffix}", np.full((8, 8, 3), level, np.uint8))
+        dataset = load(f"folder:{tmp_path}")
+        means = dataset.train.pixels.float().mean((1, 2, 3))
+        assert (means - torch.tensor([30.0, 220.0])[dataset.train.labels]).abs().max() < 3
+
+    @pytest.mark.parametrize("limit", [None, "100"])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", "half"],
+        ids=["empty", "text", "png start", "jpeg start", "half"],
+    )
+    def test_corrupt_image(
+        self, tmp_path: Path, content: bytes | str, limit: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if limit:
+            monkeypatch.setenv(LIMIT, limit)
+        fill(tmp_path / "x", {"a": 8, "b": 8})
+        bad = tmp_path / "x" / "b" / "03.png"
+        whole = bad.read_bytes()
+        bad.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+        assert str(bad) in one_line(f"folder:{tmp_path / 'x'}", tmp_path / "data")
+        assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+    def test_floating_point_pixels(self, tmp_path: Path) -> None:
+        fill(tmp_path, {"a": 5, "b": 5})
+        Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "a" / "float.tif")
+        assert "float.tif" in one_line(f"folder:{tmp_path}")
+
+    def test_decompression_bomb(self, tmp_path: Path) -> None:
+        fill(tmp_path, {"a": 5, "b": 5})
+        out = io.BytesIO()
+        Image.new("1", (14_000, 14_000)).save(out, "PNG")
+        (tmp_path / "a" / "bomb.png").write_bytes(out.getvalue())
+        assert "bomb.png" in one_line(f"folder:{tmp_path}:size=8")
+
+
+class TestRefused:
+    def test_absent(self, tmp_path: Path) -> None:
+        message = one_line(f"folder:{tmp_path / 'nowhere'}")
+        assert str(tmp_path / "nowhere") in message
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        assert str(tmp_path / "file") in one_line(f"folder:{tmp_path / 'file'}")
+
+    @pytest.mark.parametrize("classes", [{}, {"only": 9}])
+    def test_fewer_than_two_classes(self, tmp_path: Path, classes: dict[str, int]) -> None:
+        fill(tmp_path, classes)
+        message = one_line(f"folder:{tmp_path}")
+        assert f"{len(classes)} class" in message
+        assert str(tmp_path) in message
+
+    @pytest.mark.parametrize("part", ["train", "test", "."])
+    def test_empty_class(self, tmp_path: Path, part: str) -> None:
+        for other in ("train", "test") if part != "." else (".",):
+            fill(tmp_path / other, {"a": 5, "b": 5})
+        (tmp_path / part / "nothing").mkdir()
+        (tmp_path / part / "nothing" / "readme.txt").write_text("")
+        assert str(tmp_path / part / "nothing") in one_line(f"folder:{tmp_path}")
+
+    def test_class_of_the_test_part_that_training_lacks(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train", {"a": 5, "b": 5})
+        fill(tmp_path / "test", {"a": 5, "zebra": 5})
+        message = one_line(f"folder:{tmp_path}")
+        assert str(tmp_path / "test" / "zebra") in message
+        assert "train" in message
+
+    def test_too_few_images_for_a_test_part(self, tmp_path: Path) -> None:
+        fill(tmp_path, {"a": 2, "b": 2})
+        assert str(tmp_path) in one_line(f"folder:{tmp_path}")
+
+    @pytest.mark.parametrize("limit", ["2GB", "-1", "1.5", "", "²"])
+    def test_memory_limit_that_is_no_number(self, tmp_path: Path, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        fill(tmp_path, {"a": 5, "b": 5})
+        monkeypatch.setenv(LIMIT, limit)
+        assert LIMIT in one_line(f"folder:{tmp_path}")
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A folder whose images differ by class, large for a limit of 1000 bytes."""
+    for label, name in enumerate(("a", "b")):
+        for number in range(40):
+            write(tmp_path / "large" / name / f"{number:02}.png", picture(number) // 2 + 120 * label)
+    return tmp_path / "large"
+
+
+class TestMemoryMapped:
+    def test_same_pixels_as_in_memory(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain = load(f"folder:{large}", tmp_path / "data")
+        assert not plain.mapped
+        assert not (tmp_path / "data").exists()
+        monkeypatch.setenv(LIMIT, "1000")
+        mapped = load(f"folder:{large}", tmp_path / "data")
+        assert mapped.mapped
+        for part in ("train", "test"):
+            assert torch.equal(getattr(mapped, part).pixels, getattr(plain, part).pixels)
+            assert torch.equal(getattr(mapped, part).labels, getattr(plain, part).labels)
+        files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+        assert sum(np.load(file, mmap_mode="r").nbytes for file in files) == 80 * 3 * 8 * 8
+
+    def test_limit_is_inclusive(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(LIMIT, str(64 * 3 * 8 * 8))
+        assert not load(f"folder:{large}", tmp_path / "data").mapped
+        monkeypatch.setenv(LIMIT, str(64 * 3 * 8 * 8 - 1))
+        assert load(f"folder:{large}", tmp_path / "data").mapped
+
+    def test_is_built_once(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        first = load(f"folder:{large}", tmp_path / "data")
+        times = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.npy")}
+        for path in large.rglob("*.png"):
+            status = path.stat()
+            content = bytearray(path.read_bytes())
+            content[-20:] = bytes(20)  # its pixels can no longer be decoded
+            path.write_bytes(content)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        second = load(f"folder:{large}", tmp_path / "data")
+        assert torch.equal(first.train.pixels, second.train.pixels)
+        assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.npy")}
+
+    def test_is_built_again_for_changed_images(
+        self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        before = load(f"folder:{large}", tmp_path / "data")
+        for path in large.rglob("*.png"):
+            write(path, np.full((8, 8, 3), 77, np.uint8))
+        after = load(f"folder:{large}", tmp_path / "data")
+        assert (after.train.pixels == 77).all()
+        assert not torch.equal(before.train.pixels, after.train.pixels)
+
+    def test_sizes_do_not_share_a_file(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        assert load(f"folder:{large}", tmp_path / "data").size == 8
+        assert load(f"folder:{large}:size=12", tmp_path / "data").size == 12
+        assert load(f"folder:{large}", tmp_path / "data").size == 8
+
+    def test_large_test_part_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fill(tmp_path / "x" / "train", {"a": 2, "b": 2})
+        fill(tmp_path / "x" / "test", {"a": 9, "b": 9})
+        monkeypatch.setenv(LIMIT, "1000")
+        assert load(f"folder:{tmp_path / 'x'}", tmp_path / "data").mapped
+
+    def test_damaged_file_is_named(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        load(f"folder:{large}", tmp_path / "data")
+        for share in (0.0, 0.5):
+            for path in (tmp_path / "data").rglob("*.npy"):
+                whole = path.read_bytes()
+                path.write_bytes(whole[: int(share * len(whole))])
+                assert path.name in one_line(f"folder:{large}", tmp_path / "data")
+                path.write_bytes(whole)
+        load(f"folder:{large}", tmp_path / "data")
+
+    def test_folder_that_cannot_be_written(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        (tmp_path / "data").write_text("a file")
+        assert str(tmp_path / "data") in one_line(f"folder:{large}", tmp_path / "data")
+
+    def test_writing_to_the_pixels_changes_no_file(
+        self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        first = load(f"folder:{large}", tmp_path / "data")
+        kept = first.train.pixels.clone()
+        first.train.pixels.zero_()
+        assert torch.equal(load(f"folder:{large}", tmp_path / "data").train.pixels, kept)
+
+    def test_is_never_all_in_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in "ab":
+            for number in range(60):
+                write(tmp_path / "x" / name / f"{number}.png", np.full((8, 8, 3), number, np.uint8))
+        load(f"folder:{tmp_path / 'x'}:size=64")
+        monkeypatch.setenv(LIMIT, "1000")
+        tracemalloc.start()
+        dataset = load(f"folder:{tmp_path / 'x'}:size=64", tmp_path / "data")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < dataset.train.pixels.numel() / 3
+
+    def test_trains_and_predicts_the_same(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def trained() -> tuple[Dataset, dict[str, torch.Tensor], torch.Tensor]:
+            dataset = to_device(load(f"folder:{large}", tmp_path / "data"), CPU)
+            recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
+            checkpoint, parts, _ = train_checkpoint(TINY, dataset, recipe, ForgetRequest((1,)), 0, CPU)
+            sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), CPU)
+            logits = [predict(checkpoint.restore(), images).logits for images in (sets.train, sets.forgotten_test)]
+            return dataset, checkpoint.weights, torch.cat(logits)
+
+        plain, weights, logits = trained()
+        monkeypatch.setenv(LIMIT, "1000")
+        mapped, same_weights, same_logits = trained()
+        assert mapped.mapped
+        assert not plain.mapped
+        assert torch.equal(logits, same_logits)
+        assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+
+    def test_split_is_the_same(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain = split(load(f"folder:{large}"), ForgetRequest(share=0.5))
+        monkeypatch.setenv(LIMIT, "1000")
+        mapped = split(load(f"folder:{large}", tmp_path / "data"), ForgetRequest(share=0.5))
+        assert (plain.fingerprint, plain.forget_fingerprint) == (mapped.fingerprint, mapped.forget_fingerprint)
+
+    def test_images_may_go_once_they_are_mapped(
+        self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(LIMIT, "1000")
+        dataset = load(f"folder:{large}", tmp_path / "data")
+        kept = dataset.train.pixels.sum().item()
+        shutil.rmtree(large)
+        assert dataset.train.pixels.sum().item() == kept

@@ -1,0 +1,194 @@
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from salun.data.augment import Preparation
+from salun.data.images import Batch, Images, unit_interval
+
+CPU = torch.device("cpu")
+PLAIN = Preparation((0.0, 0.0), (1.0, 1.0))
+AUGMENTED = Preparation((0.2, 0.3), (0.5, 0.6), padding=2, flip=True)
+
+
+def store(count: int, seed: int = 0, size: int = 6) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 2, size, size), dtype=torch.uint8, generator=seeded(seed))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(pixels: torch.Tensor, view: Preparation = PLAIN) -> Images:
+    count = len(pixels)
+    return Images(pixels, torch.arange(count), torch.arange(count) % 3, CPU, view)
+
+
+def whole(batches: Any) -> Batch:
+    return Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))
+
+
+@pytest.fixture
+def ten() -> Images:
+    return images(store(10))
+
+
+class TestTake:
+    @pytest.mark.parametrize("positions", [[0, 1, 2], [9, 0, 5], [3], [], [2, 2, 7]])
+    def test_gives_the_images_in_that_order(self, ten: Images, positions: list[int]) -> None:
+        taken = ten.take(torch.tensor(positions, dtype=torch.int64))
+        assert len(taken) == len(positions)
+        assert taken.labels.tolist() == [place % 3 for place in positions]
+        assert torch.equal(taken.pixels[taken.rows], ten.pixels[positions])
+
+    def test_copies_no_pixel(self, ten: Images) -> None:
+        assert ten.take(torch.tensor([4, 2])).pixels.data_ptr() == ten.pixels.data_ptr()
+
+    def test_of_a_part(self, ten: Images) -> None:
+        twice = ten.take(torch.tensor([8, 6, 4, 2])).take(torch.tensor([3, 0]))
+        assert torch.equal(whole(twice.batches(5)).x, unit_interval(ten.pixels[[2, 8]]))
+
+    def test_leaves_the_set_alone(self, ten: Images) -> None:
+        before = ten.rows.clone(), ten.labels.clone()
+        ten.take(torch.tensor([1])).relabel(torch.tensor([2]))
+        assert torch.equal(ten.rows, before[0])
+        assert torch.equal(ten.labels, before[1])
+
+    def test_position_that_is_not_there(self, ten: Images) -> None:
+        with pytest.raises(IndexError):
+            ten.take(torch.tensor([10]))
+
+
+class TestRelabel:
+    def test_changes_labels_only(self, ten: Images) -> None:
+        labels = torch.arange(10) + 5
+        changed = ten.relabel(labels)
+        assert torch.equal(changed.labels, labels)
+        assert torch.equal(changed.rows, ten.rows)
+        assert changed.pixels.data_ptr() == ten.pixels.data_ptr()
+        assert ten.labels.max() == 2
+        assert torch.equal(whole(changed.batches(4)).y, labels)
+
+
+class TestJoin:
+    def test_one_store_is_shared(self, ten: Images) -> None:
+        joined = ten.take(torch.tensor([7, 1])).join(ten.take(torch.tensor([1, 9, 0])))
+        assert joined.pixels.data_ptr() == ten.pixels.data_ptr()
+        assert joined.rows.tolist() == [7, 1, 1, 9, 0]
+        assert joined.labels.tolist() == [1, 1, 1, 0, 0]
+        assert torch.equal(whole(joined.batches(2)).x, unit_interval(ten.pixels[[7, 1, 1, 9, 0]]))
+
+    def test_relabelled_images_keep_their_labels(self, ten: Images) -> None:
+        forget = ten.take(torch.tensor([0, 1])).relabel(torch.tensor([8, 9]))
+        assert forget.join(ten.take(torch.tensor([2, 3]))).labels.tolist() == [8, 9, 2, 0]
+
+    def test_different_stores(self, ten: Images) -> None:
+        other = images(store(4, seed=1))
+        joined = ten.take(torch.tensor([5, 3])).join(other.take(torch.tensor([2, 0, 2])))
+        expected = torch.cat([ten.pixels[[5, 3]], other.pixels[[2, 0, 2]]])
+        assert joined.pixels.dtype == torch.uint8
+        assert torch.equal(whole(joined.batches(3)).x, unit_interval(expected))
+        assert joined.labels.tolist() == [2, 0, 2, 0, 2]
+
+    @pytest.mark.parametrize("computed_first", [False, True])
+    def test_computed_images_with_stored_ones(self, ten: Images, computed_first: bool) -> None:
+        computed = images(torch.rand(3, 2, 6, 6, generator=seeded(2)))
+        sets = (computed, ten) if computed_first else (ten, computed)
+        joined = sets[0].join(sets[1])
+        assert joined.pixels.dtype == torch.float32
+        assert torch.equal(whole(joined.batches(4)).x, torch.cat([unit_interval(part.pixels) for part in sets]))
+        assert 0 <= joined.pixels.min() < joined.pixels.max() <= 1
+
+    @pytest.mark.parametrize("first", [False, True])
+    def test_with_an_empty_set(self, ten: Images, first: bool) -> None:
+        for empty in (ten.take(torch.empty(0, dtype=torch.int64)), images(store(0))):
+            joined = empty.join(ten) if first else ten.join(empty)
+            assert torch.equal(whole(joined.batches(4)).x, unit_interval(ten.pixels))
+
+    def test_changes_neither(self, ten: Images) -> None:
+        other = images(torch.rand(3, 2, 6, 6, generator=seeded(2)))
+        kept = ten.pixels.clone(), other.pixels.clone()
+        joined = ten.join(other)
+        joined.pixels.zero_()
+        assert torch.equal(ten.pixels, kept[0])
+        assert torch.equal(other.pixels, kept[1])
+
+
+class TestBatches:
+    @pytest.mark.parametrize("shuffled", [False, True])
+    @pytest.mark.parametrize(
+        ("count", "size", "sizes"), [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 100, [3]), (0, 4, [])]
+    )
+    def test_every_image_once(self, count: int, size: int, sizes: list[int], shuffled: bool) -> None:
+        found = list(images(store(count)).batches(size, seeded(0) if shuffled else None))
+        assert [len(batch.x) for batch in found if len(batch.x)] == sizes
+        assert sorted(at for batch in found for at in batch.at.tolist()) == list(range(count))
+
+    @pytest.mark.parametrize("generator", [None, 3])
+    def test_parts_of_a_batch_belong_together(self, ten: Images, generator: int | None) -> None:
+        chosen = ten.take(torch.tensor([9, 3, 3, 0, 6])).relabel(torch.tensor([10, 11, 12, 13, 14]))
+        for batch in chosen.batches(2, None if generator is None else seeded(generator)):
+            assert torch.equal(batch.x, unit_interval(ten.pixels[chosen.rows[batch.at]]))
+            assert torch.equal(batch.y, batch.at + 10)
+            assert batch.x.dtype == torch.float32
+            assert batch.y.dtype == torch.int64
+
+    def test_come_in_order_and_plain_without_a_generator(self) -> None:
+        chosen = images(store(20), AUGMENTED)
+        once, again = whole(chosen.batches(3)), whole(chosen.batches(7))
+        assert once.at.tolist() == list(range(20))
+        assert torch.equal(once.x, again.x)
+        assert torch.equal(once.x, AUGMENTED(chosen.pixels))
+
+    def test_are_shuffled_and_augmented_by_the_generator_alone(self) -> None:
+        chosen = images(store(50), AUGMENTED)
+        torch.manual_seed(1)
+        one = whole(chosen.batches(8, seeded(5)))
+        torch.manual_seed(2)
+        same, other = whole(chosen.batches(8, seeded(5))), whole(chosen.batches(8, seeded(6)))
+        assert torch.equal(one.x, same.x)
+        assert torch.equal(one.at, same.at)
+        assert not torch.equal(one.at, other.at)
+        assert not torch.equal(one.at, torch.arange(50))
+        plain = whole(chosen.batches(8))
+        assert not torch.equal(one.x, plain.x[one.at])
+
+    def test_next_epoch_differs(self) -> None:
+        chosen, generator = images(store(50), AUGMENTED), seeded(0)
+        first, second = whole(chosen.batches(8, generator)), whole(chosen.batches(8, generator))
+        assert not torch.equal(first.at, second.at)
+
+    def test_global_generator_is_left_alone(self) -> None:
+        torch.manual_seed(4)
+        undisturbed = torch.rand(1)
+        torch.manual_seed(4)
+        list(images(store(20), AUGMENTED).batches(4, seeded(0)))
+        assert torch.equal(torch.rand(1), undisturbed)
+
+    def test_work_does_not_grow_with_the_images(self) -> None:
+        class Calls(TorchFunctionMode):
+            def __init__(self) -> None:
+                super().__init__()
+                self.count = 0
+
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                self.count += 1
+                return func(*args, **(kwargs or {}))
+
+        counts = Counter()
+        for count in (2, 300):
+            chosen = images(store(count), AUGMENTED)
+            whole(chosen.batches(count, seeded(0)))  # fills caches
+            with Calls() as calls:
+                list(chosen.batches(count, seeded(0)))
+            counts[count] = calls.count
+        assert counts[2] == counts[300]
+
+
+def test_unit_interval_leaves_computed_images_alone() -> None:
+    computed = torch.rand(2, 1, 3, 3)
+    assert torch.equal(unit_interval(computed), computed)
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(unit_interval(levels), torch.arange(256) / 255)

@@ -1,0 +1,714 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import socket
+import struct
+import tarfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torchvision import datasets
+
+from salun.base_model import preparation_of, train_checkpoint
+from salun.data import sources
+from salun.data.parts import Dataset
+from salun.data.sets import make_sets
+from salun.data.sources import class_count, load
+from salun.data.split import ForgetRequest
+from salun.errors import SalunError
+from salun.models import TINY
+from salun.training import Recipe, accuracy, predict
+
+CPU = torch.device("cpu")
+TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+HUNDRED = [f"fine {number}" for number in range(100)]
+CIFAR10_FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+CIFAR100_FILES = ["train", "test"]
+
+
+def python2(value: Any) -> bytes:
+    """Pickle as Python 2's cPickle did at protocol 2: text is bytes, arrays name numpy.core."""
+    if isinstance(value, dict):
+        return b"}(" + b"".join(python2(key) + python2(item) for key, item in value.items()) + b"u"
+    if isinstance(value, list):
+        return b"](" + b"".join(python2(item) for item in value) + b"e"
+    if isinstance(value, int):
+        return b"K" + bytes([value])
+    if isinstance(value, np.ndarray):
+        kind = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        rows, columns = (b"J" + struct.pack("<i", side) for side in value.shape)
+        return start + b"(K\x01" + rows + columns + b"\x86" + kind + b"\x89" + python2(value.tobytes()) + b"tb"
+    text = value.encode() if isinstance(value, str) else value
+    return (b"U" + bytes([len(text)]) if len(text) < 256 else b"T" + struct.pack("<i", len(text))) + text
+
+
+def dump_python2(entry: dict[str, Any]) -> bytes:
+    return b"\x80\x02" + python2(entry) + b"."
+
+
+def dump(entry: dict[str, Any], protocol: int, kind: str) -> bytes:
+    def encoded(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.encode()
+        return [encoded(item) for item in value] if isinstance(value, list) else value
+
+    if kind == "bytes":
+        entry = {encoded(key): encoded(value) for key, value in entry.items()}
+    return pickle.dumps(entry, protocol)
+
+
+WRITERS = {"python2": dump_python2} | {
+    f"protocol {protocol}, {kind} keys": functools.partial(dump, protocol=protocol, kind=kind)
+    for protocol in (2, 3, 4, 5)
+    for kind in ("str", "bytes")
+}
+
+
+class Written:
+    """A tiny CIFAR on disk, and what a reader must find in it."""
+
+    def __init__(self, name: str, root: Path, write: Callable[[dict[str, Any]], bytes], images: int = 5) -> None:
+        self.name = name
+        ten = name == "cifar10"
+        self.folder = root / ("cifar-10-batches-py" if ten else "cifar-100-python")
+        self.archive = root / ("cifar-10-python.tar.gz" if ten else "cifar-100-python.tar.gz")
+        self.files = CIFAR10_FILES if ten else CIFAR100_FILES
+        self.meta = "batches.meta" if ten else "meta"
+        self.labels: dict[str, list[int]] = {}
+        self.pixels: dict[str, np.ndarray] = {}
+        self.folder.mkdir(parents=True)
+        random = np.random.default_rng(len(name))
+        for file in self.files:
+            self.pixels[file] = random.integers(0, 256, (images, 3072), dtype=np.uint8)
+            self.labels[file] = random.integers(0, 10 if ten else 100, images).tolist()
+            entry = {"batch_label": "a batch", "filenames": ["x.png"] * images, "data": self.pixels[file]}
+            if ten:
+                entry["labels"] = self.labels[file]
+            else:
+                entry |= {"coarse_labels": [3] * images, "fine_labels": self.labels[file]}
+            (self.folder / file).write_bytes(write(entry))
+        names = {"label_names": TEN, "num_vis": 30} if ten else {"fine_label_names": HUNDRED, "coarse_label_names": TEN}
+        (self.folder / self.meta).write_bytes(write(names))
+
+    def pack(self) -> None:
+        """Leave only the archive, as it is downloaded."""
+        with tarfile.open(self.archive, "w:gz") as tar:
+            tar.add(self.folder, self.folder.name)
+        for file in self.folder.iterdir():
+            file.unlink()
+        self.folder.rmdir()
+
+    def expected(self, part: str) -> tuple[np.ndarray, list[int]]:
+        files = [file for file in self.files if file.startswith("test") == (part == "test")]
+        images = []
+        for row in np.concatenate([self.pixels[file] for file in files]):
+            red, green, blue = row[:1024], row[1024:2048], row[2048:]
+            images.append(np.stack([plane.reshape(32, 32) for plane in (red, green, blue)]))
+        return np.stack(images), [label for file in files for label in self.labels[file]]
+
+
+def assert_holds(dataset: Dataset, written: Written) -> None:
+    for part, found in (("train", dataset.train), ("test", dataset.test)):
+        pixels, labels = written.expected(part)
+        assert found.pixels.dtype == torch.uint8
+        assert found.labels.dtype == torch.int64
+        assert np.array_equal(found.pixels.numpy(), pixels)
+        assert found.labels.tolist() == labels
+
+
+def write_svhn(root: Path, images: int = 6, compressed: bool = True) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    root.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(1)
+    written = {}
+    for part in ("train", "test"):
+        pixels = random.integers(0, 256, (32, 32, 3, images), dtype=np.uint8)
+        labels = np.array([[10], [1], [9], [5], [10], [2]], np.uint8)[:images]
+        savemat(root / f"{part}_32x32.mat", {"X": pixels, "y": labels}, do_compression=compressed)
+        written[part] = (pixels, labels)
+    return written
+
+
+def write_idx(root: Path, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    raw = root / name / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(2)
+    written = {}
+    for start, count in (("train", 12), ("t10k", 7)):
+        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = random.integers(0, 10, count, dtype=np.uint8)
+        (raw / f"{start}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + pixels.tobytes())
+        (raw / f"{start}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+        written["train" if start == "train" else "test"] = (pixels, labels)
+    return written
+
+
+def one_line(name: str, root: Path, **options: Any) -> str:
+    with pytest.raises(SalunError) as caught:
+        load(name, root, **options)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+class TestCifar:
+    @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+    @pytest.mark.parametrize("writer", WRITERS)
+    @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+    def test_labels_pixels_and_names(self, tmp_path: Path, name: str, writer: str, packed: bool) -> None:
+        written = Written(name, tmp_path / "data", WRITERS[writer])
+        if packed:
+            written.pack()
+        dataset = load(name, tmp_path / "data", download=False)
+        assert_holds(dataset, written)
+        assert dataset.classes == tuple(TEN if name == "cifar10" else HUNDRED)
+        assert (dataset.channels, dataset.size, dataset.padding, dataset.flip) == (3, 32, 4, True)
+        assert class_count(name) == len(dataset.classes)
+
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    def test_other_arrays(self, tmp_path: Path, protocol: int) -> None:
+        written = Written("cifar10", tmp_path, WRITERS["python2"])
+        changed = {
+            "data_batch_1": {"data": np.asfortranarray(written.pixels["data_batch_1"])},
+            "data_batch_2": {"labels": np.array(written.labels["data_batch_2"], np.int64)},
+            "data_batch_3": {"labels": [np.int64(label) for label in written.labels["data_batch_3"]]},
+            "data_batch_4": {"labels": np.array(written.labels["data_batch_4"], ">i4")},
+            "test_batch": {"labels": tuple(written.labels["test_batch"])},
+        }
+        for file, entry in changed.items():
+            whole = {"data": written.pixels[file], "labels": written.labels[file]} | entry
+            (written.folder / file).write_bytes(pickle.dumps(whole, protocol))
+        assert_holds(load("cifar10", tmp_path), written)
+
+    @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+    @pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+    @pytest.mark.parametrize("protocol", [0, 2, 4])
+    def test_malicious_pickle_does_not_run(self, tmp_path: Path, protocol: int, file: str, packed: bool) -> None:
+        class Harm:
+            def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+                self.made = call, arguments
+
+            def __reduce__(self) -> Any:
+                return self.made
+
+        mark = tmp_path / "harm"
+        for harm in (
+            Harm(os.system, f"touch {mark}"),
+            Harm(eval, f"open({str(mark)!r}, 'w')"),
+            Harm(Path.touch, mark),
+            Harm(np.save, str(mark), [1]),
+            Harm(functools.partial, os.system, f"touch {mark}"),
+        ):
+            root = tmp_path / f"{protocol}-{file}-{len(list(tmp_path.iterdir()))}"
+            written = Written("cifar10", root, WRITERS["python2"])
+            pixels, labels = written.pixels["test_batch"], written.labels["test_batch"]
+            entry = {"data": pixels, "labels": labels, "label_names": TEN, "more": harm}
+            (written.folder / file).write_bytes(pickle.dumps(entry, protocol))
+            if packed:
+                written.pack()
+            assert file in one_line("cifar10", root)
+        assert not list(tmp_path.glob("harm*"))
+
+    @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+    @pytest.mark.parametrize("writer", ["python2", "protocol 4, bytes keys"])
+    @pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
+    def test_truncated_file(self, tmp_path: Path, file: str, writer: str, share: float) -> None:
+        written = Written("cifar10", tmp_path, WRITERS[writer])
+        whole = (written.folder / file).read_bytes()
+        (written.folder / file).write_bytes(whole[: int(share * len(whole))])
+        assert str(written.folder / file) in one_line("cifar10", tmp_path)
+
+    @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+    def test_truncated_archive(self, tmp_path: Path, share: float) -> None:
+        written = Written("cifar100", tmp_path, WRITERS["python2"])
+        written.pack()
+        whole = written.archive.read_bytes()
+        written.archive.write_bytes(whole[: int(share * len(whole))])
+        assert str(written.archive) in one_line("cifar100", tmp_path)
+
+    @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+    @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+    def test_missing_file(self, tmp_path: Path, name: str, packed: bool) -> None:
+        written = Written(name, tmp_path, WRITERS["python2"])
+        gone = written.files[-2]
+        (written.folder / gone).unlink()
+        if packed:
+            written.pack()
+        message = one_line(name, tmp_path)
+        assert gone in message
+        assert written.archive.name in message
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            ["not", "a", "dictionary"],
+            None,
+            {},
+            {"data": np.zeros((2, 3072), np.uint8)},
+            {"labels": [1, 2]},
+            {"data": np.zeros((2, 3072), np.uint8), "labels": [1]},
+            {"data": np.zeros((2, 3071), np.uint8), "labels": [1, 2]},
+            {"data": np.zeros((2, 3072), np.float32), "labels": [1, 2]},
+            {"data": np.zeros((2, 3072), np.int64), "labels": [1, 2]},
+            {"data": np.array([None] * 3072, object), "labels": [1]},
+            {"data": "text", "labels": [1]},
+            {"data": np.zeros((1, 3072), np.uint8), "labels": ["cat"]},
+            {"data": np.zeros((1, 3072), np.uint8), "labels": 3},
+        ],
+    )
+    def test_wrong_content(self, tmp_path: Path, entry: Any) -> None:
+        written = Written("cifar10", tmp_path, WRITERS["python2"])
+        (written.folder / "data_batch_2").write_bytes(pickle.dumps(entry))
+        assert "data_batch_2" in one_line("cifar10", tmp_path)
+
+    @pytest.mark.parametrize("label", [10, 200])
+    def test_label_outside_the_classes(self, tmp_path: Path, label: int) -> None:
+        written = Written("cifar10", tmp_path, WRITERS["python2"])
+        entry = {"data": written.pixels["test_batch"], "labels": [0, 1, 2, 3, label]}
+        (written.folder / "test_batch").write_bytes(dump_python2(entry))
+        message = one_line("cifar10", tmp_path)
+        assert "test part" in message
+        assert str(label) in message
+
+    def test_leaves_the_global_generators_alone(self, tmp_path: Path) -> None:
+        Written("cifar10", tmp_path, WRITERS["python2"])
+        torch.manual_seed(3)
+        np.random.seed(3)
+        undisturbed = torch.rand(1).item(), np.random.rand()
+        torch.manual_seed(3)
+        np.random.seed(3)
+        for name in ("cifar10", "digits", "synthetic:n=40,size=4,classes=2"):
+            load(name, tmp_path)
+        assert (torch.rand(1).item(), np.random.rand()) == undisturbed
+
+
+class TestSvhn:
+    @pytest.mark.parametrize("compressed", [False, True])
+    @pytest.mark.parametrize("inside", [".", "svhn"])
+    def test_labels_and_pixels(self, tmp_path: Path, inside: str, compressed: bool) -> None:
+        written = write_svhn(tmp_path / inside, compressed=compressed)
+        dataset = load("svhn", tmp_path, download=False)
+        for part, found in (("train", dataset.train), ("test", dataset.test)):
+            pixels, _ = written[part]
+            assert found.pixels.shape == (6, 3, 32, 32)
+            for image in range(6):
+                for colour in range(3):
+                    assert np.array_equal(found.pixels[image, colour].numpy(), pixels[:, :, colour, image])
+            assert found.labels.tolist() == [0, 1, 9, 5, 0, 2]
+        assert dataset.classes == tuple("0123456789")
+        assert (dataset.padding, dataset.flip) == (0, False)
+
+    @pytest.mark.parametrize("share", [0.0, 0.005, 0.5, 0.99])
+    @pytest.mark.parametrize("file", ["train_32x32.mat", "test_32x32.mat"])
+    def test_truncated_file(self, tmp_path: Path, file: str, share: float) -> None:
+        write_svhn(tmp_path)
+        whole = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(whole[: int(share * len(whole))])
+        assert str(tmp_path / file) in one_line("svhn", tmp_path)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"X": np.zeros((32, 32, 3, 4), np.uint8)},
+            {"y": np.ones((4, 1), np.uint8)},
+            {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((5, 1), np.uint8)},
+            {"X": np.zeros((32, 32, 3, 4)), "y": np.ones((4, 1), np.uint8)},
+            {"X": np.zeros((32, 32), np.uint8), "y": np.ones((32, 1), np.uint8)},
+        ],
+    )
+    def test_wrong_content(self, tmp_path: Path, content: dict[str, np.ndarray]) -> None:
+        write_svhn(tmp_path)
+        savemat(tmp_path / "test_32x32.mat", content)
+        assert "test_32x32.mat" in one_line("svhn", tmp_path)
+
+    def test_missing_part_is_the_one_that_is_named(self, tmp_path: Path) -> None:
+        write_svhn(tmp_path)
+        (tmp_path / "test_32x32.mat").unlink()
+        message = one_line("svhn", tmp_path, download=False)
+        assert "test_32x32.mat" in message
+        assert "train_32x32.mat" not in message
+
+
+class TestMnist:
+    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+    def test_labels_and_pixels(self, tmp_path: Path, name: str) -> None:
+        written = write_idx(tmp_path, "MNIST" if name == "mnist" else "FashionMNIST")
+        dataset = load(name, tmp_path, download=False)
+        for part, found in (("train", dataset.train), ("test", dataset.test)):
+            pixels, labels = written[part]
+            assert found.pixels.dtype == torch.uint8
+            assert np.array_equal(found.pixels[:, 0].numpy(), pixels)
+            assert found.labels.tolist() == labels.tolist()
+        assert (dataset.channels, dataset.size, len(dataset.classes)) == (1, 28, 10)
+        assert dataset.classes[9] == ("9" if name == "mnist" else "Ankle boot")
+
+    @pytest.mark.parametrize("share", [0.0, 0.002, 0.5, 0.95])
+    @pytest.mark.parametrize(
+        "file",
+        [f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")],
+    )
+    def test_truncated_file(self, tmp_path: Path, file: str, share: float) -> None:
+        write_idx(tmp_path, "MNIST")
+        path = tmp_path / "MNIST" / "raw" / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert str(path) in one_line("mnist", tmp_path)
+
+    def test_images_and_labels_of_other_numbers(self, tmp_path: Path) -> None:
+        write_idx(tmp_path, "MNIST")
+        path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+        path.write_bytes(struct.pack(">II", 2049, 3) + bytes(3))
+        assert "train-labels-idx1-ubyte" in one_line("mnist", tmp_path)
+
+
+ABSENT = {
+    "cifar10": "cifar-10-python.tar.gz",
+    "cifar100": "cifar-100-python.tar.gz",
+    "svhn": "train_32x32.mat",
+    "mnist": "MNIST/raw/train-images-idx3-ubyte",
+    "fashion_mnist": "FashionMNIST/raw/t10k-labels-idx1-ubyte",
+}
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A web server on this machine: the paths that it knows, and how it answers each."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    answers: dict[str, Any] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers.get(self.path)
+            if callable(answer):
+                answer(self)
+                return
+            self.send_response(200 if answer is not None else 404)
+            self.send_header("Content-Length", str(len(answer or b"")))
+            self.end_headers()
+            self.wfile.write(answer or b"")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    answers["address"] = f"http://127.0.0.1:{server.server_port}"
+    yield answers
+    server.shutdown()
+    server.server_close()
+
+
+def cut_short(handler: http.server.BaseHTTPRequestHandler) -> None:
+    """Promise more than is sent."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    handler.wfile.write(b"x" * 40000)
+
+
+def not_http(handler: http.server.BaseHTTPRequestHandler) -> None:
+    """Answer with something that is no answer, as a broken gateway does."""
+    handler.wfile.write(b"welcome to the hotel\r\n\r\n")
+
+
+def silent(handler: http.server.BaseHTTPRequestHandler) -> None:
+    """Accept the request and never answer."""
+    time.sleep(3)
+
+
+class TestAbsent:
+    @pytest.mark.parametrize("name", ABSENT)
+    def test_says_where_what_and_the_way_out(self, tmp_path: Path, name: str, no_network: None) -> None:
+        data = tmp_path / "some" / "where"
+        message = one_line(name, data)
+        assert str(data) in message
+        assert ABSENT[name] in message
+        assert "--dataset digits" in message
+        assert "no network" in message or "Error downloading" in message
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ABSENT)
+    def test_without_trying_to_download(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        tried = []
+        monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: tried.append(1))
+        message = one_line(name, tmp_path / "data", download=False)
+        assert ABSENT[name] in message
+        assert "--dataset digits" in message
+        assert not tried
+        assert not list(tmp_path.iterdir())
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("name", ["cifar10", "mnist"])
+    def test_prints_nothing_else(
+        self, tmp_path: Path, name: str, no_network: None, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        one_line(name, tmp_path)
+        assert capfd.readouterr() == ("", "")
+
+    def test_keeps_what_lies_in_the_folder(self, tmp_path: Path, no_network: None) -> None:
+        (tmp_path / "mine.txt").write_text("mine")
+        (tmp_path / "empty").mkdir()
+        one_line("svhn", tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine.txt"]
+
+    def test_folder_that_cannot_be_made(self, tmp_path: Path, no_network: None) -> None:
+        (tmp_path / "file").write_text("")
+        assert "--dataset digits" in one_line("cifar10", tmp_path / "file" / "data")
+
+    @pytest.mark.parametrize("answer", [cut_short, not_http, b"<html>please log in</html>", None])
+    def test_failed_download_leaves_nothing(
+        self, tmp_path: Path, answer: Any, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        served["/cifar"] = answer
+        monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
+        patience = socket.getdefaulttimeout()
+        message = one_line("cifar10", tmp_path / "data")
+        assert "could not be downloaded" in message
+        assert "--dataset digits" in message
+        assert not list(tmp_path.iterdir())
+        assert socket.getdefaulttimeout() == patience
+
+    def test_silent_server_is_given_up(
+        self, tmp_path: Path, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        served["/cifar"] = silent
+        monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
+        monkeypatch.setattr(sources, "DOWNLOAD_TIMEOUT", 0.2)
+        begun = time.perf_counter()
+        assert "timed out" in one_line("cifar10", tmp_path / "data")
+        assert time.perf_counter() - begun < 2.5
+        assert not list(tmp_path.iterdir())
+
+    def test_interrupted_download_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(urllib.request, "urlopen", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load("cifar10", tmp_path / "data")
+        assert not list(tmp_path.iterdir())
+
+
+class TestDownload:
+    def test_cifar_is_fetched_once(
+        self, tmp_path: Path, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written = Written("cifar10", tmp_path / "origin", WRITERS["python2"])
+
+        def listed(files: list[str]) -> list[list[str]]:
+            return [[file, hashlib.md5((written.folder / file).read_bytes()).hexdigest()] for file in files]
+
+        monkeypatch.setattr(datasets.CIFAR10, "train_list", listed(CIFAR10_FILES[:5]))
+        monkeypatch.setattr(datasets.CIFAR10, "test_list", listed(CIFAR10_FILES[5:]))
+        meta = {"filename": written.meta, "key": "label_names", "md5": listed([written.meta])[0][1]}
+        monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
+        written.pack()
+        served["/cifar"] = written.archive.read_bytes()
+        monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
+        monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(served["/cifar"]).hexdigest())
+        data = tmp_path / "new" / "data"
+        assert_holds(load("cifar10", data), written)
+        assert sorted(path.name for path in data.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+        served.pop("/cifar")
+        assert_holds(load("cifar10", data), written)
+
+    def test_missing_file_is_added_to_the_others(
+        self, tmp_path: Path, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written = write_idx(tmp_path, "MNIST")
+        raw = tmp_path / "MNIST" / "raw"
+        resources = []
+        for file, _ in datasets.MNIST.resources:
+            packed = gzip.compress((raw / Path(file).stem).read_bytes())
+            served[f"/{file}"] = packed
+            resources.append((file, hashlib.md5(packed).hexdigest()))
+        monkeypatch.setattr(datasets.MNIST, "resources", resources)
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [served["address"] + "/"])
+        (raw / "t10k-labels-idx1-ubyte").unlink()
+        dataset = load("mnist", tmp_path)
+        assert dataset.test.labels.tolist() == written["test"][1].tolist()
+        assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
+        assert [path.name for path in (tmp_path / "MNIST").iterdir()] == ["raw"]
+
+
+class TestDigits:
+    def test_all_images_once(self, digits: Dataset) -> None:
+        from sklearn.datasets import load_digits
+
+        bundled = load_digits()
+        assert len(digits.train.labels) + len(digits.test.labels) == 1797
+        known = sorted(
+            (label, *np.round(image * 255 / 16).astype(int).flatten())
+            for image, label in zip(bundled.images, bundled.target, strict=True)
+        )
+        found = sorted(
+            (label, *image.flatten().tolist())
+            for part in (digits.train, digits.test)
+            for image, label in zip(part.pixels, part.labels.tolist(), strict=True)
+        )
+        assert found == known
+
+    def test_shape_and_names(self, digits: Dataset) -> None:
+        assert digits.train.pixels.shape == (1438, 1, 8, 8)
+        assert digits.train.pixels.dtype == torch.uint8
+        assert digits.train.pixels.max() == 255
+        assert digits.classes == tuple("0123456789")
+
+    def test_is_the_same_every_time(self, digits: Dataset) -> None:
+        torch.manual_seed(7)
+        np.random.seed(7)
+        again = load("digits")
+        for part in ("train", "test"):
+            assert torch.equal(getattr(again, part).pixels, getattr(digits, part).pixels)
+            assert torch.equal(getattr(again, part).labels, getattr(digits, part).labels)
+
+    def test_is_stratified(self, digits: Dataset) -> None:
+        train, test = digits.train.labels.bincount(), digits.test.labels.bincount()
+        assert ((test / (train + test) - 0.2).abs() < 0.5 / (train + test).min() + 1e-6).all()
+
+
+class TestSynthetic:
+    @pytest.mark.parametrize(
+        ("name", "images", "size", "classes"),
+        [
+            ("synthetic:n=100,size=8,classes=4", 100, 8, 4),
+            ("synthetic:size=16,n=120", 120, 16, 10),
+            ("synthetic:n=20,size=4,classes=2,noise=0,seed=9", 20, 4, 2),
+            ("synthetic:n=30,size=5,classes=3,noise=0.9", 30, 5, 3),
+        ],
+    )
+    def test_options(self, name: str, images: int, size: int, classes: int) -> None:
+        dataset = load(name)
+        assert dataset.train.pixels.shape == (images, 3, size, size)
+        assert len(dataset.classes) == classes == class_count(name)
+        assert dataset.name == name
+        assert set(dataset.test.labels.tolist()) == set(range(classes))
+
+    def test_defaults_are_shaped_like_cifar(self) -> None:
+        dataset = load("synthetic")
+        assert dataset.train.pixels.shape == (10_000, 3, 32, 32)
+        assert (len(dataset.classes), dataset.padding, dataset.flip) == (10, 4, True)
+
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [
+            ("n=many", "n=many"),
+            ("n=10", "n=10"),
+            ("n=-5", "n=-5"),
+            ("n=1e4", "n=1e4"),
+            ("n", "n="),
+            ("n=25,classes=3", "n=25"),
+            ("size=3", "size=3"),
+            ("size=8.0", "size=8.0"),
+            ("n=10000000,size=512", "n=10000000"),
+            ("classes=1", "classes=1"),
+            ("noise=1", "noise=1"),
+            ("noise=nan", "noise=nan"),
+            ("noise=-0.1", "noise=-0.1"),
+            ("seed=-1", "seed=-1"),
+            ("clases=3", "classes"),
+            ("=3", "accepted"),
+        ],
+    )
+    def test_wrong_options(self, tmp_path: Path, options: str, named: str) -> None:
+        message = one_line(f"synthetic:{options}", tmp_path)
+        assert named in message
+        assert "synthetic" in message
+        with pytest.raises(SalunError):
+            class_count(f"synthetic:{options}")
+
+    def test_is_a_function_of_its_seed(self) -> None:
+        def drawn(seed: int, disturbance: int) -> Dataset:
+            torch.manual_seed(disturbance)
+            return load(f"synthetic:n=60,size=8,classes=3,seed={seed}")
+
+        one, same, other = drawn(1, 5), drawn(1, 6), drawn(2, 5)
+        for part in ("train", "test"):
+            assert torch.equal(getattr(one, part).pixels, getattr(same, part).pixels)
+            assert torch.equal(getattr(one, part).labels, getattr(same, part).labels)
+            assert not torch.equal(getattr(one, part).pixels, getattr(other, part).pixels)
+
+    def test_wrong_labels_are_in_the_training_part_only(self) -> None:
+        clean = load("synthetic:n=4000,size=4,classes=5,noise=0")
+        noisy = load("synthetic:n=4000,size=4,classes=5,noise=0.5")
+        assert torch.equal(clean.train.pixels, noisy.train.pixels)
+        assert torch.equal(clean.test.pixels, noisy.test.pixels)
+        assert torch.equal(clean.test.labels, noisy.test.labels)
+        changed = (clean.train.labels != noisy.train.labels).double().mean().item()
+        assert abs(changed - 0.5 * 4 / 5) < 0.03
+        wrong = noisy.train.labels[clean.train.labels != noisy.train.labels]
+        assert set(wrong.tolist()) == set(range(5))
+
+    def test_is_learnable_in_a_few_epochs(self) -> None:
+        dataset = load("synthetic:n=1000,size=8,classes=4,noise=0.1")
+        recipe = Recipe(epochs=4, lr=0.1, batch_size=32, schedule="cosine")
+        checkpoint, parts, _ = train_checkpoint(TINY, dataset, recipe, ForgetRequest(), 0, CPU)
+        sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), CPU)
+        model = checkpoint.restore()
+        assert accuracy(predict(model, sets.test)) > 0.8
+        assert accuracy(predict(model, sets.train)) < 0.95
+
+    def test_holds_no_image_twice(self) -> None:
+        dataset = load("synthetic:n=200,size=8,classes=4")
+        images = torch.cat([dataset.train.pixels, dataset.test.pixels]).flatten(1)
+        assert len(images.unique(dim=0)) == len(images)
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("cifar", "cifar10"),
+            ("CIFAR10", "cifar10"),
+            ("cifar-100", "cifar100"),
+            ("fashion-mnist", "fashion_mnist"),
+            ("digit", "digits"),
+            ("", "digits"),
+            ("imagenet", "accepted"),
+        ],
+    )
+    def test_unknown_name(self, tmp_path: Path, name: str, hint: str) -> None:
+        assert hint in one_line(name, tmp_path)
+        with pytest.raises(SalunError, match="unknown"):
+            class_count(name)
+
+    def test_folder_has_no_known_class_count(self) -> None:
+        assert class_count("folder:somewhere") is None
+
+    @pytest.mark.parametrize("name", ["folder:", "folder:x:size=3", "folder:x:size=2000", "folder:x:size=²", "folder"])
+    def test_wrong_folder_name(self, tmp_path: Path, name: str) -> None:
+        assert name in one_line(name, tmp_path)
+        with pytest.raises(SalunError):
+            class_count(name)
+
+
+def test_python2_writer_writes_what_python_reads() -> None:
+    entry = {"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [1, 2], "names": ["a", "b" * 300]}
+    text = dump_python2(entry).replace(b"numpy.core", b"numpy._core")
+    read = pickle.load(io.BytesIO(text), encoding="latin1")
+    assert np.array_equal(read.pop("data"), entry.pop("data"))
+    assert read == entry

@@ -1,0 +1,321 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from salun.data.parts import Dataset, Part
+from salun.data.split import ForgetRequest, Split, read_forget, split, write_forget
+from salun.errors import SalunError
+
+
+def labelled(train: torch.Tensor, test: torch.Tensor, classes: int) -> Dataset:
+    def part(labels: torch.Tensor) -> Part:
+        return Part(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
+
+    return Dataset("mine", part(train), part(test), tuple(map(str, range(classes))))
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Dataset:
+    """Five classes of 20, 40, 60, 80 and 100 training images in no order."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(5), torch.tensor([20, 40, 60, 80, 100]))
+    return labelled(labels[torch.randperm(300, generator=random)], torch.arange(50) % 5, 5)
+
+
+def listing(path: Path, content: Any) -> ForgetRequest:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return ForgetRequest(indices=path)
+
+
+REQUESTS: dict[str, Callable[[Path], ForgetRequest]] = {
+    "nothing": lambda _: ForgetRequest(),
+    "class": lambda _: ForgetRequest(classes=(2,)),
+    "classes": lambda _: ForgetRequest(classes=(0, 3, 4)),
+    "share": lambda _: ForgetRequest(share=0.3),
+    "most": lambda _: ForgetRequest(share=0.9, seed=4),
+    "list": lambda folder: listing(folder / "list.json", [0, 3, 9, 200, 299, 9, 77, 120]),
+}
+
+
+def as_set(indices: torch.Tensor) -> set[int]:
+    assert indices.tolist() == sorted(set(indices.tolist()))
+    return set(indices.tolist())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12])
+@pytest.mark.parametrize("request_name", REQUESTS)
+class TestEveryRequest:
+    def test_sets_are_disjoint_and_whole(self, uneven: Dataset, request_name: str, seed: int, tmp_path: Path) -> None:
+        parts = split(uneven, REQUESTS[request_name](tmp_path), seed)
+        train, validation = as_set(parts.train), as_set(parts.validation)
+        forget, retain = as_set(parts.forget), as_set(parts.retain)
+        assert not train & validation
+        assert not forget & retain
+        assert forget | retain == train
+        assert retain
+        assert train | validation <= set(range(300))
+        assert as_set(parts.test) | as_set(parts.forgotten_test) == set(range(50))
+        assert not as_set(parts.test) & as_set(parts.forgotten_test)
+        assert forget <= as_set(parts.listed)
+        assert not as_set(parts.listed) & (retain | validation)
+
+    def test_base_split_does_not_depend_on_the_request(
+        self, uneven: Dataset, request_name: str, seed: int, tmp_path: Path
+    ) -> None:
+        plain, asked = split(uneven, ForgetRequest(), seed), split(uneven, REQUESTS[request_name](tmp_path), seed)
+        assert torch.equal(plain.train, asked.train)
+        assert plain.fingerprint == asked.fingerprint
+        assert as_set(asked.validation) <= as_set(plain.validation)
+
+    def test_is_a_function_of_its_arguments(
+        self, uneven: Dataset, request_name: str, seed: int, tmp_path: Path
+    ) -> None:
+        def drawn(disturbance: int) -> Split:
+            torch.manual_seed(disturbance)
+            np.random.seed(disturbance)
+            return split(uneven, REQUESTS[request_name](tmp_path), seed)
+
+        one, two = drawn(1), drawn(2)
+        for name in ("train", "validation", "test", "forget", "retain", "forgotten_test", "listed"):
+            assert torch.equal(getattr(one, name), getattr(two, name))
+        assert (one.fingerprint, one.forget_fingerprint) == (two.fingerprint, two.forget_fingerprint)
+
+
+class TestValidation:
+    def test_is_a_stratified_tenth(self, uneven: Dataset) -> None:
+        parts = split(uneven, ForgetRequest())
+        assert uneven.train.labels[parts.validation].bincount().tolist() == [2, 4, 6, 8, 10]
+        assert len(parts.train) == 270
+        assert len(parts.forget) == 0
+        assert torch.equal(parts.retain, parts.train)
+
+    def test_changes_with_its_seed(self, uneven: Dataset) -> None:
+        one, other = split(uneven, ForgetRequest(), 0), split(uneven, ForgetRequest(), 1)
+        assert not torch.equal(one.validation, other.validation)
+        assert one.fingerprint != other.fingerprint
+
+    def test_fingerprint_changes_with_the_data(self, uneven: Dataset) -> None:
+        mark = split(uneven, ForgetRequest()).fingerprint
+        labels = uneven.train.labels.clone()
+        labels[0] = (labels[0] + 1) % 5
+        assert split(labelled(labels, uneven.test.labels, 5), ForgetRequest()).fingerprint != mark
+        assert split(labelled(uneven.train.labels, uneven.test.labels[:-1], 5), ForgetRequest()).fingerprint != mark
+
+    def test_of_cifar_is_the_papers(self) -> None:
+        parts = split(labelled(torch.arange(50_000) % 10, torch.arange(10_000) % 10, 10), ForgetRequest(share=0.1))
+        sizes = [len(indices) for indices in (parts.train, parts.validation, parts.test, parts.forget)]
+        assert sizes == [45_000, 5_000, 10_000, 4_500]
+
+    def test_of_very_small_classes_is_empty(self) -> None:
+        parts = split(labelled(torch.arange(6) % 2, torch.arange(2), 2), ForgetRequest(classes=(0,)))
+        assert len(parts.validation) == 0
+        assert len(parts.forget) == 3
+
+
+class TestClasses:
+    @pytest.mark.parametrize("classes", [(0,), (4,), (1, 3), (0, 1, 2, 3), (2, 2)])
+    def test_all_of_their_images_go(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
+        parts = split(uneven, ForgetRequest(classes=classes))
+        labels, tested = uneven.train.labels, uneven.test.labels
+        assert set(labels[parts.forget].tolist()) == set(classes)
+        assert not set(labels[parts.retain].tolist()) & set(classes)
+        assert not set(labels[parts.validation].tolist()) & set(classes)
+        assert not set(tested[parts.test].tolist()) & set(classes)
+        assert set(tested[parts.forgotten_test].tolist()) == set(classes)
+        assert len(parts.forgotten_test) == 10 * len(set(classes))
+        assert torch.equal(parts.listed, parts.forget)
+
+    @pytest.mark.parametrize("classes", [(-1,), (5,), (0, 99)])
+    def test_unknown_class(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
+        with pytest.raises(SalunError, match=rf"class {classes[-1]}.*0 to 4"):
+            split(uneven, ForgetRequest(classes=classes))
+
+    def test_all_classes(self, uneven: Dataset) -> None:
+        with pytest.raises(SalunError, match="all classes"):
+            split(uneven, ForgetRequest(classes=(0, 1, 2, 3, 4)))
+
+    def test_class_without_training_images(self) -> None:
+        dataset = labelled(torch.arange(40) % 2, torch.arange(9) % 3, 3)
+        with pytest.raises(SalunError, match="class 2"):
+            split(dataset, ForgetRequest(classes=(2,)))
+
+    def test_classes_with_all_training_images(self) -> None:
+        dataset = labelled(torch.arange(40) % 2, torch.arange(9) % 3, 3)
+        with pytest.raises(SalunError, match="nothing would be retained"):
+            split(dataset, ForgetRequest(classes=(0, 1)))
+
+
+class TestShare:
+    @pytest.mark.parametrize(("share", "count"), [(0.1, 27), (0.5, 135), (0.3, 81), (0.996, 269), (0.0038, 1)])
+    def test_count_is_exact(self, uneven: Dataset, share: float, count: int) -> None:
+        parts = split(uneven, ForgetRequest(share=share))
+        assert len(parts.forget) == count
+        assert len(parts.forgotten_test) == 0
+        assert len(parts.test) == 50
+        assert len(parts.validation) == 30
+
+    @pytest.mark.parametrize("share", [1e-9, 0.001])
+    def test_of_no_image(self, uneven: Dataset, share: float) -> None:
+        with pytest.raises(SalunError, match="none of these images"):
+            split(uneven, ForgetRequest(share=share))
+
+    def test_of_all_images(self, uneven: Dataset) -> None:
+        with pytest.raises(SalunError, match="nothing would be retained"):
+            split(uneven, ForgetRequest(share=0.9999))
+
+    def test_seed_changes_the_set_and_nothing_else(self, uneven: Dataset) -> None:
+        one, same, other = (split(uneven, ForgetRequest(share=0.2, seed=seed)) for seed in (3, 3, 4))
+        assert torch.equal(one.forget, same.forget)
+        assert one.forget_fingerprint == same.forget_fingerprint
+        assert not torch.equal(one.forget, other.forget)
+        assert one.forget_fingerprint != other.forget_fingerprint
+        assert one.fingerprint == other.fingerprint
+        assert torch.equal(one.validation, other.validation)
+
+    def test_every_image_may_be_drawn(self, uneven: Dataset) -> None:
+        drawn: set[int] = set()
+        for seed in range(40):
+            drawn |= as_set(split(uneven, ForgetRequest(share=0.2, seed=seed)).forget)
+        assert drawn == as_set(split(uneven, ForgetRequest()).train)
+
+
+class TestIndices:
+    def test_indices_leave_the_validation_split(self, uneven: Dataset, tmp_path: Path) -> None:
+        plain = split(uneven, ForgetRequest())
+        held, learnt = plain.validation[:4].tolist(), plain.train[:6].tolist()
+        parts = split(uneven, listing(tmp_path / "list.json", learnt + held))
+        assert parts.forget.tolist() == learnt
+        assert as_set(parts.validation) == as_set(plain.validation) - set(held)
+        assert parts.listed.tolist() == sorted(learnt + held)
+        assert not set(held) & as_set(parts.retain)
+
+    def test_order_and_repetition_do_not_matter(self, uneven: Dataset, tmp_path: Path) -> None:
+        indices = split(uneven, ForgetRequest()).train[::7].tolist()
+        one = split(uneven, listing(tmp_path / "one.json", indices))
+        two = split(uneven, listing(tmp_path / "two.json", [*reversed(indices), *indices]))
+        assert torch.equal(one.forget, two.forget)
+        assert one.forget_fingerprint == two.forget_fingerprint
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ([], "not empty"),
+            ({}, "list"),
+            ({"indices": [1]}, "list"),
+            (3, "list"),
+            (None, "list"),
+            ("[1, 2", "not valid JSON"),
+            ("", "not valid JSON"),
+            ([1, -1], "entry 2: index -1"),
+            ([300], "entry 1: index 300"),
+            ([0, 1, 10**30], f"entry 3: index {10**30}"),
+            ("[" + "1" * 5000 + "]", "5000 digits"),
+            ("[1,]", "not valid JSON"),
+            ([True], "entry 1: true"),
+            ([0, False], "entry 2: false"),
+            ([1.0], "entry 1: 1.0"),
+            ("[NaN]", "entry 1: NaN"),
+            ("[1e3]", "entry 1: 1000.0"),
+            (["7"], 'entry 1: "7"'),
+            ([None], "entry 1: null"),
+            ([[1, 2]], r"entry 1: \[1, 2\]"),
+            ([{"index": 1}], "entry 1"),
+        ],
+    )
+    def test_refused_files(self, uneven: Dataset, tmp_path: Path, content: Any, words: str) -> None:
+        with pytest.raises(SalunError, match=words) as caught:
+            split(uneven, listing(tmp_path / "list.json", content))
+        assert str(tmp_path / "list.json") in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, None, "folder"])
+    def test_unreadable_files(self, tmp_path: Path, content: bytes | str | None) -> None:
+        path = tmp_path / "list.json"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content == "folder":
+            path.mkdir()
+        with pytest.raises(SalunError, match=r"list\.json") as caught:
+            read_forget(path, 10)
+        assert "\n" not in str(caught.value)
+
+    def test_validation_images_alone(self, uneven: Dataset, tmp_path: Path) -> None:
+        held = split(uneven, ForgetRequest()).validation.tolist()
+        with pytest.raises(SalunError, match="none of these images"):
+            split(uneven, listing(tmp_path / "list.json", held))
+
+    def test_all_images(self, uneven: Dataset, tmp_path: Path) -> None:
+        with pytest.raises(SalunError, match="nothing would be retained"):
+            split(uneven, listing(tmp_path / "list.json", list(range(300))))
+
+
+class TestNever:
+    @pytest.mark.parametrize("request_name", [name for name in REQUESTS if name != "list"])
+    def test_images_are_in_no_set(self, uneven: Dataset, request_name: str, tmp_path: Path) -> None:
+        plain = split(uneven, ForgetRequest())
+        never = torch.cat([plain.train[::5], plain.validation[::3]])
+        parts = split(uneven, REQUESTS[request_name](tmp_path), never=never)
+        for indices in (parts.train, parts.validation, parts.forget, parts.retain):
+            assert not as_set(indices) & set(never.tolist())
+        assert as_set(parts.train) | set(never.tolist()) >= as_set(plain.train)
+        assert parts.fingerprint == plain.fingerprint
+
+    def test_share_is_of_what_was_learnt(self, uneven: Dataset) -> None:
+        never = split(uneven, ForgetRequest()).train[:70]
+        assert len(split(uneven, ForgetRequest(share=0.1), never=never).forget) == 20
+
+    def test_image_that_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset, tmp_path: Path) -> None:
+        never = split(uneven, ForgetRequest()).train[:5]
+        with pytest.raises(SalunError, match="none of these images"):
+            split(uneven, listing(tmp_path / "list.json", never.tolist()), never=never)
+
+    def test_class_that_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset) -> None:
+        never = split(uneven, ForgetRequest(classes=(3,))).forget
+        with pytest.raises(SalunError, match="class 3"):
+            split(uneven, ForgetRequest(classes=(3,)), never=never)
+
+    def test_none_changes_nothing(self, uneven: Dataset) -> None:
+        empty = split(uneven, ForgetRequest(share=0.1), never=torch.empty(0, dtype=torch.int64))
+        assert torch.equal(empty.forget, split(uneven, ForgetRequest(share=0.1)).forget)
+
+
+class TestForgetFile:
+    @pytest.mark.parametrize("indices", [[0], [299], [1, 2, 3], list(range(0, 300, 7)), []])
+    def test_is_a_json_list(self, tmp_path: Path, indices: list[int]) -> None:
+        write_forget(tmp_path / "new" / "forget.json", torch.tensor(indices, dtype=torch.int64))
+        assert json.loads((tmp_path / "new" / "forget.json").read_text()) == indices
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["forget.json"]
+
+    @pytest.mark.parametrize("request_name", [name for name in REQUESTS if name != "nothing"])
+    def test_gives_the_same_forget_set_again(self, uneven: Dataset, request_name: str, tmp_path: Path) -> None:
+        first = split(uneven, REQUESTS[request_name](tmp_path), 3)
+        write_forget(tmp_path / "forget.json", first.listed)
+        assert torch.equal(read_forget(tmp_path / "forget.json", 300), first.listed)
+        again = split(uneven, ForgetRequest(indices=tmp_path / "forget.json"), 3)
+        assert torch.equal(again.forget, first.forget)
+        assert torch.equal(again.retain, first.retain)
+
+    def test_last_index_is_allowed_and_the_next_is_not(self, tmp_path: Path) -> None:
+        write_forget(tmp_path / "forget.json", torch.tensor([0, 9]))
+        assert read_forget(tmp_path / "forget.json", 10).tolist() == [0, 9]
+        with pytest.raises(SalunError, match="index 9"):
+            read_forget(tmp_path / "forget.json", 9)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (ForgetRequest(), "nothing"),
+        (ForgetRequest(classes=(7,)), "class 7"),
+        (ForgetRequest(classes=(1, 2)), "class 1+2"),
+        (ForgetRequest(share=0.1), "0.1 of the training split"),
+        (ForgetRequest(indices=Path("a.json")), "the images in a.json"),
+    ],
+)
+def test_request_reads_as_text(request_: ForgetRequest, words: str) -> None:
+    assert str(request_) == words

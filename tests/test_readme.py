@@ -1,0 +1,160 @@
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from salun.cli import train, unlearn
+from salun.data.parts import Dataset
+from salun.data.sets import make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.experiment import Entry, validate
+from salun.metrics import METRICS, load_metrics
+from salun.models import Checkpoint
+from salun.training import Recipe, accuracy, predict
+from salun.unlearning import METHODS, Task, load_methods
+from salun.unlearning import unlearn as run_method
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line]
+MAINS = {"salun-train": train.main, "salun-unlearn": unlearn.main}
+
+
+def by_program(wanted: bool) -> list[str]:
+    return [command for command in COMMANDS if (command.split()[0] in MAINS and command != "salun-train") == wanted]
+
+
+def test_the_commands_run_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(ROOT / "exp", tmp_path / "exp")
+    commands = by_program(True)
+    assert len(commands) >= 6
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert MAINS[program](arguments) == 0, command
+        out, err = capsys.readouterr()
+        assert out, command
+        assert "Traceback" not in err, command
+    left_out = json.loads((tmp_path / "checkpoints/resnet_tiny_digits_RF_forget.json").read_text())
+    again = json.loads((tmp_path / "checkpoints/resnet_tiny_digits_RF-again_forget.json").read_text())
+    assert left_out == again
+
+
+def test_nothing_else_is_promised() -> None:
+    assert by_program(False) == ["scripts/demo", "scripts/test", "salun-train"]
+
+
+def write_tiny_cifar(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        content = {"data": random.integers(0, 256, (4, 3072), dtype=np.uint8), "labels": [0, 1, 2, 3]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    (folder / "batches.meta").write_bytes(
+        pickle.dumps({"label_names": [str(label) for label in range(10)]}, protocol=2)
+    )
+
+
+@pytest.mark.slow
+def test_without_flags_it_trains_resnet18_on_cifar10(tmp_path: Path) -> None:
+    write_tiny_cifar(tmp_path / "data/cifar-10-batches-py")
+    assert train.main([]) == 0
+    config = torch.load(tmp_path / "checkpoints/resnet18_cifar10_base.pt", weights_only=True)["config"]
+    assert (config["model"], config["dataset"], config["recipe"]) == ("resnet18", "cifar10", Recipe().model_dump())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["scripts/demo", "--nexp", "1"], ["scripts/test", "--collect-only"]])
+def test_the_scripts_set_themselves_up(tmp_path: Path, arguments: list[str]) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"} | {"PYTHON": sys.executable}
+    done = subprocess.run(arguments, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (clone / ".venv/bin/salun-train").exists()
+
+
+def rows_after(heading: str) -> list[list[str]]:
+    table = TEXT[TEXT.index(heading) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
+
+
+def test_the_keys_table_is_complete_and_its_defaults_true() -> None:
+    rows = rows_after("| key | flag | meaning | default |")
+    named = {key for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    load_methods()
+    settings = {setting for method in METHODS.values() for setting in method.settings}
+    assert named == set(Entry.model_fields) | settings
+    for row in rows:
+        keys = re.findall(r"`(\w+)`", row[0])
+        if len(keys) == 1 and keys[0] in (
+            "use_mask",
+            "mask_thr",
+            "mask_score",
+            "seed",
+            "split_seed",
+            "forget_seed",
+            "method",
+        ):
+            default = Entry.model_fields[keys[0]].default
+            assert row[3].strip("`") == (json.dumps(default) if not isinstance(default, str) else default), keys[0]
+
+
+def test_the_flags_of_the_keys_table_exist() -> None:
+    for row in rows_after("| key | flag | meaning | default |"):
+        for flag in re.findall(r"`(-[\w-]+)`", row[1]):
+            assert flag in unlearn.ENTRY_FLAGS.values(), flag
+
+
+def test_every_method_and_metric_is_explained() -> None:
+    load_methods()
+    load_metrics()
+    assert {row[0].strip("`") for row in rows_after("| name | what it does |")} == set(METHODS)
+    metrics = {name for row in rows_after("| metric | definition | good when |") for name in row[0].split(", ")}
+    assert metrics == set(METRICS)
+
+
+def test_the_example_list_is_valid() -> None:
+    block = re.search(r"```json\n(.*?)```", TEXT, re.DOTALL)
+    assert block is not None
+    assert [entry.method for entry in validate(json.loads(block[1]), "README.md")] == [
+        "retrain",
+        "rl_split",
+        "rl_split",
+    ]
+
+
+def test_the_example_method_works(digits: Dataset, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert block is not None
+    load_methods()
+    monkeypatch.setattr("salun.unlearning.METHODS", dict(METHODS))
+    example = types.ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", example)
+    exec(compile(block[1], "README.md", "exec"), example.__dict__)
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    sets = make_sets(digits, parts, prepare(digits, parts), torch.device("cpu"))
+    task = Task(
+        model=trained.restore(),
+        forget=sets.forget,
+        retain=sets.retain,
+        validation=sets.validation,
+        classes=10,
+        forgotten=(0,),
+        recipe=Recipe(),
+        fresh=trained.restore,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert float(predict(task.model, sets.forget).logits.softmax(1).amax(1).mean()) > 0.9
+    run_method(task, "flatten", {"epochs": 3})
+    assert float(predict(task.model, sets.forget).logits.softmax(1).amax(1).mean()) < 0.3
+    assert accuracy(predict(task.model, sets.test)) > 0.9

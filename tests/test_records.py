@@ -1,0 +1,606 @@
+import csv
+import json
+import math
+import multiprocessing
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from scipy import stats
+
+from salun.errors import SalunError
+from salun.metrics import Value
+from salun.records import (
+    append,
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    best_of,
+    cell,
+    columns_of,
+    figure,
+    gap_to,
+    group_title,
+    grouped,
+    read,
+    summarise,
+    write_summaries,
+)
+from salun.run import Record
+from salun.training import Epoch
+
+METRIC_VALUES = {"UA": 0.1, "RA": 0.9, "VA": 0.8, "TA": 0.7, "TUA": None, "MIA": 0.3, "RTE": 12.5}
+ODD_TEXT = [
+    "a|b",
+    "under_score_d and *star*",
+    "<script>alert(1)</script>",
+    r"\input{x} \\ \& {y}",
+    "two\nlines",
+    "100 % & # $x$ ~a~ ^b `c`",
+    "[link](http://x) ![image](y)",
+    "&lt;b&gt; &amp;",
+    "ümläut 猫 ± –",
+]
+
+
+def make(method: str = "rl", seed: int = 0, base: str = "A", forget: str = "F", **fields: Any) -> Record:
+    """A record of a run; metrics, base_metrics, tag and the like as given."""
+    settings = {
+        "base": {"identity": base, "model": "resnet_tiny", "dataset": "digits", "recipe": None, "split": "S"},
+        "forget": {"request": "class 0", "classes": [0], "share": None, "seed": 0, "fingerprint": forget},
+        "method": method,
+        "settings": {"lr": 0.1},
+        "mask": None,
+    }
+    known: dict[str, Any] = {
+        "id": f"{method}-{base}-{forget}-{seed}",
+        "settings": settings,
+        "seed": seed,
+        "tag": None,
+        "metrics": dict(METRIC_VALUES),
+        "base_metrics": METRIC_VALUES | {"RTE": None},
+        "curve": [Epoch(1, 0.5, 0.75, None, 0.1, 0.25), Epoch(2, 0.25, 1.0, 0.5, 0.01, 0.125)],
+        "seconds": {"mask": 0.0, "method": 1.5, "evaluation": 0.5},
+        "peak_memory": 10**9,
+        "device": "cpu: 1 thread",
+        "versions": {"torch": "2.11"},
+        "revision": "abc-dirty",
+        "split": {"fingerprint": "S", "train": 100, "forget": 10},
+        "diverged": False,
+    }
+    return Record(**(known | fields))
+
+
+def measured(UA: Value, RA: Value, TA: Value, MIA: Value, **others: Value) -> dict[str, Value]:  # noqa: N803
+    return {"UA": UA, "RA": RA, "TA": TA, "MIA": MIA, **others}
+
+
+def lines_in(path: Path) -> list[Any]:
+    def refused(text: str) -> None:
+        raise AssertionError(f"{text} is no JSON")
+
+    return [json.loads(line, parse_constant=refused) for line in path.read_text().splitlines()]
+
+
+# Appending and reading
+
+
+@pytest.mark.parametrize("tag", [None, "", *ODD_TEXT, "line separator \u2028 carriage \r return"])
+def test_a_record_is_read_as_it_was_appended(tmp_path: Path, tag: str | None) -> None:
+    path = tmp_path / "runs" / "list" / "records.jsonl"
+    written = [make(seed=0, tag=tag), make(seed=1, tag=tag)]
+    for record in written:
+        append(path, record)
+    assert read(path) == ({record.id: record for record in written}, [])
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_no_file_holds_no_records(tmp_path: Path) -> None:
+    assert read(tmp_path / "absent.jsonl") == ({}, [])
+
+
+def test_the_last_record_of_a_run_counts(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    for revision in ("one", "two", "three"):
+        append(path, make(revision=revision))
+        append(path, make(seed=1))
+    found, notices = read(path)
+    assert [record.revision for record in found.values() if record.seed == 0] == ["three"]
+    assert len(found) == 2
+    assert notices == []
+
+
+def append_many(path: Path, writer: int, count: int) -> None:
+    for number in range(count):
+        append(path, make(base=f"{writer}", seed=number, tag="x" * (writer * 3000)))
+
+
+def test_several_writers_at_once_lose_nothing_and_a_reader_sees_whole_lines(tmp_path: Path) -> None:
+    path, writers, count = tmp_path / "records.jsonl", 4, 40
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=append_many, args=(path, writer, count)) for writer in range(writers)]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        assert read(path)[1] == []
+    for process in processes:
+        process.join()
+    found, notices = read(path)
+    assert notices == []
+    assert set(found) == {f"rl-{writer}-F-{seed}" for writer in range(writers) for seed in range(count)}
+    assert len(lines_in(path)) == writers * count
+
+
+@pytest.mark.parametrize("left", [1, 10, 500, -2])
+def test_a_torn_last_line_is_passed_over_and_the_next_append_is_whole(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make(seed=0))
+    whole = path.read_bytes()
+    append(path, make(seed=1))
+    torn = path.read_bytes()[len(whole) :][:left]
+    path.write_bytes(whole + torn)
+    found, notices = read(path)
+    assert [record.seed for record in found.values()] == [0]
+    assert notices == [f"{path}: line 2 is no record and is passed over"]
+    append(path, make(seed=2))
+    found, notices = read(path)
+    assert [record.seed for record in found.values()] == [0, 2]
+    assert len(notices) == 1
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make(seed=0))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    append(path, make(seed=1))
+    found, notices = read(path)
+    assert [record.seed for record in found.values()] == [0, 1]
+    assert notices == []
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "5", "null", '"text"', '{"curve": [], "id": "x"}', '{"curve": 1}', "\0"])
+def test_what_is_no_record_is_passed_over_with_its_line_number(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make())
+    with path.open("ab") as file:
+        file.write(b"\n \n" + line.encode() + b"\n\xff\xfe\n")
+    found, notices = read(path)
+    assert list(found) == [make().id]
+    assert [re.findall(r"line (\d+)", notice) for notice in notices] == [["4"], ["5"]]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_never_written(tmp_path: Path, number: float) -> None:
+    path = tmp_path / "records.jsonl"
+    curve = [Epoch(1, number, 0.1, number, 0.1, 1.0)]
+    append(path, make(curve=curve, metrics={"UA": number}, base_metrics={"UA": number}, diverged=True))
+    (line,) = lines_in(path)
+    assert line["metrics"] == line["base_metrics"] == {"UA": None}
+    (record,) = read(path)[0].values()
+    assert math.isnan(record.curve[0].loss)
+    assert record.curve[0].validation is None
+    assert record.metrics == {"UA": None}
+
+
+@pytest.mark.parametrize("place", ["file/records.jsonl", "folder"])
+def test_records_that_cannot_be_written_or_read_are_a_plain_error(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SalunError, match="cannot be written"):
+        append(tmp_path / place, make())
+    with pytest.raises(SalunError, match="cannot be read"):
+        read(tmp_path / "folder")
+
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0, 1.0], [1.0, 2.0, 3.0], [0.97, 0.98, 0.96, 0.99], [5.0] * 6, [1e-9, 1e9, 3.0, None, 7.0]]
+)
+def test_a_figure_is_mean_spread_number_and_t_interval(values: list[Value]) -> None:
+    known = [value for value in values if value is not None]
+    found = figure(values)
+    assert found.n == len(known)
+    assert found.mean == pytest.approx(sum(known) / len(known))
+    assert found.sd == pytest.approx(np.std(known, ddof=1))
+    error = stats.sem(known)
+    if error:
+        low, high = stats.t.interval(0.95, len(known) - 1, loc=found.mean, scale=error)
+        assert found.half_width == pytest.approx((high - low) / 2)
+    else:
+        assert found.half_width == 0
+
+
+def test_a_figure_worked_out_by_hand() -> None:
+    found = figure([1.0, 2.0, 3.0])
+    assert (found.mean, found.sd, found.n) == (2, 1, 3)
+    assert found.half_width == pytest.approx(4.302652729911275 / 3**0.5)
+
+
+@pytest.mark.parametrize("values", [[0.25], [None, 0.25, None]])
+def test_one_run_has_no_spread(values: list[Value]) -> None:
+    found = figure(values)
+    assert (found.mean, found.sd, found.n, found.half_width) == (0.25, None, 1, None)
+    assert cell(found, "%") == "25.00"
+
+
+@pytest.mark.parametrize("values", [[], [None], [None, None]])
+def test_no_run_has_no_figure(values: list[Value]) -> None:
+    found = figure(values)
+    assert (found.mean, found.sd, found.n, found.half_width) == (None, None, 0, None)
+    assert cell(found, "%") == "–"
+
+
+@pytest.mark.parametrize(("unit", "text"), [("%", "150.00±70.71"), ("s", "1.50±0.71")])
+def test_a_cell_shows_percentages_or_seconds(unit: str, text: str) -> None:
+    assert cell(figure([1.0, 2.0]), unit) == text
+
+
+# Gaps
+
+
+def rows_by_title(*experiments: tuple[str, list[Record]]) -> dict[str, Any]:
+    rows = summarise(list(experiments))
+    assert len({row.title for row in rows}) == len(rows)
+    return {row.title: row for row in rows}
+
+
+def test_gaps_are_distances_to_the_mean_of_the_retrained_models() -> None:
+    gold = [
+        make("retrain", seed, metrics=measured(ua, 1.0, 0.9, 0.2, RTE=100.0, TUA=None))
+        for seed, ua in enumerate((0.4, 0.6))
+    ]
+    runs = [
+        make("rl", 0, metrics=measured(0.3, 0.9, 0.95, 0.3, RTE=1.0, TUA=0.5)),
+        make("rl", 1, metrics=measured(0.9, 1.0, 0.90, 0.2, RTE=2.0, TUA=0.5)),
+    ]
+    base = measured(0.0, 1.0, 0.9, 0.0)
+    rows = rows_by_title(
+        ("retrain", [replace(r, base_metrics=base) for r in gold]),
+        ("rl", [replace(r, base_metrics=base) for r in runs]),
+    )
+    first, second = rows["rl"].gaps
+    assert first == pytest.approx({"UA": 0.2, "RA": 0.1, "TA": 0.05, "MIA": 0.1, "TUA": None, "average": 0.1125})
+    assert second == pytest.approx({"UA": 0.4, "RA": 0.0, "TA": 0.0, "MIA": 0.0, "TUA": None, "average": 0.1})
+    assert rows["rl"].gap.mean == pytest.approx((0.1125 + 0.1) / 2)
+    assert rows["rl"].gap.n == 2
+    assert rows["base"].gap.mean == pytest.approx((0.5 + 0.2) / 4)
+    assert rows["retrain"].gaps == ()
+    assert rows["retrain"].gap.mean is None
+
+
+def test_a_run_that_equals_retraining_has_no_gap() -> None:
+    rows = rows_by_title(("retrain", [make("retrain")]), ("rl", [make("rl")]))
+    assert rows["rl"].gap.mean == 0
+
+
+@pytest.mark.parametrize("missing", ["UA", "RA", "TA", "MIA"])
+def test_an_average_gap_needs_all_four_metrics(missing: str) -> None:
+    values = measured(0.1, 0.2, 0.3, 0.4)
+    assert gap_to(values, measured(0.1, 0.2, 0.3, 0.4))["average"] == 0
+    assert gap_to(values | {missing: None}, values)["average"] is None
+    assert gap_to(values, values | {missing: None})["average"] is None
+    assert gap_to({name: value for name, value in values.items() if name != missing}, values)["average"] is None
+
+
+@pytest.mark.parametrize("other", [{"base": "B"}, {"forget": "G"}, {"base": "B", "forget": "G"}])
+def test_retraining_of_another_problem_is_no_standard(other: dict[str, str]) -> None:
+    rows = rows_by_title(("rl", [make("rl")]))
+    assert rows["rl"].gaps == ()
+    elsewhere = make("retrain", metrics=measured(0.0, 0.0, 0.0, 0.0), **other)
+    found = summarise([("rl", [make("rl")]), ("retrain", [elsewhere])])
+    (row,) = [row for row in found if row.title == "rl"]
+    assert row.gaps == ()
+    assert row.gap.mean is None
+    near = make("retrain", metrics=measured(0.1, 0.9, 0.7, 0.3))
+    found = summarise([("rl", [make("rl")]), ("retrain elsewhere", [elsewhere]), ("retrain", [near])])
+    (row,) = [row for row in found if row.title == "rl"]
+    assert row.gap.mean == pytest.approx(0)
+
+
+def test_a_diverged_run_counts_as_a_run_without_figures() -> None:
+    nothing = dict.fromkeys(METRIC_VALUES)
+    rows = rows_by_title(
+        ("retrain", [make("retrain")]),
+        ("rl", [make("rl"), make("rl", 1, metrics=nothing, diverged=True)]),
+        ("ga", [make("ga", metrics=nothing, diverged=True)]),
+    )
+    assert (rows["rl"].diverged, rows["rl"].figures["UA"].n, rows["rl"].gap.n) == (1, 1, 1)
+    assert rows["ga"].gap.mean is None
+    text = as_markdown(list(rows.values()))
+    assert re.search(r"rl .*\| 2 \(1 diverged\) \|", text)
+    assert re.search(r"ga \| – .*\| 1 \(1 diverged\) \|", text)
+    as_json(list(rows.values()))
+    as_latex(list(rows.values()))
+
+
+def test_diverged_retraining_is_no_standard() -> None:
+    nothing = dict.fromkeys(METRIC_VALUES)
+    rows = rows_by_title(("retrain", [make("retrain", metrics=nothing, diverged=True)]), ("rl", [make("rl")]))
+    assert rows["rl"].gap.mean is None
+    assert best_of(list(rows.values()), rows["rl"].group) is None
+
+
+def test_a_metric_that_is_no_longer_known_is_passed_over() -> None:
+    values = METRIC_VALUES | {"of_yore": 0.5}
+    rows = rows_by_title(("retrain", [make("retrain", metrics=values)]), ("rl", [make("rl", metrics=values)]))
+    assert rows["rl"].gap.mean == 0
+    assert "of_yore" not in as_markdown(list(rows.values()))
+
+
+# Rows and groups
+
+
+def near(distance: float) -> dict[str, Value]:
+    return measured(0.5 + distance, 0.5, 0.5, 0.5)
+
+
+def test_the_best_row_is_the_method_with_the_smallest_average_gap() -> None:
+    rows = summarise(
+        [
+            ("far", [make("rl", metrics=near(0.2), base_metrics=near(0.0))]),
+            ("near", [make("ga", metrics=near(0.1), base_metrics=near(0.0))]),
+            ("diverged", [make("ft", metrics=near(0.0)), make("ft", 1, metrics={}, diverged=True)]),
+            ("retrain", [make("retrain", metrics=near(0.0), base_metrics=near(0.0))]),
+        ]
+    )
+    best = best_of(rows, rows[0].group)
+    assert best is not None
+    assert best.title == "near"
+
+
+def test_no_row_is_best_without_retraining() -> None:
+    rows = summarise([("rl", [make("rl")])])
+    assert best_of(rows, rows[0].group) is None
+    assert "**" not in as_markdown(rows)
+
+
+def test_every_group_starts_with_its_base_model() -> None:
+    rows = summarise(
+        [
+            ("rl a", [make("rl", forget="F", base_metrics={"UA": 0.1})]),
+            ("rl b", [make("rl", forget="G", base_metrics={"UA": 0.2})]),
+            ("ft a", [make("ft", forget="F", base_metrics={"UA": 0.1})]),
+            ("rl c", [make("rl", base="B", forget="F", base_metrics={"UA": 0.3})]),
+            ("nothing done yet", []),
+        ]
+    )
+    titles = [[row.title for row in members] for members in grouped(rows).values()]
+    assert titles == [["base", "rl a", "ft a"], ["base", "rl b"], ["base", "rl c"]]
+    assert [row.figures["UA"].mean for row in rows if row.kind == "base"] == [0.1, 0.2, 0.3]
+
+
+def test_the_base_row_holds_every_metric_that_some_entry_asked_for() -> None:
+    rows = rows_by_title(
+        ("rl", [make("rl", metrics={"UA": 0.1}, base_metrics={"UA": 0.2})]),
+        ("ft", [make("ft", metrics={"UA": 0.1, "RA": 0.3}, base_metrics={"UA": 0.2, "RA": 0.9})]),
+    )
+    assert {name: value.mean for name, value in rows["base"].figures.items()} == {"UA": 0.2, "RA": 0.9}
+
+
+def test_no_records_make_no_table() -> None:
+    assert summarise([]) == summarise([("rl", [])]) == []
+
+
+def with_request(record: Record, request: str) -> Record:
+    return replace(record, settings=record.settings | {"forget": record.settings["forget"] | {"request": request}})
+
+
+@pytest.mark.parametrize("other", [{"base": "B"}, {"forget": "G"}, {"base": "B", "forget": "G"}])
+def test_two_groups_never_have_the_same_title(other: dict[str, str]) -> None:
+    rows = summarise([("rl", [make()]), ("rl", [make(**other)])])
+    first, second = (group_title(rows, group) for group in grouped(rows))
+    assert first != second
+    assert first.startswith("resnet_tiny on digits, forgetting class 0: 10 of 100 images")
+
+
+def test_a_group_whose_words_tell_it_apart_has_a_short_title() -> None:
+    rows = summarise([("rl", [make()]), ("rl", [with_request(make(forget="G"), "class 1")])])
+    assert [group_title(rows, group) for group in grouped(rows)] == [
+        "resnet_tiny on digits, forgetting class 0: 10 of 100 images",
+        "resnet_tiny on digits, forgetting class 1: 10 of 100 images",
+    ]
+
+
+# Summaries
+
+
+def several() -> list[Any]:
+    def varied(method: str, shift: float, forget: str) -> list[Record]:
+        return [
+            make(
+                method,
+                seed,
+                forget=forget,
+                metrics={name: value and value + shift + seed / 7 for name, value in METRIC_VALUES.items()},
+            )
+            for seed in range(3)
+        ]
+
+    return summarise(
+        [
+            (title, varied(method, shift, forget))
+            for forget in "FG"
+            for title, method, shift in (("retrain", "retrain", 0.0), ("near", "rl", 0.01), ("far", "ga", 1 / 30))
+        ]
+        + [("one run", varied("ft", 0.5, "F")[:1])]
+    )
+
+
+def test_json_holds_every_number() -> None:
+    rows = several()
+    for row, told in zip(rows, json.loads(as_json(rows)), strict=True):
+        assert told["title"] == row.title
+        assert told["kind"] == row.kind
+        assert {name: value["mean"] for name, value in told["metrics"].items()} == {
+            name: value.mean for name, value in row.figures.items()
+        }
+        for name, value in row.figures.items():
+            assert told["metrics"][name] == vars(value)
+        assert told["average_gap"] == vars(row.gap)
+        assert [run["metrics"] for run in told["runs"]] == [record.metrics for record in row.records]
+        assert [run["seed"] for run in told["runs"]] == [record.seed for record in row.records]
+        if row.kind == "method":
+            assert [run["gap"] for run in told["runs"]] == list(row.gaps)
+        assert told["best"] == (row.title == "near")
+
+
+def test_csv_holds_every_number() -> None:
+    rows = several()
+    told = list(csv.DictReader(StringIO(as_csv(rows))))
+    assert len(told) == len(rows)
+    for row, line in zip(rows, told, strict=True):
+        assert (line["title"], line["kind"]) == (row.title, row.kind)
+        for name, value in [*((name, row.figures[name]) for name in columns_of(rows)), ("gap", row.gap)]:
+            for part, number in vars(value).items():
+                found = line[f"{name}_{part}"]
+                assert (None if found == "" else float(found)) == number
+
+
+class Cells(HTMLParser):
+    """Gathers the text of an HTML document's paragraphs, and of its tables' cells, row by row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.paragraphs: list[str] = []
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.inside.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "p":
+            self.paragraphs.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.inside or "th" in self.inside:
+            self.rows[-1][-1] += data
+        elif "p" in self.inside:
+            self.paragraphs[-1] += data
+
+
+def rendered(markdown: str) -> Cells:
+    """Markdown as a browser shows it."""
+    return Cells(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown))
+
+
+def expected_cells(members: list[Any]) -> list[list[str]]:
+    """The numbers of a table, rounded as it prints them."""
+    lines = []
+    for row in members:
+        figures = [(row.figures[name], 1 if name == "RTE" else 100) for name in columns_of(members)]
+        line = [row.title]
+        for value, factor in [*figures, (row.gap, 100)]:
+            spread = "" if value.sd is None else f"±{factor * value.sd:.2f}"
+            line.append("–" if value.mean is None else f"{factor * value.mean:.2f}{spread}")
+        lines.append([*line, "" if row.kind == "base" else str(len(row.records))])
+    return lines
+
+
+def test_markdown_shows_the_numbers_and_the_best_in_bold() -> None:
+    rows = several()
+    text = as_markdown(rows)
+    shown = rendered(text)
+    expected = []
+    for members in grouped(rows).values():
+        names = columns_of(members)
+        units = [f"{name} {'s' if name == 'RTE' else '%'}" for name in names]
+        expected += [["", *units, "gap %", "n"], *expected_cells(members)]
+    assert shown.rows == expected
+    bold = [line for line in text.splitlines() if "**" in line]
+    assert [line.split("**")[1] for line in bold] == ["near", "near"]
+
+
+SPECIAL = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    r"$\pm$": "±",
+    "{[}": "[",
+    "{*}": "*",
+    "--": "–",
+} | {"\\" + mark: mark for mark in "&%$#_{}"}
+TOKEN = re.compile("|".join(map(re.escape, SPECIAL)) + r"|[^\\{}$&#^_%~<>|\[*]")
+
+
+def typeset(latex: str) -> str:
+    """The text that LaTeX prints, where nothing in it is a command."""
+    tokens = TOKEN.findall(latex)
+    assert "".join(tokens) == latex, f"{latex!r} holds more than text"
+    return "".join(SPECIAL.get(token, token) for token in tokens)
+
+
+def latex_rows(text: str) -> list[list[str]]:
+    lines = [line.removesuffix(r" \\") for line in text.splitlines() if line.endswith(r" \\")]
+    split = [re.split(r"(?<!\\) ?& ", line) for line in lines]
+    return [[typeset(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in line] for line in split]
+
+
+def test_latex_shows_the_numbers_and_the_best_in_bold() -> None:
+    rows = several()
+    text = as_latex(rows)
+    expected = [line for members in grouped(rows).values() for line in [None, *expected_cells(members)]]
+    found = latex_rows(text)
+    assert len(found) == len(expected)
+    assert [line for line, wanted in zip(found, expected, strict=True) if wanted] == [line for line in expected if line]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert re.findall(r"^\\textbf\{(\w+)\}", text, re.MULTILINE) == ["near", "near"]
+
+
+@pytest.mark.parametrize("text", ODD_TEXT)
+def test_user_text_is_shown_as_text(text: str) -> None:
+    record = with_request(make("rl"), f"the images in {text}")
+    rows = summarise([(text, [record]), ("retrain", [make("retrain")])])
+    plain = " ".join(text.split())
+    shown = rendered(as_markdown(rows))
+    assert shown.rows[2][0] == plain
+    assert {len(line) for line in shown.rows} == {len(shown.rows[0])}
+    assert plain in shown.paragraphs[0]
+    assert shown.tags <= {"p", "table", "thead", "tbody", "tr", "td", "th", "strong"}
+    assert latex_rows(as_latex(rows))[2][0] == plain
+    assert sum(line.startswith("%") for line in as_latex(rows).splitlines()) == 1
+    assert list(csv.DictReader(StringIO(as_csv(rows))))[1]["title"] == plain
+    assert json.loads(as_json(rows))[1]["title"] == text
+
+
+def test_a_row_that_starts_with_a_bracket_or_star_is_no_argument_of_the_row_before() -> None:
+    text = as_latex(summarise([("[2em] x", [make("rl")]), ("*", [make("ft")])]))
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", text)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x00b", "lone \ud800 surrogate", "bell\x07", "\u202eright to left"])
+def test_marks_that_cannot_be_printed_are_left_out(tmp_path: Path, text: str) -> None:
+    rows = summarise([(text, [make()])])
+    for path in write_summaries(tmp_path, rows):
+        content = path.read_text(encoding="utf-8")
+        assert content.replace("\n", "").isprintable()
+
+
+def test_summaries_are_written_beside_the_records(tmp_path: Path) -> None:
+    rows = several()
+    paths = write_summaries(tmp_path / "runs" / "list", rows)
+    assert sorted(path.name for path in paths) == ["summary.csv", "summary.json", "summary.md", "summary.tex"]
+    assert {path.parent for path in paths} == {tmp_path / "runs" / "list"}
+    again = {path: path.read_text() for path in paths}
+    write_summaries(tmp_path / "runs" / "list", rows)
+    assert {path: path.read_text() for path in paths} == again

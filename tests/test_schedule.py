@@ -1,0 +1,298 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from salun.base_model import train_checkpoint
+from salun.data.sources import load
+from salun.data.split import ForgetRequest
+from salun.errors import SalunError, SalunErrors
+from salun.experiment import validate
+from salun.files import write_text
+from salun.models import TINY, Checkpoint, load_checkpoint, save_checkpoint
+from salun.records import read
+from salun.run import Workbench
+from salun.saliency import save_mask
+from salun.schedule import Job, Runner, is_finished, plan, rows_of, titles_of
+from salun.training import Progress, Recipe, Watch, unwatched
+
+CPU = torch.device("cpu")
+BASE = "checkpoints/base.pt"
+SMALL = "synthetic:n=90,size=8,classes=4"
+RECORDS = Path("runs/list/records.jsonl")
+WEIGHTS = Path("checkpoints/list")
+
+
+@pytest.fixture(scope="module")
+def small() -> Checkpoint:
+    """A model of very few, very small images."""
+    return train_checkpoint(TINY, load(SMALL), Recipe(epochs=1, batch_size=32), ForgetRequest(), 0, CPU)[0]
+
+
+@pytest.fixture
+def base_model(small: Checkpoint) -> None:
+    """The small model as the file that all entries name."""
+    save_checkpoint(Path(BASE), small)
+
+
+def entries(*given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries on the small model, as cheap as can be."""
+    common = {"checkpoint": BASE, "class_to_forget": 0, "method": "ga_small", "epochs": 1, "metrics": ["UA"]}
+    return [{key: value for key, value in (common | keys).items() if value is not None} for keys in given]
+
+
+def planned(*given: dict[str, Any], runs: int = 1) -> list[Job]:
+    return plan(validate(entries(*given), "test"), runs, Workbench(CPU), "test")
+
+
+class Counted:
+    """Tells which runs were started, and interrupts one of them."""
+
+    def __init__(self, interrupted: int | None = None) -> None:
+        self.started: list[tuple[int, int]] = []
+        self.interrupted = interrupted
+
+    def watch(self, job: Job) -> Watch:
+        self.started.append((job.experiment.number, job.seed))
+        return self.stop if len(self.started) == self.interrupted else unwatched
+
+    def stop(self, progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+
+def do(jobs: list[Job], keep: Any = "none", interrupted: int | None = None) -> list[tuple[int, int]]:
+    """Do what is missing of a list, as a command of its own would; which runs were started, by entry and seed."""
+    counted = Counted(interrupted)
+    list(Runner(Workbench(CPU), RECORDS, WEIGHTS, keep).go(jobs, counted.watch))
+    return counted.started
+
+
+# What is to be done
+
+
+@pytest.mark.usefixtures("base_model")
+def test_run_i_uses_seed_plus_i() -> None:
+    jobs = planned({}, {"seed": 10}, runs=3)
+    assert [(job.experiment.number, job.seed, job.number, job.last) for job in jobs] == [
+        (1, 0, 1, False),
+        (1, 1, 2, False),
+        (1, 2, 3, True),
+        (2, 10, 1, False),
+        (2, 11, 2, False),
+        (2, 12, 3, True),
+    ]
+    assert len({job.id for job in jobs}) == 6
+
+
+@pytest.mark.usefixtures("base_model")
+def test_all_that_is_refused_is_told_at_once_by_entry(small: Checkpoint) -> None:
+    write_text(Path("far.json"), "[10000000]")
+    save_checkpoint(Path("split.pt"), replace(small, config=small.config | {"split": "0" * 16}))
+    Path("torn.pt").write_bytes(Path(BASE).read_bytes()[:1000])
+    save_mask(Path("mask.pt"), {"x": torch.ones(1)})
+    wrong = [
+        {"class_to_forget": 99},
+        {},
+        {"class_to_forget": None, "idxs_to_forget": "far.json"},
+        {"checkpoint": "split.pt"},
+        {"checkpoint": "torn.pt"},
+        {"load_mask": "mask.pt"},
+    ]
+    with pytest.raises(SalunErrors) as caught:
+        planned(*wrong)
+    lines = caught.value.lines
+    assert [line.partition(": entry ")[2][0] for line in lines] == ["1", "3", "4", "5", "6"]
+    assert all("\n" not in line for line in lines)
+    assert not RECORDS.exists()
+
+
+@pytest.mark.usefixtures("base_model")
+def test_a_mistake_on_the_command_line_names_no_entry() -> None:
+    experiments = validate(entries({"class_to_forget": 99}), "command line")
+    with pytest.raises(SalunErrors, match=r"^command line: class 99"):
+        plan(experiments, 1, Workbench(CPU), "command line")
+
+
+# Doing it
+
+
+@pytest.mark.usefixtures("base_model")
+def test_finished_runs_are_not_done_again_and_new_entries_are() -> None:
+    first = [{}, {"lr": 0.002}]
+    assert do(planned(*first, runs=2)) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    before = RECORDS.read_bytes()
+    assert do(planned(*first, runs=2)) == []
+    assert RECORDS.read_bytes() == before
+    assert do(planned({"lr": 0.003}, *first, runs=2)) == [(1, 0), (1, 1)]
+    assert do(planned({"lr": 0.003}, *first, runs=3)) == [(1, 2), (2, 2), (3, 2)]
+    assert do(planned({"tag": "renamed"}, runs=3)) == []
+    assert RECORDS.read_bytes().startswith(before)
+
+
+@pytest.mark.usefixtures("base_model")
+def test_the_same_run_twice_in_a_list_is_done_once() -> None:
+    jobs = planned({}, {"tag": "the same"}, {"seed": 1}, runs=2)
+    assert do(jobs) == [(1, 0), (1, 1), (3, 2)]
+    rows = [row for row in rows_of(jobs, read(RECORDS)[0]) if row.kind == "method"]
+    assert [[record.seed for record in row.records] for row in rows] == [[0, 1], [0, 1], [1, 2]]
+
+
+@pytest.mark.usefixtures("base_model")
+def test_an_interrupted_list_goes_on_where_it_stopped_and_ends_the_same() -> None:
+    jobs = planned({}, {"lr": 0.002}, runs=2)
+    with pytest.raises(KeyboardInterrupt):
+        do(jobs, interrupted=3)
+    assert len(read(RECORDS)[0]) == 2
+    assert do(jobs, keep="all") == [(2, 0), (2, 1)]
+    resumed = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    found = {key: record.metrics for key, record in read(RECORDS)[0].items()}
+    RECORDS.unlink()
+    assert len(do(jobs, keep="all")) == 4
+    whole = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    assert found == {key: record.metrics for key, record in read(RECORDS)[0].items()}
+    assert resumed.items() <= whole.items()
+
+
+@pytest.mark.usefixtures("base_model")
+def test_a_torn_record_is_done_again() -> None:
+    jobs = planned({}, runs=2)
+    do(jobs)
+    whole = RECORDS.read_bytes()
+    RECORDS.write_bytes(whole[:-30])
+    assert do(jobs) == [(1, 1)]
+    assert {record.seed for record in read(RECORDS)[0].values()} == {0, 1}
+
+
+@pytest.mark.usefixtures("base_model")
+@pytest.mark.parametrize(("keep", "seeds"), [("all", [0, 1, 2]), ("last", [2]), ("none", [])])
+def test_unlearned_weights_are_kept_as_asked(keep: str, seeds: list[int]) -> None:
+    jobs = planned({}, runs=3)
+    do(jobs, keep=keep)
+    assert sorted(path.name for path in WEIGHTS.glob("*")) == sorted(
+        f"ga_small_class0_seed{job.seed}_{job.id[:8]}{suffix}"
+        for job in jobs
+        if job.seed in seeds
+        for suffix in (".pt", "_forget.json")
+    )
+    for job in jobs:
+        for path in WEIGHTS.glob(f"*seed{job.seed}_*.pt"):
+            kept = load_checkpoint(path)
+            assert kept.config["unlearned"]["id"] == job.id
+            listed = json.loads(path.with_name(f"{path.stem}_forget.json").read_text())
+            assert listed == job.problem.parts.listed.tolist()
+
+
+@pytest.mark.usefixtures("base_model")
+def test_weights_that_cannot_be_written_leave_no_record() -> None:
+    Path("checkpoints/list").write_text("in the way")
+    with pytest.raises(SalunError, match="cannot be written"):
+        do(planned({}), keep="last")
+    assert not RECORDS.exists()
+
+
+# Metrics that are asked for later
+
+
+@pytest.mark.usefixtures("base_model")
+def test_a_run_is_done_again_for_a_metric_that_it_lacks_and_then_never_more() -> None:
+    fewer, other, every = {"metrics": ["UA"]}, {"metrics": ["RA"]}, {"metrics": []}
+    assert do(planned(fewer)) == [(1, 0)]
+    assert do(planned(other)) == [(1, 0)]
+    assert do(planned(fewer, other)) == []
+    assert do(planned(every)) == [(1, 0)]
+    assert do(planned(fewer, other, every)) == []
+    (record,) = read(RECORDS)[0].values()
+    assert {"UA", "RA", "TA", "MIA", "RTE"} <= set(record.metrics)
+
+
+@pytest.mark.usefixtures("base_model")
+def test_a_diverged_run_is_finished() -> None:
+    jobs = planned({"lr": 1e30, "epochs": 2})
+    assert do(jobs) == [(1, 0)]
+    done, _ = read(RECORDS)
+    assert [record.diverged for record in done.values()] == [True]
+    assert all(is_finished(job, done) for job in jobs)
+    (base, row) = rows_of(jobs, done)
+    assert base.figures["UA"].mean is not None
+    assert (row.diverged, row.figures["UA"].mean) == (1, None)
+
+
+# Titles
+
+SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
+    ([{}], ["ga_small"]),
+    ([{}, {"method": "ft"}], ["ga_small", "ft"]),
+    ([{"lr": 0.1}, {"lr": 0.2}], ["ga_small (lr 0.1)", "ga_small (lr 0.2)"]),
+    (
+        [{"lr": 0.1}, {"lr": 0.2}, {"method": "ft"}, {"lr": 0.2, "use_mask": True}],
+        ["ga_small (lr 0.1)", "ga_small (lr 0.2)", "ft", "ga_small + mask 0.5"],
+    ),
+    (
+        [{"lr": 0.1, "epochs": 2}, {"lr": 0.2, "epochs": 2}, {"lr": 0.1, "epochs": 3}],
+        ["ga_small (lr 0.1, epochs 2)", "ga_small (lr 0.2, epochs 2)", "ga_small (lr 0.1, epochs 3)"],
+    ),
+    ([{"grad_clip": 1.5}, {}], ["ga_small (grad_clip 1.5)", "ga_small (grad_clip none)"]),
+    ([{"schedule": "cosine"}, {}], ["ga_small (schedule cosine)", "ga_small (schedule constant)"]),
+    ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "x"}], ["x (lr 0.1)", "x (lr 0.2)"]),
+    ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "y"}], ["x", "y"]),
+    ([{"seed": 0}, {"seed": 4}], ["ga_small (seed 0)", "ga_small (seed 4)"]),
+    ([{"metrics": ["UA", "RA"]}, {"metrics": []}], ["ga_small (metrics UA RA)", "ga_small (metrics all)"]),
+    ([{}, {}], ["ga_small (entry 1)", "ga_small (entry 2)"]),
+    (
+        [{"use_mask": True, "mask_batches": 1}, {"use_mask": True}],
+        ["ga_small + mask 0.5 (mask batches 1)", "ga_small + mask 0.5 (mask batches none)"],
+    ),
+    (
+        [{"load_mask": "a/mask.pt"}, {"load_mask": "b/mask.pt"}],
+        ["ga_small + mask mask.pt (mask file a/mask.pt)", "ga_small + mask mask.pt (mask file b/mask.pt)"],
+    ),
+    ([{"class_to_forget": 1, "lr": 0.1}, {"class_to_forget": 2, "lr": 0.2}], ["ga_small", "ga_small"]),
+]
+
+
+@pytest.mark.usefixtures("base_model")
+@pytest.mark.parametrize(("given", "titles"), SWEEPS)
+def test_entries_of_one_problem_have_different_titles(
+    small: Checkpoint, given: list[dict[str, Any]], titles: list[str]
+) -> None:
+    mask = {name: torch.ones_like(weight) for name, weight in small.restore().named_parameters()}
+    for folder in ("a", "b"):
+        save_mask(Path(folder) / "mask.pt", mask)
+    assert list(titles_of(planned(*given, runs=2)).values()) == titles
+
+
+@pytest.mark.usefixtures("base_model")
+def test_equal_tags_on_different_methods_are_told_apart() -> None:
+    titles = titles_of(planned({"tag": "x"}, {"tag": "x", "method": "rl", "use_mask": True}))
+    assert titles == {1: "x (method ga_small, lr 0.001, mask none)", 2: "x (method rl, lr 0.013, mask 0.5)"}
+
+
+# The table
+
+
+@pytest.mark.usefixtures("base_model")
+def test_rows_hold_the_finished_runs_of_each_entry_in_the_order_of_the_list() -> None:
+    given = [{"lr": 0.002}, {}, {"class_to_forget": 1}, {"lr": 0.004}]
+    jobs = planned(*given, runs=2)
+    do(planned(*given[:3]))
+    rows = rows_of(jobs, read(RECORDS)[0])
+    assert [(row.kind, row.title, len(row.records)) for row in rows] == [
+        ("base", "base", 0),
+        ("method", "ga_small (lr 0.002)", 1),
+        ("method", "ga_small (lr 0.001)", 1),
+        ("base", "base", 0),
+        ("method", "ga_small", 1),
+    ]
+    assert [row.records[0].settings["settings"]["lr"] for row in rows if row.records] == [0.002, 0.001, 0.001]
+
+
+@pytest.mark.usefixtures("base_model")
+def test_rows_depend_on_the_records_alone() -> None:
+    jobs = planned({}, {"lr": 0.002}, runs=2)
+    do(jobs)
+    once = [asdict(row) for row in rows_of(jobs, read(RECORDS)[0])]
+    assert [asdict(row) for row in rows_of(planned({}, {"lr": 0.002}, runs=2), read(RECORDS)[0])] == once
+    assert rows_of(jobs, {}) == []
