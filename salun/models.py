@@ -98,7 +98,9 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
         if not architecture.native:
             adapt(model, architecture)
             with torch.no_grad():
-                model.eval()(torch.zeros(1, architecture.channels, size, size))
+                logits = model.eval()(torch.zeros(1, architecture.channels, size, size))
+            if not logits.isfinite().all():
+                raise ValueError("its output is not finite")
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from error

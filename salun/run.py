@@ -125,6 +125,7 @@ class Workbench:
     checkpoints: Path = Path("checkpoints")
     on_base: Callable[[Origin], Watch] = lambda _: unwatched
     datasets: dict[str, Dataset] = field(default_factory=dict)
+    origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
     base_metrics: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
     built: dict[tuple[Architecture, bool], dict[str, nn.Parameter]] = field(default_factory=dict)
@@ -143,7 +144,6 @@ class Workbench:
         """
         if name not in self.datasets:
             self.datasets[name] = to_device(load(name, self.data_dir), self.device)
-        settle_threads(self.datasets[name].size)
         return self.datasets[name]
 
     def problem(self, experiment: Experiment) -> Problem:
@@ -158,7 +158,7 @@ class Workbench:
         Raises:
             SalunError: data, checkpoint, forget set or mask are refused.
         """
-        origin = find_origin(experiment, self.checkpoints)
+        origin = self.origin(experiment)
         dataset = self.dataset(origin.dataset)
         never = origin.checkpoint.excluded if origin.checkpoint else ()
         parts = split(dataset, experiment.forget, origin.split_seed, torch.tensor(never, dtype=torch.int64))
@@ -172,6 +172,24 @@ class Workbench:
         if mask is not None:
             check_mask(mask, weights)
         return Problem(origin, dataset, parts, mask)
+
+    def origin(self, experiment: Experiment) -> Origin:
+        """Find the base model of an experiment, reading each checkpoint once.
+
+        Args:
+            experiment: names a checkpoint, or a model and a data set.
+
+        Returns:
+            The origin.
+
+        Raises:
+            SalunError: the checkpoint is refused.
+        """
+        recipe = experiment.recipe.model_dump_json() if experiment.recipe else None
+        key = (experiment.checkpoint, experiment.model, experiment.dataset, recipe, experiment.split_seed)
+        if key not in self.origins:
+            self.origins[key] = find_origin(experiment, self.checkpoints)
+        return self.origins[key]
 
     def weights_of(self, origin: Origin, dataset: Dataset) -> dict[str, nn.Parameter]:
         """Build a base model's architecture, once, to see that it can be built and what its weights are called.
@@ -239,6 +257,7 @@ class Workbench:
         Raises:
             SalunError: the base model or the mask cannot be had.
         """
+        settle_threads(problem.dataset.size)
         base = self.base(problem)
         preparation = preparation_of(base, problem.dataset, problem.parts)
         sets = make_sets(problem.dataset, problem.parts, preparation, self.device)

@@ -30,6 +30,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     return monkeypatch
 
 
@@ -41,6 +42,13 @@ def test_the_cpu_is_always_there(name: str) -> None:
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
 def test_a_present_device_is_taken(machine: pytest.MonkeyPatch, name: str) -> None:
     assert pick_device(name) == torch.device(name)
+
+
+def test_convolutions_on_cuda_repeat_bit_for_bit(machine: pytest.MonkeyPatch) -> None:
+    pick_device("cpu")
+    assert torch.backends.cudnn.deterministic is False
+    pick_device("auto")
+    assert torch.backends.cudnn.deterministic is True
 
 
 def test_auto_prefers_cuda_then_mps_then_cpu(machine: pytest.MonkeyPatch) -> None:

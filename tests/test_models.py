@@ -45,7 +45,6 @@ FAMILIES = [
     ("resnetv2_18", 3, 32),
     ("densenet121", 3, 32),
     ("deit_tiny_patch16_224", 3, 32),
-    ("swinv2_tiny_window8_256", 3, 32),
 ]
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models import register_model
+from torch import nn
 
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest, split
@@ -208,7 +210,9 @@ def test_the_place_in_the_list_does_not_change_the_id(bench: Workbench, base_fil
     assert identify(resolved(first, problem), 0) == identify(resolved(third, problem), 0)
 
 
-def test_a_changed_forget_file_or_mask_changes_the_id(bench: Workbench, base_file: Path, trained: Checkpoint) -> None:
+def test_what_a_forget_file_and_a_mask_hold_changes_the_id_and_their_place_does_not(
+    bench: Workbench, base_file: Path, trained: Checkpoint
+) -> None:
     keys: dict[str, Any] = {"class_to_forget": None, "idxs_to_forget": "list.json", "load_mask": "mask.pt"}
     model = trained.restore()
     mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in model.named_parameters()}
@@ -220,6 +224,10 @@ def test_a_changed_forget_file_or_mask_changes_the_id(bench: Workbench, base_fil
     save_mask(Path("mask.pt"), {name: ~chosen for name, chosen in mask.items()})
     ids.append(id_of(bench, base_file, **keys))
     assert len(set(ids)) == 3
+    for name in ("list.json", "mask.pt"):
+        Path(name).rename(f"moved-{name}")
+    moved = keys | {"idxs_to_forget": "moved-list.json", "load_mask": "moved-mask.pt"}
+    assert id_of(bench, base_file, **moved) == ids[-1]
 
 
 # The same again
@@ -261,6 +269,27 @@ def test_a_run_does_not_depend_on_the_runs_before_it(run: Run) -> None:
     again = run(seed=1, method="rl", metrics=["UA"])
     assert same_weights(alone[1], again[1])
     assert timeless(alone[0]) == timeless(again[0])
+
+
+@register_model
+def net_with_dropout(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **options: Any) -> nn.Module:
+    """A model whose layers draw random numbers of their own."""
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(in_chans * 8 * 8, num_classes))
+
+
+def test_a_model_with_dropout_repeats_too(tmp_path: Path) -> None:
+    keys = {"model": "net_with_dropout", "dataset": "synthetic:n=60,size=8,classes=3", "recipe": SHORT}
+    found = []
+    for number, method in enumerate(("retrain", "retrain", "ga_small", "ga_small")):
+        bench = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+        experiment = entry(None, method=method, metrics=["UA"], **keys)
+        problem = bench.problem(experiment)
+        bench.base(problem)
+        torch.manual_seed(number)
+        found.append(bench.run(experiment, problem, 0)[1])
+    assert same_weights(found[0], found[1])
+    assert same_weights(found[2], found[3])
+    assert not same_weights(found[0], found[2])
 
 
 def test_seeds_do_not_change_what_is_forgotten_unless_asked(run: Run) -> None:
@@ -462,6 +491,9 @@ def test_a_mask_of_another_model_is_refused_before_anything_runs(bench: Workbenc
     save_mask(Path("other.pt"), {"layer.weight": torch.ones(3, 3, dtype=torch.bool)})
     with pytest.raises(SalunError, match=r"'layer\.weight' is no weight of the model"):
         bench.problem(entry(base_file, method="rl", load_mask="other.pt"))
+    with pytest.raises(SalunError, match=r"'layer\.weight' is no weight of the model"):
+        bench.problem(entry(None, model=TINY, dataset=TINY_DATA, method="rl", load_mask="other.pt"))
+    assert len(list(bench.checkpoints.iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,9 @@ def do_runs(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     Returns:
         The exit status.
     """
-    begun, finished = time.perf_counter(), 0
+    from salun.schedule import titles_of
+
+    begun, finished, titles = time.perf_counter(), 0, titles_of(jobs)
 
     def watch_base(origin: Any) -> Any:
         display.console.print(
@@ -260,9 +262,9 @@ def do_runs(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
         for job, record in runner.go(jobs, watch_run):
             finished += 1
             left = (time.perf_counter() - begun) / finished * (missing - finished)
-            line = f"[{finished}/{missing}] {run_line(job, record)}; about {left:.0f} s left"
+            line = f"[{finished}/{missing}] {run_line(titles[job.experiment.number], record)}; about {left:.0f} s left"
             display.console.print(line, highlight=False, markup=False, soft_wrap=True)
-            log_run(tracker, name, job, record)
+            log_run(tracker, name, titles[job.experiment.number], job, record)
     except KeyboardInterrupt:
         kept = f"{before + finished} of {before + missing} runs are recorded"
         notice(f"{PROGRAM}: interrupted: {kept}; the same command does the rest")
@@ -270,11 +272,11 @@ def do_runs(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     return 0
 
 
-def run_line(job: Any, record: Any) -> str:
+def run_line(title: str, record: Any) -> str:
     """Describe a finished run.
 
     Args:
-        job: the run.
+        title: of its experiment.
         record: of it.
 
     Returns:
@@ -287,21 +289,21 @@ def run_line(job: Any, record: Any) -> str:
     ]
     figures = "diverged" if record.diverged else " ".join(shown)
     took = record.seconds["mask"] + record.seconds["method"]
-    return f"{job.experiment.tag or job.experiment.title}, seed {job.seed}: {figures} in {took:.1f} s"
+    return f"{title}, seed {record.seed}: {figures} in {took:.1f} s"
 
 
-def log_run(tracker: Any, name: str, job: Any, record: Any) -> None:
+def log_run(tracker: Any, name: str, title: str, job: Any, record: Any) -> None:
     """Log a finished run: configuration, curve, final metrics.
 
     Args:
         tracker: logs to Weights & Biases.
         name: of the list.
+        title: of the experiment.
         job: the run.
         record: of it.
     """
-    title = job.experiment.tag or job.experiment.title
     config = {**record.settings, "seed": record.seed, "list": name, "device": record.device, "id": record.id}
-    with tracker.run(f"{title} seed {job.seed}", f"{name}/{job.experiment.number} {title}", config) as log:
+    with tracker.run(f"{title} seed {job.seed}", f"{name}/{title}", config) as log:
         for point in record.curve:
             log(vars(point))
         log({key: value for key, value in record.metrics.items() if value is not None})

@@ -1,12 +1,11 @@
 """Where images come from: bundled, downloaded, a folder, or generated."""
 
-import io
 import re
 import socket
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -343,7 +342,7 @@ def fetch(name: str, folder: Path, files: str, download: bool, get: Callable[[st
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as staging:
-            with impatient(DOWNLOAD_TIMEOUT), redirect_stdout(io.StringIO()):
+            with impatient(DOWNLOAD_TIMEOUT):
                 get(staging)
             move_files(Path(staging), folder)
     except (OSError, RuntimeError, HTTPException) as error:

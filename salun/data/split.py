@@ -47,7 +47,7 @@ class Split:
     Attributes:
         train: what the base model learns.
         validation: held out of training, without the forgotten classes.
-        test: the test part without the forgotten classes.
+        test: the test part without the forgotten classes, and without those that the base model never saw.
         forget: what is to be forgotten, a part of `train`.
         retain: the rest of `train`.
         forgotten_test: test images of the forgotten classes; empty for other forget sets.
@@ -102,14 +102,16 @@ def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: 
         raise SalunError(f"{request}: none of these images is in the training split")
     if len(forget) == len(train):
         raise SalunError(f"{request}: that is the whole training split; nothing would be retained")
-    gone = torch.isin(dataset.test.labels.cpu(), torch.tensor(request.classes, dtype=torch.int64))
+    shown, tested = labels[train].unique(), dataset.test.labels.cpu()
+    gone = torch.isin(tested, torch.tensor(request.classes, dtype=torch.int64))
+    known = torch.isin(tested, shown) if never is not None and len(never) else torch.ones_like(gone)
     return Split(
         train=train,
         validation=without(validation, listed),
-        test=test[~gone],
+        test=test[known & ~gone],
         forget=forget,
         retain=without(train, forget),
-        forgotten_test=test[gone],
+        forgotten_test=test[known & gone],
         classes=request.classes,
         listed=listed if request.indices else forget,
         fingerprint=mark,
