@@ -247,7 +247,7 @@ def fit(
         loss: of logits and batch.
         precision: of the forward pass; weights and loss are float32.
         watch: is told of every step.
-        validate: gives the validation accuracy; the weights of the best epoch are kept.
+        validate: gives the validation accuracy; the weights of the best epoch are kept, of equal ones the later.
         patience: epochs without a better validation accuracy after which training stops.
 
     Returns:
@@ -256,7 +256,7 @@ def fit(
     updates = make_optimizer(model, optimizer, lr, momentum, weight_decay)
     steps = make_schedule(updates, schedule, epochs)
     curve: list[Epoch] = []
-    best, best_epoch, best_weights = -math.inf, 0, None
+    best, risen, best_weights = -math.inf, 0, None
     for number in range(epochs):
         begun, rate = time.perf_counter(), updates.param_groups[0]["lr"]
         totals = run_epoch(
@@ -266,13 +266,14 @@ def fit(
         validation = validate() if validate else None
         curve.append(Epoch(number + 1, mean_loss, share, validation, rate, time.perf_counter() - begun))
         watch(Progress(number + 1, epochs, images, curve[-1].seconds, curve[-1]))
-        if validation is not None and validation > best:
-            best, best_epoch, best_weights = validation, number, deepcopy(model.state_dict())
+        if validation is not None and validation >= best:
+            risen = number if validation > best else risen
+            best, best_weights = validation, deepcopy(model.state_dict())
         if isinstance(steps, ReduceLROnPlateau):
             steps.step(validation if validation is not None else -mean_loss)
         else:
             steps.step()
-        if patience is not None and validation is not None and number - best_epoch >= patience:
+        if patience is not None and validation is not None and number - risen >= patience:
             break
     if best_weights is not None:
         model.load_state_dict(best_weights)

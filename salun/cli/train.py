@@ -132,7 +132,7 @@ def train(flags: argparse.Namespace) -> int:
         save_with_forget(path, checkpoint, parts)
         figures = accuracies(checkpoint, dataset, parts, device)
         log({f"final {name}": value for name, value in figures.items()})
-    best = max(curve, key=lambda epoch: epoch.validation or 0.0)
+    best = max(curve, key=lambda epoch: (epoch.validation or 0.0, epoch.epoch))
     print(f"best epoch {best.epoch}: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in figures.items()))
     print(f"{path}\n{path.with_name(path.stem + '_forget.json')} ({len(parts.listed)} indices)")
     return 0
