@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from salun import __version__
@@ -217,10 +217,13 @@ def preparation_of(checkpoint: Checkpoint, dataset: Dataset, parts: Split) -> Pr
         size = checkpoint.architecture.size
         return prepare(dataset, parts, size if size != dataset.size else None)
     try:
-        options = {**recorded, "mean": tuple(recorded["mean"]), "std": tuple(recorded["std"])}
-        return Preparation(**options)
-    except (TypeError, KeyError) as error:
+        found = TypeAdapter(Preparation).validate_python(recorded)
+    except ValidationError as error:
         raise SalunError(f"checkpoint of {checkpoint.architecture.model}: records no usable preparation") from error
+    sides = found.resize is None or found.resize > 0
+    if not sides or found.padding < 0 or not len(found.mean) == len(found.std) == dataset.channels:
+        raise SalunError(f"checkpoint of {checkpoint.architecture.model}: records no usable preparation")
+    return found
 
 
 def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
@@ -243,6 +246,8 @@ def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
     if checkpoint.architecture.channels != dataset.channels:
         counts = f"{checkpoint.architecture.channels} colour channels, '{dataset.name}' {dataset.channels}"
         raise SalunError(f"{origin.path}: has {counts}")
+    if "preparation" in checkpoint.config:
+        preparation_of(checkpoint, dataset, parts)
     names = checkpoint.config.get("class_names")
     if names is not None and names != list(dataset.classes):
         raise SalunError(f"{origin.path}: was trained on other class names than '{dataset.name}' has")

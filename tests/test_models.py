@@ -84,7 +84,7 @@ class TestEveryFamily:
 
 class TestSmallImages:
     @pytest.mark.parametrize("name", [TINY, "resnet18", "resnet50"])
-    @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (1, 8)])
+    @pytest.mark.parametrize(("channels", "size"), [(3, 64), (3, 32), (1, 28), (1, 8)])
     def test_resnet_has_a_3x3_stem_and_no_pool(self, name: str, channels: int, size: int) -> None:
         model = built(name, channels, size).eval()
         assert isinstance(model, ResNet)

@@ -40,7 +40,7 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
     Raises:
         SalunError: the folder is absent, holds no images, or one of them cannot be decoded.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise SalunError(f"data set '{name}': {root} is not a folder; it must hold one folder of images a class")
     parted = bool(class_folders(root / "train"))
     classes, files, labels = list_images(root / "train" if parted else root)

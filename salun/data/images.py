@@ -106,7 +106,7 @@ class Images:
             order = torch.arange(count, device=self.device)
         else:
             order = torch.randperm(count, generator=generator, device=generator.device).to(self.device)
-        for at in order.split(size):
+        for at in order.split(min(size, max(count, 1))):
             pixels = self.pixels[self.rows[at.to(self.rows.device)]]
             x = self.view(pixels.to(self.device, non_blocking=True), generator)
             yield Batch(x, self.labels[at], at)

@@ -46,7 +46,7 @@ class Split:
 
     Attributes:
         train: what the base model learns.
-        validation: held out of training, without the forgotten classes.
+        validation: held out of training, without the forgotten classes and those that the base model never saw.
         test: the test part without the forgotten classes, and without those that the base model never saw.
         forget: what is to be forgotten, a part of `train`.
         retain: the rest of `train`.
@@ -91,10 +91,13 @@ def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: 
     """
     labels = dataset.train.labels.cpu()
     validation, train = held_out(labels, VALIDATION_SHARE, split_seed)
-    test = torch.arange(len(dataset.test.labels))
-    mark = digest(labels, dataset.test.labels.cpu(), train, validation)
+    tested = dataset.test.labels.cpu()
+    test = torch.arange(len(tested))
+    mark = digest(labels, tested, train, validation)
     if never is not None and len(never):
         train, validation = without(train, never), without(validation, never)
+        shown = labels[train].unique()
+        validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
     listed = find_forget(labels, train, request, dataset)
     asked = request != ForgetRequest()
     forget = train[torch.isin(train, listed)]
@@ -102,16 +105,14 @@ def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: 
         raise SalunError(f"{request}: none of these images is in the training split")
     if len(forget) == len(train):
         raise SalunError(f"{request}: that is the whole training split; nothing would be retained")
-    shown, tested = labels[train].unique(), dataset.test.labels.cpu()
-    gone = torch.isin(tested, torch.tensor(request.classes, dtype=torch.int64))
-    known = torch.isin(tested, shown) if never is not None and len(never) else torch.ones_like(gone)
+    gone = torch.isin(tested[test], torch.tensor(request.classes, dtype=torch.int64))
     return Split(
         train=train,
         validation=without(validation, listed),
-        test=test[known & ~gone],
+        test=test[~gone],
         forget=forget,
         retain=without(train, forget),
-        forgotten_test=test[known & gone],
+        forgotten_test=test[gone],
         classes=request.classes,
         listed=listed if request.indices else forget,
         fingerprint=mark,

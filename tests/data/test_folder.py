@@ -287,6 +287,10 @@ class TestRefused:
         message = one_line(f"folder:{tmp_path / 'nowhere'}")
         assert str(tmp_path / "nowhere") in message
 
+    @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "."])
+    def test_path_that_holds_no_classes(self, path: str) -> None:
+        assert path in one_line(f"folder:{path}")
+
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         assert str(tmp_path / "file") in one_line(f"folder:{tmp_path / 'file'}")

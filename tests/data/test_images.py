@@ -119,7 +119,7 @@ class TestJoin:
 class TestBatches:
     @pytest.mark.parametrize("shuffled", [False, True])
     @pytest.mark.parametrize(
-        ("count", "size", "sizes"), [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 100, [3]), (0, 4, [])]
+        ("count", "size", "sizes"), [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 2**70, [3]), (0, 4, [])]
     )
     def test_every_image_once(self, count: int, size: int, sizes: list[int], shuffled: bool) -> None:
         found = list(images(store(count)).batches(size, seeded(0) if shuffled else None))

@@ -279,6 +279,21 @@ class TestNever:
         with pytest.raises(SalunError, match="class 3"):
             split(uneven, ForgetRequest(classes=(3,)), never=never)
 
+    @pytest.mark.parametrize("classes", [(), (0,), (0, 4)])
+    def test_class_that_was_never_learnt_is_not_tested(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
+        never = split(uneven, ForgetRequest(classes=(1, 3))).forget
+        parts = split(uneven, ForgetRequest(classes=classes), never=never)
+        left = {0, 2, 4} - set(classes)
+        assert set(uneven.train.labels[parts.retain].tolist()) == left
+        assert set(uneven.train.labels[parts.validation].tolist()) == left
+        assert set(uneven.test.labels[parts.test].tolist()) == left
+        assert set(uneven.test.labels[parts.forgotten_test].tolist()) == set(classes)
+
+    def test_class_of_which_some_was_learnt_is_tested(self, uneven: Dataset) -> None:
+        never = split(uneven, ForgetRequest(classes=(1, 3))).forget[1:]
+        parts = split(uneven, ForgetRequest(), never=never)
+        assert len(set(uneven.test.labels[parts.test].tolist())) == 4
+
     def test_none_changes_nothing(self, uneven: Dataset) -> None:
         empty = split(uneven, ForgetRequest(share=0.1), never=torch.empty(0, dtype=torch.int64))
         assert torch.equal(empty.forget, split(uneven, ForgetRequest(share=0.1)).forget)
