@@ -24,6 +24,7 @@ Loss = Callable[[Tensor, Batch], Tensor]
 
 PLATEAU_PATIENCE = 5
 EVALUATION_BATCH = 1024
+EVALUATION_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -152,20 +153,23 @@ def accuracy(outputs: Outputs) -> float:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Images, batch_size: int = EVALUATION_BATCH) -> Outputs:
+def predict(model: nn.Module, images: Images, batch_size: int | None = None) -> Outputs:
     """Evaluate a model on images: evaluation mode, float32, no augmentation, in order.
 
     Args:
         model: is left in the mode that it was in.
         images: N images.
-        batch_size: images at once.
+        batch_size: images at once; None takes as many as make a batch of 64 MiB, at most 1,024.
 
     Returns:
         Logits and labels of the N images.
     """
+    if batch_size is None and len(images):
+        image = next(iter(images.batches(1))).x
+        batch_size = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (image.numel() * image.element_size())))
     training = model.training
     model.eval()
-    logits = [model(batch.x).float() for batch in images.batches(batch_size)]
+    logits = [model(batch.x).float() for batch in images.batches(batch_size or 1)]
     model.train(training)
     if not logits:
         return Outputs(torch.empty(0, 0), images.labels.cpu())
