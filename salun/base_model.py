@@ -302,7 +302,7 @@ def train_checkpoint(
         The checkpoint of the epoch that is best on validation, the split, and the curve.
 
     Raises:
-        SalunError: the model, the forget set, or the pretrained weights cannot be had.
+        SalunError: the model, the forget set, or the pretrained weights cannot be had, or training diverged.
     """
     parts = split(dataset, request, split_seed)
     architecture, resize = architecture_for(model, dataset, recipe.pretrained)
@@ -312,6 +312,8 @@ def train_checkpoint(
     curve, optimizer = train(network, sets.retain, sets.validation, recipe, seeded(recipe.seed, device), watch)
     config = describe(dataset, recipe, preparation, parts, split_seed)
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise SalunError(f"training {model} on {dataset.name} diverged at lr {recipe.lr:g}; a lower one may hold")
     excluded = tuple(parts.listed.tolist())
     return Checkpoint(weights, architecture, dataset.name, optimizer, config, excluded), parts, curve
 

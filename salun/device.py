@@ -19,7 +19,7 @@ SMALL_IMAGE = 16
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Choose the device to compute on; on CUDA, convolutions are told to give the same bits each time.
+    """Choose the device to compute on; on CUDA, torch is told to give the same bits each time.
 
     Args:
         name: "auto" (CUDA, else MPS, else CPU), or a name that torch knows, such as "cuda:1".
@@ -46,7 +46,9 @@ def pick_device(name: str = "auto") -> torch.device:
     if (device.index or 0) >= present[device.type]:
         raise SalunError(f"--device {name}: this machine has no such device; --device cpu always works")
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return device
 
 

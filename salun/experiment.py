@@ -21,6 +21,7 @@ from salun.unlearning import METHODS, find_method, load_methods
 
 DEFAULT_METHOD = "rl"
 DEFAULT_DATASET = "cifar10"
+MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
 FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
 BASE_KEYS = ("model", "dataset", "split_seed")
 Label = Annotated[int, Field(ge=0)]
@@ -158,7 +159,7 @@ def json_schema() -> dict[str, Any]:
             shapes["metrics"]["items"]["enum"] = list(METRICS)
             definition |= exclusions()
             if shapes["method"]["const"] != DEFAULT_METHOD:
-                definition["allOf"] = [is_given("method")]
+                definition["allOf"] += [is_given("method")]
         definition["properties"] = {key: or_null(shape) for key, shape in shapes.items()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
 
@@ -173,6 +174,12 @@ def exclusions() -> dict[str, Any]:
     return {
         "oneOf": [is_given(key) for key in FORGET_KEYS],
         "not": {"allOf": [is_given("checkpoint"), named]},
+        "allOf": [
+            {
+                "if": {"anyOf": [is_given(key) for key in MASK_KEYS]},
+                "then": is_given("use_mask") | {"not": is_given("load_mask")},
+            }
+        ],
     }
 
 
@@ -385,6 +392,11 @@ def conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
     named = [key for key in BASE_KEYS if key in given]
     if "checkpoint" in given and named:
         lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own")
+    shaping = [key for key in MASK_KEYS if key in given]
+    if shaping and "load_mask" in given:
+        lines.append(f"{' and '.join(shaping)}: without effect on a mask that is loaded")
+    elif shaping and "use_mask" not in given:
+        lines.append(f"{' and '.join(shaping)}: without effect unless use_mask is true")
     if "load_mask" in given and given.get("use_mask") is False:
         lines.append("use_mask: false: contradicts load_mask")
     return lines

@@ -3,7 +3,6 @@
 import hashlib
 import urllib.error
 import warnings
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +11,11 @@ from urllib.request import Request, urlopen
 import timm
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.pit import PoolingVisionTransformer
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vgg import VGG
+from timm.models.volo import VOLO
 from torch import Tensor, nn
 
 from salun.errors import SalunError, did_you_mean
@@ -21,8 +23,10 @@ from salun.files import replacing
 
 TINY = "resnet_tiny"
 SMALL = 64
-TRANSFORMERS = ("vit_", "deit", "swin_", "swinv2_")
+PATCHED = ("vit_", "deit", "swin_", "swinv2_", "flexivit_", "cait_", "convit_")
+TWO_TOKENS = (VisionTransformerDistilled, PoolingVisionTransformer)
 HUB_TIMEOUT = 10.0
+BUSY = (408, 429, 500, 502, 503, 504)
 UNRECORDED = 0
 OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
 
@@ -67,8 +71,16 @@ def check_model(name: str) -> None:
     Raises:
         SalunError: it is not, with the nearest name.
     """
-    if name != TINY and not timm.is_model(name.partition(".")[0]):
+    if name == TINY:
+        return
+    family, _, tag = name.partition(".")
+    if not timm.is_model(family):
         raise SalunError(f"model '{name}': unknown{did_you_mean(name, [TINY, *timm.list_models()])}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        hint = did_you_mean(name, [family, *timm.list_pretrained(f"{family}.*")])
+        raise SalunError(f"model '{name}': unknown tag '{tag}'{hint}") from error
 
 
 def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
@@ -76,7 +88,8 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
 
     Images of at most 64 pixels: a ResNet gets a 3x3 first convolution of stride 1 and no max-pool
     (He et al., 2016, section 4.2), a VGG the 512-wide head and only as many max-pools as the image
-    can take, a transformer a patch that leaves at least 8 x 8 of them. A native model is timm's own.
+    can take. A model of fixed input size is built for the images' size, a vision transformer with a
+    patch that leaves at least 8 x 8 of them. A native model is timm's own.
 
     Args:
         architecture: what to build.
@@ -93,36 +106,72 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
     check_model(name)
     if pretrained:
         return load_pretrained(architecture)
-    try:
-        model = bare(architecture)
-        if not architecture.native:
-            adapt(model, architecture)
-            with torch.no_grad():
-                logits = model.eval()(torch.zeros(1, architecture.channels, size, size))
-            if not logits.isfinite().all():
-                raise ValueError("its output is not finite")
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from error
-    return model.train()
+    for options in input_options(architecture):
+        try:
+            return working(architecture, options).train()
+        except Exception as error:  # timm's models refuse sizes and options with errors of every kind
+            refusal = error
+    reason = str(refusal).splitlines()[0] if str(refusal) else type(refusal).__name__
+    raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from refusal
 
 
-def bare(architecture: Architecture) -> nn.Module:
+def working(architecture: Architecture, options: dict[str, int]) -> nn.Module:
+    """Build a model for the images and, unless it is native, see that it takes one.
+
+    Args:
+        architecture: what to build.
+        options: further ones for timm.
+
+    Returns:
+        The model.
+
+    Raises:
+        Exception: of any kind, the model's own: it cannot take such images.
+    """
+    model = bare(architecture, options)
+    if not architecture.native:
+        adapt(model, architecture)
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(1, architecture.channels, architecture.size, architecture.size))
+        if not logits.isfinite().all():
+            raise ValueError("its output is not finite")
+    return model
+
+
+def bare(architecture: Architecture, options: dict[str, int]) -> nn.Module:
     """Build a model as timm does; "resnet_tiny" is timm's class, four stages of widths 16, 32, 64 and 128.
 
     Args:
         architecture: what to build.
+        options: further ones for timm.
 
     Returns:
-        The model, a transformer already for the images' size; "resnet_tiny" has about 0.7 million weights.
+        The model; "resnet_tiny" has about 0.7 million weights.
+    """
+    given: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
+    if architecture.model == TINY:
+        return cast(nn.Module, ResNet(BasicBlock, (2, 2, 2, 2), channels=(16, 32, 64, 128), **given))
+    return cast(nn.Module, timm.create_model(architecture.model, **given, **options))
+
+
+def input_options(architecture: Architecture) -> list[dict[str, int]]:
+    """List the ways to tell a model the images' size, the best first.
+
+    Args:
+        architecture: a known model.
+
+    Returns:
+        Options for timm. Not every model of fixed input size takes them: the last are none.
     """
     name, size = architecture.model, architecture.size
-    options: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
-    if name == TINY:
-        return cast(nn.Module, ResNet(BasicBlock, (2, 2, 2, 2), channels=(16, 32, 64, 128), **options))
-    if name.startswith(TRANSFORMERS) and not architecture.native:
-        options |= {"img_size": size} | patch_option(name, size)
-    return cast(nn.Module, timm.create_model(name, **options))
+    if name == TINY or architecture.native:
+        return [{}]
+    config = timm.get_pretrained_cfg(name)
+    patched = "patch" in name or name.startswith(PATCHED)
+    if not patched and (config is None or not config.fixed_input_size):
+        return [{}]
+    patch = patch_option(name, size) if patched else {}
+    return [{"img_size": size, **patch}, *([{"img_size": size}] if patch else []), {}]
 
 
 def adapt(model: nn.Module, architecture: Architecture) -> None:
@@ -188,8 +237,6 @@ def load_pretrained(architecture: Architecture) -> nn.Module:
     Raises:
         SalunError: there are no such weights, or they cannot be fetched.
     """
-    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
-
     name = architecture.model
     if name == TINY:
         raise SalunError(f"model '{TINY}': has no pretrained weights; leave --pretrained out")
@@ -199,7 +246,7 @@ def load_pretrained(architecture: Architecture) -> nn.Module:
             name, pretrained=True, num_classes=architecture.classes, in_chans=architecture.channels
         )
         return cast(nn.Module, model)
-    except (OSError, RuntimeError, ValueError, ClientError) as error:
+    except Exception as error:  # the hub's client and the decoders of files raise errors of every kind
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         remedy = "without --pretrained the model starts from fresh weights"
         raise SalunError(f"model '{name}': pretrained weights cannot be had ({reason}); {remedy}") from error
@@ -208,7 +255,8 @@ def load_pretrained(architecture: Architecture) -> nn.Module:
 def reach_weights(name: str) -> None:
     """Make sure that pretrained weights are here, or that the host that holds them answers.
 
-    Asked for weights without a network, the client would repeat itself for most of a minute.
+    Without a network, or where the host is out of order, the client would repeat itself for most of a
+    minute.
 
     Args:
         name: a timm name.
@@ -225,8 +273,11 @@ def reach_weights(name: str) -> None:
     if isinstance(try_to_load_from_cache(config.hf_hub_id, file), str):
         return
     request = Request(constants.ENDPOINT, method="HEAD")  # noqa: S310 - the client's own setting
-    with suppress(urllib.error.HTTPError), urlopen(request, timeout=HUB_TIMEOUT):  # noqa: S310
-        pass
+    try:
+        urlopen(request, timeout=HUB_TIMEOUT).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code in BUSY:
+            raise
 
 
 def pretrained_size(name: str) -> int:
@@ -250,9 +301,12 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
         x: (B, C, H, W) model input.
 
     Returns:
-        (B, D) features; `head(model)` maps them to logits.
+        (B, D) features; `head(model)` maps them to logits. Of a distilled transformer, whose two heads
+        read a token each, D counts both tokens.
     """
     features = cast(Any, model).forward_features(x)
+    if has_two_tokens(model):
+        return cast(Tensor, features[:, :2].flatten(1))
     return cast(Tensor, cast(Any, model).forward_head(features, pre_logits=True))
 
 
@@ -263,21 +317,53 @@ def head(model: nn.Module) -> nn.Linear:
         model: any timm model with a linear head.
 
     Returns:
-        The linear layer; where the head is a 1x1 convolution, a linear layer of the same weights.
+        The linear layer; where the head is a 1x1 convolution, a linear layer of the same weights. Where
+        there are two heads, whose logits the model averages (distillation), one that gives that average.
 
     Raises:
         SalunError: the model's head is not linear.
     """
     layer = cast(Any, model).get_classifier()
+    if isinstance(model, VOLO):
+        raise SalunError("model VOLO: its logits add the largest of every patch, not linear: no prototypes")
     if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
-        linear = nn.Linear(layer.in_channels, layer.out_channels, layer.bias is not None, device="meta")
-        linear.weight = nn.Parameter(layer.weight.flatten(1))
-        if layer.bias is not None:
-            linear.bias = nn.Parameter(layer.bias)
-        return linear
+        return linear_of(layer.weight.flatten(1), layer.bias)
+    if isinstance(layer, tuple) and all(isinstance(part, nn.Linear) for part in layer):
+        halves = [part.weight / len(layer) for part in layer]
+        weight = torch.cat(halves, 1) if has_two_tokens(model) else torch.stack(halves).sum(0)
+        return linear_of(weight, torch.stack([part.bias for part in layer]).mean(0))
     if not isinstance(layer, nn.Linear):
         raise SalunError(f"model {type(model).__name__}: its head is {type(layer).__name__}, not linear: no prototypes")
     return layer
+
+
+def has_two_tokens(model: nn.Module) -> bool:
+    """Tell whether a model is a distilled transformer, whose two heads read a token each.
+
+    Args:
+        model: any timm model.
+
+    Returns:
+        Whether it is.
+    """
+    return isinstance(model, TWO_TOKENS) and isinstance(cast(Any, model).get_classifier(), tuple)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Make a linear layer of given weights.
+
+    Args:
+        weight: (classes, D).
+        bias: (classes,), or None.
+
+    Returns:
+        The layer; it shares their memory.
+    """
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
 
 
 def tensors_digest(tensors: dict[str, Tensor]) -> str:
@@ -308,6 +394,7 @@ class Checkpoint:
         config: everything else that was recorded: preparation, recipe, split seed and fingerprint,
             class names, how the model came about. Plain values only.
         excluded: training indices that the model was never trained on.
+        mask: the mask that it was unlearned under; it goes to a file of its own.
     """
 
     weights: dict[str, Tensor]
@@ -316,6 +403,7 @@ class Checkpoint:
     optimizer: dict[str, Any] | None = None
     config: dict[str, Any] = field(default_factory=dict)
     excluded: tuple[int, ...] = ()
+    mask: dict[str, Tensor] | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -300,6 +300,23 @@ def best_of(rows: list[Row], group: Group) -> Row | None:
     return min(able, key=lambda row: row.gap.mean or 0.0, default=None)
 
 
+def mixtures(rows: list[Row]) -> list[str]:
+    """Say where a table's runs were not made alike.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        A line for devices and one for revisions of the code, where there are several.
+    """
+    runs = [record for row in rows for record in row.records]
+    lines = []
+    for what, found in (("devices", {run.device for run in runs}), ("revisions", {run.revision for run in runs})):
+        if len(found) > 1:
+            lines.append(f"the runs of this list were made on several {what}: {', '.join(sorted(found))}")
+    return lines
+
+
 def columns_of(rows: list[Row]) -> list[str]:
     """List the metrics that a table shows.
 

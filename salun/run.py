@@ -48,7 +48,7 @@ from salun.errors import SalunError
 from salun.experiment import Experiment
 from salun.metrics import Evaluation, Value, check_metrics, evaluate
 from salun.models import Architecture, Checkpoint, build, save_checkpoint, tensors_digest
-from salun.saliency import Mask, check_mask, load_mask, saliency
+from salun.saliency import Mask, check_mask, load_mask, saliency, save_mask
 from salun.training import Epoch, Watch, default_recipe, predict, unwatched
 from salun.unlearning import Task, unlearn
 
@@ -263,9 +263,9 @@ class Workbench:
         sets = make_sets(problem.dataset, problem.parts, preparation, self.device)
         before = self.measure_base(base, sets, problem, experiment.metrics)
         forget_peak_memory(self.device)
-        model, task_curve, mask_seconds, method_seconds = self.unlearned(experiment, problem, base, sets, seed, watch)
+        task, mask, mask_seconds, method_seconds = self.unlearned(experiment, problem, base, sets, seed, watch)
         begun = clock(self.device)
-        evaluation = outputs_of(model, sets, mask_seconds + method_seconds)
+        evaluation = outputs_of(task.model, sets, mask_seconds + method_seconds)
         metrics, diverged = measure(evaluation, experiment.metrics)
         seconds = {"mask": mask_seconds, "method": method_seconds, "evaluation": clock(self.device) - begun}
         settings = resolved(experiment, problem)
@@ -276,20 +276,20 @@ class Workbench:
             tag=experiment.tag,
             metrics=metrics,
             base_metrics=before,
-            curve=task_curve,
+            curve=list(task.curve),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
             device=device_name(self.device),
             versions=versions(),
             revision=revision(),
-            split=sizes(problem.parts),
+            split=sizes(problem.parts) | {"recorded": "split" in base.config},
             diverged=diverged,
         )
-        return record, self.checkpoint(model, base, preparation, problem, record)
+        return record, replace(self.checkpoint(task.model, base, preparation, problem, record), mask=mask)
 
     def unlearned(
         self, experiment: Experiment, problem: Problem, base: Checkpoint, sets: Sets, seed: int, watch: Watch
-    ) -> tuple[nn.Module, list[Epoch], float, float]:
+    ) -> tuple[Task, Mask | None, float, float]:
         """Compute the mask and run the method, and time both.
 
         Args:
@@ -301,7 +301,8 @@ class Workbench:
             watch: is told of every step.
 
         Returns:
-            The unlearned model, its curve, and the seconds of mask and method.
+            The task done, the mask, and the seconds of mask and method, without those that went into watching
+            the validation set.
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
         model = base.restore().to(self.device)
@@ -324,8 +325,8 @@ class Workbench:
             watch=watch,
         )
         unlearn(task, experiment.method, experiment.settings, mask)
-        ended = clock(self.device)
-        return model, list(task.curve), masked - begun if mask is not None else 0.0, ended - masked
+        method_seconds = clock(self.device) - masked - sum(point.evaluation_seconds for point in task.curve)
+        return task, mask, masked - begun if mask is not None else 0.0, method_seconds
 
     def mask(
         self, experiment: Experiment, problem: Problem, model: nn.Module, sets: Sets, generator: torch.Generator
@@ -365,7 +366,7 @@ class Workbench:
             base: the model before.
             sets: the images.
             problem: tells problems apart.
-            names: which metrics; none for all.
+            names: which metrics; none for the default ones.
 
         Returns:
             Values by name.
@@ -420,8 +421,28 @@ def find_origin(experiment: Experiment, folder: Path) -> Origin:
     return trained_origin(folder, model, dataset, experiment.recipe, experiment.split_seed, default_recipe(dataset))
 
 
+def remarks(problem: Problem) -> list[str]:
+    """Say what a user might not expect of a base model.
+
+    Args:
+        problem: whose base model.
+
+    Returns:
+        Lines; none of an ordinary one.
+    """
+    origin, lines = problem.origin, []
+    if origin.checkpoint is None:
+        return []
+    if "split" not in origin.checkpoint.config:
+        unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
+        lines.append(f"{origin.path}: records no split; that of seed {origin.split_seed} is taken, so {unsure}")
+    if not origin.by_weights and origin.recipe != default_recipe(origin.dataset) and "-" not in origin.path.stem:
+        lines.append(f"{origin.path}: was trained by a recipe of its own ({origin.recipe}), which retraining follows")
+    return lines
+
+
 def save_with_forget(path: Path, checkpoint: Checkpoint, parts: Split) -> None:
-    """Write a checkpoint, and beside it the forget-set file `..._forget.json`.
+    """Write a checkpoint, and beside it `..._forget.json`, its forget set, and its mask, if any, ending in `.mask`.
 
     Args:
         path: of the checkpoint.
@@ -432,6 +453,8 @@ def save_with_forget(path: Path, checkpoint: Checkpoint, parts: Split) -> None:
         SalunError: the files cannot be written.
     """
     write_forget(path.with_name(f"{path.stem}_forget.json"), parts.listed)
+    if checkpoint.mask is not None:
+        save_mask(path.with_suffix(".mask"), checkpoint.mask)
     save_checkpoint(path, checkpoint)
 
 
@@ -515,7 +538,7 @@ def measure(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[dict[str, V
 
     Args:
         evaluation: a model's outputs.
-        names: which metrics; none for all.
+        names: which metrics; none for the default ones.
 
     Returns:
         Values by name, and whether the outputs hold anything but numbers; all values are then None.

@@ -176,7 +176,7 @@ def only(model: nn.Module, mask: Mask) -> Iterator[None]:
         Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508, equation 4.
     """
     weights = dict(model.named_parameters())
-    check_mask(mask, weights)
+    check_mask(mask, weights, complete=False)
     free = {name: chosen.to(weights[name].device) for name, chosen in mask.items()}
     start = {name: weights[name].detach().clone() for name in free}
 
@@ -212,15 +212,16 @@ def clear_gradient(weight: Tensor, where: Tensor) -> None:
         weight.grad.masked_fill_(where, 0)
 
 
-def check_mask(mask: Mask, weights: dict[str, nn.Parameter]) -> None:
+def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = True) -> None:
     """Check that a mask fits a model.
 
     Args:
         mask: a tensor a weight.
-        weights: the model's, by name.
+        weights: the model's, by name; only their names and shapes are read.
+        complete: whether the mask must have every trainable weight.
 
     Raises:
-        SalunError: a name or a shape differs.
+        SalunError: a name or a shape differs, or a weight is missing.
     """
     for name, chosen in mask.items():
         if name not in weights:
@@ -228,6 +229,9 @@ def check_mask(mask: Mask, weights: dict[str, nn.Parameter]) -> None:
         if chosen.shape != weights[name].shape:
             shapes = f"{tuple(chosen.shape)}, the weight {tuple(weights[name].shape)}"
             raise SalunError(f"mask: '{name}' has shape {shapes}; is the mask another model's?")
+    missing = [name for name, weight in weights.items() if weight.requires_grad and name not in mask]
+    if complete and missing:
+        raise SalunError(f"mask: lacks the weight '{missing[0]}' of the model; is the mask another model's?")
 
 
 def save_mask(path: Path, mask: Mask) -> None:

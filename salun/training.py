@@ -50,7 +50,8 @@ class Epoch:
         accuracy: share of the images whose given label was predicted while training.
         validation: accuracy on the validation set, where one is watched.
         lr: learning rate of the epoch.
-        seconds: wall time.
+        seconds: wall time of the training steps.
+        evaluation_seconds: wall time of the validation.
     """
 
     epoch: int
@@ -59,6 +60,7 @@ class Epoch:
     validation: float | None
     lr: float
     seconds: float
+    evaluation_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,10 @@ def accuracy(outputs: Outputs) -> float:
         outputs: logits and labels.
 
     Returns:
-        A fraction in [0, 1]; NaN of no images.
+        A fraction in [0, 1]; NaN of no images, and of logits that are no numbers.
     """
+    if not bool(outputs.logits.isfinite().all()):
+        return math.nan
     return float((outputs.logits.argmax(1) == outputs.labels).float().mean())
 
 
@@ -215,7 +219,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int)
         return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=PLATEAU_PATIENCE)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, epochs)
-    milestones = sorted({epochs // 2, 3 * epochs // 4}) if name == "multistep" else []
+    milestones = sorted({epochs // 2, 3 * epochs // 4} - {0}) if name == "multistep" else []
     return MultiStepLR(optimizer, milestones, gamma=0.1)
 
 
@@ -267,8 +271,10 @@ def fit(
             model, stream(number), updates, loss, grad_clip, precision, Pace(number, epochs, begun, watch)
         )
         images, mean_loss, share = totals
+        trained = time.perf_counter()
         validation = validate() if validate else None
-        curve.append(Epoch(number + 1, mean_loss, share, validation, rate, time.perf_counter() - begun))
+        idle = time.perf_counter() - trained if validate else 0.0
+        curve.append(Epoch(number + 1, mean_loss, share, validation, rate, trained - begun, idle))
         watch(Progress(number + 1, epochs, images, curve[-1].seconds, curve[-1]))
         if validation is not None and validation >= best:
             risen = number if validation > best else risen

@@ -22,10 +22,11 @@ RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every test in an empty folder, without keys, with one thread."""
+    """Run every test in an empty folder, without keys, with one thread and with proxies read anew."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_API_KEY", "WANDB_SECRET", "WANDB_MODE", "SALUN_MEMORY_LIMIT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)
     torch.set_num_threads(1)
 
 

@@ -54,8 +54,9 @@ VALID: list[dict[str, Any]] = [
     {"class_to_forget": 0, "method": "rl", "labels": None, "grad_clip": None, "mask_batches": 5, "use_mask": True},
     {"class_to_forget": 0, "method": "retrain", "use_mask": False, "load_mask": None},
     {"class_to_forget": 0, "load_mask": "m.pt"},
-    {"class_to_forget": 0, "load_mask": "m.pt", "use_mask": True, "mask_score": "random", "seed": 5},
-    {"class_to_forget": 0, "metrics": ["UA", "forest_auc"], "mask_thr": 1},
+    {"class_to_forget": 0, "load_mask": "m.pt", "use_mask": True, "seed": 5},
+    {"class_to_forget": 0, "metrics": ["UA", "forest_auc"], "use_mask": True, "mask_thr": 1},
+    {"class_to_forget": 0, "use_mask": False, "mask_thr": 0.2},
 ]
 INVALID: list[Any] = [
     3,
@@ -96,10 +97,14 @@ INVALID: list[Any] = [
     {"class_to_forget": 0, "lr": "0.1"},
     {"class_to_forget": 0, "momentum": 1},
     {"class_to_forget": 0, "use_mask": 1},
-    {"class_to_forget": 0, "mask_thr": 0},
-    {"class_to_forget": 0, "mask_thr": 1.1},
-    {"class_to_forget": 0, "mask_score": "best"},
-    {"class_to_forget": 0, "mask_batches": 0},
+    {"class_to_forget": 0, "mask_thr": 0.5},
+    {"class_to_forget": 0, "mask_score": "random"},
+    {"class_to_forget": 0, "mask_batches": 2},
+    {"class_to_forget": 0, "load_mask": "mask.pt", "mask_thr": 0.5},
+    {"class_to_forget": 0, "use_mask": True, "mask_thr": 0},
+    {"class_to_forget": 0, "use_mask": True, "mask_thr": 1.1},
+    {"class_to_forget": 0, "use_mask": True, "mask_score": "best"},
+    {"class_to_forget": 0, "use_mask": True, "mask_batches": 0},
     {"class_to_forget": 0, "metrics": "UA"},
     {"class_to_forget": 0, "metrics": ["UB"]},
     {"class_to_forget": 0, "seed": -1},
@@ -337,7 +342,7 @@ def test_files_that_hold_no_list_are_refused_by_name(text: str, tmp_path: Path) 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("key", ["lr", "momentum", "weight_decay", "grad_clip", "mask_thr", "unlearning_rate"])
 def test_numbers_are_finite(key: str, value: str, tmp_path: Path) -> None:
-    forget = "" if key == "unlearning_rate" else '"class_to_forget": 0, '
+    forget = "" if key == "unlearning_rate" else '"class_to_forget": 0, "use_mask": true, '
     (tmp_path / "bad.json").write_text(f'[{{{forget}"{key}": {value}}}]')
     with pytest.raises(SalunErrors) as refused:
         load_experiments(tmp_path / "bad.json")

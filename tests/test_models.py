@@ -2,6 +2,8 @@ import functools
 import io
 import os
 import pickle
+import socketserver
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +47,18 @@ FAMILIES = [
     ("resnetv2_18", 3, 32),
     ("densenet121", 3, 32),
     ("deit_tiny_patch16_224", 3, 32),
+    *(("deit_tiny_distilled_patch16_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
+    ("pit_ti_distilled_224", 3, 32),
+    ("efficientformerv2_s0", 3, 32),
+    ("eva02_tiny_patch14_224", 1, 8),
+    ("cait_xxs24_224", 3, 32),
+    ("xcit_nano_12_p16_224", 3, 32),
+    ("coat_tiny", 3, 32),
+    ("maxvit_pico_rw_256", 3, 32),
+    ("pit_ti_224", 3, 32),
+    ("swinv2_cr_tiny_224", 3, 32),
 ]
+HEADLESS = ["crossvit_9_240", "levit_128s", "volo_d1_224"]
 
 
 @functools.cache
@@ -117,6 +130,32 @@ class TestSmallImages:
         assert min(patches.grid_size) >= 8
         assert patches.grid_size[0] * patches.patch_size[0] == size
 
+    @pytest.mark.parametrize(
+        "name",
+        ["beit_base_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224", "flexivit_small"],
+    )
+    def test_so_does_any_transformer_whose_patch_can_be_chosen(self, name: str) -> None:
+        model = build(Architecture(name, 7))
+        assert min(model.patch_embed.grid_size) >= 8
+        assert model(noise(3, 32, 2)).shape == (2, 7)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (3, 64)])
+    def test_mixer_is_built_for_them(self, channels: int, size: int) -> None:
+        model = build(Architecture("mixer_s16_224", 7, channels, size)).eval()
+        nn.init.normal_(model.head.weight)  # timm's is zero
+        x = noise(channels, size)
+        logits = model(x)
+        assert logits.shape == (3, 7)
+        assert (logits.std(0) > 0).all()
+        assert torch.allclose(head(model)(embed(model, x)), logits, atol=1e-5)
+
+    @pytest.mark.parametrize("name", HEADLESS)
+    def test_model_without_prototypes_can_still_be_used(self, name: str) -> None:
+        logits = built(name).eval()(noise(3, 32))
+        assert logits.shape == (3, 7)
+        assert logits.isfinite().all()
+
     @pytest.mark.parametrize("size", [65, 96, 224])
     def test_larger_images_keep_timms_stem(self, size: int) -> None:
         model = built("resnet18", 3, size)
@@ -132,7 +171,7 @@ class TestSmallImages:
 
     @pytest.mark.parametrize(
         ("name", "channels", "size"),
-        [("convnext_atto", 1, 8), ("densenet121", 1, 8), ("inception_v3", 3, 32), ("mixer_s16_224", 3, 32)],
+        [("convnext_atto", 1, 8), ("densenet121", 1, 8), ("inception_v3", 3, 32), ("mixer_s16_224", 1, 8)],
     )
     def test_model_that_cannot_take_them(self, name: str, channels: int, size: int) -> None:
         with pytest.raises(SalunError, match=rf"{name}.*{size} x {size}") as caught:
@@ -186,9 +225,26 @@ class TestBuild:
         assert default_model("digits") == TINY
         assert {default_model(name) for name in ("cifar10", "cifar100", "svhn", "folder:x")} == {"resnet18"}
 
-    def test_head_that_is_not_linear(self) -> None:
-        with pytest.raises(SalunError, match="not linear"):
-            head(timm.create_model("crossvit_tiny_240"))
+    @pytest.mark.parametrize("name", ["resnet18.no_such_tag", "vit_tiny_patch16_224.augreg", f"{TINY}.a1_in1k"])
+    def test_unknown_tag(self, name: str) -> None:
+        with pytest.raises(SalunError, match=f"'{name}': unknown") as caught:
+            check_model(name)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", HEADLESS)
+    def test_head_that_is_not_linear(self, name: str) -> None:
+        with pytest.raises(SalunError, match="not linear") as caught:
+            head(built(name))
+        assert "\n" not in str(caught.value)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "efficientformerv2_s0"])
+    def test_two_heads_that_differ_become_one(self, name: str) -> None:
+        model, x = build(Architecture(name, 7)).eval(), noise(3, 32)
+        for number, layer in enumerate(model.get_classifier()):
+            nn.init.normal_(layer.weight, number)
+            nn.init.normal_(layer.bias, number)
+        assert torch.allclose(head(model)(embed(model, x)), model(x), rtol=1e-4, atol=1e-4)
 
     def test_head_shares_the_models_weights(self) -> None:
         for name in (TINY, "resnetv2_18"):
@@ -206,6 +262,15 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
+
+
+def cached_file(hub: Path) -> Path:
+    """The place of test_resnet's weights in a store of downloaded weights, with its folders."""
+    folder = hub / f"models--{timm.get_pretrained_cfg('test_resnet').hf_hub_id.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    return folder / "snapshots" / ("0" * 40) / "model.safetensors"
 
 
 class TestPretrained:
@@ -232,17 +297,51 @@ class TestPretrained:
             build(Architecture(name, 7), pretrained=True)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"nonsense\r\n\r\n",
+            *(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code for code in (403, 404, 429, 500, 503)),
+        ],
+    )
+    def test_host_that_answers_nonsense(self, answer: bytes, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.recv(4096)
+                self.request.sendall(answer)
+
+        begun = time.perf_counter()
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+            monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+            with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
+                build(Architecture("test_resnet", 7), pretrained=True)
+            server.shutdown()
+        assert time.perf_counter() - begun < 5
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("endpoint", ["nowhere", "http://", "http://127.0.0.1:port", "http://no such host"])
+    def test_address_that_is_none(self, endpoint: str, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
+            build(Architecture("test_resnet", 7), pretrained=True)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("content", [b"", b"half a file", bytes(1000)])
+    def test_weights_that_are_damaged(self, content: bytes, no_hub: Path) -> None:
+        cached_file(no_hub).write_bytes(content)
+        with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
+            build(Architecture("test_resnet", 7), pretrained=True)
+        assert "\n" not in str(caught.value)
+
     @pytest.mark.parametrize("offline", [False, True])
     def test_weights_that_are_here_need_no_network(
         self, offline: bool, no_hub: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         torch.manual_seed(3)
         origin = timm.create_model("test_resnet")
-        folder = no_hub / f"models--{timm.get_pretrained_cfg('test_resnet').hf_hub_id.replace('/', '--')}"
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs" / "main").write_text("0" * 40)
-        (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
-        safetensors.torch.save_file(origin.state_dict(), folder / "snapshots" / ("0" * 40) / "model.safetensors")
+        safetensors.torch.save_file(origin.state_dict(), cached_file(no_hub))
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
         model = build(Architecture("test_resnet", 7, 3, 160, native=True), pretrained=True)
@@ -596,9 +695,14 @@ class TestSeedSystem:
 
     def test_model_that_small_images_cannot_be_given_to(self, tmp_path: Path) -> None:
         found = load_checkpoint(
-            seed_file(tmp_path / "a.pt", timm.create_model("pit_ti_224", num_classes=10), "pit_ti_224")
+            seed_file(tmp_path / "a.pt", timm.create_model("efficientformer_l1", num_classes=10), "efficientformer_l1")
         )
         assert found.architecture.native
+
+    @pytest.mark.parametrize("name", ["pit_ti_224", "deit_tiny_distilled_patch16_224"])
+    def test_transformer_for_large_images_is_told_from_the_small_one(self, tmp_path: Path, name: str) -> None:
+        found = load_checkpoint(seed_file(tmp_path / "a.pt", timm.create_model(name, num_classes=10), name))
+        assert (found.architecture.native, found.architecture.size) == (True, 224)
 
     def test_other_entries_are_kept(self, tmp_path: Path) -> None:
         origin = build(Architecture(TINY, 10, 3, 32))

@@ -523,3 +523,12 @@ def test_a_mask_is_part_of_the_seeded_randomness(trained: Checkpoint, run: Run) 
         frozen.append(torch.cat([(after.weights[name] == trained.weights[name]).flatten() for name in names]))
     assert 0.4 < frozen[0].float().mean() < 0.6
     assert 0.4 < (frozen[0] == frozen[1]).float().mean() < 0.6
+
+
+def test_retraining_costs_what_its_steps_cost(digits: Dataset, base_file: Path) -> None:
+    bench = Workbench(CPU)
+    (experiment,) = validate([{"checkpoint": str(base_file), "class_to_forget": 0, "method": "retrain"}], "list")
+    record, _ = bench.run(experiment, bench.problem(experiment), 0)
+    assert all(point.evaluation_seconds > 0 for point in record.curve)
+    steps = sum(point.seconds for point in record.curve)
+    assert steps <= record.metrics["RTE"] <= steps + 1

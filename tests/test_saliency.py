@@ -12,7 +12,7 @@ from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.errors import SalunError
 from salun.models import Checkpoint
-from salun.saliency import load_mask, mask_share, only, saliency, save_mask, select
+from salun.saliency import check_mask, load_mask, mask_share, only, saliency, save_mask, select
 
 CPU = torch.device("cpu")
 
@@ -199,6 +199,40 @@ def test_refuses_a_mask_of_another_model(trained: Checkpoint, change: str) -> No
     mask = {"fc.weights" if change == "name" else "fc.weight": torch.ones(3, 3, dtype=torch.bool)}
     with pytest.raises(SalunError, match="another model"), only(model, mask):
         pass
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_mask_of_a_file_must_have_every_trainable_weight(trained: Checkpoint, device: str) -> None:
+    model = trained.restore().to(device)
+    weights = dict(model.named_parameters())
+    mask = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    check_mask(mask, weights)
+    partial = {name: chosen for name, chosen in mask.items() if name not in ("bn1.bias", "fc.weight")}
+    with pytest.raises(SalunError, match=r"^mask: .*'bn1\.bias'.*another model's") as caught:
+        check_mask(partial, weights)
+    assert "\n" not in str(caught.value)
+    for name in ("bn1.bias", "fc.weight"):
+        weights[name].requires_grad_(False)
+    check_mask(partial, weights)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("change", ["name", "shape"])
+def test_mask_of_another_model_does_not_fit(trained: Checkpoint, complete: bool, change: str) -> None:
+    weights = dict(trained.restore().named_parameters())
+    mask = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    mask["fc.weights" if change == "name" else "fc.weight"] = torch.ones(3, 3, dtype=torch.bool)
+    with pytest.raises(SalunError, match="another model"):
+        check_mask(mask, weights, complete)
+
+
+def test_weights_without_a_mask_are_free(trained: Checkpoint) -> None:
+    model = trained.restore()
+    with only(model, {"fc.weight": torch.zeros(model.fc.weight.shape, dtype=torch.bool)}), torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, trained.weights[name] + (name != "fc.weight")), name
 
 
 def test_saved_and_loaded(trained: Checkpoint, sets: Sets, tmp_path: Path) -> None:

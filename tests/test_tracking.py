@@ -138,7 +138,7 @@ def test_an_offline_run_holds_config_curve_and_final_metrics(tmp_path: Path) -> 
     os.environ["WANDB_MODE"] = "offline"
     track, notices = tracker()
     assert track.enabled
-    log_run(track, "quickstart", job(), record())
+    log_run(track, "quickstart", "rl", job(), record())
     assert notices == []
     (told,) = offline_runs(tmp_path)
     assert told["project"] == "salun"
@@ -163,7 +163,7 @@ def test_the_runs_of_an_experiment_share_a_group_and_others_do_not(tmp_path: Pat
     os.environ["WANDB_MODE"] = "offline"
     track, _ = tracker()
     for title, seed in (("rl", 3), ("rl", 4), ("ft", 3)):
-        log_run(track, "list", job(title, seed), record(seed=seed))
+        log_run(track, "list", title, job(title, seed), record(seed=seed))
     runs = {run["name"]: run["group"] for run in offline_runs(tmp_path)}
     assert len(runs) == 3
     assert runs["rl seed 3"] == runs["rl seed 4"] != runs["ft seed 3"]
@@ -173,7 +173,7 @@ def test_a_diverged_run_is_logged(tmp_path: Path) -> None:
     os.environ["WANDB_MODE"] = "offline"
     track, notices = tracker()
     curve = [Epoch(1, float("nan"), 0.1, None, 1e30, 1.0), Epoch(2, float("-inf"), 0.1, None, 1e30, 1.0)]
-    log_run(track, "list", job(), record(metrics={"UA": None}, curve=curve, diverged=True))
+    log_run(track, "list", "rl", job(), record(metrics={"UA": None}, curve=curve, diverged=True))
     assert notices == []
     assert [run["finished"] for run in offline_runs(tmp_path)] == [True]
 
@@ -195,7 +195,7 @@ def test_a_key_is_found_in_dotenv_and_shown_nowhere(
     track, notices = tracker()
     assert track.enabled
     assert os.environ["WANDB_API_KEY"] == KEY
-    log_run(track, "list", job(), record())
+    log_run(track, "list", "rl", job(), record())
     (told,) = offline_runs(tmp_path)
     assert told["project"] == "mine"
     assert KEY not in str(told)
@@ -225,7 +225,7 @@ def test_without_a_key_there_is_one_notice_and_the_run_goes_on(content: str | No
     assert not track.enabled
     begun = time.monotonic()
     for _ in range(3):
-        log_run(track, "list", job(), record())
+        log_run(track, "list", "rl", job(), record())
     assert time.monotonic() - begun < SOON
     assert len(notices) == 1
     for word in ("WANDB_API_KEY", "WANDB_SECRET", ".env", "-NL"):
@@ -241,7 +241,7 @@ def test_logging_that_is_not_wanted_is_silent(mode: str | None, content: str) ->
     if mode:
         os.environ["WANDB_MODE"] = mode
     track, notices = tracker(wanted=False)
-    log_run(track, "list", job(), record())
+    log_run(track, "list", "rl", job(), record())
     assert (track.enabled, notices) == (False, [])
     assert not Path("wandb").exists()
 
@@ -250,14 +250,14 @@ def test_logging_that_is_not_wanted_is_silent(mode: str | None, content: str) ->
 def test_the_mode_disabled_is_silent(content: str) -> None:
     Path(".env").write_text(f"{content}WANDB_MODE=disabled\n")
     track, notices = tracker()
-    log_run(track, "list", job(), record())
+    log_run(track, "list", "rl", job(), record())
     assert (track.enabled, notices) == (False, [])
 
 
 def test_a_dotenv_that_is_no_text_is_told_and_harmless() -> None:
     Path(".env").write_bytes(b"WANDB_SECRET=\xff\xfe\x00\n")
     track, notices = tracker()
-    log_run(track, "list", job(), record())
+    log_run(track, "list", "rl", job(), record())
     assert not track.enabled
     assert len(notices) == 1
     assert ".env" in notices[0]
@@ -303,7 +303,7 @@ def timed_runs(track: Tracker, count: int) -> list[float]:
     taken = []
     for _ in range(count):
         begun = time.monotonic()
-        log_run(track, "list", job(), record())
+        log_run(track, "list", "rl", job(), record())
         taken.append(time.monotonic() - begun)
     return taken
 
@@ -405,7 +405,7 @@ def test_whatever_fails_in_the_client_the_run_goes_on(
     os.environ["WANDB_API_KEY"] = KEY
     track, notices = tracker()
     for _ in range(3):
-        log_run(track, "list", job(), record())
+        log_run(track, "list", "rl", job(), record())
     assert calls.count(place) == 1
     assert calls.count("init") == 1
     assert len(notices) == 1
@@ -422,7 +422,7 @@ def test_ctrl_c_while_logging_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(wandb, "init", interrupted)
     os.environ["WANDB_API_KEY"] = KEY
     with pytest.raises(KeyboardInterrupt):
-        log_run(tracker()[0], "list", job(), record())
+        log_run(tracker()[0], "list", "rl", job(), record())
 
 
 @pytest.mark.parametrize("name", ["WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT"])

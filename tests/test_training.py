@@ -126,6 +126,7 @@ def test_patience_ends_training(sets: Sets, trained: Checkpoint) -> None:
     ("name", "epochs", "expected"),
     [
         ("constant", 4, [1, 1, 1, 1]),
+        ("multistep", 1, [1]),
         ("multistep", 4, [1, 1, 0.1, 0.01]),
         ("multistep", 182, [1] * 91 + [0.1] * 45 + [0.01] * 46),
         ("cosine", 4, [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]),

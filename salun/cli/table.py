@@ -13,7 +13,7 @@ from salun.records import Group, Row, best_of, cell, columns_of, figure, group_t
 
 WIDE = 400
 PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
-DISPENSABLE = ("forest_auc", "forest_acc", "VA", "TUA", "RTE")
+DISPENSABLE = ("seed_forest_auc", "seed_forest_acc", "forest_auc", "forest_acc", "VA", "TUA", "RTE")
 
 
 def print_rows(console: Console, rows: list[Row]) -> None:

@@ -42,7 +42,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "synthetic[:n=..,size=..,classes=..,noise=..,seed=..] (default: cifar10)",
     )
     parser.add_argument(
-        "--comment", type=filled, help="end of the checkpoint's name (default: base, or what is left out)"
+        "--comment",
+        type=filled,
+        help="end of the checkpoint's name (default: base, or what is left out, and seeds other than 0)",
     )
     recipe = parser.add_argument_group("recipe (defaults: the SalUn paper's; for digits 10 epochs, cosine, batch 64)")
     recipe.add_argument("--lr", type=float, help="learning rate at the start (default: 0.1)")
@@ -198,15 +200,17 @@ def default_comment(flags: argparse.Namespace) -> str:
         flags: of the command line.
 
     Returns:
-        "base", or what is left out of training.
+        "base", or what is left out of training, and the seeds that are not 0.
     """
+    name = "base"
     if flags.cf:
-        return f"cf{'+'.join(map(str, sorted(set(flags.cf))))}"
-    if flags.unlr is not None:
-        return f"unlr{flags.unlr:g}"
-    if flags.itf:
-        return f"itf-{Path(flags.itf).stem}"
-    return "base" if flags.split_seed == 0 else f"base-split{flags.split_seed}"
+        name = f"cf{'+'.join(map(str, sorted(set(flags.cf))))}"
+    elif flags.unlr is not None:
+        name = f"unlr{flags.unlr:g}" + (f"-forget{flags.forget_seed}" if flags.forget_seed else "")
+    elif flags.itf:
+        name = f"itf-{Path(flags.itf).stem}"
+    name += f"-split{flags.split_seed}" if flags.split_seed else ""
+    return name + (f"-seed{flags.seed}" if flags.seed else "")
 
 
 def accuracies(checkpoint: Any, dataset: Any, parts: Any, device: Any) -> dict[str, float]:

@@ -191,7 +191,7 @@ def unlearn(flags: argparse.Namespace) -> int:
     from salun.cli.progress import Display
     from salun.cli.table import make_console, print_published, print_rows
     from salun.device import pick_device
-    from salun.run import Workbench
+    from salun.run import Workbench, remarks
     from salun.schedule import Runner, is_finished, plan, rows_of
     from salun.tracking import Tracker
 
@@ -206,7 +206,7 @@ def unlearn(flags: argparse.Namespace) -> int:
     jobs = plan(experiments, flags.nexp, bench, source)
     path = folder / "records.jsonl"
     done, torn = records.read(path)
-    for line in torn:
+    for line in dict.fromkeys([*torn, *(line for job in jobs for line in remarks(job.problem))]):
         notice(line)
     missing = {job.id for job in jobs if not is_finished(job, done)}
     finished = len({job.id for job in jobs}) - len(missing)
@@ -224,6 +224,8 @@ def unlearn(flags: argparse.Namespace) -> int:
         print_rows(console, rows)
         if flags.published:
             print_published(console, rows)
+        for line in records.mixtures(rows):
+            notice(line)
         written = records.write_summaries(folder, rows)
         print(f"{path} and {', '.join(file.name for file in written)}")
     return status

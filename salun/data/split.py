@@ -99,7 +99,7 @@ def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: 
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
     listed = find_forget(labels, train, request, dataset)
-    asked = request != ForgetRequest()
+    asked = bool(request.classes) or request.share is not None or request.indices is not None
     forget = train[torch.isin(train, listed)]
     if asked and not len(forget):
         raise SalunError(f"{request}: none of these images is in the training split")

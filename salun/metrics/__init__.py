@@ -44,6 +44,7 @@ class Metric:
         unit: "%" for a fraction that is printed as a percentage, "s" for seconds.
         ideal: when the value is good, in words.
         summary: first line of the docstring.
+        default: whether it is computed where no metric is named.
     """
 
     name: str
@@ -51,19 +52,23 @@ class Metric:
     unit: Unit
     ideal: str
     summary: str
+    default: bool
 
 
 METRICS: dict[str, Metric] = {}
 GAP_METRICS = ("UA", "RA", "TA", "MIA")
 
 
-def metric(*names: str, unit: Unit = "%", ideal: str = "equals retrained") -> Callable[..., Callable[..., object]]:
+def metric(
+    *names: str, unit: Unit = "%", ideal: str = "equals retrained", default: bool = True
+) -> Callable[..., Callable[..., object]]:
     """Register a metric.
 
     Args:
         names: one name a value that the function returns.
         unit: "%" for fractions, "s" for seconds.
         ideal: when the value is good, in words.
+        default: whether it is computed where no metric is named.
 
     Returns:
         A decorator for a function of an `Evaluation` that returns one value, or a tuple of them.
@@ -76,7 +81,7 @@ def metric(*names: str, unit: Unit = "%", ideal: str = "equals retrained") -> Ca
 
         summary = (function.__doc__ or "").partition("\n")[0]
         for name in names:
-            METRICS[name] = Metric(name, compute, unit, ideal, summary)
+            METRICS[name] = Metric(name, compute, unit, ideal, summary, default)
         return function
 
     return register
@@ -92,7 +97,7 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     """Check that metrics exist.
 
     Args:
-        names: as in JSON; none for all.
+        names: as in JSON; none for the default ones.
 
     Returns:
         The names of what is to be computed.
@@ -104,7 +109,7 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in METRICS:
             raise SalunError(f"metric '{name}': unknown{did_you_mean(name, METRICS)}")
-    return names or tuple(METRICS)
+    return names or tuple(name for name, found in METRICS.items() if found.default)
 
 
 def evaluate(evaluation: Evaluation, names: tuple[str, ...] = ()) -> dict[str, Value]:
@@ -112,7 +117,7 @@ def evaluate(evaluation: Evaluation, names: tuple[str, ...] = ()) -> dict[str, V
 
     Args:
         evaluation: a model's outputs.
-        names: which; none for all.
+        names: which; none for the default ones.
 
     Returns:
         Values by name, fractions and seconds; None where a metric does not apply.

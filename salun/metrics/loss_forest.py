@@ -86,17 +86,37 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
 
     Returns:
         forest_acc in [0, 1], good when it equals the retrained model's; forest_auc in [0, 1], good
-        at 0.5. None where forget or validation set is empty.
+        at 0.5. None where forget or test set is empty, or retain or validation set all but empty.
 
     Source:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
         unbalanced, and keeps the forest that scores best on the forget set (`seed_loss_forest`).
     """
-    if not len(evaluation.forget.labels) or len(evaluation.validation.labels) < FOLDS:
+    known_least = min(len(evaluation.retain.labels), len(evaluation.validation.labels))
+    if known_least < FOLDS or not len(evaluation.forget.labels) or not len(evaluation.test.labels):
         return None, None
     known, truth = balanced(losses(evaluation.retain), losses(evaluation.validation))
     best = max(forests(), key=lambda forest: cross_val_score(forest, known, truth, cv=FOLDS).mean())
     return score(best.fit(known, truth), losses(evaluation.forget), losses(evaluation.test))
+
+
+@metric("seed_forest_acc", "seed_forest_auc", default=False)
+def seed_form(evaluation: Evaluation) -> tuple[Value, Value]:
+    """Loss-forest MIA as the seed system chooses it: the forest that flatters the forget set most.
+
+    Args:
+        evaluation: a model's outputs.
+
+    Returns:
+        acc and auc in [0, 1], for comparison with figures found so. None where a set is empty.
+
+    Source:
+        `seed_loss_forest`, on per-image losses.
+    """
+    sets = (evaluation.retain, evaluation.forget, evaluation.validation, evaluation.test)
+    if not all(len(outputs.labels) for outputs in sets):
+        return None, None
+    return seed_loss_forest(*map(losses, sets))
 
 
 def seed_loss_forest(

@@ -48,14 +48,14 @@ def svc_confidence(evaluation: Evaluation) -> Value:
         evaluation: a model's outputs.
 
     Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
+        A fraction in [0, 1]; good when it equals the retrained model's. None where a set is empty.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, appendix C.3, with the settings of its code
         (`evaluation/SVC_MIA.py`): C = 3, RBF kernel, gamma 1 / number of features.
     """
-    if not len(evaluation.forget.labels):
-        return None
     members, non_members = true_confidence(evaluation.retain), true_confidence(evaluation.test)
     count = min(len(members), len(non_members))
+    if not count or not len(evaluation.forget.labels):
+        return None
     return called_non_member(members[:count], non_members[:count], true_confidence(evaluation.forget))

@@ -34,7 +34,9 @@ def test_unknown_metric_is_refused_with_the_nearest_name() -> None:
 
 def test_every_metric_says_when_it_is_good() -> None:
     evaluate(evaluation(outputs(1, 1)), ("UA",))
-    assert set(METRICS) == {"UA", "RA", "VA", "TA", "TUA", "MIA", "forest_acc", "forest_auc", "RTE"}
+    default = {"UA", "RA", "VA", "TA", "TUA", "MIA", "forest_acc", "forest_auc", "RTE"}
+    assert {name for name, metric in METRICS.items() if metric.default} == default
+    assert set(METRICS) == default | {"seed_forest_acc", "seed_forest_auc"}
     for metric in METRICS.values():
         assert metric.summary.endswith(".")
         assert metric.ideal

@@ -3,7 +3,7 @@ import pytest
 import reference
 import torch
 
-from salun.metrics import Evaluation
+from salun.metrics import Evaluation, evaluate
 from salun.metrics.loss_forest import balanced, loss_forest, losses, seed_loss_forest
 from salun.training import Outputs
 
@@ -60,7 +60,15 @@ def test_choice_of_the_forest_does_not_depend_on_the_forget_set() -> None:
     assert loss_forest(evaluation(both))[0] == pytest.approx((alone + apart) / 2)
 
 
-@pytest.mark.parametrize("empty", ["forget", "validation"])
+def test_the_seed_form_flatters_and_is_computed_only_where_it_is_named() -> None:
+    full = evaluation(drawn(60, 0.05, 11))
+    named = evaluate(full, ("forest_acc", "seed_forest_acc", "seed_forest_auc"))
+    sets = (full.retain, full.forget, full.validation, full.test)
+    assert (named["seed_forest_acc"], named["seed_forest_auc"]) == seed_loss_forest(*map(losses, sets))
+    assert "seed_forest_acc" not in evaluate(full)
+
+
+@pytest.mark.parametrize("empty", ["forget", "validation", "test", "retain"])
 def test_no_images_no_value(empty: str) -> None:
     full = evaluation(drawn(20, 1.0, 10))
     missing = Evaluation(**{**vars(full), empty: drawn(0, 1, 0)})

@@ -45,5 +45,7 @@ def test_confidence_is_of_the_true_class() -> None:
     assert torch.equal(torch.from_numpy(true_confidence(outputs)).flatten(), expected)
 
 
-def test_no_forget_images_no_value() -> None:
-    assert svc_confidence(evaluation(drawn(50, 9, 0), drawn(50, 1, 1), NOTHING)) is None
+@pytest.mark.parametrize("empty", ["forget", "test", "retain"])
+def test_no_images_no_value(empty: str) -> None:
+    full = evaluation(drawn(50, 9, 0), drawn(50, 1, 1), drawn(50, 1, 2))
+    assert svc_confidence(Evaluation(**{**vars(full), empty: NOTHING})) is None
