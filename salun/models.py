@@ -108,7 +108,8 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
         return load_pretrained(architecture)
     for options in input_options(architecture):
         try:
-            return working(architecture, options).train()
+            with warnings.catch_warnings(action="ignore"):
+                return working(architecture, options).train()
         except Exception as error:  # timm's models refuse sizes and options with errors of every kind
             refusal = error
     reason = str(refusal).splitlines()[0] if str(refusal) else type(refusal).__name__

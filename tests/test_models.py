@@ -314,7 +314,9 @@ class TestPretrained:
         begun = time.perf_counter()
         with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-            monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+            address = f"http://127.0.0.1:{server.server_address[1]}"
+            monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+            monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{filename}}")
             with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
                 build(Architecture("test_resnet", 7), pretrained=True)
             server.shutdown()

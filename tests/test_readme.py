@@ -49,6 +49,10 @@ def test_the_commands_run_in_order(tmp_path: Path, capsys: pytest.CaptureFixture
     assert left_out == again
 
 
+def test_no_place_is_left_to_fill() -> None:
+    assert not re.findall(r"^[A-Z]+_[A-Z]+$", TEXT, re.MULTILINE)
+
+
 def test_nothing_else_is_promised() -> None:
     assert by_program(False) == ["scripts/demo", "scripts/test", "salun-train"]
 

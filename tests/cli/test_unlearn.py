@@ -17,7 +17,7 @@ import torch
 from jsonschema import Draft202012Validator
 
 from salun.cli.unlearn import main
-from salun.metrics import GAP_METRICS
+from salun.metrics import GAP_METRICS, check_metrics
 from salun.models import load_checkpoint
 from salun.saliency import load_mask, mask_share, save_mask
 from salun.unlearning import METHODS, PositiveInt, Task, load_methods, method
