@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -269,15 +268,3 @@ def load_mask(path: Path) -> Mask:
         if values.is_sparse or not bool(((values == 0) | (values == 1)).all()):
             raise SalunError(f"{path}: not a mask: '{name}' holds values other than 0 and 1")
     return {name.removeprefix("module."): values != 0 for name, values in tensors.items()}
-
-
-def mask_share(mask: Mask) -> float:
-    """Compute the share of weights that may move.
-
-    Args:
-        mask: a boolean tensor a weight.
-
-    Returns:
-        A fraction in [0, 1].
-    """
-    return float(np.sum([int(chosen.sum()) for chosen in mask.values()]) / sum(map(torch.numel, mask.values())))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from problems import make_task
 
 from salun.cli import train, unlearn
 from salun.data.parts import Dataset
@@ -21,7 +22,7 @@ from salun.experiment import Entry, validate
 from salun.metrics import METRICS, load_metrics
 from salun.models import Checkpoint
 from salun.training import Recipe, accuracy, predict
-from salun.unlearning import METHODS, Task, load_methods
+from salun.unlearning import METHODS, load_methods
 from salun.unlearning import unlearn as run_method
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,17 +148,7 @@ def test_the_example_method_works(digits: Dataset, trained: Checkpoint, monkeypa
     exec(compile(block[1], "README.md", "exec"), example.__dict__)
     parts = split(digits, ForgetRequest(classes=(0,)))
     sets = make_sets(digits, parts, prepare(digits, parts), torch.device("cpu"))
-    task = Task(
-        model=trained.restore(),
-        forget=sets.forget,
-        retain=sets.retain,
-        validation=sets.validation,
-        classes=10,
-        forgotten=(0,),
-        recipe=Recipe(),
-        fresh=trained.restore,
-        generator=torch.Generator().manual_seed(0),
-    )
+    task = make_task(trained, sets)
     assert float(predict(task.model, sets.forget).logits.softmax(1).amax(1).mean()) > 0.9
     run_method(task, "flatten", {"epochs": 3})
     assert float(predict(task.model, sets.forget).logits.softmax(1).amax(1).mean()) < 0.3

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+from problems import mask_share
 from torch import nn
 
 from salun.data.parts import Dataset
@@ -12,7 +13,7 @@ from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.errors import SalunError
 from salun.models import Checkpoint
-from salun.saliency import check_mask, load_mask, mask_share, only, saliency, save_mask, select
+from salun.saliency import check_mask, load_mask, only, saliency, save_mask, select
 
 CPU = torch.device("cpu")
 

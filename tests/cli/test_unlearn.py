@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from jsonschema import Draft202012Validator
+from problems import mask_share
 
 from salun.cli.unlearn import main
 from salun.metrics import GAP_METRICS, check_metrics
 from salun.models import load_checkpoint
-from salun.saliency import load_mask, mask_share, save_mask
+from salun.saliency import load_mask, save_mask
 from salun.unlearning import METHODS, PositiveInt, Task, load_methods, method
 
 Write = Callable[[str, Any], Path]

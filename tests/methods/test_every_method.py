@@ -1,19 +1,19 @@
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from problems import make_task
 
 from salun.data.parts import Dataset
 from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.device import seed_globally
 from salun.errors import SalunError
-from salun.models import Checkpoint, build
+from salun.models import Checkpoint
 from salun.saliency import Mask, saliency
 from salun.training import Recipe, accuracy, predict
-from salun.unlearning import METHODS, Task, load_methods, unlearn
+from salun.unlearning import METHODS, load_methods, unlearn
 
 load_methods()
 CPU = torch.device("cpu")
@@ -51,17 +51,7 @@ def run(trained: Checkpoint) -> Run:
     ) -> dict[str, torch.Tensor]:
         seed_globally(seed)
         recipe = RECIPE.model_copy(update={"epochs": epochs})
-        task = Task(
-            model=trained.restore(),
-            forget=sets.forget,
-            retain=sets.retain,
-            validation=sets.validation,
-            classes=10,
-            forgotten=(0,),
-            recipe=recipe,
-            fresh=partial(build, trained.architecture),
-            generator=torch.Generator().manual_seed(seed),
-        )
+        task = make_task(trained, sets, recipe=recipe, seed=seed)
         unlearn(task, name, settings, mask)
         assert not task.model.training
         return {key: tensor.clone() for key, tensor in task.model.state_dict().items()}

@@ -1,15 +1,14 @@
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from problems import make_task
 
 from salun.data.images import Batch
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, split
-from salun.models import Checkpoint, build
-from salun.training import Recipe
+from salun.models import Checkpoint
 from salun.unlearning import Task, find_method
 
 CPU = torch.device("cpu")
@@ -19,17 +18,7 @@ CPU = torch.device("cpu")
 def task(digits: Dataset, trained: Checkpoint) -> Task:
     parts = split(digits, ForgetRequest(classes=(0, 4)))
     sets = make_sets(digits, parts, prepare(digits, parts), CPU)
-    return Task(
-        model=trained.restore(),
-        forget=sets.forget,
-        retain=sets.retain,
-        validation=sets.validation,
-        classes=10,
-        forgotten=(0, 4),
-        recipe=Recipe(),
-        fresh=partial(build, trained.architecture),
-        generator=torch.Generator().manual_seed(0),
-    )
+    return make_task(trained, sets, forgotten=(0, 4))
 
 
 def batches_of(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[list[Batch]]:
