@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,9 @@ from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, Split, split
 from salun.device import seed_globally, seeded
 from salun.errors import SalunError
+from salun.files import name_part
 from salun.models import TINY, Architecture, Checkpoint, build, load_checkpoint, pretrained_size
 from salun.training import Epoch, Recipe, Watch, train, unwatched
-
-LONGEST_NAME = 72
 
 
 @dataclass(frozen=True)
@@ -58,24 +56,6 @@ class Origin:
         recipe = self.recipe.model_dump() if self.recipe else None
         described = [self.model, self.dataset, recipe, self.split_seed]
         return f"recipe {hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]}"
-
-
-def name_part(text: str) -> str:
-    """Make a name usable in a file name.
-
-    Args:
-        text: for example a data set's name.
-
-    Returns:
-        The text, with everything but ASCII letters, digits, dot, dash and underscore replaced; of a long
-        or foreign one both ends and a digest.
-    """
-    name = re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
-    if text.isascii() and len(name) <= LONGEST_NAME:
-        return name
-    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
-    half = (LONGEST_NAME - len(mark) - 2) // 2
-    return f"{name}-{mark}" if len(name) <= 2 * half else f"{name[:half]}-{mark}-{name[-half:]}"
 
 
 def checkpoint_path(folder: Path, model: str, dataset: str, comment: str) -> Path:

@@ -1,13 +1,17 @@
-"""Reading JSON with a plain error, and writing files whole or not at all."""
+"""Reading JSON with a plain error, writing files whole or not at all, and names for them."""
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from salun.errors import SalunError
+
+LONGEST_NAME = 72
 
 
 @contextmanager
@@ -84,3 +88,40 @@ def read_json(path: Path) -> Any:
         raise SalunError(f"{path}: nested too deeply") from error
     except OSError as error:
         raise SalunError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def name_part(text: str) -> str:
+    """Make a name usable in a file name.
+
+    Args:
+        text: for example a data set's name.
+
+    Returns:
+        The text, with everything but ASCII letters, digits, dot, dash and underscore replaced; of a long
+        or foreign one both ends and a digest.
+    """
+    name = re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
+    if text.isascii() and len(name) <= LONGEST_NAME:
+        return name
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    half = (LONGEST_NAME - len(mark) - 2) // 2
+    return f"{name}-{mark}" if len(name) <= 2 * half else f"{name[:half]}-{mark}-{name[-half:]}"
+
+
+def mirrored(path: Path, root: Path) -> Path:
+    """Find the place of a file's results in a folder that mirrors where the file lies.
+
+    Args:
+        path: the file.
+        root: the folder that is mirrored.
+
+    Returns:
+        A relative path without the file's ending: from `root` on where the file is inside it, else from
+        the working folder on, else the file's own folder and name.
+    """
+    full = path.resolve()
+    inside = Path(full.parent.name, full.name)
+    for top in (Path.cwd(), root.resolve()):
+        if full.is_relative_to(top):
+            inside = full.relative_to(top)
+    return Path(*(name_part(part) for part in inside.with_suffix("").parts if part != full.anchor))

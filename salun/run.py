@@ -23,7 +23,6 @@ from salun.base_model import (
     check_belongs,
     describe,
     fresh_model,
-    name_part,
     preparation_of,
     saved_origin,
     train_checkpoint,
@@ -46,6 +45,7 @@ from salun.device import (
 )
 from salun.errors import SalunError
 from salun.experiment import Experiment
+from salun.files import name_part
 from salun.metrics import Evaluation, Value, check_metrics, evaluate
 from salun.models import Architecture, Checkpoint, build, save_checkpoint, tensors_digest
 from salun.saliency import Mask, check_mask, load_mask, saliency, save_mask

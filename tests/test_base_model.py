@@ -11,7 +11,6 @@ from PIL import Image
 from salun.base_model import (
     check_belongs,
     checkpoint_path,
-    name_part,
     preparation_of,
     saved_origin,
     train_checkpoint,
@@ -71,19 +70,6 @@ def test_a_checkpoint_has_a_safe_name_in_its_folder(tmp_path: Path, dataset: str
     assert set(path.name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
     path.with_name(f".{path.stem}_forget.json.{2**22}.part").touch()
     assert path == checkpoint_path(tmp_path, "resnet18", dataset, dataset)
-
-
-@pytest.mark.parametrize("name", ["digits", "resnet18", "base-split3", "vit_tiny_patch16_224.augreg_in21k"])
-def test_a_plain_name_stays_as_it_is(name: str) -> None:
-    assert name_part(name) == name
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [("folder:猫", "folder:犬"), ("é", "è"), ("a" * 200 + "b" * 200, "a" * 200 + "c" + "b" * 200)],
-)
-def test_long_and_foreign_names_do_not_meet(first: str, second: str) -> None:
-    assert name_part(first) != name_part(second)
 
 
 # Found again

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from salun.errors import SalunError
-from salun.files import read_json, replacing, write_text
+from salun.files import mirrored, name_part, read_json, replacing, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -164,3 +164,38 @@ def test_what_is_no_json_is_a_plain_error_that_names_the_file(tmp_path: Path, co
 def test_what_is_no_file_is_a_plain_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(SalunError, match="cannot be read"):
         read_json(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["digits", "resnet18", "base-split3", "vit_tiny_patch16_224.augreg_in21k"])
+def test_a_plain_name_stays_as_it_is(name: str) -> None:
+    assert name_part(name) == name
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("folder:猫", "folder:犬"), ("é", "è"), ("a" * 200 + "b" * 200, "a" * 200 + "c" + "b" * 200)],
+)
+def test_long_and_foreign_names_do_not_meet(first: str, second: str) -> None:
+    assert name_part(first) != name_part(second)
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("checkpoints/reduced/base/m_0.pt", "reduced/base/m_0"),
+        ("reduced/base/m_0.5.pt", "reduced/base/m_0.5"),
+        ("./checkpoints/../checkpoints/m.pt", "m"),
+        ("a b/ä.pt", None),
+    ],
+)
+def test_results_mirror_where_a_file_lies(path: str, place: str | None) -> None:
+    found = mirrored(Path(path), Path("checkpoints"))
+    assert not found.is_absolute()
+    assert ".." not in found.parts
+    if place is not None:
+        assert found == Path(place)
+
+
+def test_results_of_a_file_elsewhere_keep_its_folder_and_name(tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("other")
+    assert mirrored(elsewhere / "deep/er/m.pt", Path("checkpoints")) == Path("er/m")

@@ -29,7 +29,10 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INSIDE = {
     "data": ["parts", "images", "augment", "folder", "pickles", "sources", "split", "sets"],
-    "cli": ["arguments", "progress", "table", "train", "unlearn"],
+    "latent": ["features", "extraction", "wasserstein", "cka"],
+    "plots": ["style", "heatmap"],
+    "cli": ["arguments", "progress", "table", "train", "unlearn", "extract", "viz"],
+    "cli.viz": ["album", "inputs"],
 }
 SEPARATE = ("methods", "metrics")
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -44,6 +47,10 @@ def imported(path: Path) -> set[str]:
             found |= {name.name for name in node.names if name.name.split(".")[0] == "salun"}
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
     return found
+
+
+def room_of(own: list[str]) -> str:
+    return ".".join(own[:-1])
 
 
 def rooms(module: str) -> list[str]:
@@ -63,9 +70,13 @@ def test_imports_only_what_stands_above(path: Path) -> None:
             continue
         if parts[0] != own[0]:
             assert FLOOR_OF[parts[0]] < FLOOR_OF[own[0]], f"{path} imports {module}"
-        elif own[0] in INSIDE and own[1] != "__init__":
-            order = INSIDE[own[0]]
-            assert order.index(parts[1]) < order.index(own[1]), f"{path} imports {module}"
+        elif (room := room_of(own)) in INSIDE and own[-1] != "__init__":
+            depth, order = room.count(".") + 1, INSIDE[room]
+            if ".".join(parts[:depth]) == room:
+                assert order.index(parts[depth]) < order.index(own[depth]), f"{path} imports {module}"
+            else:
+                parent = INSIDE[own[0]]
+                assert parent.index(parts[1]) < parent.index(own[1]), f"{path} imports {module}"
         elif own[0] in SEPARATE and own[1] != "__init__":
             siblings = {file.stem for file in (PACKAGE / own[0]).glob("*.py")}
             assert len(parts) < 2 or parts[1] not in siblings, f"{path} imports {module}"
@@ -78,4 +89,6 @@ def test_names_are_of_subjects(path: Path) -> None:
 
 def test_every_file_of_a_parted_room_has_its_place() -> None:
     for room, order in INSIDE.items():
-        assert {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"} == set(order)
+        folder = PACKAGE.joinpath(*room.split("."))
+        packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+        assert ({path.stem for path in folder.glob("*.py")} | packages) - {"__init__"} == set(order)

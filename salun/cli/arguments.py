@@ -32,9 +32,39 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: gets the flags.
     """
+    add_place_flags(parser)
+    parser.add_argument("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
+
+
+def add_place_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a device and a folder of data.
+
+    Args:
+        parser: gets the flags.
+    """
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
-    parser.add_argument("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
+
+
+def positive(text: str) -> int:
+    """Take a whole number from 1 on.
+
+    Args:
+        text: from the command line.
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from error
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:

@@ -187,10 +187,10 @@ def unlearn(flags: argparse.Namespace) -> int:
         SalunError: the list, the data or a model is refused.
     """
     from salun import records
-    from salun.base_model import name_part
     from salun.cli.progress import Display
     from salun.cli.table import make_console, print_published, print_rows
     from salun.device import pick_device
+    from salun.files import name_part
     from salun.run import Workbench, remarks
     from salun.schedule import Runner, is_finished, plan, rows_of
     from salun.tracking import Tracker

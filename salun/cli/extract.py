@@ -1,0 +1,219 @@
+"""`salun-extract`: features of the same images from every checkpoint below a folder."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salun.cli.arguments import Parser, add_place_flags, check_folder, filled, guarded, notice, positive
+
+if TYPE_CHECKING:
+    import torch
+
+    from salun.latent.extraction import Model, Sample
+
+PROGRAM = "salun-extract"
+SOME_FAILED = 3
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The flags.
+    """
+    parser = Parser(PROGRAM, description="Extract the features of the same images from every checkpoint of a folder.")
+    parser.add_argument(
+        "-D",
+        "--directory",
+        type=filled,
+        default="checkpoints",
+        metavar="DIR",
+        help="folder of checkpoints, looked for as given, then under checkpoints/; or one file (default: checkpoints)",
+    )
+    parser.add_argument(
+        "-S",
+        "--samples",
+        type=positive,
+        default=5000,
+        metavar="N",
+        help="the first N images of the set (default: 5000)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "test", "forget", "retain"),
+        default="train",
+        help="the set; forget and retain are those of the checkpoints found, together (default: train)",
+    )
+    parser.add_argument("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
+    parser.add_argument(
+        "--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)"
+    )
+    parser.add_argument("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
+    parser.add_argument("--out", type=filled, default="features", metavar="DIR", help="default: features")
+    parser.add_argument("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    parser.add_argument(
+        "-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device"
+    )
+    add_place_flags(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Extract features.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The exit status: 3 where some checkpoints failed.
+    """
+    flags = parse(argv)
+    return guarded(PROGRAM, lambda: extract(flags))
+
+
+def extract(flags: argparse.Namespace) -> int:
+    """Extract the features of every checkpoint that can be read.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: a flag is refused, or no checkpoint gave features.
+    """
+    from salun.data.sets import to_device
+    from salun.data.sources import load
+    from salun.device import pick_device, settle_threads
+    from salun.errors import SalunError
+    from salun.latent.extraction import by_dataset, find_checkpoints
+
+    check_folder("--out", Path(flags.out))
+    device = pick_device(flags.device)
+    models, failed = read_all(find_checkpoints(Path(flags.directory)))
+    done = 0
+    for name, group in by_dataset(models):
+        try:
+            dataset = to_device(load(name, Path(flags.data_dir)), device)
+            settle_threads(dataset.size)
+            sample = chosen(flags, dataset, group)
+        except SalunError as error:
+            failed += [str(error)]
+            continue
+        for place, model in enumerate(group, 1):
+            try:
+                print(f"[{place}/{len(group)}] {one(flags, model, sample, device)}", flush=True)
+                done += 1
+            except SalunError as error:
+                failed += [str(error)]
+    if not done:
+        raise SalunError(failed[0]) if len(failed) == 1 else all_failed(failed)
+    for line in failed:
+        notice(f"{PROGRAM}: {line}")
+    return SOME_FAILED if failed else 0
+
+
+def all_failed(lines: list[str]) -> Exception:
+    """Gather several failures.
+
+    Args:
+        lines: one each.
+
+    Returns:
+        The error to raise.
+    """
+    from salun.errors import SalunErrors
+
+    return SalunErrors(lines)
+
+
+def read_all(paths: list[Path]) -> tuple[list["Model"], list[str]]:
+    """Read what checkpoints record.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        The models, and a line for each file that cannot be read.
+    """
+    from salun.errors import SalunError
+    from salun.latent.extraction import read_model
+
+    models, failed = [], []
+    for path in paths:
+        try:
+            models.append(read_model(path))
+        except SalunError as error:
+            failed.append(str(error))
+    return models, failed
+
+
+def chosen(flags: argparse.Namespace, dataset: Any, models: list["Model"]) -> "Sample":
+    """Choose the images for the models of one data set.
+
+    Args:
+        flags: of the command line.
+        dataset: the data.
+        models: trained on them.
+
+    Returns:
+        The images.
+
+    Raises:
+        SalunError: there are none, or the forget-set file is refused.
+    """
+    from salun.data.split import read_forget
+    from salun.latent.extraction import choose
+
+    listed = read_forget(Path(flags.itf), len(dataset.train.labels)) if flags.itf else None
+    return choose(dataset, models, flags.split, flags.samples, listed)
+
+
+def one(flags: argparse.Namespace, model: "Model", sample: "Sample", device: "torch.device") -> str:
+    """Extract and write one model's features, unless they are there already.
+
+    Args:
+        flags: of the command line.
+        model: the checkpoint.
+        sample: the images.
+        device: where the model runs.
+
+    Returns:
+        A line about it.
+
+    Raises:
+        SalunError: the model does not fit, or its features cannot be written.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from salun.files import mirrored
+    from salun.latent import extraction
+    from salun.latent.features import read_source, write_features
+
+    target = Path(flags.out, f"{mirrored(model.path, Path('checkpoints'))}.{flags.format}")
+    source = extraction.source_of(model, sample, flags.layer, model.path)
+    known = read_source(target)
+    if known is not None and known.key == source.key:
+        return f"{target}: finished before"
+    images = sample.images(model, device)
+    batches = -(-len(images) // flags.batch_size)
+    console = Console(stderr=True)
+    bar = iter(track(range(batches), str(model.path), console=console, transient=True, disable=not console.is_terminal))
+    found = extraction.extract(
+        model.restore(device),
+        images,
+        sample.forgotten(model),
+        sample.dataset.classes,
+        source,
+        flags.batch_size,
+        lambda seen: next(bar, None),
+    )
+    next(bar, None)
+    write_features(target, found)
+    marked = int(found.forgotten.sum())
+    return f"{target}: {len(found.features)} x {found.features.shape[1]} ({model.title}; {marked} forgotten)"

@@ -1,0 +1,40 @@
+"""`salun-viz`: figures of the latent space, of predictions and of runs."""
+
+import argparse
+from collections.abc import Callable
+from types import ModuleType
+
+from salun.cli.arguments import Parser, guarded
+
+PROGRAM = "salun-viz"
+COMMANDS: dict[str, ModuleType] = {}
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], int]]:
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The flags, and the command that they belong to.
+    """
+    parser = Parser(PROGRAM, description="Draw figures of features, models and runs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, module in COMMANDS.items():
+        module.add_flags(commands.add_parser(name, help=module.HELP, description=module.HELP))
+    flags = parser.parse_args(argv)
+    return flags, COMMANDS[flags.command].draw
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw figures.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The exit status.
+    """
+    flags, draw = parse(argv)
+    return guarded(f"{PROGRAM} {flags.command}", lambda: draw(flags))

@@ -1,0 +1,255 @@
+"""The features that a figure is made of: found, read, and put beside each other."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from salun.errors import SalunError
+from salun.files import mirrored, name_part
+from salun.latent.features import SUFFIXES, Features, read_features
+
+FEATURES = Path("features")
+ORDER = {"base": 0, "unlearned": 1, "retrained": 2}
+LONGEST = 60
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of features.
+
+    Attributes:
+        path: of the file.
+        place: where its figures go in the folder of figures.
+        features: its content.
+    """
+
+    path: Path
+    place: Path
+    features: Features
+
+    @property
+    def title(self) -> str:
+        """What the model is, in a figure."""
+        return self.features.source.title or self.path.stem
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models whose features are of the same images and may be compared: base, unlearned, retrained.
+
+    Attributes:
+        name: of a folder for its figures.
+        entries: base models first, retrained last; the same samples in the same order, and the same marks
+            of what was to be forgotten.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+def find_features(paths: Sequence[str]) -> list[Path]:
+    """List files of features.
+
+    Args:
+        paths: files and folders, looked for as given, then under `features/`; none for all under `features/`.
+
+    Returns:
+        The files, each once, in the order of the paths.
+
+    Raises:
+        SalunError: a path does not exist, or a folder holds no file.
+    """
+    found: dict[Path, None] = {}
+    for given in paths or [str(FEATURES)]:
+        place = next((path for path in (Path(given), FEATURES / given) if path.exists()), None)
+        if place is None:
+            hint = "; salun-extract writes features" if not paths else f", here or under {FEATURES}/"
+            raise SalunError(f"{given}: no such file or folder{hint}")
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if is_features(path))
+        if not files:
+            raise SalunError(f"{place}: holds no features (*.npz, *.json); salun-extract writes them")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def is_features(path: Path) -> bool:
+    """Tell whether a file may hold features.
+
+    Args:
+        path: of any file.
+
+    Returns:
+        Whether its name says so.
+    """
+    return path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Entry]:
+    """Read files of features.
+
+    Args:
+        paths: as `find_features` takes them.
+        samples: of each file the first, at most; None for all.
+
+    Returns:
+        The entries.
+
+    Raises:
+        SalunError: a file is missing or cannot be read.
+    """
+    entries = []
+    for path in find_features(paths):
+        features = read_features(path)
+        kept = features if samples is None else features.first(samples)
+        entries.append(Entry(path, mirrored(path, FEATURES), kept))
+    return entries
+
+
+def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
+    """Put models beside each other: for each forget set its unlearned and retrained models and all base models.
+
+    Args:
+        entries: files of features.
+        strict: whether files that cannot be compared with each other are refused; else they are grouped apart.
+
+    Returns:
+        The groups of at least two models.
+
+    Raises:
+        SalunError: the files are of different data, images or layers, though they were named together.
+    """
+    kinds: dict[tuple[object, ...], list[Entry]] = {}
+    for entry in entries:
+        kinds.setdefault(kind_of(entry), []).append(entry)
+    if strict and len(kinds) > 1:
+        first, second = (found[0] for found in list(kinds.values())[:2])
+        raise SalunError(f"{first.path} and {second.path} cannot be compared: {difference(first, second)}")
+    return [group for found in kinds.values() for group in by_forget_set(found, strict)]
+
+
+def kind_of(entry: Entry) -> tuple[object, ...]:
+    """Tell what must be equal for features to be compared.
+
+    Args:
+        entry: a file of features.
+
+    Returns:
+        Data set, set of images, layer, width and class names.
+    """
+    features = entry.features
+    source = features.source
+    return source.dataset, source.split, source.layer, features.features.shape[1], features.classes
+
+
+def difference(first: Entry, second: Entry) -> str:
+    """Say why two files cannot be compared.
+
+    Args:
+        first: a file of features.
+        second: another.
+
+    Returns:
+        A reason.
+    """
+    names = ("data sets", "sets of images", "layers", "widths", "class names")
+    for name, one, other in zip(names, kind_of(first), kind_of(second), strict=True):
+        if one != other:
+            return f"their {name} differ" + (f": {one}, {other}" if name != "class names" else "")
+    return "they differ"
+
+
+def by_forget_set(entries: list[Entry], strict: bool) -> list[Group]:
+    """Group comparable models by what they were to forget.
+
+    Args:
+        entries: of one kind.
+        strict: whether models without a common image are refused; else they are left alone.
+
+    Returns:
+        The groups of at least two models; base models are in each.
+
+    Raises:
+        SalunError: two models have no image in common.
+    """
+    keys = dict.fromkeys(entry.features.source.forget_key for entry in entries)
+    base = [entry for entry in entries if not entry.features.source.forget_key]
+    groups = []
+    for key in [key for key in keys if key] or [""]:
+        members = [entry for entry in entries if key and entry.features.source.forget_key == key]
+        ordered = sorted([*base, *members], key=lambda entry: ORDER[entry.features.source.role])
+        if len(ordered) < 2:
+            continue
+        aligned = align(ordered, strict)
+        if aligned:
+            groups.append(Group(group_name(ordered), aligned))
+    return groups
+
+
+def group_name(entries: list[Entry]) -> str:
+    """Name the folder of a group's figures.
+
+    Args:
+        entries: of one forget set.
+
+    Returns:
+        Data set and forget set.
+    """
+    source = entries[-1].features.source
+    forget = next((entry.features.source.forget for entry in entries if entry.features.source.forget), "models")
+    return name_part(f"{source.dataset or 'features'}_{forget}"[:LONGEST])
+
+
+def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:
+    """Keep the images that all models have, in the same order, with the same marks.
+
+    Args:
+        entries: at least two.
+        strict: whether to refuse models without a common image.
+
+    Returns:
+        The entries; none where no image is common.
+
+    Raises:
+        SalunError: no image is common, or one image has two labels.
+    """
+    shared = entries[0].features.indices
+    for entry in entries[1:]:
+        shared = np.intersect1d(shared, entry.features.indices)
+    if not len(shared):
+        if strict:
+            raise SalunError(f"{entries[0].path} and the others have no image in common; extract them with one -S")
+        return ()
+    taken = [taken_at(entry, shared) for entry in entries]
+    if any((entry.features.labels != taken[0].features.labels).any() for entry in taken):
+        raise SalunError(f"{entries[0].path} and the others label the same images differently")
+    marks = np.any([entry.features.forgotten for entry in taken], axis=0)
+    return tuple(replace(entry, features=replace(entry.features, forgotten=marks)) for entry in taken)
+
+
+def taken_at(entry: Entry, indices: np.ndarray) -> Entry:
+    """Take some images of a file.
+
+    Args:
+        entry: a file of features.
+        indices: of the images, each of which it holds.
+
+    Returns:
+        The entry with these images, in the order of the indices.
+    """
+    order = np.argsort(entry.features.indices, kind="stable")
+    positions = order[np.searchsorted(entry.features.indices, indices, sorter=order)]
+    return replace(entry, features=entry.features.at(positions))
+
+
+def gather(paths: Iterable[str]) -> str:
+    """Name a comparison after the paths that were given together.
+
+    Args:
+        paths: of the command line.
+
+    Returns:
+        A name for a folder.
+    """
+    return name_part("+".join(Path(path).name or "features" for path in paths)[:200])

@@ -1,0 +1,465 @@
+"""Features computed from checkpoints: which models, which images, which layer."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from salun.base_model import Origin, check_belongs, preparation_of, saved_origin
+from salun.data.images import Images
+from salun.data.parts import Dataset
+from salun.data.sets import make_sets
+from salun.data.split import ForgetRequest, Split, digest, split, without
+from salun.errors import SalunError, did_you_mean
+from salun.latent.features import PRE_HEAD, Features, Role, Source
+from salun.models import Checkpoint, embed, head, load_checkpoint
+
+Part = Literal["train", "test", "forget", "retain"]
+Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+
+ENDINGS = (".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, and its place among base, unlearned and retrained models.
+
+    Attributes:
+        origin: the file and what it records, its weights left on disk.
+        fingerprint: of the weights.
+        role: "unlearned" where a method made it, "retrained" where it was trained without some images,
+            else "base".
+        title: what it is, in a figure.
+        forget: what it was to forget, in words; "" of a base model.
+        forget_key: identity of the images that it was to forget; "" of a base model.
+    """
+
+    origin: Origin
+    fingerprint: str
+    role: Role
+    title: str
+    forget: str
+    forget_key: str
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file."""
+        return self.origin.path
+
+    @property
+    def excluded(self) -> tuple[int, ...]:
+        """Training indices that the model was not to know."""
+        return recorded(self.origin).excluded
+
+    def restore(self, device: torch.device) -> nn.Module:
+        """Read the weights and build the model.
+
+        Args:
+            device: where it goes.
+
+        Returns:
+            The model.
+
+        Raises:
+            SalunError: the file cannot be read any more.
+        """
+        return load_checkpoint(self.path).restore().to(device)
+
+
+def recorded(origin: Origin) -> Checkpoint:
+    """Give what a checkpoint records.
+
+    Args:
+        origin: of a checkpoint that exists.
+
+    Returns:
+        Its content.
+
+    Raises:
+        SalunError: there is none.
+    """
+    if origin.checkpoint is None:
+        raise SalunError(f"{origin.path}: no such checkpoint")
+    return origin.checkpoint
+
+
+def find_checkpoints(folder: Path, default: Path = Path("checkpoints")) -> list[Path]:
+    """List the checkpoints below a folder.
+
+    Args:
+        folder: looked for as given, then under `default`; or one file.
+        default: where checkpoints are kept.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        SalunError: there is no such folder, or no checkpoint in it.
+    """
+    found = next((place for place in (folder, default / folder) if place.exists()), None)
+    if found is None:
+        raise SalunError(f"{folder}: no such folder, here or under {default}/")
+    if found.is_file():
+        return [found]
+    files = sorted(path for path in found.rglob("*") if path.suffix in ENDINGS and not path.name.startswith("."))
+    if not files:
+        raise SalunError(f"{found}: holds no checkpoint ({', '.join('*' + ending for ending in ENDINGS)})")
+    return files
+
+
+def read_model(path: Path) -> Model:
+    """Read a checkpoint and tell what it is.
+
+    Args:
+        path: of a checkpoint of ours or of the seed system.
+
+    Returns:
+        The model.
+
+    Raises:
+        SalunError: the file cannot be read.
+    """
+    origin = saved_origin(path)
+    checkpoint = recorded(origin)
+    unlearned = checkpoint.config.get("unlearned")
+    role: Role = "base"
+    title = forget = ""
+    if isinstance(unlearned, dict):
+        role = "retrained" if unlearned.get("method") == "retrain" else "unlearned"
+        title = described(unlearned)
+        forget = str((unlearned.get("forget") or {}).get("request", ""))
+    elif checkpoint.excluded:
+        role, title = "retrained", "retrained"
+    if checkpoint.excluded and not forget:
+        forget = f"{len(checkpoint.excluded)} images"
+    key = digest(torch.tensor(checkpoint.excluded)) if checkpoint.excluded else ""
+    light = replace(origin, checkpoint=replace(checkpoint, weights={}, optimizer=None))
+    return Model(light, checkpoint.fingerprint, role, title or "base", forget, key)
+
+
+def described(unlearned: dict[str, object]) -> str:
+    """Name an unlearned model as a figure does.
+
+    Args:
+        unlearned: what its checkpoint records of the run.
+
+    Returns:
+        Method, mask and seed; "retrained" in place of the method `retrain`.
+    """
+    method, mask, seed = unlearned.get("method"), unlearned.get("mask"), unlearned.get("seed", 0)
+    name = "retrained" if method == "retrain" else str(method)
+    if isinstance(mask, dict):
+        control = "" if mask.get("score") in ("sum", "mean_abs", None) else f"{mask['score']} "
+        keep = "of a file" if mask.get("file") else f"{mask.get('keep', '')}"
+        name += f" + {control}mask {keep}"
+    return f"{name}, seed {seed}" if seed else name
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images that features are extracted of: the same ones for every model of a data set.
+
+    Attributes:
+        dataset: the data, on the device.
+        indices: (N,) int64, sorted, into the training or test part.
+        split: which of "train", "test", "forget" and "retain" they are.
+        forget: (K,) int64, training indices of the forget set that all models share; None where
+            several differ.
+    """
+
+    dataset: Dataset
+    indices: Tensor
+    split: Part
+    forget: Tensor | None
+
+    def images(self, model: Model, device: torch.device) -> Images:
+        """Prepare the images as a model wants them.
+
+        Args:
+            model: says how.
+            device: where batches go.
+
+        Returns:
+            N images.
+
+        Raises:
+            SalunError: the model belongs to other data or to another split.
+        """
+        parts = split(self.dataset, ForgetRequest(), model.origin.split_seed)
+        check_belongs(model.origin, self.dataset, parts)
+        preparation = preparation_of(recorded(model.origin), self.dataset, parts)
+        sets = make_sets(self.dataset, whole(parts, self.split, self.indices), preparation, device)
+        return sets.test if self.split == "test" else sets.train
+
+    def forgotten(self, model: Model) -> Tensor:
+        """Mark the images that a model was to forget.
+
+        Args:
+            model: a base model is marked as the others are, where they share one forget set.
+
+        Returns:
+            (N,) bool; of test images those of classes that were to be forgotten whole.
+        """
+        excluded = torch.tensor(model.excluded, dtype=torch.int64)
+        listed = excluded if len(excluded) else self.forget
+        if listed is None:
+            return torch.zeros(len(self.indices), dtype=torch.bool)
+        if self.split != "test":
+            return torch.isin(self.indices, listed)
+        gone = forgotten_classes(self.dataset, listed, model.origin.split_seed)
+        return torch.isin(self.dataset.test.labels.cpu()[self.indices], gone)
+
+
+def whole(parts: Split, name: Part, indices: Tensor) -> Split:
+    """Put chosen images in the place of a split's own.
+
+    Args:
+        parts: a split.
+        name: "test", or any other for training images.
+        indices: the images.
+
+    Returns:
+        The split.
+    """
+    return replace(parts, test=indices) if name == "test" else replace(parts, train=indices)
+
+
+def forgotten_classes(dataset: Dataset, listed: Tensor, split_seed: int) -> Tensor:
+    """Find the classes of which every training image is to be forgotten.
+
+    Args:
+        dataset: the data.
+        listed: (K,) training indices of the forget set.
+        split_seed: of the validation split.
+
+    Returns:
+        Labels.
+    """
+    train = split(dataset, ForgetRequest(), split_seed).train
+    labels = dataset.train.labels.cpu()
+    return torch.tensor(sorted(set(labels[listed].tolist()) - set(labels[without(train, listed)].tolist())))
+
+
+def choose(dataset: Dataset, models: list[Model], name: Part, samples: int, listed: Tensor | None = None) -> Sample:
+    """Choose the images: the first of a set, in index order.
+
+    Args:
+        dataset: the data of all these models.
+        models: whose forget sets, together, are "forget" and the rest of the training split "retain".
+        name: which set.
+        samples: how many at most.
+        listed: training indices of a forget set that stands in for the models' own.
+
+    Returns:
+        The images.
+
+    Raises:
+        SalunError: the set is empty, or the models were trained on different splits.
+    """
+    seeds = sorted({model.origin.split_seed for model in models})
+    if len(seeds) > 1 and name != "test":
+        named = " and ".join(map(str, seeds))
+        raise SalunError(f"these models have different validation splits (seeds {named}); extract them one by one")
+    parts = split(dataset, ForgetRequest(), seeds[0])
+    own = {model.excluded for model in models if model.excluded}
+    together = torch.tensor(sorted({index for excluded in own for index in excluded}), dtype=torch.int64)
+    shared = listed if listed is not None else together if len(own) == 1 else None
+    gone = listed if listed is not None else together
+    choices = {
+        "train": parts.train,
+        "test": parts.test,
+        "forget": parts.train[torch.isin(parts.train, gone)],
+        "retain": without(parts.train, gone),
+    }
+    if not len(choices[name]):
+        reason = "no checkpoint here records a forget set; name one with --itf" if not len(gone) else "it is empty"
+        raise SalunError(f"--split {name}: {reason}")
+    return Sample(dataset, choices[name][:samples], name, shared)
+
+
+def source_of(model: Model, sample: Sample, layer: str, shown: Path) -> Source:
+    """Describe features before they are computed.
+
+    Args:
+        model: whose features.
+        sample: of which images.
+        layer: "pre-head", or a module's name.
+        shown: the checkpoint's path, as the user reads it.
+
+    Returns:
+        The source; its key changes with weights, images, marks, layer and data set.
+    """
+    marks = digest(sample.indices, sample.forgotten(model))
+    deciding = [model.fingerprint, model.title, sample.dataset.name, sample.split, layer, marks]
+    return Source(
+        checkpoint=str(shown),
+        title=model.title,
+        role=model.role,
+        model=model.origin.model,
+        dataset=sample.dataset.name,
+        split=sample.split,
+        layer=layer,
+        forget=model.forget,
+        forget_key=model.forget_key,
+        key=hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:16],
+    )
+
+
+@torch.no_grad()
+def extract(
+    network: nn.Module,
+    images: Images,
+    forgotten: Tensor,
+    classes: tuple[str, ...],
+    source: Source,
+    batch_size: int = 256,
+    watch: Callable[[int], object] = lambda seen: None,
+) -> Features:
+    """Compute the features of images: evaluation mode, float32, no augmentation, in order.
+
+    Args:
+        network: on its device; is left in evaluation mode.
+        images: N images.
+        forgotten: (N,) bool, which of them were to be forgotten.
+        classes: class names.
+        source: its layer names what is read: the input of the head, or a module's output, averaged
+            over all dimensions but the first and the channels.
+        batch_size: images at once.
+        watch: is told how many images are done.
+
+    Returns:
+        The features.
+
+    Raises:
+        SalunError: the model has no such layer, or no linear head, or its features are no numbers.
+    """
+    network.eval()
+    linear = head(network)
+    read = pre_head if source.layer == PRE_HEAD else layer_reader(network, source.layer)
+    features, logits, seen = [], [], 0
+    for batch in images.batches(batch_size):
+        found, scores = read(network, batch.x)
+        features.append(found.float().cpu())
+        logits.append(scores.float().cpu())
+        seen += len(batch.x)
+        watch(seen)
+    try:
+        return Features(
+            features=torch.cat(features).numpy(),
+            labels=images.labels.cpu().numpy(),
+            indices=images.rows.cpu().numpy(),
+            logits=torch.cat(logits).numpy(),
+            forgotten=forgotten.numpy(),
+            classes=classes,
+            prototypes=linear.weight.detach().float().cpu().numpy(),
+            source=source,
+        )
+    except ValueError as error:
+        raise SalunError(f"{source.checkpoint}: {error}") from error
+
+
+def pre_head(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Read the input of the head.
+
+    Args:
+        network: any timm model.
+        x: (B, C, H, W).
+
+    Returns:
+        (B, D) features and (B, classes) logits.
+    """
+    features = embed(network, x)
+    return features, head(network)(features)
+
+
+def layer_reader(network: nn.Module, layer: str) -> Reader:
+    """Read a module's output.
+
+    Args:
+        network: any model.
+        layer: the module's name.
+
+    Returns:
+        A function that gives features and logits of a batch.
+
+    Raises:
+        SalunError: the model has no such module, or its output is no tensor of features.
+    """
+    names = [name for name, _ in network.named_modules() if name]
+    if layer not in names:
+        raise SalunError(f"--layer {layer}: the model has none of that name{did_you_mean(layer, [PRE_HEAD, *names])}")
+
+    def read(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, logits = outputs_at(network, [layer], x)
+        output = outputs[layer]
+        if not 2 <= output.ndim <= 4:
+            raise SalunError(f"--layer {layer}: its output of shape {tuple(output.shape)} is no set of features")
+        return pooled(output), logits
+
+    return read
+
+
+def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Run a model once and keep what some of its layers give.
+
+    Args:
+        network: any model.
+        layers: names of modules.
+        x: (B, C, H, W).
+
+    Returns:
+        The layers' outputs by name, those of the last call where a layer is called more than once, and
+        (B, classes) logits.
+
+    Raises:
+        SalunError: a layer is never called, or gives no tensor.
+    """
+    caught: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: caught.__setitem__(name, output)
+
+    modules = dict(network.named_modules())
+    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        logits = network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in layers:
+        if not isinstance(caught.get(name), Tensor):
+            raise SalunError(f"--layer {name}: gives no tensor when the model runs")
+    return caught, logits
+
+
+def pooled(output: Tensor) -> Tensor:
+    """Average a layer's output over space or tokens.
+
+    Args:
+        output: (B, D), (B, tokens, D), (B, D, H, W), or (B, H, W, D) as Swin has it.
+
+    Returns:
+        (B, D).
+    """
+    if output.ndim == 4:
+        channels_last = output.shape[1] == output.shape[2] != output.shape[3]
+        return output.mean((1, 2) if channels_last else (2, 3))
+    return output.mean(1) if output.ndim == 3 else output
+
+
+def by_dataset(models: list[Model]) -> Iterator[tuple[str, list[Model]]]:
+    """Group models by their data set.
+
+    Args:
+        models: in order.
+
+    Yields:
+        A data set's name and its models.
+    """
+    for name in dict.fromkeys(model.origin.dataset for model in models):
+        yield name, [model for model in models if model.origin.dataset == name]

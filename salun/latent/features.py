@@ -1,0 +1,252 @@
+"""Features of a set of images as one model sees them, kept on disk."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salun.errors import SalunError
+from salun.files import read_json, replacing, write_text
+
+Role = Literal["base", "unlearned", "retrained"]
+
+PRE_HEAD = "pre-head"
+SUFFIXES = (".npz", ".json")
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+BY_SAMPLE = ("features", "labels", "indices", "logits", "forgotten")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where features come from.
+
+    Attributes:
+        checkpoint: its path, as the user reads it.
+        title: what the model is, in a figure: "base", "retrained", or method, mask and seed.
+        role: "base", "unlearned" or "retrained".
+        model: timm's name.
+        dataset: the data set's name.
+        split: "train", "test", "forget" or "retain".
+        layer: "pre-head", or a module's name.
+        forget: what was to be forgotten, in words; "" of a base model.
+        forget_key: identity of the forget set; "" of a base model.
+        key: identity of everything that decides the content; an equal one need not be extracted again.
+    """
+
+    checkpoint: str = ""
+    title: str = ""
+    role: Role = "base"
+    model: str = ""
+    dataset: str = ""
+    split: str = "train"
+    layer: str = PRE_HEAD
+    forget: str = ""
+    forget_key: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one model makes of N images.
+
+    Attributes:
+        features: (N, D) float32.
+        labels: (N,) int64.
+        indices: (N,) int64, of the images in the data set's training or test part.
+        logits: (N, C) float32.
+        forgotten: (N,) bool, which images were to be forgotten.
+        classes: C class names.
+        prototypes: (C, P) float32, the weights of the head; P equals D where features are pre-head.
+        source: where they come from.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    forgotten: NDArray[np.bool_]
+    classes: tuple[str, ...]
+    prototypes: NDArray[np.float32]
+    source: Source
+
+    def __post_init__(self) -> None:
+        count, classes = len(self.features), len(self.classes)
+        for name in BY_SAMPLE[1:]:
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"{count} features, {len(getattr(self, name))} {name}")
+        if not (self.features.ndim == self.prototypes.ndim == self.logits.ndim == 2):
+            raise ValueError("features, logits and prototypes must have two dimensions")
+        if not len(self.prototypes) == self.logits.shape[1] == classes:
+            raise ValueError(f"{classes} classes, {len(self.prototypes)} prototypes, logits of {self.logits.shape[1]}")
+        if not count:
+            raise ValueError("no samples")
+        if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
+            raise ValueError("labels outside the classes")
+        if not np.isfinite(self.features).all():
+            raise ValueError("features that are no numbers: the model diverged")
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(N,) int64, the class of the largest logit."""
+        return np.asarray(self.logits.argmax(1), dtype=np.int64)
+
+    def at(self, positions: NDArray[np.int64]) -> "Features":
+        """Select some of the samples.
+
+        Args:
+            positions: (K,) int64.
+
+        Returns:
+            The K samples.
+        """
+        return replace(self, **{name: getattr(self, name)[positions] for name in BY_SAMPLE})
+
+    def first(self, samples: int) -> "Features":
+        """Keep the first samples.
+
+        Args:
+            samples: how many at most.
+
+        Returns:
+            Them.
+        """
+        return self.at(np.arange(min(samples, len(self.features))))
+
+
+def write_features(path: Path, features: Features) -> None:
+    """Write features whole, in the format that the path's ending names.
+
+    Args:
+        path: ends in `.npz`, or in `.json` for the seed system's form, which holds features, labels and
+            prototypes, and beside them what that form would lose.
+        features: what to write.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    arrays = {name: getattr(features, name) for name in BY_SAMPLE}
+    if path.suffix == ".json":
+        content = {
+            "all_features": features.features.tolist(),
+            "all_labels": features.labels.tolist(),
+            "proto": features.prototypes.tolist(),
+            "classes": list(features.classes),
+            "source": asdict(features.source),
+            **{name: arrays[name].tolist() for name in ("indices", "logits", "forgotten")},
+            "predictions": features.predictions.tolist(),
+        }
+        write_text(path, json.dumps(content))
+        return
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            **arrays,
+            predictions=features.predictions,
+            prototypes=features.prototypes,
+            classes=np.array(features.classes, dtype=np.str_),
+            source=np.array(json.dumps(asdict(features.source))),
+        )
+
+
+def read_features(path: Path) -> Features:
+    """Read features of ours, or a `.json` file of the seed system.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The features; of a file that lacks them, indices count from 0, logits are features times
+        prototypes, classes are numbered, nothing is marked as forgotten, and the file's name is the title.
+
+    Raises:
+        SalunError: the file is missing, damaged, or holds something else.
+    """
+    if path.suffix == ".json":
+        return from_json(path)
+    with readable(path), np.load(path, allow_pickle=False) as content:
+        return Features(
+            **{name: content[name] for name in (*BY_SAMPLE, "prototypes")},
+            classes=tuple(str(name) for name in content["classes"]),
+            source=Source(**json.loads(str(content["source"]))),
+        )
+
+
+def read_source(path: Path) -> Source | None:
+    """Read where features come from, without reading them.
+
+    Args:
+        path: a file of features, or a place where one may be.
+
+    Returns:
+        The source; None where there is no readable file.
+    """
+    try:
+        if path.suffix == ".json":
+            return from_json(path).source
+        with readable(path), np.load(path, allow_pickle=False) as content:
+            return Source(**json.loads(str(content["source"])))
+    except SalunError:
+        return None
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what a broken file raises into one line.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SalunError: the file could not be read.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SalunError(f"{path}: no such file of features") from error
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SalunError(f"{path}: not a readable file of features: {reason}") from error
+
+
+def from_json(path: Path) -> Features:
+    """Read the seed system's form.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The features.
+
+    Raises:
+        SalunError: it cannot be read, or what it holds does not fit together.
+    """
+    content: Any = read_json(path)
+    if not isinstance(content, dict) or not {"all_features", "all_labels", "proto"} <= content.keys():
+        raise SalunError(f"{path}: not a file of features: must hold 'all_features', 'all_labels' and 'proto'")
+    with readable(path):
+        features = np.asarray(content["all_features"], dtype=np.float32)
+        labels = np.asarray(content["all_labels"], dtype=np.int64)
+        prototypes = np.asarray(content["proto"], dtype=np.float32)
+        names = content.get("classes", range(len(prototypes)))
+        scores = content["logits"] if "logits" in content else features @ prototypes.T
+        return Features(
+            features=features,
+            labels=labels,
+            indices=np.asarray(content.get("indices", np.arange(len(labels))), dtype=np.int64),
+            logits=np.asarray(scores, dtype=np.float32),
+            forgotten=np.asarray(content.get("forgotten", np.zeros(len(labels))), dtype=np.bool_),
+            classes=tuple(map(str, names)),
+            prototypes=prototypes,
+            source=Source(**content.get("source", {"checkpoint": path.stem, "title": path.stem})),
+        )
