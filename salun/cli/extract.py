@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salun.cli.arguments import Parser, add_place_flags, check_folder, filled, guarded, notice, positive
 
@@ -86,10 +86,8 @@ def extract(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: a flag is refused, or no checkpoint gave features.
     """
-    from salun.data.sets import to_device
-    from salun.data.sources import load
-    from salun.device import pick_device, settle_threads
-    from salun.errors import SalunError
+    from salun.device import pick_device
+    from salun.errors import SalunError, SalunErrors
     from salun.latent.extraction import by_dataset, find_checkpoints
 
     check_folder("--out", Path(flags.out))
@@ -98,37 +96,22 @@ def extract(flags: argparse.Namespace) -> int:
     done = 0
     for name, group in by_dataset(models):
         try:
-            dataset = to_device(load(name, Path(flags.data_dir)), device)
-            settle_threads(dataset.size)
-            sample = chosen(flags, dataset, group)
+            sample = chosen(flags, name, group, device)
         except SalunError as error:
-            failed += [str(error)]
+            failed.append(str(error))
             continue
         for place, model in enumerate(group, 1):
             try:
                 print(f"[{place}/{len(group)}] {one(flags, model, sample, device)}", flush=True)
                 done += 1
             except SalunError as error:
-                failed += [str(error)]
+                named = str(model.path) in str(error)
+                failed.append(str(error) if named else f"{model.path}: {error}")
     if not done:
-        raise SalunError(failed[0]) if len(failed) == 1 else all_failed(failed)
+        raise SalunErrors(failed)
     for line in failed:
         notice(f"{PROGRAM}: {line}")
     return SOME_FAILED if failed else 0
-
-
-def all_failed(lines: list[str]) -> Exception:
-    """Gather several failures.
-
-    Args:
-        lines: one each.
-
-    Returns:
-        The error to raise.
-    """
-    from salun.errors import SalunErrors
-
-    return SalunErrors(lines)
 
 
 def read_all(paths: list[Path]) -> tuple[list["Model"], list[str]]:
@@ -152,23 +135,29 @@ def read_all(paths: list[Path]) -> tuple[list["Model"], list[str]]:
     return models, failed
 
 
-def chosen(flags: argparse.Namespace, dataset: Any, models: list["Model"]) -> "Sample":
+def chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: "torch.device") -> "Sample":
     """Choose the images for the models of one data set.
 
     Args:
         flags: of the command line.
-        dataset: the data.
-        models: trained on them.
+        name: of the data set.
+        models: trained on it.
+        device: where the images go.
 
     Returns:
         The images.
 
     Raises:
-        SalunError: there are none, or the forget-set file is refused.
+        SalunError: there are none, the data cannot be had, or the forget-set file is refused.
     """
+    from salun.data.sets import to_device
+    from salun.data.sources import load
     from salun.data.split import read_forget
+    from salun.device import settle_threads
     from salun.latent.extraction import choose
 
+    dataset = to_device(load(name, Path(flags.data_dir)), device)
+    settle_threads(dataset.size)
     listed = read_forget(Path(flags.itf), len(dataset.train.labels)) if flags.itf else None
     return choose(dataset, models, flags.split, flags.samples, listed)
 

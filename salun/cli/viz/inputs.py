@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salun.errors import SalunError
 from salun.files import mirrored, name_part
@@ -113,6 +114,7 @@ def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
     Args:
         entries: files of features.
         strict: whether files that cannot be compared with each other are refused; else they are grouped apart.
+            Strictly, files of several forget sets that have no common base model are one group.
 
     Returns:
         The groups of at least two models.
@@ -126,7 +128,12 @@ def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
     if strict and len(kinds) > 1:
         first, second = (found[0] for found in list(kinds.values())[:2])
         raise SalunError(f"{first.path} and {second.path} cannot be compared: {difference(first, second)}")
-    return [group for found in kinds.values() for group in by_forget_set(found, strict)]
+    groups = [group for found in kinds.values() for group in by_forget_set(found, strict)]
+    placed = {entry.path for group in groups for entry in group.entries}
+    if strict and len(placed) < len(entries) > 1:
+        ordered = sorted(entries, key=lambda entry: ORDER[entry.features.source.role])
+        return [Group(group_name(ordered), align(ordered, strict))]
+    return groups
 
 
 def kind_of(entry: Entry) -> tuple[object, ...]:
@@ -228,7 +235,7 @@ def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:
     return tuple(replace(entry, features=replace(entry.features, forgotten=marks)) for entry in taken)
 
 
-def taken_at(entry: Entry, indices: np.ndarray) -> Entry:
+def taken_at(entry: Entry, indices: NDArray[np.int64]) -> Entry:
     """Take some images of a file.
 
     Args:
@@ -252,4 +259,5 @@ def gather(paths: Iterable[str]) -> str:
     Returns:
         A name for a folder.
     """
-    return name_part("+".join(Path(path).name or "features" for path in paths)[:200])
+    names = (path.stem if path.suffix in SUFFIXES else path.name for path in map(Path, paths))
+    return name_part("_with_".join(name or "features" for name in names))

@@ -1,0 +1,180 @@
+"""What t-SNE and UMAP share: one space for all models, coordinates of samples and prototypes, kept on disk."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salun.errors import SalunError
+from salun.files import replacing
+from salun.latent.features import UNREADABLE, Features
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+COMPONENTS = 50
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where one model's samples and prototypes lie.
+
+    Attributes:
+        flat: (N, 2) samples in the plane.
+        solid: (N, 3) samples in space.
+        flat_prototypes: (C, 2), or (0, 2) where features are not what the head sees.
+        solid_prototypes: (C, 3), or (0, 3).
+    """
+
+    flat: Floats
+    solid: Floats
+    flat_prototypes: Floats
+    solid_prototypes: Floats
+
+
+Fit = Callable[[Singles], tuple[Floats, Floats]]
+
+
+def prototypes_of(features: Features) -> Singles:
+    """Give the prototypes that can be embedded beside the samples.
+
+    Args:
+        features: of one model.
+
+    Returns:
+        (C, D), or (0, D) where the head's weights live in another space.
+    """
+    width = features.features.shape[1]
+    same = features.prototypes.shape[1] == width
+    return features.prototypes if same else np.empty((0, width), dtype=np.float32)
+
+
+def directions(points: Singles, components: int | None = COMPONENTS, seed: int = 0) -> Singles:
+    """Bring features into the space that neighbours are looked for in.
+
+    Each point is divided by its norm, so that Euclidean distances are those of the cosine, and features and
+    prototypes, whose norms have nothing to do with each other, can be compared. Then the principal components
+    are kept that hold most of the variance, which makes the search for neighbours cheap.
+
+    Args:
+        points: (N, D).
+        components: kept at most; None for all dimensions.
+        seed: of the decomposition.
+
+    Returns:
+        (N, components) float32.
+    """
+    from sklearn.decomposition import PCA
+
+    norms = np.linalg.norm(points, axis=1, keepdims=True)
+    unit = points / np.where(norms > 0, norms, 1)
+    if components is None or components >= min(unit.shape):
+        return np.asarray(unit, dtype=np.float32)
+    return np.asarray(PCA(components, random_state=seed).fit_transform(unit), dtype=np.float32)
+
+
+def embed_together(models: Sequence[Features], fit: Fit) -> list[Coordinates]:
+    """Embed the samples and prototypes of several models in one space.
+
+    Args:
+        models: of equal width.
+        fit: gives (M, 2) and (M, 3) coordinates of (M, D) points.
+
+    Returns:
+        The coordinates of each model.
+    """
+    parts = [part for features in models for part in (features.features, prototypes_of(features))]
+    flat, solid = fit(np.concatenate(parts))
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    flats, solids = np.split(flat, ends), np.split(solid, ends)
+    return [Coordinates(flats[at], solids[at], flats[at + 1], solids[at + 1]) for at in range(0, 2 * len(models), 2)]
+
+
+def key_of(models: Sequence[Features], settings: dict[str, object]) -> str:
+    """Identify an embedding by everything that decides it.
+
+    Args:
+        models: embedded together.
+        settings: of the embedding, plain values.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for features in models:
+        for part in (features.features, prototypes_of(features)):
+            hashed.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+    return hashed.hexdigest()[:16]
+
+
+def write_coordinates(path: Path, coordinates: Coordinates, features: Features, key: str) -> None:
+    """Keep coordinates and what a figure needs beside them.
+
+    Args:
+        path: ends in `.npz`.
+        coordinates: of the samples.
+        features: of the samples.
+        key: of the embedding.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            **vars(coordinates),
+            labels=features.labels,
+            predictions=features.predictions,
+            indices=features.indices,
+            forgotten=features.forgotten,
+            classes=np.array(features.classes, dtype=np.str_),
+            key=np.array(key),
+        )
+
+
+def read_coordinates(path: Path, key: str) -> Coordinates | None:
+    """Read coordinates that were kept.
+
+    Args:
+        path: of the file, which need not exist.
+        key: of the embedding that is wanted.
+
+    Returns:
+        The coordinates; None where the file holds those of another embedding, or cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if str(content["key"]) != key:
+                return None
+            return Coordinates(**{name: content[name] for name in Coordinates.__dataclass_fields__})
+    except UNREADABLE:
+        return None
+
+
+def trustworthy(points: Singles, embedded: Floats, neighbours: int = 12) -> float:
+    """Measure how well an embedding keeps neighbours.
+
+    Args:
+        points: (N, D), compared by the cosine.
+        embedded: (N, 2) or (N, 3).
+        neighbours: how many are compared; less than half of N.
+
+    Returns:
+        Trustworthiness in [0, 1]; 1 where nobody is a neighbour in the embedding alone.
+
+    Raises:
+        SalunError: there are too few points.
+
+    Source:
+        Venna and Kaski, "Neighborhood preservation in nonlinear projection methods", ICANN 2001.
+    """
+    from sklearn.manifold import trustworthiness
+
+    if 2 * neighbours >= len(points):
+        raise SalunError(f"trustworthiness over {neighbours} neighbours needs more than {2 * neighbours} points")
+    return float(trustworthiness(points, embedded, n_neighbors=neighbours, metric="cosine"))

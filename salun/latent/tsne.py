@@ -1,0 +1,139 @@
+"""t-SNE in two and three dimensions."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salun.errors import SalunError
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Backend = Literal["opentsne", "sklearn", "torch"]
+
+PERPLEXITY = 30.0
+EXACT_NEIGHBOURS = 20_000
+FFT_FROM = 10_000
+TENSOR_UP_TO = 20_000
+EXAGGERATED = 125
+STEPS = 375
+STEPS_IN_SPACE = 250
+ANGLE = 1.0
+START = 2.0
+
+
+def check_perplexity(perplexity: float, count: int) -> None:
+    """Check that there are points enough.
+
+    Args:
+        perplexity: effective number of neighbours.
+        count: points.
+
+    Raises:
+        SalunError: there are fewer than three times as many.
+    """
+    most = (count - 1) // 3
+    if not 1 <= perplexity <= most:
+        accepted = f"1 to {most} for {count} points" if most else f"{count} points are too few for any"
+        raise SalunError(f"--perplexity {perplexity:g}: {accepted}")
+
+
+def settle_backend(name: str, count: int, on_gpu: bool) -> Backend:
+    """Choose what computes the plane: what was measured fastest for the size.
+
+    Args:
+        name: "auto", "opentsne", "sklearn" or "torch".
+        count: points.
+        on_gpu: whether tensors live on a GPU.
+
+    Returns:
+        The backend; "auto" is the exact tensor form on a GPU up to 20,000 points, else openTSNE.
+    """
+    if name == "auto":
+        return "torch" if on_gpu and count <= TENSOR_UP_TO else "opentsne"
+    return name  # type: ignore[return-value]
+
+
+def in_plane(points: Singles, perplexity: float, seed: int, backend: Backend, device: str = "cpu") -> Floats:
+    """Embed points in the plane.
+
+    Args:
+        points: (N, D), compared by Euclidean distance.
+        perplexity: effective number of neighbours, at most a third of N - 1.
+        seed: of all randomness.
+        backend: "opentsne" (Barnes-Hut, interpolation by FFT from 10,000 points on), "sklearn"
+            (Barnes-Hut), or "torch" (exact).
+        device: of "torch".
+
+    Returns:
+        (N, 2).
+
+    Raises:
+        SalunError: the perplexity is too large.
+
+    Source:
+        van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008; van der Maaten, JMLR 2014;
+        Linderman et al., Nature Methods 2019.
+    """
+    check_perplexity(perplexity, len(points))
+    if backend == "torch":
+        from salun.latent.tensor_tsne import exact_tsne
+
+        return exact_tsne(points, 2, perplexity, seed, device)
+    if backend == "sklearn":
+        from sklearn.manifold import TSNE
+
+        return np.asarray(TSNE(2, perplexity=perplexity, random_state=seed).fit_transform(points), dtype=np.float64)
+    import openTSNE
+
+    method = openTSNE.TSNE(
+        n_components=2,
+        perplexity=perplexity,
+        theta=ANGLE,
+        early_exaggeration_iter=EXAGGERATED,
+        n_iter=STEPS,
+        neighbors="exact" if len(points) <= EXACT_NEIGHBOURS else "approx",
+        negative_gradient_method="bh" if len(points) < FFT_FROM else "fft",
+        n_jobs=-1,
+        random_state=seed,
+    )
+    return np.asarray(method.fit(points), dtype=np.float64)
+
+
+def in_space(points: Singles, plane: Floats, perplexity: float, seed: int) -> Floats:
+    """Embed points in space, starting from where they lie in the plane.
+
+    The plane has been through early exaggeration, so its clusters are whole: the fit in space needs neither
+    that phase nor more than a quarter of the usual steps, and shows the same arrangement.
+
+    Args:
+        points: (N, D), compared by Euclidean distance.
+        plane: (N, 2), embedding of the same points.
+        perplexity: effective number of neighbours, at most a third of N - 1.
+        seed: of all randomness.
+
+    Returns:
+        (N, 3).
+
+    Raises:
+        SalunError: the perplexity is too large.
+    """
+    from sklearn.manifold import TSNE
+
+    check_perplexity(perplexity, len(points))
+    centred = points - points.mean(0)
+    slope, *_ = np.linalg.lstsq(plane - plane.mean(0), centred, rcond=None)
+    rest = centred - (plane - plane.mean(0)) @ slope
+    third = np.linalg.svd(rest.T @ rest)[0][:, 0]
+    start = np.column_stack([plane - plane.mean(0), (rest @ third)])
+    start *= START / np.maximum(start.std(0), 1e-12)
+    method = TSNE(
+        3,
+        perplexity=perplexity,
+        early_exaggeration=1.0,
+        max_iter=STEPS_IN_SPACE,
+        init=start.astype(np.float32),
+        angle=ANGLE,
+        random_state=seed,
+    )
+    return np.asarray(method.fit_transform(points), dtype=np.float64)

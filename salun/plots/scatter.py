@@ -1,0 +1,381 @@
+"""Clouds of samples in two and three dimensions: still, side by side, and turning."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection, LineCollection, PathCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+from matplotlib.transforms import IdentityTransform
+from numpy.typing import NDArray
+from PIL import Image
+
+from salun.plots.style import FAINT, INK, look_of, shorten
+
+Floats = NDArray[np.float64]
+
+ELEVATION = 20.0
+AZIMUTH = 30.0
+FRAMES = 48
+FRAME_DPI = 80
+RETAINED_OPACITY = 0.55
+LARGEST = 22.0
+STAR = 90.0
+LEGEND_ROWS = 25
+LONGEST_NAME = 20
+KEY_WIDTH, LETTER_WIDTH = 0.45, 0.072
+ACROSS = 4
+FORGOTTEN, TO_FORGET = " (forgotten)", "to be forgotten"
+UNIT_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
+EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(UNIT_CUBE[a] - UNIT_CUBE[b]).sum() == 2]
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Samples of one model, placed in a plane or in space.
+
+    Attributes:
+        title: what the model is.
+        points: (N, 2) or (N, 3).
+        labels: (N,) classes.
+        forgotten: (N,) bool, samples that were to be forgotten.
+        classes: C names.
+        prototypes: (C, 2) or (C, 3); (0, 2) or (0, 3) for none.
+    """
+
+    title: str
+    points: Floats
+    labels: NDArray[np.int64]
+    forgotten: NDArray[np.bool_]
+    classes: tuple[str, ...]
+    prototypes: Floats
+
+    @property
+    def gone(self) -> set[int]:
+        """Classes all of whose samples were to be forgotten."""
+        return set(self.labels[self.forgotten].tolist()) - set(self.labels[~self.forgotten].tolist())
+
+
+def flat(cloud: Cloud, title: str) -> Figure:
+    """Draw a cloud in the plane.
+
+    Args:
+        cloud: in two dimensions.
+        title: above it.
+
+    Returns:
+        The figure.
+    """
+    figure, axis = framed([cloud], title)
+    place(axis, cloud, cloud.points, cloud.prototypes)
+    fit_limits(axis, [cloud])
+    return figure
+
+
+def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
+    """Draw several models' clouds of the same samples, embedded together, on the same axes.
+
+    Args:
+        clouds: in two dimensions.
+        title: above all.
+
+    Returns:
+        The figure; one legend for all panels.
+    """
+    down = -(-len(clouds) // ACROSS)
+    across = -(-len(clouds) // down)
+    figure = Figure(figsize=(3.1 * across + legend_width(clouds[0]), max(3.4 * down, 3.6)))
+    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flatten()
+    for axis, cloud in zip(axes, clouds, strict=False):
+        place(axis, cloud, cloud.points, cloud.prototypes)
+        axis.set_title(shorten(cloud.title, 38))
+        bare(axis)
+    for axis in axes[len(clouds) :]:
+        axis.set_axis_off()
+    fit_limits(axes[0], clouds)
+    add_legend(figure, clouds)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def solid(cloud: Cloud, title: str) -> Figure:
+    """Draw a cloud in space, seen from the side.
+
+    Args:
+        cloud: in three dimensions.
+        title: above it.
+
+    Returns:
+        The figure.
+    """
+    figure, axis = framed([cloud], title)
+    stage = Stage(cloud)
+    stage.frame(axis)
+    stage.turn(axis, AZIMUTH)
+    return figure
+
+
+def turning(cloud: Cloud, title: str, frames: int = FRAMES) -> Iterator[Image.Image]:
+    """Draw a cloud in space from all around.
+
+    What does not move is drawn once, which makes a frame several times cheaper than a new drawing.
+
+    Args:
+        cloud: in three dimensions.
+        title: above it.
+        frames: pictures in a full turn.
+
+    Yields:
+        RGB pictures of equal size.
+    """
+    figure, axis = framed([cloud], title)
+    figure.set_dpi(FRAME_DPI)
+    canvas = FigureCanvasAgg(figure)
+    stage = Stage(cloud)
+    stage.frame(axis)
+    canvas.draw()
+    still = canvas.copy_from_bbox(figure.bbox)
+    for azimuth in np.linspace(0, 360, frames, endpoint=False):
+        canvas.restore_region(still)
+        for artist in stage.turn(axis, AZIMUTH + float(azimuth)):
+            axis.draw_artist(artist)
+            artist.remove()
+        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+class Stage:
+    """A cube around a cloud, seen in parallel projection.
+
+    Attributes:
+        cloud: what stands in it.
+        points: (N, 3) of the samples, within [-1, 1].
+        prototypes: (C, 3), likewise.
+    """
+
+    def __init__(self, cloud: Cloud) -> None:
+        everything = np.concatenate([cloud.points, cloud.prototypes])
+        low, high = everything.min(0), everything.max(0)
+        centre, reach = (low + high) / 2, max(float((high - low).max()) / 2, 1e-9)
+        self.cloud = cloud
+        self.points = (cloud.points - centre) / reach
+        self.prototypes = (cloud.prototypes - centre) / reach
+
+    def turn(self, axis: Axes, azimuth: float) -> list[Collection]:
+        """Look at the cube from one side.
+
+        Args:
+            axis: that it is drawn on.
+            azimuth: degrees about the vertical axis.
+
+        Returns:
+            What was added: the cube's edges, and the samples, far ones first.
+        """
+        cube, _ = project(UNIT_CUBE, azimuth)
+        points, depth = project(self.points, azimuth)
+        prototypes, _ = project(self.prototypes, azimuth)
+        edges = LineCollection([cube[[a, b]] for a, b in EDGES], colors=FAINT, linewidths=0.6)
+        axis.add_collection(edges, autolim=False)
+        return [edges, place(axis, self.cloud, points, prototypes, depth)]
+
+    def frame(self, axis: Axes) -> None:
+        """Leave room for the cube in every position.
+
+        Args:
+            axis: that it is drawn on.
+        """
+        reach = 2**0.5 * 1.03
+        lean = np.deg2rad(ELEVATION)
+        height = reach * np.sin(lean) + np.cos(lean)
+        axis.set(xlim=(-reach, reach), ylim=(-height, height), aspect="equal")
+        axis.set_axis_off()
+
+
+def project(points: Floats, azimuth: float, elevation: float = ELEVATION) -> tuple[Floats, Floats]:
+    """Project points in space onto a screen, in parallel.
+
+    Args:
+        points: (N, 3).
+        azimuth: degrees about the vertical axis.
+        elevation: degrees above the horizon.
+
+    Returns:
+        (N, 2) places on the screen, and (N,) nearness: larger is nearer to the eye.
+    """
+    turn, lean = np.deg2rad([azimuth, elevation])
+    x, y, z = points.T
+    away = -x * np.sin(turn) + y * np.cos(turn)
+    screen = np.stack([x * np.cos(turn) + y * np.sin(turn), z * np.cos(lean) + away * np.sin(lean)], 1)
+    return screen, z * np.sin(lean) - away * np.cos(lean)
+
+
+def place(
+    axis: Axes, cloud: Cloud, points: Floats, prototypes: Floats, nearness: Floats | None = None
+) -> PathCollection:
+    """Put all samples and prototypes on an axis.
+
+    Args:
+        axis: where.
+        cloud: what they are.
+        points: (N, 2) where the samples go.
+        prototypes: (C, 2) where the prototypes go.
+        nearness: (N,) to the eye; without it forgotten samples lie on top.
+
+    Returns:
+        The artist: class by colour and marker, forgotten samples larger, opaque and ringed, prototypes as stars,
+        those of forgotten classes on a white ground.
+    """
+    forgotten, labels = cloud.forgotten, cloud.labels
+    order = np.argsort(forgotten if nearness is None else nearness, kind="stable")
+    looks = [look_of(label) for label in range(len(cloud.classes))]
+    outlines = [path_of(look.marker) for look in looks]
+    colours = np.array([to_rgba(look.colour) for look in looks])
+    size = float(np.clip(LARGEST * 640 / max(len(points), 1), 4, LARGEST))
+    faces = colours[labels]
+    faces[:, 3] = np.where(forgotten, 1.0, RETAINED_OPACITY)
+    edges = np.where(forgotten[:, None], to_rgba(INK), 0.0)
+    stars = len(prototypes)
+    haloed = sorted(cloud.gone) if stars else []
+    halo, star = np.tile(to_rgba("white"), (len(haloed), 1)), np.tile(to_rgba(INK), (stars, 1))
+    made = PathCollection(
+        [*(outlines[label] for label in labels[order]), *[path_of("*")] * (len(haloed) + stars)],
+        sizes=np.concatenate(
+            [np.where(forgotten, 2.2 * size, size)[order], np.full(len(haloed), 2.6 * STAR), np.full(stars, STAR)]
+        ),
+        facecolors=np.concatenate([faces[order], halo, colours[:stars]]),
+        edgecolors=np.concatenate([edges[order], halo, star]),
+        linewidths=np.concatenate([np.where(forgotten, 0.6, 0.0)[order], np.full(len(haloed) + stars, 0.9)]),
+        offsets=np.concatenate([points[order], prototypes[haloed], prototypes]),
+        offset_transform=axis.transData,
+    )
+    made.set_transform(IdentityTransform())
+    axis.add_collection(made, autolim=False)
+    return made
+
+
+def path_of(marker: str) -> Path:
+    """Give a marker's outline.
+
+    Args:
+        marker: matplotlib's name of it.
+
+    Returns:
+        A path of about unit size.
+    """
+    style = MarkerStyle(marker)
+    return style.get_path().transformed(style.get_transform())
+
+
+def framed(clouds: Sequence[Cloud], title: str) -> tuple[Figure, Axes]:
+    """Make a figure of one panel and a legend.
+
+    Args:
+        clouds: what the legend is of.
+        title: above the panel.
+
+    Returns:
+        The figure and its panel.
+    """
+    figure = Figure(figsize=(5.6 + legend_width(clouds[0]), 5.2))
+    axis = figure.subplots()
+    axis.set_title(title)
+    bare(axis)
+    add_legend(figure, clouds)
+    return figure, axis
+
+
+def bare(axis: Axes) -> None:
+    """Take ticks away: the coordinates of an embedding have no unit.
+
+    Args:
+        axis: of a panel.
+    """
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=FAINT)
+
+
+def fit_limits(axis: Axes, clouds: Sequence[Cloud]) -> None:
+    """Show every point of all clouds, at equal scales.
+
+    Args:
+        axis: of a panel.
+        clouds: in two dimensions.
+    """
+    everything = np.concatenate([part for cloud in clouds for part in (cloud.points, cloud.prototypes)])
+    low, high = everything.min(0), everything.max(0)
+    margin = 0.04 * max(float((high - low).max()), 1e-9)
+    axis.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+
+
+def legend_columns(cloud: Cloud) -> int:
+    """Count the columns of a legend.
+
+    Args:
+        cloud: whose classes it names.
+
+    Returns:
+        The number.
+    """
+    return -(-(len(cloud.classes) + 2) // LEGEND_ROWS)
+
+
+def legend_width(cloud: Cloud) -> float:
+    """Estimate the width of a legend.
+
+    Args:
+        cloud: whose classes it names.
+
+    Returns:
+        Inches.
+    """
+    marks = len(FORGOTTEN) if cloud.gone else 0
+    longest = max(len(TO_FORGET) - marks, *(len(shorten(name, LONGEST_NAME)) for name in cloud.classes))
+    return legend_columns(cloud) * (KEY_WIDTH + LETTER_WIDTH * longest) + LETTER_WIDTH * marks
+
+
+def add_legend(figure: Figure, clouds: Sequence[Cloud]) -> None:
+    """Explain colours, markers, rings and stars, beside the panels.
+
+    Args:
+        figure: that gets it.
+        clouds: what is drawn; forgotten classes come first and bold.
+    """
+    cloud = clouds[0]
+    gone = cloud.gone
+    labels = sorted(range(len(cloud.classes)), key=lambda label: (label not in gone, label))
+    handles = []
+    for label in labels:
+        look = look_of(label)
+        ring = INK if label in gone else "none"
+        name = shorten(cloud.classes[label], LONGEST_NAME) + (FORGOTTEN if label in gone else "")
+        handles.append(key(name, look.marker, look.colour, ring))
+    if cloud.forgotten.any() and not gone:
+        handles.append(key(TO_FORGET, "o", "white", INK))
+    if any(len(each.prototypes) for each in clouds):
+        handles.append(key("prototype", "*", "white", INK))
+    columns = legend_columns(cloud)
+    legend = figure.legend(handles=handles, loc="outside right upper", ncols=columns, handletextpad=0.2)
+    for text in legend.get_texts()[: len(gone)]:
+        text.set_fontweight("bold")
+
+
+def key(name: str, marker: str, face: str, edge: str) -> Line2D:
+    """Make an entry of a legend.
+
+    Args:
+        name: what it stands for.
+        marker: its shape.
+        face: its colour.
+        edge: colour of its ring.
+
+    Returns:
+        A handle.
+    """
+    size = 10 if marker == "*" else 6
+    return Line2D([], [], linestyle="", marker=marker, color=face, markeredgecolor=edge, markersize=size, label=name)

@@ -1,0 +1,142 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clouds import make_features
+
+from salun.cli.viz.inputs import comparable, find_features, gather, read_entries
+from salun.errors import SalunError
+from salun.latent.features import Features, write_features
+
+
+def put(name: str, features: Features) -> Path:
+    path = Path("features") / name
+    write_features(path, features)
+    return path
+
+
+def titles(paths: list[str], strict: bool = True) -> list[list[str]]:
+    return [[entry.title for entry in group.entries] for group in comparable(read_entries(paths), strict)]
+
+
+def test_features_are_found_below_folders_each_once() -> None:
+    for name in ("b/2.npz", "b/1.json", "a.npz", ".hidden.npz", "b/.x.npz.3.part"):
+        put(name, make_features()) if not Path(name).name.startswith(".") else put("z.npz", make_features()).rename(
+            Path("features") / name
+        )
+    expected = [Path("features") / name for name in ("a.npz", "b/1.json", "b/2.npz")]
+    assert find_features([]) == expected
+    assert find_features(["features/b", "features", "b/1.json"]) == [expected[1], expected[2], expected[0]]
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [(["x"], "x: no such file or folder"), ([], "features: no such"), (["e"], "e: holds no features")],
+)
+def test_what_is_not_there_is_named(paths: list[str], said: str) -> None:
+    Path("e").mkdir()
+    with pytest.raises(SalunError, match=said):
+        find_features(paths)
+
+
+def test_figures_mirror_where_features_lie(tmp_path: Path) -> None:
+    put("deep/er/a.npz", make_features())
+    write_features(tmp_path / "other" / "b.npz", make_features())
+    entries = read_entries(["features/deep", "other/b.npz"], 7)
+    assert [entry.place for entry in entries] == [Path("deep/er/a"), Path("other/b")]
+    assert [len(entry.features.labels) for entry in entries] == [7, 7]
+
+
+def test_models_of_one_forget_set_stand_beside_the_base_models() -> None:
+    put("base.npz", make_features(seed=0, title="base"))
+    put("s/b.npz", make_features(seed=1, forget=1, title="ga one"))
+    put("s/a.npz", make_features(seed=2, forget=1, role="retrained", title="again"))
+    put("s/c.npz", make_features(seed=3, forget=2, title="ga two"))
+    assert titles([], strict=False) == [["base", "ga one", "again"], ["base", "ga two"]]
+    assert titles(["features/s", "base.npz"]) == [["base", "ga one", "again"], ["base", "ga two"]]
+
+
+def test_what_was_to_be_forgotten_is_marked_on_every_model() -> None:
+    put("base.npz", make_features(seed=0))
+    put("after.npz", make_features(seed=1, forget=2))
+    (group,) = comparable(read_entries([]), strict=True)
+    for entry in group.entries:
+        assert entry.features.forgotten.tolist() == (entry.features.labels == 2).tolist()
+
+
+def test_only_images_that_all_models_have_are_compared() -> None:
+    whole = make_features(100, seed=0)
+    put("a.npz", whole.at(np.arange(60)))
+    put("b.npz", whole.at(np.random.default_rng(0).permutation(np.arange(30, 100))))
+    (group,) = comparable(read_entries([]), strict=True)
+    for entry in group.entries:
+        assert entry.features.indices.tolist() == list(range(30, 60))
+        assert np.array_equal(entry.features.features, whole.features[30:60])
+
+
+def test_unlearned_models_without_a_base_are_one_group_where_they_are_named_together() -> None:
+    put("a.npz", make_features(seed=1, forget=1, title="one"))
+    put("b.npz", make_features(seed=2, forget=2, title="two"))
+    assert titles(["a.npz", "b.npz"]) == [["one", "two"]]
+    assert titles([], strict=False) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dataset": "svhn"}, "their data sets differ: d, svhn"),
+        ({"split": "test"}, "their sets of images differ: train, test"),
+        ({"layer": "layer1"}, "their layers differ: pre-head, layer1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_where_it_is_named_together(change: dict[str, str], said: str) -> None:
+    put("a.npz", make_features())
+    put("b.npz", make_features(seed=1, **change))
+    with pytest.raises(SalunError, match=rf"a\.npz and features/b\.npz cannot be compared: {said}"):
+        comparable(read_entries(["a.npz", "b.npz"]), strict=True)
+    assert comparable(read_entries([]), strict=False) == []
+
+
+def test_other_widths_and_class_names_are_refused() -> None:
+    put("a.npz", make_features())
+    put("b.npz", make_features(width=9))
+    put("c.npz", replace(make_features(), classes=("w", "x", "y", "z")))
+    with pytest.raises(SalunError, match="their widths differ: 16, 9"):
+        titles(["a.npz", "b.npz"])
+    with pytest.raises(SalunError, match="their class names differ"):
+        titles(["a.npz", "c.npz"])
+
+
+def test_models_without_a_common_image_are_refused() -> None:
+    whole = make_features(100)
+    put("a.npz", whole.at(np.arange(50)))
+    put("b.npz", whole.at(np.arange(50, 100)))
+    with pytest.raises(SalunError, match="no image in common"):
+        titles(["a.npz", "b.npz"])
+    assert titles([], strict=False) == []
+
+
+def test_other_labels_for_the_same_images_are_refused() -> None:
+    features = make_features()
+    put("a.npz", features)
+    put("b.npz", replace(features, labels=(features.labels + 1) % 4))
+    with pytest.raises(SalunError, match="label the same images differently"):
+        titles(["a.npz", "b.npz"])
+
+
+@pytest.mark.parametrize(
+    ("paths", "name"),
+    [
+        (["features/base", "features/study/"], "base_with_study"),
+        (["a.npz", "b/c.0.2.npz"], "a_with_c.0.2"),
+        (["..", "/"], None),
+    ],
+)
+def test_a_comparison_is_named_after_what_is_compared(paths: list[str], name: str | None) -> None:
+    found = gather(paths)
+    assert "/" not in found
+    assert found not in (".", "..", "")
+    if name is not None:
+        assert found == name
+    assert len(gather(["x" * 100] * 9)) < 100

@@ -1,0 +1,360 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from salun.base_model import describe
+from salun.data.parts import Dataset
+from salun.data.sets import prepare
+from salun.data.sources import load
+from salun.data.split import ForgetRequest, split, without
+from salun.errors import SalunError
+from salun.latent.extraction import (
+    Model,
+    Sample,
+    by_dataset,
+    choose,
+    extract,
+    find_checkpoints,
+    outputs_at,
+    pooled,
+    read_model,
+    source_of,
+)
+from salun.latent.features import Features
+from salun.models import Architecture, Checkpoint, build, head, save_checkpoint
+
+CPU = torch.device("cpu")
+FAMILIES = ["resnet_tiny", "resnet18", "vgg11_bn", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Dataset:
+    """A few generated 32x32 images."""
+    return load("synthetic:n=60,size=32,classes=5")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, pictures: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """An untrained model of each family as a checkpoint."""
+    torch.manual_seed(0)
+    architecture = Architecture(request.param, 5, 3, 32)
+    network = build(architecture)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    path = tmp_path_factory.mktemp("family") / "model.pt"
+    save_checkpoint(path, Checkpoint(network.state_dict(), architecture, pictures.name))
+    return read_model(path)
+
+
+def extracted(model: Model, sample: Sample, batch_size: int = 256, layer: str = "pre-head") -> Features:
+    """Extract the features of a sample."""
+    source = source_of(model, sample, layer, model.path)
+    images = sample.images(model, CPU)
+    return extract(
+        model.restore(CPU), images, sample.forgotten(model), sample.dataset.classes, source, batch_size, lambda seen: 0
+    )
+
+
+def test_the_head_turns_features_into_the_models_own_logits(family: Model, pictures: Dataset) -> None:
+    sample = choose(pictures, [family], "train", 20)
+    found = extracted(family, sample)
+    network = family.restore(CPU).eval()
+    with torch.no_grad():
+        x = next(sample.images(family, CPU).batches(20)).x
+        logits = network(x).numpy()
+    assert found.logits == pytest.approx(logits, abs=1e-5)
+    linear = head(network)
+    bias = 0 if linear.bias is None else linear.bias.detach().numpy()
+    assert found.features @ found.prototypes.T + bias == pytest.approx(logits, abs=1e-4)
+    assert np.ptp(found.features, axis=0).max() > 0
+    assert found.prototypes.shape == (5, found.features.shape[1])
+
+
+def test_features_do_not_depend_on_the_batch_size(family: Model, pictures: Dataset) -> None:
+    sample = choose(pictures, [family], "train", 40)
+    whole = extracted(family, sample, 1000)
+    for size in (1, 32):
+        part = extracted(family, sample, size)
+        assert part.features == pytest.approx(whole.features, abs=1e-5)
+        assert part.logits == pytest.approx(whole.logits, abs=1e-5)
+        assert part.indices.tolist() == whole.indices.tolist()
+
+
+def test_any_layer_can_be_read(family: Model, pictures: Dataset) -> None:
+    sample = choose(pictures, [family], "train", 10)
+    names = [name for name, module in family.restore(CPU).named_modules() if name and not list(module.children())]
+    for layer in (names[0], names[len(names) // 2], names[-1]):
+        found = extracted(family, sample, layer=layer)
+        assert found.features.shape[0] == 10
+        assert found.features.ndim == 2
+        assert found.source.layer == layer
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest(family: Model, pictures: Dataset) -> None:
+    sample = choose(pictures, [family], "train", 10)
+    with pytest.raises(SalunError, match=r"--layer nowhere.to.be: the model has none of that name"):
+        extracted(family, sample, layer="nowhere.to.be")
+
+
+def test_the_last_layer_of_a_resnet_gives_the_pre_head_features(trained_file: Path, digits: Dataset) -> None:
+    model = read_model(trained_file)
+    sample = choose(digits, [model], "train", 50)
+    found = extracted(model, sample, layer="layer4")
+    assert found.features == pytest.approx(extracted(model, sample).features, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (3, 5, 7), (3, 7, 4, 4), (3, 4, 4, 7)])
+def test_space_and_tokens_are_averaged(shape: tuple[int, ...]) -> None:
+    output = torch.rand(shape)
+    assert pooled(output).shape == (3, 7)
+    assert pooled(output).mean() == pytest.approx(float(output.mean()), abs=1e-6)
+
+
+def test_every_layer_asked_for_is_caught_in_one_pass(family: Model, pictures: Dataset) -> None:
+    network = family.restore(CPU).eval()
+    names = [name for name, _ in network.named_children()][:2]
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        found, logits = outputs_at(network, names, x)
+        assert torch.equal(logits, network(x))
+    assert list(found) == names
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+# Which images
+
+
+def unlearned_file(
+    folder: Path, trained: Checkpoint, digits: Dataset, name: str, excluded: tuple[int, ...], **config: Any
+) -> Path:
+    """Write a model that differs from the base model in what it was to forget."""
+    parts = split(digits, ForgetRequest())
+    described = describe(digits, None, prepare(digits, parts), parts, 0) | config
+    path = folder / f"{name}.pt"
+    save_checkpoint(path, replace(trained, config=described, excluded=excluded))
+    return path
+
+
+@pytest.fixture
+def zeros(digits: Dataset) -> tuple[int, ...]:
+    """The training split's images of class 0."""
+    return tuple(split(digits, ForgetRequest(classes=(0,))).forget.tolist())
+
+
+Make = Callable[..., Model]
+
+
+@pytest.fixture
+def make(tmp_path: Path, trained: Checkpoint, digits: Dataset) -> Make:
+    """Make a model that was to forget something."""
+
+    def call(name: str, excluded: tuple[int, ...] = (), **config: Any) -> Model:
+        return read_model(unlearned_file(tmp_path, trained, digits, name, excluded, **config))
+
+    return call
+
+
+def run_config(method: str, seed: int = 0, mask: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"unlearned": {"method": method, "seed": seed, "mask": mask, "forget": {"request": "class 0"}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "excluded", "role", "title", "forget"),
+    [
+        ({}, (), "base", "base", ""),
+        ({}, (1, 2), "retrained", "retrained", "2 images"),
+        (run_config("retrain"), (1, 2), "retrained", "retrained", "class 0"),
+        (run_config("retrain", 2), (1, 2), "retrained", "retrained, seed 2", "class 0"),
+        (run_config("ga"), (1, 2), "unlearned", "ga", "class 0"),
+        (
+            run_config("rl", 3, {"keep": 0.2, "score": "sum", "file": None}),
+            (1, 2),
+            "unlearned",
+            "rl + mask 0.2, seed 3",
+            "class 0",
+        ),
+        (
+            run_config("rl", 0, {"keep": 0.2, "score": "random", "file": None}),
+            (1, 2),
+            "unlearned",
+            "rl + random mask 0.2",
+            "class 0",
+        ),
+        (
+            run_config("rl", 0, {"keep": 0.5, "score": "sum", "file": "m.mask"}),
+            (1, 2),
+            "unlearned",
+            "rl + mask of a file",
+            "class 0",
+        ),
+    ],
+)
+def test_a_checkpoint_tells_what_it_is(
+    make: Make, config: dict[str, Any], excluded: tuple[int, ...], role: str, title: str, forget: str
+) -> None:
+    model = make("m", excluded, **config)
+    assert (model.role, model.title, model.forget) == (role, title, forget)
+    assert bool(model.forget_key) == bool(excluded)
+
+
+def test_models_of_one_forget_set_share_its_key(make: Make, zeros: tuple[int, ...]) -> None:
+    keys = [make("a", zeros, **run_config("rl")).forget_key, make("b", zeros).forget_key, make("c", (4,)).forget_key]
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("name", ["train", "test", "forget", "retain"])
+def test_the_first_images_of_a_set_are_taken_in_order(
+    make: Make, digits: Dataset, zeros: tuple[int, ...], name: str
+) -> None:
+    parts = split(digits, ForgetRequest())
+    whole = {
+        "train": parts.train,
+        "test": parts.test,
+        "forget": torch.tensor(zeros),
+        "retain": without(parts.train, torch.tensor(zeros)),
+    }[name]
+    models = [make("base"), make("after", zeros, **run_config("ga"))]
+    sample = choose(digits, models, name, 37)
+    assert sample.indices.tolist() == whole[:37].tolist()
+    labels = (digits.test if name == "test" else digits.train).labels
+    for model in models:
+        images = sample.images(model, CPU)
+        assert images.rows.tolist() == sample.indices.tolist()
+        assert images.labels.tolist() == labels[sample.indices].tolist()
+    assert len(choose(digits, models, name, 10**6).indices) == len(whole)
+
+
+def test_what_was_to_be_forgotten_is_marked(make: Make, digits: Dataset, zeros: tuple[int, ...]) -> None:
+    base, after = make("base"), make("after", zeros, **run_config("ga"))
+    sample = choose(digits, [base, after], "train", 300)
+    for model in (base, after):
+        assert sample.forgotten(model).tolist() == [index in zeros for index in sample.indices.tolist()]
+    tested = choose(digits, [base, after], "test", 300)
+    assert tested.forgotten(after).tolist() == (digits.test.labels[tested.indices] == 0).tolist()
+
+
+def test_a_random_forget_set_marks_no_test_image(make: Make, digits: Dataset) -> None:
+    listed = tuple(split(digits, ForgetRequest(share=0.1)).forget.tolist())
+    after = make("after", listed)
+    assert not choose(digits, [after], "test", 100).forgotten(after).any()
+    assert int(choose(digits, [after], "train", 10**6).forgotten(after).sum()) == len(listed)
+
+
+def test_with_several_forget_sets_each_model_is_marked_by_its_own(
+    make: Make, digits: Dataset, zeros: tuple[int, ...]
+) -> None:
+    ones = tuple(split(digits, ForgetRequest(classes=(1,))).forget.tolist())
+    base, first, second = make("base"), make("a", zeros), make("b", ones)
+    sample = choose(digits, [base, first, second], "train", 400)
+    labels = digits.train.labels[sample.indices]
+    assert not sample.forgotten(base).any()
+    assert torch.equal(sample.forgotten(first), labels == 0)
+    assert torch.equal(sample.forgotten(second), labels == 1)
+    together = choose(digits, [base, first, second], "forget", 10**6)
+    assert together.indices.tolist() == sorted(zeros + ones)
+
+
+def test_a_named_forget_set_stands_in(make: Make, digits: Dataset) -> None:
+    base = make("base")
+    listed = split(digits, ForgetRequest(classes=(3,))).forget
+    sample = choose(digits, [base], "forget", 10**6, listed)
+    assert sample.indices.tolist() == listed.tolist()
+    assert sample.forgotten(base).all()
+
+
+def test_without_a_forget_set_there_is_none_to_show(make: Make, digits: Dataset) -> None:
+    with pytest.raises(SalunError, match=r"--split forget: .* --itf"):
+        choose(digits, [make("base")], "forget", 10)
+
+
+def test_models_of_different_splits_are_not_mixed(make: Make, digits: Dataset) -> None:
+    models = [make("a"), make("b", split_seed=1, split=split(digits, ForgetRequest(), 1).fingerprint)]
+    with pytest.raises(SalunError, match=r"different validation splits \(seeds 0 and 1\)"):
+        choose(digits, models, "train", 10)
+    assert len(choose(digits, models, "test", 10).indices) == 10
+
+
+def test_a_model_of_other_data_is_refused(make: Make, digits: Dataset) -> None:
+    model = make("a", split="0123456789abcdef")
+    with pytest.raises(SalunError, match="was trained on another split"):
+        choose(digits, [model], "train", 10).images(model, CPU)
+
+
+def test_the_key_changes_with_everything_that_decides(make: Make, digits: Dataset, zeros: tuple[int, ...]) -> None:
+    base, after = make("base"), make("after", zeros)
+    sample = choose(digits, [base], "train", 10)
+    sources = [
+        source_of(base, sample, "pre-head", Path("a.pt")),
+        source_of(base, sample, "layer1", Path("a.pt")),
+        source_of(base, choose(digits, [base], "train", 11), "pre-head", Path("a.pt")),
+        source_of(base, choose(digits, [base], "test", 10), "pre-head", Path("a.pt")),
+        source_of(base, choose(digits, [base, after], "train", 10), "pre-head", Path("a.pt")),
+        source_of(replace(base, fingerprint="other"), sample, "pre-head", Path("a.pt")),
+    ]
+    assert len({source.key for source in sources}) == len(sources)
+    assert source_of(base, sample, "pre-head", Path("b.pt")).key == sources[0].key
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_refused(tmp_path: Path, trained: Checkpoint, digits: Dataset) -> None:
+    weights = {
+        name: tensor * float("nan") if tensor.is_floating_point() else tensor
+        for name, tensor in trained.weights.items()
+    }
+    save_checkpoint(tmp_path / "nan.pt", replace(trained, weights=weights))
+    model = read_model(tmp_path / "nan.pt")
+    with pytest.raises(SalunError, match=r"nan\.pt: features that are no numbers"):
+        extracted(model, choose(digits, [model], "train", 10))
+
+
+def test_weights_are_read_when_they_are_needed(make: Make) -> None:
+    model = make("a")
+    assert model.origin.checkpoint is not None
+    assert not model.origin.checkpoint.weights
+    assert sum(tensor.numel() for tensor in model.restore(CPU).state_dict().values()) > 100_000
+    model.path.unlink()
+    with pytest.raises(SalunError, match="no such checkpoint"):
+        model.restore(CPU)
+
+
+# Which checkpoints
+
+
+def test_checkpoints_are_found_below_a_folder_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.pt", "b/1.pth", "a.pt", "b/x.json", "b/.a.pt.3.part", ".hidden.pt", "m.mask"):
+        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / name).touch()
+    found = [str(path) for path in find_checkpoints(Path("there"))]
+    assert found == ["there/a.pt", "there/b/1.pth", "there/b/2.pt"]
+    assert find_checkpoints(Path("there/b/2.pt")) == [Path("there/b/2.pt")]
+
+
+def test_a_folder_is_looked_for_as_given_then_under_checkpoints(tmp_path: Path) -> None:
+    for name in ("checkpoints/both/inner.pt", "both/outer.pt", "checkpoints/one/inner.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_checkpoints(Path("both")) == [Path("both/outer.pt")]
+    assert find_checkpoints(Path("one")) == [Path("checkpoints/one/inner.pt")]
+
+
+def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SalunError, match=r"nowhere: no such folder, here or under checkpoints/"):
+        find_checkpoints(Path("nowhere"))
+    with pytest.raises(SalunError, match=r"empty: holds no checkpoint \(\*\.pt, \*\.pth\)"):
+        find_checkpoints(Path("empty"))
+
+
+def test_models_are_grouped_by_data_set(make: Make) -> None:
+    first, second = make("a"), make("b")
+    other = replace(second, origin=replace(second.origin, dataset="cifar10"))
+    assert [(name, len(models)) for name, models in by_dataset([first, other, second])] == [
+        ("digits", 2),
+        ("cifar10", 1),
+    ]

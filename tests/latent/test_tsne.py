@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from clouds import make_features
+
+from salun.errors import SalunError
+from salun.latent.embedding import directions, trustworthy
+from salun.latent.tensor_tsne import joint_probabilities
+from salun.latent.tsne import check_perplexity, in_plane, in_space, settle_backend
+
+BACKENDS = ["opentsne", "sklearn", "torch"]
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    """Four clouds in 16 dimensions, as `directions` leaves them."""
+    return directions(make_features(200).features, 10)
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    return make_features(200).labels
+
+
+def neighbours_agree(embedded: np.ndarray, labels: np.ndarray) -> float:
+    """Share of points whose nearest neighbour is of their class."""
+    distances = ((embedded[:, None] - embedded[None]) ** 2).sum(-1)
+    np.fill_diagonal(distances, np.inf)
+    return float((labels[distances.argmin(1)] == labels).mean())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_keeps_neighbours_and_repeats_itself(
+    points: np.ndarray, labels: np.ndarray, backend: str
+) -> None:
+    first, again = (in_plane(points, 20, 3, backend) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert first.shape == (200, 2)
+    assert neighbours_agree(first, labels) > 0.97
+    assert trustworthy(points, first) > 0.9
+
+
+def test_space_follows_the_plane_and_repeats_itself(points: np.ndarray, labels: np.ndarray) -> None:
+    plane = in_plane(points, 20, 0, "opentsne")
+    first, again = (in_space(points, plane, 20, 0) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert first.shape == (200, 3)
+    assert neighbours_agree(first, labels) > 0.97
+    assert trustworthy(points, first) > trustworthy(points, plane) - 0.01
+    assert first.std(0).min() > 0.3 * first.std(0).max()
+
+
+def test_space_takes_a_plane_that_says_everything() -> None:
+    random = np.random.default_rng(0)
+    plane = random.normal(size=(60, 2))
+    points = np.column_stack([plane, np.zeros(60)]).astype(np.float32)
+    assert np.isfinite(in_space(points, plane, 10, 0)).all()
+
+
+@pytest.mark.parametrize(("count", "perplexity"), [(10, 3), (91, 30), (4, 1), (1000, 50.5)])
+def test_a_perplexity_that_fits_is_accepted(count: int, perplexity: float) -> None:
+    check_perplexity(perplexity, count)
+
+
+@pytest.mark.parametrize(
+    ("count", "perplexity", "accepted"),
+    [
+        (90, 30, "1 to 29 for 90 points"),
+        (3, 1, "3 points are too few"),
+        (1000, 0, "1 to 333"),
+        (10, float("nan"), "1 to 3"),
+    ],
+)
+def test_a_perplexity_that_does_not_fit_names_what_would(count: int, perplexity: float, accepted: str) -> None:
+    with pytest.raises(SalunError, match=f"--perplexity .*: {accepted}"):
+        check_perplexity(perplexity, count)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "gpu", "backend"),
+    [
+        ("auto", 3000, False, "opentsne"),
+        ("auto", 3000, True, "torch"),
+        ("auto", 50_000, True, "opentsne"),
+        ("sklearn", 10, True, "sklearn"),
+        ("torch", 10, False, "torch"),
+    ],
+)
+def test_the_backend_is_chosen_by_size_and_device(name: str, count: int, gpu: bool, backend: str) -> None:
+    assert settle_backend(name, count, gpu) == backend
+
+
+def test_the_neighbour_probabilities_have_the_perplexity_asked_for(points: np.ndarray) -> None:
+    import torch
+
+    squared = torch.cdist(torch.from_numpy(points), torch.from_numpy(points)).square()
+    joint = joint_probabilities(squared, 20)
+    assert float(joint.sum()) == pytest.approx(1, abs=1e-5)
+    assert torch.equal(joint, joint.T)
+    assert not joint.diagonal().any()
+    from scipy.spatial.distance import squareform
+    from sklearn.manifold._t_sne import _joint_probabilities
+
+    reference = squareform(_joint_probabilities(squared.numpy(), 20, 0))
+    assert joint.numpy() == pytest.approx(reference, abs=2e-6)
