@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -474,16 +474,17 @@ def as_json(rows: list[Row]) -> str:
     return json.dumps([described(row) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
-def as_csv(rows: list[Row]) -> str:
+def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
     """Render rows for a spreadsheet: one line a row, mean, sd, n and half width of each metric.
 
     Args:
         rows: the table; fractions and seconds.
+        shown: metrics; none for all that some row has.
 
     Returns:
         CSV text.
     """
-    names = columns_of(rows)
+    names = shown or columns_of(rows)
     parts = ("mean", "sd", "n", "half_width")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

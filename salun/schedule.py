@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from salun import records
+from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
-from salun.experiment import Experiment
+from salun.experiment import Experiment, MaskRequest
 from salun.metrics import check_metrics
 from salun.run import Problem, Record, Workbench, identify, resolved, save_with_forget, weights_name
 from salun.training import Watch
@@ -151,15 +152,29 @@ def titles_of(jobs: list[Job]) -> dict[int, str]:
         By entry number its tag, or method and mask; where entries on the same forgetting problem share
         that, what differs between them follows, as in `rl (lr 0.1)`.
     """
-    alike: dict[tuple[str, str, str], dict[int, Experiment]] = {}
-    for job in jobs:
-        experiment, problem = job.experiment, job.problem
-        title = experiment.tag or experiment.title
-        place = (title, problem.origin.identity, problem.parts.forget_fingerprint)
-        alike.setdefault(place, {})[experiment.number] = experiment
+    return told_apart(
+        {
+            job.experiment.number: (job.experiment, (job.problem.origin.identity, job.problem.parts.forget_fingerprint))
+            for job in jobs
+        }
+    )
+
+
+def told_apart(entries: dict[int, tuple[Experiment, records.Group]]) -> dict[int, str]:
+    """Name experiments so that those of one problem are called differently.
+
+    Args:
+        entries: by entry number the experiment, and its base model and forget set.
+
+    Returns:
+        Titles by entry number, as `titles_of` gives them.
+    """
+    alike: dict[tuple[str, records.Group], dict[int, Experiment]] = {}
+    for number, (experiment, group) in entries.items():
+        alike.setdefault((experiment.tag or experiment.title, group), {})[number] = experiment
     titles: dict[int, str] = {}
-    for (title, _, _), entries in alike.items():
-        for number, details in differences(list(entries.values())).items():
+    for (title, _), members in alike.items():
+        for number, details in differences(list(members.values())).items():
             shown = ", ".join(f"{key} {value}" for key, value in details.items())
             titles[number] = f"{title} ({shown})" if shown else title
     return titles
@@ -209,3 +224,60 @@ def rows_of(jobs: list[Job], done: dict[str, Record]) -> list[records.Row]:
         if job.id in done:
             finished[job.experiment.number].append(done[job.id])
     return records.summarise([(titles[number], runs) for number, runs in sorted(finished.items())])
+
+
+def experiment_of(record: Record, number: int) -> Experiment:
+    """Read from a record which experiment was run.
+
+    Args:
+        record: of a run.
+        number: given to the experiment.
+
+    Returns:
+        The experiment; what no record holds (paths, the metrics asked for, the first seed) is left at its default.
+
+    Raises:
+        SalunError: its settings are not such as this version writes.
+    """
+    try:
+        base, forget, mask = (record.settings[key] for key in ("base", "forget", "mask"))
+        file = Path(mask["file"]) if mask and mask["file"] else None
+        return Experiment(
+            number=number,
+            method=record.settings["method"],
+            settings=dict(record.settings["settings"]),
+            checkpoint=None,
+            model=base["model"],
+            dataset=base["dataset"],
+            recipe=None,
+            split_seed=0,
+            forget=ForgetRequest(tuple(forget["classes"]), forget["share"], forget["seed"]),
+            mask=MaskRequest(mask["keep"], mask["score"], mask["batches"], file) if mask else None,
+            metrics=(),
+            seed=0,
+            tag=record.tag,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SalunError(f"record {record.id}: its settings cannot be read") from error
+
+
+def rows_of_records(found: list[Record]) -> list[records.Row]:
+    """Summarise records without the list that they were made by.
+
+    Args:
+        found: records; runs of the same settings are one experiment, called by their latest tag.
+
+    Returns:
+        The rows of the table, in the order in which the experiments were first run.
+
+    Raises:
+        SalunError: a record's settings cannot be read.
+    """
+    alike: dict[str, list[Record]] = {}
+    for record in found:
+        alike.setdefault(identify(record.settings, 0), []).append(record)
+    runs = dict(enumerate(alike.values(), 1))
+    titles = told_apart(
+        {number: (experiment_of(members[-1], number), records.group_of(members[0])) for number, members in runs.items()}
+    )
+    return records.summarise([(titles[number], members) for number, members in runs.items()])

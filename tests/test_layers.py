@@ -21,6 +21,7 @@ FLOORS = [
     ["run"],
     ["records"],
     ["schedule"],
+    ["series"],
     ["tracking"],
     ["latent"],
     ["plots"],
@@ -29,10 +30,37 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INSIDE = {
     "data": ["parts", "images", "augment", "folder", "pickles", "sources", "split", "sets"],
-    "latent": ["features", "extraction", "wasserstein", "cka"],
-    "plots": ["style", "heatmap"],
+    "latent": [
+        "features",
+        "extraction",
+        "embedding",
+        "tensor_tsne",
+        "tsne",
+        "umap",
+        "wasserstein",
+        "confusion",
+        "triples",
+        "subset",
+        "layers",
+        "cka",
+        "comparator",
+    ],
+    "plots": ["style", "scatter", "film", "heatmap", "runs"],
     "cli": ["arguments", "progress", "table", "train", "unlearn", "extract", "viz"],
-    "cli.viz": ["album", "inputs"],
+    "cli.viz": [
+        "album",
+        "inputs",
+        "matrices",
+        "wasserstein",
+        "confusion",
+        "models",
+        "cka",
+        "comparator",
+        "embeddings",
+        "tsne",
+        "umap",
+        "runs",
+    ],
 }
 SEPARATE = ("methods", "metrics")
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from problems import make_task
 
-from salun.cli import train, unlearn
+from salun.cli import extract, train, unlearn, viz
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, split
@@ -28,19 +28,33 @@ from salun.unlearning import unlearn as run_method
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line]
-MAINS = {"salun-train": train.main, "salun-unlearn": unlearn.main}
+MAINS = {
+    "salun-train": train.main,
+    "salun-unlearn": unlearn.main,
+    "salun-extract": extract.main,
+    "salun-viz": viz.main,
+}
 
 
 def by_program(wanted: bool) -> list[str]:
     return [command for command in COMMANDS if (command.split()[0] in MAINS and command != "salun-train") == wanted]
 
 
+def leave_a_short_demo(path: Path) -> None:
+    """Leave what the README's later commands find after `scripts/demo`: the same list, but for its middle."""
+    entries = json.loads((ROOT / "exp/quickstart.json").read_text())
+    path.write_text(json.dumps([entries[0], entries[-1]]))
+    assert unlearn.main(["-L", str(path), "--nexp", "1", "-NL"]) == 0
+
+
 def test_the_commands_run_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(ROOT / "exp", tmp_path / "exp")
     commands = by_program(True)
-    assert len(commands) >= 6
+    assert len(commands) >= 14
     for command in commands:
         program, *arguments = shlex.split(command)
+        if program == "salun-extract":
+            leave_a_short_demo(tmp_path / "quickstart.json")
         assert MAINS[program](arguments) == 0, command
         out, err = capsys.readouterr()
         assert out, command
@@ -118,6 +132,32 @@ def test_the_flags_of_the_keys_table_exist() -> None:
     for row in rows_after("| key | flag | meaning | default |"):
         for flag in re.findall(r"`(-[\w-]+)`", row[1]):
             assert flag in unlearn.ENTRY_FLAGS.values(), flag
+
+
+def test_the_tables_of_extract_and_viz_are_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_after("| command | what it draws | |")
+    assert [row[0].strip("`") for row in rows] == list(viz.COMMANDS)
+    for row in rows:
+        with pytest.raises(SystemExit):
+            viz.main([row[0].strip("`"), "--help"])
+        known = capsys.readouterr().out
+        for flag in re.findall(r"`(--[\w-]+)", row[2]):
+            assert flag in known, flag
+    with pytest.raises(SystemExit):
+        extract.main(["--help"])
+    known = capsys.readouterr().out
+    for row in rows_after("| flag of `salun-extract` | meaning |"):
+        for flag in re.findall(r"`(--?[\w-]+)", row[0]):
+            assert flag in known, flag
+
+
+def test_the_pictures_are_there() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    assert len(pictures) >= 8
+    for name in pictures:
+        head = (ROOT / name).read_bytes()[:4]
+        assert head in (b"\x89PNG", b"GIF8"), name
+        assert (ROOT / name).stat().st_size < 2**21, name
 
 
 def test_every_method_and_metric_is_explained() -> None:

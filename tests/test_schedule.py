@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded import recorded
 
 from salun.base_model import train_checkpoint
 from salun.data.sources import load
@@ -16,7 +17,7 @@ from salun.models import TINY, Checkpoint, load_checkpoint, save_checkpoint
 from salun.records import read
 from salun.run import Workbench
 from salun.saliency import save_mask
-from salun.schedule import Job, Runner, is_finished, plan, rows_of, titles_of
+from salun.schedule import Job, Runner, experiment_of, is_finished, plan, rows_of, rows_of_records, titles_of
 from salun.training import Progress, Recipe, Watch, unwatched
 
 CPU = torch.device("cpu")
@@ -296,3 +297,31 @@ def test_rows_depend_on_the_records_alone() -> None:
     once = [asdict(row) for row in rows_of(jobs, read(RECORDS)[0])]
     assert [asdict(row) for row in rows_of(planned({}, {"lr": 0.002}, runs=2), read(RECORDS)[0])] == once
     assert rows_of(jobs, {}) == []
+
+
+@pytest.mark.usefixtures("base_model")
+def test_records_alone_give_the_rows_of_the_list_that_made_them() -> None:
+    jobs = planned({"lr": 0.002, "use_mask": True}, {}, {"class_to_forget": 1}, {"lr": 0.004, "tag": "mine"}, runs=2)
+    do(jobs)
+    done = read(RECORDS)[0]
+    assert [asdict(row) for row in rows_of_records(list(done.values()))] == [asdict(row) for row in rows_of(jobs, done)]
+
+
+@pytest.mark.usefixtures("base_model")
+def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
+    do(planned({"tag": "first"}))
+    do(planned({"tag": "second", "seed": 1}, {"tag": "second", "lr": 0.5}))
+    rows = rows_of_records(list(read(RECORDS)[0].values()))
+    assert [(row.title, len(row.records)) for row in rows] == [
+        ("base", 0),
+        ("second (lr 0.001)", 2),
+        ("second (lr 0.5)", 1),
+    ]
+
+
+@pytest.mark.parametrize("lost", ["base", "forget", "method", "settings", "mask"])
+def test_a_record_of_other_settings_is_told(lost: str) -> None:
+    record = recorded()
+    settings = {key: value for key, value in record.settings.items() if key != lost}
+    with pytest.raises(SalunError, match=record.id):
+        experiment_of(replace(record, settings=settings), 1)

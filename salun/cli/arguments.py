@@ -10,6 +10,7 @@ from typing import NoReturn
 from salun.errors import SalunError, SalunErrors, one_line
 
 USER_ERROR = 2
+SOME_FAILED = 3
 INTERRUPTED = 130
 UNREAD = 141
 

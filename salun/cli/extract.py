@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salun.cli.arguments import Parser, add_place_flags, check_folder, filled, guarded, notice, positive
+from salun.cli.arguments import SOME_FAILED, Parser, add_place_flags, check_folder, filled, guarded, notice, positive
 
 if TYPE_CHECKING:
     import torch
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from salun.latent.extraction import Model, Sample
 
 PROGRAM = "salun-extract"
-SOME_FAILED = 3
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -88,11 +87,11 @@ def extract(flags: argparse.Namespace) -> int:
     """
     from salun.device import pick_device
     from salun.errors import SalunError, SalunErrors
-    from salun.latent.extraction import by_dataset, find_checkpoints
+    from salun.latent.extraction import by_dataset, find_checkpoints, read_models
 
     check_folder("--out", Path(flags.out))
     device = pick_device(flags.device)
-    models, failed = read_all(find_checkpoints(Path(flags.directory)))
+    models, failed = read_models(find_checkpoints(Path(flags.directory)))
     done = 0
     for name, group in by_dataset(models):
         try:
@@ -112,27 +111,6 @@ def extract(flags: argparse.Namespace) -> int:
     for line in failed:
         notice(f"{PROGRAM}: {line}")
     return SOME_FAILED if failed else 0
-
-
-def read_all(paths: list[Path]) -> tuple[list["Model"], list[str]]:
-    """Read what checkpoints record.
-
-    Args:
-        paths: the files.
-
-    Returns:
-        The models, and a line for each file that cannot be read.
-    """
-    from salun.errors import SalunError
-    from salun.latent.extraction import read_model
-
-    models, failed = [], []
-    for path in paths:
-        try:
-            models.append(read_model(path))
-        except SalunError as error:
-            failed.append(str(error))
-    return models, failed
 
 
 def chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: "torch.device") -> "Sample":

@@ -1,60 +1,188 @@
-"""Linear CKA between two models, minibatch by minibatch."""
+"""Linear CKA between the layers of models, minibatch by minibatch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from salun.latent.extraction import Model, Sample, outputs_at
+from salun.latent.layers import check_layers, default_layers
 
 Floats = NDArray[np.float64]
 
 SMALLEST_BATCH = 4
 
 
-def unbiased_hsic(first: Floats, second: Floats) -> float:
-    """Compute the unbiased estimate of HSIC from two Gram matrices.
+def centred_grams(outputs: Iterable[Tensor]) -> Tensor:
+    """Compute the Gram matrix of each layer's output, centred without bias.
 
-    HSIC = [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)), the diagonals of K and L set to 0.
+    A matrix K of products is centred to K_ij - r_i / (n-2) - r_j / (n-2) + s / ((n-1)(n-2)) off the diagonal,
+    0 on it, with r the sums of its rows and s their sum, its diagonal taken as 0. The outputs are first
+    shifted to mean 0, which changes nothing but rounding: those that are all alike give exactly 0.
 
     Args:
-        first: (n, n) Gram matrix K, n at least 4.
-        second: (n, n) Gram matrix L.
+        outputs: (n, ...) of each of L layers, n at least 4; flattened image by image.
 
     Returns:
-        The estimate, which may be negative.
+        (L, n, n) float64, on the outputs' device unless that lacks float64.
+
+    Source:
+        Szekely and Rizzo, "Partial distance correlation with methods for dissimilarities", 2014,
+        definition 2.
+    """
+    grams = []
+    for output in outputs:
+        flat = (output.cpu() if output.device.type == "mps" else output).flatten(1).double()
+        flat = flat - flat.mean(0)
+        gram = flat @ flat.T
+        gram.fill_diagonal_(0)
+        count, rows = len(gram), gram.sum(0)
+        gram -= (rows[:, None] + rows) / (count - 2)
+        gram += rows.sum() / ((count - 1) * (count - 2))
+        grams.append(gram.fill_diagonal_(0))
+    return torch.stack(grams)
+
+
+def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the unbiased estimate of HSIC between every two layers.
+
+    With K and L the Gram matrices, their diagonals 0, it is
+    [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)): the product of the centred matrices,
+    entry by entry, summed, over n(n-3).
+
+    Args:
+        first: (L, n, n), as `centred_grams` gives them.
+        second: (M, n, n).
+
+    Returns:
+        (L, M), which may be negative.
 
     Source:
         Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 4.
     """
-    count = len(first)
-    k, l = first.copy(), second.copy()  # noqa: E741 - the paper's names
-    np.fill_diagonal(k, 0)
-    np.fill_diagonal(l, 0)
-    by_row = k.sum(0) @ l.sum(0)
-    whole = k.sum() * l.sum() / ((count - 1) * (count - 2))
-    return float(((k * l).sum() + whole - 2 * by_row / (count - 2)) / (count * (count - 3)))
+    count = first.shape[1]
+    return first.flatten(1) @ second.flatten(1).T / (count * (count - 3))
 
 
-def linear_cka(batches: Iterable[tuple[Floats, Floats]]) -> float:
-    """Compute linear CKA from batches of two models' features of the same images.
+@dataclass
+class Similarity:
+    """CKA between every layer of one model and every layer of another, over the batches seen so far.
 
-    The three HSIC estimates are averaged over the batches before the quotient is taken. Features are not
-    centred and not clamped, so the value may be slightly outside [0, 1].
-
-    Args:
-        batches: pairs of (n, D) and (n, E) features, row by row of the same images; batches of fewer than
-            4 images are left out.
-
-    Returns:
-        The similarity; NaN where no batch is large enough or a model's features are constant.
-
-    Source:
-        Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3.
+    Attributes:
+        cross: (L, M) sum over the batches of HSIC between the layers of the two models.
+        first: (L,) the same of each layer of the first model with itself.
+        second: (M,) of the second.
     """
-    sums = np.zeros(3)
-    for first, second in batches:
-        if len(first) < SMALLEST_BATCH:
-            continue
-        k, l = (part.astype(np.float64) @ part.astype(np.float64).T for part in (first, second))  # noqa: E741
-        sums += [unbiased_hsic(k, k), unbiased_hsic(k, l), unbiased_hsic(l, l)]
-    own = sums[0] * sums[2]
-    return float(sums[1] / own**0.5) if own > 0 else float("nan")
+
+    cross: Floats | float = 0.0
+    first: Floats | float = 0.0
+    second: Floats | float = 0.0
+
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Take a batch into account; every batch counts alike.
+
+        Args:
+            first: (L, n, n), as `centred_grams` gives them.
+            second: (M, n, n), of the same images.
+        """
+        self.cross = self.cross + unbiased_hsic(first, second).cpu().numpy()
+        self.first = self.first + np.diag(unbiased_hsic(first, first).cpu().numpy())
+        self.second = self.second + np.diag(unbiased_hsic(second, second).cpu().numpy())
+
+    def values(self) -> Floats:
+        """Divide the sums.
+
+        Returns:
+            (L, M) similarities: 1 of a layer with itself; not clamped, so that unrelated layers may be
+            slightly below 0. NaN where a layer's outputs are all alike, and of no batch at all.
+
+        Source:
+            Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3.
+        """
+        own = np.sqrt(np.multiply.outer(self.first, self.second))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(own > 0, self.cross / own, np.nan), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Models whose layers are compared, each run once on every batch; what the layers give is not kept.
+
+    Attributes:
+        models: the checkpoints.
+        networks: their models, on the device, in evaluation mode.
+        layers: names of L modules that all of them have.
+        device: where they run.
+    """
+
+    models: tuple[Model, ...]
+    networks: tuple[nn.Module, ...]
+    layers: list[str]
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, models: Sequence[Model], sample: Sample, device: torch.device, layers: Sequence[str] | None = None
+    ) -> "Bench":
+        """Restore models of one architecture and settle which layers are compared.
+
+        Args:
+            models: the checkpoints.
+            sample: images to try the layers on.
+            device: where the models run.
+            layers: names of modules; None for stem, blocks and head.
+
+        Returns:
+            The bench.
+
+        Raises:
+            SalunError: a checkpoint, the images or a layer are refused.
+        """
+        networks = tuple(model.restore(device).eval() for model in models)
+        x = next(sample.images(models[0], device).batches(2)).x
+        chosen = check_layers(networks[0], layers, x) if layers else default_layers(networks[0], x)
+        return cls(tuple(models), networks, chosen, device)
+
+    @torch.no_grad()
+    def compare(self, sample: Sample, pairs: Sequence[tuple[int, int]], batch_size: int = 256) -> list[Floats]:
+        """Compare every layer of some models with every layer of others.
+
+        Args:
+            sample: N images.
+            pairs: positions in `models`: which two are compared.
+            batch_size: images at once, at least 4; a smaller batch is left out.
+
+        Returns:
+            (L, L) similarities of each pair: row i is layer i of the pair's first model. NaN where there are
+            fewer than 4 images.
+
+        Raises:
+            SalunError: the images do not belong to a model.
+        """
+        if len(sample.indices) < SMALLEST_BATCH:
+            return [np.full((len(self.layers), len(self.layers)), np.nan) for _ in pairs]
+        sums = [Similarity() for _ in pairs]
+        views = [sample.images(model, self.device).batches(batch_size) for model in self.models]
+        for batches in zip(*views, strict=True):
+            if len(batches[0].x) < SMALLEST_BATCH:
+                continue
+            grams = [self.grams(network, batch.x) for network, batch in zip(self.networks, batches, strict=True)]
+            for total, (first, second) in zip(sums, pairs, strict=True):
+                total.add(grams[first], grams[second])
+        return [total.values() for total in sums]
+
+    def grams(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Run a model once and compute the Gram matrices of its layers.
+
+        Args:
+            network: one of the models.
+            x: (n, C, H, W).
+
+        Returns:
+            (L, n, n), as `centred_grams` gives them.
+        """
+        outputs, _ = outputs_at(network, self.layers, x)
+        return centred_grams(outputs[layer] for layer in self.layers)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def find_checkpoints(folder: Path, default: Path = Path("checkpoints")) -> list[
     Raises:
         SalunError: there is no such folder, or no checkpoint in it.
     """
-    found = next((place for place in (folder, default / folder) if place.exists()), None)
+    found = next((place for place in (folder, default / folder) if os.path.exists(place)), None)
     if found is None:
         raise SalunError(f"{folder}: no such folder, here or under {default}/")
     if found.is_file():
@@ -140,6 +141,24 @@ def read_model(path: Path) -> Model:
     key = digest(torch.tensor(checkpoint.excluded)) if checkpoint.excluded else ""
     light = replace(origin, checkpoint=replace(checkpoint, weights={}, optimizer=None))
     return Model(light, checkpoint.fingerprint, role, title or "base", forget, key)
+
+
+def read_models(paths: list[Path]) -> tuple[list[Model], list[str]]:
+    """Read what checkpoints record.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        The models, and a line for each file that cannot be read.
+    """
+    models, failed = [], []
+    for path in paths:
+        try:
+            models.append(read_model(path))
+        except SalunError as error:
+            failed.append(str(error))
+    return models, failed
 
 
 def described(unlearned: dict[str, object]) -> str:
@@ -419,10 +438,14 @@ def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[s
     Raises:
         SalunError: a layer is never called, or gives no tensor.
     """
-    caught: dict[str, Tensor] = {}
+    caught: dict[str, Any] = {}
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: caught.__setitem__(name, output)
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            # An activation that works in place, further on, would change what is kept.
+            caught[name] = output.clone() if isinstance(output, Tensor) else output
+
+        return hook
 
     modules = dict(network.named_modules())
     handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
@@ -433,7 +456,7 @@ def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[s
             handle.remove()
     for name in layers:
         if not isinstance(caught.get(name), Tensor):
-            raise SalunError(f"--layer {name}: gives no tensor when the model runs")
+            raise SalunError(f"layer {name}: gives no tensor when the model runs")
     return caught, logits
 
 

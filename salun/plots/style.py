@@ -1,5 +1,6 @@
 """How every figure looks, and how it is written."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,8 @@ def styled() -> Iterator[None]:
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure whole; the same figure gives the same bytes.
 
+    A letter that the font lacks is drawn as a box, without a warning.
+
     Args:
         figure: made within `styled`, and written within it.
         path: its ending, `.png`, `.svg` or `.pdf`, names the format.
@@ -100,7 +103,7 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """
     kind = path.suffix[1:]
     stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings(action="ignore", category=UserWarning):
         figure.savefig(temporary, format=kind, dpi=dpi, metadata=stamp)
 
 

@@ -140,3 +140,31 @@ def test_a_comparison_is_named_after_what_is_compared(paths: list[str], name: st
     if name is not None:
         assert found == name
     assert len(gather(["x" * 100] * 9)) < 100
+
+
+def test_two_files_that_would_share_a_place_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    paths = [tmp_path_factory.mktemp("far") / "same" / "a.npz" for _ in range(2)]
+    for path in paths:
+        write_features(path, make_features())
+    with pytest.raises(SalunError, match="figures of both would go to same/a"):
+        read_entries([str(path) for path in paths])
+    assert len(read_entries([str(paths[0]), str(paths[0].parent)])) == 1
+
+
+def test_a_name_longer_than_any_file_has_is_not_there() -> None:
+    with pytest.raises(SalunError, match="no such file or folder"):
+        find_features(["x" * 5000])
+
+
+def test_groups_that_would_share_a_name_do_not() -> None:
+    for place, change in (
+        ("a", {}),
+        ("b", {"split": "test"}),
+        ("c", {"layer": "layer1"}),
+        ("d", {"forget_key": "other"}),
+    ):
+        put(f"{place}/base.npz", make_features(seed=0, **(change | {"forget_key": ""})))
+        put(f"{place}/after.npz", make_features(seed=1, forget=1, **change))
+    names = [group.name for group in comparable(read_entries([]), strict=False)]
+    assert len(names) == len(set(names)) == 4
+    assert "d_class-1_test" in names

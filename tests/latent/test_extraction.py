@@ -110,6 +110,18 @@ def test_the_last_layer_of_a_resnet_gives_the_pre_head_features(trained_file: Pa
     assert found.features == pytest.approx(extracted(model, sample).features, abs=1e-5)
 
 
+def test_a_layer_is_read_before_the_next_one_changes_it_in_place(trained_file: Path, digits: Dataset) -> None:
+    model = read_model(trained_file)
+    sample = choose(digits, [model], "train", 20)
+    network = model.restore(CPU).eval()
+    assert network.act1.inplace
+    with torch.no_grad():
+        x = next(sample.images(model, CPU).batches(20)).x
+        expected = network.bn1(network.conv1(x)).mean((2, 3)).numpy()
+    assert expected.min() < 0
+    assert extracted(model, sample, layer="bn1").features == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(3, 7), (3, 5, 7), (3, 7, 4, 4), (3, 4, 4, 7)])
 def test_space_and_tokens_are_averaged(shape: tuple[int, ...]) -> None:
     output = torch.rand(shape)

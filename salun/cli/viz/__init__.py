@@ -5,9 +5,18 @@ from collections.abc import Callable
 from types import ModuleType
 
 from salun.cli.arguments import Parser, guarded
+from salun.cli.viz import cka, comparator, confusion, runs, tsne, umap, wasserstein
 
 PROGRAM = "salun-viz"
-COMMANDS: dict[str, ModuleType] = {}
+COMMANDS: dict[str, ModuleType] = {
+    "tsne": tsne,
+    "umap": umap,
+    "runs": runs,
+    "cka": cka,
+    "comparator": comparator,
+    "wasserstein": wasserstein,
+    "confusion": confusion,
+}
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], int]]:

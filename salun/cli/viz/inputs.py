@@ -1,5 +1,7 @@
 """The features that a figure is made of: found, read, and put beside each other."""
 
+import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +66,7 @@ def find_features(paths: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for given in paths or [str(FEATURES)]:
-        place = next((path for path in (Path(given), FEATURES / given) if path.exists()), None)
+        place = next((path for path in (Path(given), FEATURES / given) if os.path.exists(path)), None)
         if place is None:
             hint = "; salun-extract writes features" if not paths else f", here or under {FEATURES}/"
             raise SalunError(f"{given}: no such file or folder{hint}")
@@ -98,14 +100,31 @@ def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Entry
         The entries.
 
     Raises:
-        SalunError: a file is missing or cannot be read.
+        SalunError: a file is missing or cannot be read, or two would have their figures in one place.
     """
     entries = []
     for path in find_features(paths):
         features = read_features(path)
         kept = features if samples is None else features.first(samples)
         entries.append(Entry(path, mirrored(path, FEATURES), kept))
+    check_places(entries)
     return entries
+
+
+def check_places(entries: Sequence[Entry]) -> None:
+    """Check that no file's figures would replace another's.
+
+    Args:
+        entries: files of features.
+
+    Raises:
+        SalunError: two files of the same folder and name lie outside `features/`.
+    """
+    owners: dict[Path, Path] = {}
+    for entry in entries:
+        other = owners.setdefault(entry.place, entry.path)
+        if other != entry.path:
+            raise SalunError(f"{other} and {entry.path}: figures of both would go to {entry.place}; rename one folder")
 
 
 def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
@@ -133,7 +152,36 @@ def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
     if strict and len(placed) < len(entries) > 1:
         ordered = sorted(entries, key=lambda entry: ORDER[entry.features.source.role])
         return [Group(group_name(ordered), align(ordered, strict))]
-    return groups
+    return named_apart(groups)
+
+
+def named_apart(groups: list[Group]) -> list[Group]:
+    """Give groups of the same name a mark of what they are of.
+
+    Args:
+        groups: in order.
+
+    Returns:
+        The groups, no two of one name.
+    """
+    names = [group.name for group in groups]
+    return [
+        replace(group, name=f"{group.name}-{mark_of(group.entries[-1])}") if names.count(group.name) > 1 else group
+        for group in groups
+    ]
+
+
+def mark_of(entry: Entry) -> str:
+    """Tell models of one group from those of others.
+
+    Args:
+        entry: the last of the group.
+
+    Returns:
+        8 hexadecimal digits.
+    """
+    told = [*kind_of(entry), entry.features.source.forget_key]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
 def kind_of(entry: Entry) -> tuple[object, ...]:
@@ -201,11 +249,12 @@ def group_name(entries: list[Entry]) -> str:
         entries: of one forget set.
 
     Returns:
-        Data set and forget set.
+        Data set and forget set, and the set of images where it is not the training split.
     """
     source = entries[-1].features.source
     forget = next((entry.features.source.forget for entry in entries if entry.features.source.forget), "models")
-    return name_part(f"{source.dataset or 'features'}_{forget}"[:LONGEST])
+    split = "" if source.split == "train" else f"_{source.split}"
+    return name_part(f"{source.dataset or 'features'}_{forget}"[:LONGEST] + split)
 
 
 def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:

@@ -1,0 +1,240 @@
+"""`salun-viz cka`: how alike the layers of unlearned, base and retrained models are."""
+
+import argparse
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salun.cli.arguments import notice, positive
+from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.models import CHECKPOINTS, Shelf, add_model_flags, find_triples, report, shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from salun.latent.subset import Side
+    from salun.latent.triples import Triple
+
+HELP = "linear CKA of unlearned against base and retrained models, layer by layer"
+PROGRAM = "salun-viz cka"
+YARDSTICK = "retrained ~ base is the yardstick: after perfect unlearning, unlearned ~ base equals it"
+ALIKE = "× beside images: a layer gives the same for all of them, or no numbers"
+COLUMNS = ("set", "images", "first", "second", "layer", "other_layer", "cka")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags.
+
+    Args:
+        parser: gets the flags.
+    """
+    add_model_flags(parser)
+    parser.add_argument(
+        "-S", "--samples", type=positive, default=1000, metavar="N", help="the first N images of each set (1000)"
+    )
+    parser.add_argument("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    parser.add_argument("--layers", nargs="+", metavar="NAME", help="modules (default: stem, blocks and head)")
+    parser.add_argument("--all-layers", action="store_true", help="every layer with every layer, not just its own kind")
+    add_figure_flags(parser)
+
+
+def draw(flags: argparse.Namespace) -> int:
+    """Compare layers and draw heat maps.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status: 3 where a checkpoint could not be read.
+
+    Raises:
+        SalunError: a flag, a checkpoint or the data are refused.
+    """
+    from salun.errors import SalunError
+    from salun.files import mirrored
+    from salun.latent.cka import SMALLEST_BATCH
+    from salun.plots.style import styled
+
+    for flag, number in (("-S", flags.samples), ("--batch-size", flags.batch_size)):
+        if number < SMALLEST_BATCH:
+            raise SalunError(f"{flag} {number}: at least {SMALLEST_BATCH}; the unbiased estimate needs as many images")
+    album = Album.of(flags)
+    data = shelf(flags)
+    found = find_triples(flags)
+    failed = list(found.failed)
+    for triple in found.triples:
+        try:
+            compared = compare(flags, triple, data)
+        except SalunError as error:
+            failed.append(f"{triple.unlearned.path}: {error}")
+            continue
+        for remark in triple.remarks:
+            notice(f"{PROGRAM}: {remark}")
+        place = mirrored(triple.unlearned.path, CHECKPOINTS) / ("cka_all_layers" if flags.all_layers else "cka")
+        write_table(album.at(place, ".csv"), compared, flags.all_layers)
+        with styled():
+            album.keep(picture(compared, flags.all_layers), place)
+    return report(PROGRAM, failed, len(found.triples) + len(found.failed))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The layers of three models, compared on four sets of images.
+
+    Attributes:
+        triple: the models.
+        layers: L names.
+        pairs: names of the two models that are compared.
+        sides: the sets, with as many images as were asked for.
+        values: by set and pair, (L, L).
+    """
+
+    triple: "Triple"
+    layers: list[str]
+    pairs: list[tuple[str, str]]
+    sides: "list[Side]"
+    values: "list[list[NDArray[np.float64]]]"
+
+
+def compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> Compared:
+    """Compare the layers of a triple on four sets.
+
+    Args:
+        flags: of the command line.
+        triple: the models.
+        data: the data sets.
+
+    Returns:
+        The similarities.
+
+    Raises:
+        SalunError: a layer is unknown, or a model does not fit the data.
+    """
+    from salun.latent.cka import Bench
+    from salun.latent.subset import four_sides
+
+    models = {"unlearned": triple.unlearned, "base": triple.base}
+    pairs = [("unlearned", "base")]
+    if triple.retrained is not None:
+        models["retrained"] = triple.retrained
+        pairs += [("unlearned", "retrained"), ("retrained", "base")]
+    dataset = data.take(triple.unlearned.origin.dataset)
+    sides = [side.first(flags.samples) for side in four_sides(dataset, triple.unlearned)]
+    bench = Bench.of(list(models.values()), sides[1].sample, data.device, flags.layers)
+    at = [(list(models).index(first), list(models).index(second)) for first, second in pairs]
+    values = [bench.compare(side.sample, at, flags.batch_size) for side in tracked(sides, str(triple.unlearned.path))]
+    return Compared(triple, bench.layers, pairs, sides, values)
+
+
+def tracked(sides: "list[Side]", title: str) -> "Iterable[Side]":
+    """Show a progress bar on a terminal.
+
+    Args:
+        sides: to go through.
+        title: of the bar.
+
+    Returns:
+        The sides, one by one.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(sides, title, console=console, transient=True, disable=not console.is_terminal)
+
+
+def named(side: "Side") -> str:
+    """Name a set of images.
+
+    Args:
+        side: the set.
+
+    Returns:
+        A name for tables and figures.
+    """
+    return f"{side.part}, {'forgotten' if side.forgotten else 'other'}"
+
+
+def write_table(path: Path, compared: Compared, whole: bool) -> None:
+    """Write the similarities as a table.
+
+    Args:
+        path: ends in ".csv".
+        compared: the similarities.
+        whole: whether every layer is compared with every layer.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    from salun.files import write_text
+
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for side, matrices in zip(compared.sides, compared.values, strict=True):
+        for pair, matrix in zip(compared.pairs, matrices, strict=True):
+            for row, first in enumerate(compared.layers):
+                for column, second in enumerate(compared.layers):
+                    if whole or row == column:
+                        value = matrix[row, column]
+                        shown = "" if value != value else repr(float(value))
+                        table.writerow([named(side), len(side.sample.indices), *pair, first, second, shown])
+    write_text(path, text.getvalue())
+
+
+def picture(compared: Compared, whole: bool) -> "Figure":
+    """Draw the similarities: a panel for each set; with all layers one for each set and pair.
+
+    Args:
+        compared: the similarities.
+        whole: whether every layer is compared with every layer.
+
+    Returns:
+        The figure.
+    """
+    import numpy as np
+
+    from salun.plots.heatmap import Panel, Scale, heatmaps
+
+    layers, panels = compared.layers, []
+    titles = [f"{named(side)}\n{len(side.sample.indices)} images" for side in compared.sides]
+    if whole:
+        for at, (first, second) in enumerate(compared.pairs):
+            for title, matrices in zip(titles, compared.values, strict=True):
+                panels.append(Panel(f"{first} (rows) ~ {second} (columns)\n{title}", matrices[at], layers, layers))
+    else:
+        columns = [f"{first} ~ {second}" for first, second in compared.pairs]
+        for title, matrices in zip(titles, compared.values, strict=True):
+            diagonals = np.stack([np.diag(matrix) for matrix in matrices], axis=1)
+            panels.append(Panel(title, diagonals, layers, columns))
+    low = min([0.0, *(float(panel.values[np.isfinite(panel.values)].min(initial=0)) for panel in panels)])
+    model = compared.triple.unlearned
+    title = f"Layers of {model.origin.model}: {model.title}, {model.forget} to be forgotten"
+    scale = Scale("linear CKA", low=low, high=1.0, form=".2f", rows="layer")
+    return heatmaps(panels, scale, title, across=4, caption=caption_of(compared))
+
+
+def caption_of(compared: Compared) -> str:
+    """Say how to read the figure.
+
+    Args:
+        compared: the similarities.
+
+    Returns:
+        What the yardstick is, and why values are missing in spite of images; empty where neither applies.
+    """
+    import numpy as np
+
+    from salun.latent.cka import SMALLEST_BATCH
+
+    parts = [YARDSTICK] if compared.triple.retrained is not None else []
+    for side, matrices in zip(compared.sides, compared.values, strict=True):
+        if len(side.sample.indices) >= SMALLEST_BATCH and np.isnan(matrices).any() and ALIKE not in parts:
+            parts.append(ALIKE)
+    return "; ".join(parts)

@@ -1,0 +1,142 @@
+"""`salun-viz comparator`: runs as files for the Machine Unlearning Comparator's page."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salun.cli.arguments import check_folder, filled, notice
+from salun.cli.viz.models import add_model_flags, find_triples, report, shelf
+
+if TYPE_CHECKING:
+    from salun.run import Record
+
+HELP = "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads"
+PROGRAM = "salun-viz comparator"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags.
+
+    Args:
+        parser: gets the flags.
+    """
+    add_model_flags(parser)
+    parser.add_argument(
+        "--definition",
+        choices=("notebook", "comparator"),
+        default="notebook",
+        help="whose scores: the notebook's, of one model, with ln(number of classes) for its ln 10; or the "
+        "Comparator's, against a retrained model (default: notebook)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=filled,
+        default="runs",
+        metavar="DIR",
+        help="where records lie, for the time taken (default: runs)",
+    )
+    parser.add_argument(
+        "--out", type=filled, default="images", metavar="DIR", help="files go to DIR/comparator/CLASS/ID.json (images)"
+    )
+
+
+def draw(flags: argparse.Namespace) -> int:
+    """Write a file for each unlearned model.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status: 3 where some models could not be shown.
+
+    Raises:
+        SalunError: a flag is refused, or no model can be shown.
+    """
+    from salun.errors import SalunError
+    from salun.files import write_text
+    from salun.latent.comparator import describe_run, identity
+    from salun.records import numbers_only
+
+    check_folder("--out", Path(flags.out))
+    data = shelf(flags)
+    found = find_triples(flags)
+    records = read_records(Path(flags.runs))
+    failed = list(found.failed)
+    for triple in found.triples:
+        record = records.get(identity(triple.unlearned))
+        try:
+            content = describe_run(
+                flags.definition, triple, data.take(triple.unlearned.origin.dataset), record, data.device
+            )
+        except SalunError as error:
+            failed.append(str(error))
+            continue
+        missing = [] if record else [f"{triple.unlearned.path}: no record in {flags.runs}; RTE is not known"]
+        for remark in (*triple.remarks, *missing):
+            notice(f"{PROGRAM}: {remark}")
+        path = free(Path(flags.out, "comparator", str(content["FC"])), content)
+        write_text(path, json.dumps(numbers_only(content), allow_nan=False))
+        print(path, flush=True)
+    return report(PROGRAM, failed, len(found.triples) + len(found.failed))
+
+
+def read_records(folder: Path) -> "dict[str, Record]":
+    """Read all records below a folder.
+
+    Args:
+        folder: need not exist.
+
+    Returns:
+        The records, by id.
+
+    Raises:
+        SalunError: a file cannot be opened.
+    """
+    from salun.records import read
+
+    found: dict[str, Record] = {}
+    for path in sorted(folder.rglob("records.jsonl")):
+        records, notices = read(path)
+        found |= records
+        for line in notices:
+            notice(f"{PROGRAM}: {line}")
+    return found
+
+
+def free(folder: Path, content: dict[str, Any]) -> Path:
+    """Name the file of a run, and shorten its id for it: 4 digits, as the page expects, unless another run has them.
+
+    Args:
+        folder: of the forgotten class.
+        content: of the file; its "ID" is set.
+
+    Returns:
+        The path.
+    """
+    run = str(content["run"])
+    for digits in (4, 8, len(run)):
+        path = folder / f"{run[:digits]}.json"
+        content["ID"] = run[:digits]
+        if not path.exists() or owner(path) == run:
+            break
+    return path
+
+
+def owner(path: Path) -> str | None:
+    """Tell which run a file is of.
+
+    Args:
+        path: a file that exists.
+
+    Returns:
+        The run's id; None where it says none.
+    """
+    from salun.errors import SalunError
+    from salun.files import read_json
+
+    try:
+        content = read_json(path)
+    except SalunError:
+        return None
+    return str(content["run"]) if isinstance(content, dict) and "run" in content else None

@@ -1,0 +1,133 @@
+"""What figures of classes share: names of models, the classes that were to be forgotten, numbers beside the figures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from salun.cli.viz.inputs import Entry
+    from salun.latent.features import Features
+
+    Floats = NDArray[np.float64]
+
+FORGOTTEN = 0.5
+
+
+def forgotten_classes(features: "Features") -> frozenset[str]:
+    """Find the classes of which most samples were to be forgotten.
+
+    Args:
+        features: of a model.
+
+    Returns:
+        Their names.
+    """
+    return frozenset(
+        name
+        for label, name in enumerate(features.classes)
+        if (members := features.labels == label).any() and features.forgotten[members].mean() > FORGOTTEN
+    )
+
+
+def about(features: "Features") -> str:
+    """Say what images a figure is of, and what its marks mean.
+
+    Args:
+        features: of a model.
+
+    Returns:
+        Data set, set and number of samples.
+    """
+    words = [features.source.dataset, f"{len(features.labels):,} {features.source.split} images"]
+    words += ["bold and framed: to be forgotten"] if forgotten_classes(features) else []
+    return "; ".join(filter(None, words))
+
+
+def titles_of(entries: "Sequence[Entry]") -> list[str]:
+    """Name models so that they can be told apart.
+
+    Args:
+        entries: the models.
+
+    Returns:
+        Their titles; those of several models with the file's name.
+    """
+    seen = Counter(entry.title for entry in entries)
+    return [f"{entry.title} ({entry.path.stem})" if seen[entry.title] > 1 else entry.title for entry in entries]
+
+
+def file_names(entries: "Sequence[Entry]") -> list[str]:
+    """Name models in the names of files.
+
+    Args:
+        entries: the models.
+
+    Returns:
+        Names without a folder, no two alike.
+    """
+    from salun.files import name_part
+
+    seen = Counter(entry.place.name for entry in entries)
+    alike = [name_part("-".join(entry.place.parts)) for entry in entries]
+    return [entry.place.name if seen[entry.place.name] == 1 else alike[at] for at, entry in enumerate(entries)]
+
+
+def write_table(
+    path: Path,
+    corner: Sequence[str],
+    names: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    values: "Floats",
+    errors: "Floats | None" = None,
+) -> None:
+    """Write a matrix as comma-separated values, empty where there is none.
+
+    Args:
+        path: ends in `.csv`.
+        corner: what the first columns hold, for example "class".
+        names: of each row, one for each of these columns.
+        classes: names of the columns.
+        values: (R, C).
+        errors: (R, C) standard errors, each written right of its value; None for none.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    import csv
+    import io
+    import math
+
+    import numpy as np
+
+    from salun.files import write_text
+
+    cells = values[..., None] if errors is None else np.stack([values, errors], axis=-1)
+    heads = [[name] if errors is None else [name, f"{name} (standard error)"] for name in classes]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*corner, *(part for head in heads for part in head)])
+    for name, row in zip(names, cells.reshape(len(values), -1).tolist(), strict=True):
+        writer.writerow([*name, *("" if math.isnan(value) else value for value in row)])
+    write_text(path, text.getvalue())
+
+
+def write_arrays(path: Path, arrays: "Mapping[str, Any]") -> None:
+    """Write arrays, which `numpy.load` reads without pickle.
+
+    Args:
+        path: ends in `.npz`.
+        arrays: numbers, arrays and lists of names.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    import numpy as np
+
+    from salun.files import replacing
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})

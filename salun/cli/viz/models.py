@@ -1,0 +1,197 @@
+"""The checkpoints that a figure compares: an unlearned model with its base model and its retrained one."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salun.cli.arguments import SOME_FAILED, add_place_flags, filled, notice
+
+if TYPE_CHECKING:
+    import torch
+
+    from salun.data.parts import Dataset
+    from salun.latent.extraction import Model
+    from salun.latent.triples import Triple
+
+CHECKPOINTS = Path("checkpoints")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name checkpoints, a device and a folder of data.
+
+    Args:
+        parser: gets the flags.
+    """
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="FOLDER|FILE",
+        help="checkpoints, looked for as given, then under checkpoints/ (default: checkpoints)",
+    )
+    parser.add_argument("--base", type=filled, metavar="FILE", help="the base model (default: found)")
+    parser.add_argument("--retrained", type=filled, metavar="FILE", help="the retrained model (default: found)")
+    add_place_flags(parser)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the paths of a command line hold.
+
+    Attributes:
+        triples: one for each unlearned model.
+        failed: a line for each checkpoint that cannot be read.
+    """
+
+    triples: "list[Triple]"
+    failed: list[str]
+
+
+def find_triples(flags: argparse.Namespace) -> Found:
+    """Find the unlearned models that a command line names, and what each is compared with.
+
+    Base and retrained models are looked for among the paths that are named, then beside them and under
+    `checkpoints/`.
+
+    Args:
+        flags: of `add_model_flags`.
+
+    Returns:
+        The triples.
+
+    Raises:
+        SalunError: a path or a model is missing, or no unlearned model is among them.
+    """
+    from salun.errors import SalunError, SalunErrors
+    from salun.latent.extraction import find_checkpoints, read_model, read_models
+    from salun.latent.triples import make_triples
+
+    paths = flags.paths or [str(CHECKPOINTS)]
+    files = list(dict.fromkeys(file for path in paths for file in find_checkpoints(Path(path))))
+    models, failed = read_models(files)
+    if not models:
+        raise SalunErrors(failed)
+    unlearned = [model for model in models if model.role == "unlearned"]
+    if not unlearned:
+        raise SalunError(f"{', '.join(paths)}: {len(models)} checkpoints, none of an unlearned model")
+    for model in unlearned:
+        if not model.excluded:
+            raise SalunError(f"{model.path}: does not record which images were to be forgotten")
+    named = [read_model(one(path)) if path else None for path in (flags.base, flags.retrained)]
+    candidates = models if all(named) else [*models, *kept(files)]
+    return Found(make_triples(unlearned, candidates, *named), failed)
+
+
+def one(path: str) -> Path:
+    """Find one checkpoint.
+
+    Args:
+        path: looked for as given, then under `checkpoints/`.
+
+    Returns:
+        The file.
+
+    Raises:
+        SalunError: there is none, or it is a folder of several.
+    """
+    from salun.errors import SalunError
+    from salun.latent.extraction import find_checkpoints
+
+    files = find_checkpoints(Path(path))
+    if len(files) > 1:
+        raise SalunError(f"{path}: holds {len(files)} checkpoints; name one")
+    return files[0]
+
+
+def kept(known: list[Path]) -> "list[Model]":
+    """Read the checkpoints beside those that are named, and under `checkpoints/`.
+
+    Args:
+        known: files that are read already.
+
+    Returns:
+        The models of the other files, those beside them first; what cannot be read is passed over.
+    """
+    from salun.latent.extraction import ENDINGS, read_models
+
+    beside = [file for folder in dict.fromkeys(path.parent for path in known) for file in sorted(folder.iterdir())]
+    files = {file.resolve(): file for file in [*beside, *sorted(CHECKPOINTS.rglob("*"))] if file.suffix in ENDINGS}
+    for file in known:
+        files.pop(file.resolve(), None)
+    return read_models(list(files.values()))[0]
+
+
+@dataclass
+class Shelf:
+    """Data sets, each loaded once.
+
+    Attributes:
+        folder: where they lie.
+        device: where they go.
+        held: those that are loaded.
+    """
+
+    folder: Path
+    device: "torch.device"
+    held: "dict[str, Dataset]"
+
+    def take(self, name: str) -> "Dataset":
+        """Load a data set, or give the one that is loaded.
+
+        Args:
+            name: of the data set.
+
+        Returns:
+            The data, on the device.
+
+        Raises:
+            SalunError: they cannot be had.
+        """
+        from salun.data.sets import to_device
+        from salun.data.sources import load
+        from salun.device import settle_threads
+
+        if name not in self.held:
+            self.held[name] = to_device(load(name, self.folder), self.device)
+        settle_threads(self.held[name].size)
+        return self.held[name]
+
+
+def shelf(flags: argparse.Namespace) -> Shelf:
+    """Take the flags that name a device and a folder of data.
+
+    Args:
+        flags: of `add_model_flags`.
+
+    Returns:
+        An empty shelf.
+
+    Raises:
+        SalunError: there is no such device.
+    """
+    from salun.device import pick_device
+
+    return Shelf(Path(flags.data_dir), pick_device(flags.device), {})
+
+
+def report(program: str, failed: list[str], asked: int) -> int:
+    """Name what failed while the rest went well.
+
+    Args:
+        program: the command's name.
+        failed: a line each.
+        asked: how many checkpoints there were.
+
+    Returns:
+        The exit status: 3 where some failed.
+
+    Raises:
+        SalunError: all of them failed.
+    """
+    from salun.errors import SalunErrors
+
+    if failed and len(failed) >= asked:
+        raise SalunErrors(failed)
+    for line in failed:
+        notice(f"{program}: {line}")
+    return SOME_FAILED if failed else 0

@@ -1,0 +1,314 @@
+"""`salun-viz runs`: figures of recorded runs."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salun.cli.arguments import notice
+from salun.cli.viz.album import Album, add_figure_flags
+from salun.files import mirrored, name_part, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from salun.records import Group, Row
+    from salun.run import Record
+
+    Drawing = tuple[Figure, str] | str
+
+HELP = "bars, curves, mask sweeps and the plane of forgetting against utility, from records"
+PROGRAM = "salun-viz runs"
+RUNS = Path("runs")
+FILE = "records.jsonl"
+SUFFIX = ".jsonl"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags.
+
+    Args:
+        parser: gets the flags.
+    """
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="FOLDER|FILE",
+        help="records, looked for as given, then under runs/ (default: all under runs/)",
+    )
+    add_figure_flags(parser)
+
+
+def draw(flags: argparse.Namespace) -> int:
+    """Draw the figures of every file of records.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: a flag is refused, or no records can be read.
+    """
+    album = Album.of(flags)
+    tables = read_tables(find_records(flags.paths))
+    for place, rows in tables.items():
+        for group, folder in folders_of(rows, place).items():
+            draw_group(album, folder, rows, group)
+    return 0
+
+
+def find_records(paths: list[str]) -> list[Path]:
+    """List files of records.
+
+    Args:
+        paths: files and folders, looked for as given, then under `runs/`; none for all under `runs/`.
+
+    Returns:
+        The files, each once, in the order of the paths.
+
+    Raises:
+        SalunError: a path does not exist or is no file of records, or a folder holds none.
+    """
+    from salun.errors import SalunError
+
+    found: dict[Path, Path] = {}
+    for given in paths or [str(RUNS)]:
+        place = next((path for path in (Path(given), RUNS / given) if os.path.exists(path)), None)
+        if place is None:
+            hint = f", here or under {RUNS}/" if paths else "; salun-unlearn writes records"
+            raise SalunError(f"{given}: no such file or folder{hint}")
+        if place.is_file() and place.suffix != SUFFIX:
+            raise SalunError(f"{place}: is no file of records (*{SUFFIX})")
+        files = [place] if place.is_file() else sorted(path for path in place.rglob(FILE) if path.is_file())
+        if not files:
+            raise SalunError(f"{place}: holds no {FILE}; salun-unlearn writes it")
+        for path in files:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:
+    """Read files of records; what cannot be read is named and passed over.
+
+    Args:
+        paths: of the files.
+
+    Returns:
+        The rows of each file that holds records, by the folder of its figures.
+
+    Raises:
+        SalunError: a file cannot be opened, none holds a record, or two files' figures would be the same.
+    """
+    from salun.errors import SalunError
+    from salun.schedule import rows_of_records
+
+    tables: dict[Path, list[Row]] = {}
+    sources: dict[Path, Path] = {}
+    lines = []
+    for path in paths:
+        found, notices = read_records(path)
+        lines += notices
+        if not found:
+            continue
+        place = place_of(path)
+        if place in sources:
+            raise SalunError(f"{sources[place]} and {path} would give figures of the same names; draw one at a time")
+        sources[place] = path
+        tables[place] = rows_of_records(found)
+    if not tables:
+        raise SalunError(lines[0])
+    for line in lines:
+        notice(f"{PROGRAM}: {line}")
+    return tables
+
+
+def read_records(path: Path) -> tuple[list["Record"], list[str]]:
+    """Read one file of records.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The records whose settings can be read, and at most one line on what is passed over.
+
+    Raises:
+        SalunError: the file cannot be opened.
+    """
+    from salun.errors import SalunError
+    from salun.records import read
+    from salun.schedule import experiment_of
+
+    found, torn = read(path)
+    kept = []
+    for record in found.values():
+        try:
+            experiment_of(record, 0)
+            kept.append(record)
+        except SalunError as error:
+            torn.append(f"{path}: {error}, and it is passed over")
+    if not kept:
+        return [], [f"{path}: holds no record that can be read"]
+    more = f"; and {len(torn) - 1} more" if len(torn) > 1 else ""
+    return kept, [torn[0] + more] if torn else []
+
+
+def place_of(path: Path) -> Path:
+    """Find the place of a file's figures.
+
+    Args:
+        path: of records.
+
+    Returns:
+        The folder, mirroring `runs/`; named after the file too, where that has a name of its own.
+    """
+    place = mirrored(path, RUNS)
+    return place.parent if path.name == FILE else place
+
+
+def folders_of(rows: list["Row"], place: Path) -> dict["Group", Path]:
+    """Give each forgetting problem of a file a folder.
+
+    Args:
+        rows: of the file.
+        place: of its figures.
+
+    Returns:
+        By group the folder: the place itself of a single group, one inside it of each of several.
+    """
+    from salun.records import grouped
+
+    groups = grouped(rows)
+    if len(groups) == 1:
+        return dict.fromkeys(groups, place)
+    names = {group: problem_name(members) for group, members in groups.items()}
+    for group, name in names.items():
+        shared = list(names.values()).count(name) > 1
+        names[group] = name_part(f"{name}_{'_'.join(group)}") if shared else name
+    return {group: place / name for group, name in names.items()}
+
+
+def problem_name(rows: list["Row"]) -> str:
+    """Name a forgetting problem's folder.
+
+    Args:
+        rows: of its group.
+
+    Returns:
+        Model, data set and forget set.
+    """
+    settings = next(record.settings for row in rows for record in row.records)
+    base, forget = settings["base"], settings["forget"]
+    return name_part(f"{base['model']}_{base['dataset']}_{forget['request']}")
+
+
+def draw_group(album: Album, folder: Path, rows: list["Row"], group: "Group") -> None:
+    """Draw what a forgetting problem's records allow, and say in a line what they do not.
+
+    Args:
+        album: where figures go.
+        folder: of the problem's figures.
+        rows: of the whole file.
+        group: the problem.
+
+    Raises:
+        SalunError: a figure cannot be written.
+    """
+    from salun.plots.style import styled
+    from salun.records import group_title, grouped
+
+    members, title = grouped(rows)[group], group_title(rows, group)
+    with styled():
+        for name, make in {"bars": bars, "curves": curves, "sweep": sweep, "plane": plane}.items():
+            made = make(members, title)
+            if isinstance(made, str):
+                notice(f"{PROGRAM}: {album.folder / folder}: no {name}: {made}")
+                continue
+            figure, numbers = made
+            album.keep(figure, folder / name)
+            write_text(album.at(folder / name, ".csv"), numbers)
+
+
+def bars(rows: list["Row"], title: str) -> "Drawing":
+    """Draw the metrics.
+
+    Args:
+        rows: of one group.
+        title: the problem.
+
+    Returns:
+        Figure and numbers, or why there is none.
+    """
+    from salun.metrics import GAP_METRICS
+    from salun.plots import runs
+    from salun.records import as_csv, columns_of
+
+    names = [name for name in columns_of(rows) if name in GAP_METRICS]
+    if not names:
+        return f"no run has a value of {', '.join(GAP_METRICS)}"
+    return runs.bars(rows, names, title), as_csv(rows, names)
+
+
+def curves(rows: list["Row"], title: str) -> "Drawing":
+    """Draw what was measured epoch by epoch.
+
+    Args:
+        rows: of one group.
+        title: the problem.
+
+    Returns:
+        Figure and numbers, or why there is none.
+    """
+    from salun.plots import runs
+    from salun.series import curve_of, curves_as_csv
+
+    found = [curve for curve in map(curve_of, rows) if curve is not None]
+    if not found:
+        return "no run has epochs"
+    return runs.curves(found, rows, title), curves_as_csv(found)
+
+
+def sweep(rows: list["Row"], title: str) -> "Drawing":
+    """Draw the metrics against the mask's threshold.
+
+    Args:
+        rows: of one group.
+        title: the problem.
+
+    Returns:
+        Figure and numbers, or why there is none.
+    """
+    from salun.metrics import GAP_METRICS
+    from salun.plots import runs
+    from salun.series import sweeps_as_csv, sweeps_of, value_of
+
+    sweeps = sweeps_of(rows)
+    if not sweeps:
+        return "no method was run with two mask thresholds, no mask counting as one"
+    swept = [row for found in sweeps for row in found.rows.values()]
+    names = [name for name in (*GAP_METRICS, "gap") if any(value_of(row, name).n for row in swept)]
+    if not names:
+        return f"no run of it has a value of {', '.join(GAP_METRICS)}"
+    return runs.sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
+
+
+def plane(rows: list["Row"], title: str) -> "Drawing":
+    """Draw forgetting against utility.
+
+    Args:
+        rows: of one group.
+        title: the problem.
+
+    Returns:
+        Figure and numbers, or why there is none.
+    """
+    from salun.plots import runs
+    from salun.records import as_csv
+    from salun.series import value_of
+
+    for utility in ("TA", "RA"):
+        names = ("UA", utility)
+        if any(row.kind != "base" and all(value_of(row, name).n for name in names) for row in rows):
+            return runs.plane(rows, names, title), as_csv(rows, names)
+    return "no run has a value of UA, and of TA or RA"

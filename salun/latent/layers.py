@@ -1,0 +1,193 @@
+"""Which layers of a model are compared: its stem, blocks and head, found in any timm model."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from salun.errors import SalunError, did_you_mean
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+@torch.no_grad()
+def default_layers(network: nn.Module, x: Tensor) -> list[str]:
+    """List the layers that tell how a model goes from pixels to logits.
+
+    A ResNet gives its stem convolution, each residual block and the head; a VGG each convolution after its
+    activation and the head; a vision transformer its patch embedding, each block, the last norm and the head.
+
+    Args:
+        network: any timm model.
+        x: (B, C, H, W) input to try the layers on, B at least 2.
+
+    Returns:
+        Names of modules that give a tensor with one row an image, in the order of the model.
+
+    Raises:
+        SalunError: there is no such layer.
+    """
+    outputs = tried(network, with_head(network, list(blocks(network, ""))), x)
+    found = [name for name, output in outputs.items() if by_image(output, len(x))]
+    if not found:
+        raise SalunError(f"model {type(network).__name__}: no layers found; name them with --layers")
+    return found
+
+
+def tried(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, object]:
+    """Run a model once to see what its layers give.
+
+    Args:
+        network: is left in evaluation mode.
+        names: of modules.
+        x: (B, C, H, W).
+
+    Returns:
+        Their outputs, in the order of the names; None of a module that is not called.
+    """
+    outputs: dict[str, object] = dict.fromkeys(names)
+    modules = dict(network.named_modules())
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: outputs.__setitem__(name, output)
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in outputs]
+    try:
+        network.eval()(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def by_image(output: object, count: int) -> bool:
+    """Tell whether an output has one row an image.
+
+    Args:
+        output: of a layer.
+        count: images.
+
+    Returns:
+        Whether it is a tensor of such a shape.
+    """
+    return isinstance(output, Tensor) and output.ndim > 1 and len(output) == count
+
+
+def blocks(module: nn.Module, prefix: str) -> Iterator[str]:
+    """Walk a model down to its blocks.
+
+    Args:
+        module: the model, or a part that is made of blocks.
+        prefix: the part's name and a dot.
+
+    Yields:
+        Names of blocks, and of layers that stand beside them.
+    """
+    if isinstance(module, nn.Sequential):
+        kept = ends_of_stages(module)
+    else:
+        kept = [name for name, child in module.named_children() if is_layer(child)]
+    for name, child in module.named_children():
+        if not list(child.children()):
+            if name in kept:
+                yield prefix + name
+        elif isinstance(child, CONTAINERS[:2]) or holds_blocks(child):
+            yield from blocks(child, f"{prefix}{name}.")
+        elif any(True for _ in child.parameters()):
+            yield prefix + name
+
+
+def is_layer(child: nn.Module) -> bool:
+    """Tell whether a single layer is worth comparing: it has weights and is more than a batch normalisation.
+
+    Args:
+        child: a module without parts.
+
+    Returns:
+        Whether it is.
+    """
+    return any(True for _ in child.parameters()) and not isinstance(child, _BatchNorm)
+
+
+def ends_of_stages(sequence: nn.Sequential) -> list[str]:
+    """Find, in layers that follow each other, the last of each stage: a weighted layer, its norm, its activation.
+
+    Args:
+        sequence: of layers.
+
+    Returns:
+        Names within the sequence.
+    """
+    ends: list[str] = []
+    stage_open = False
+    for name, layer in sequence.named_children():
+        if isinstance(layer, IDLE):
+            continue
+        if list(layer.children()) or "pool" in type(layer).__name__.lower():
+            stage_open = False
+        elif isinstance(layer, WEIGHTED):
+            ends.append(name)
+            stage_open = True
+        elif stage_open:
+            ends[-1] = name
+    return ends
+
+
+def holds_blocks(module: nn.Module) -> bool:
+    """Tell a stage, which is a row of blocks, from a block.
+
+    Args:
+        module: a part of a model.
+
+    Returns:
+        Whether it holds a sequence of modules that have parts of their own.
+    """
+    rows = (child for child in module.children() if isinstance(child, CONTAINERS))
+    return any(list(part.children()) for row in rows for part in row.children())
+
+
+def with_head(network: nn.Module, names: list[str]) -> list[str]:
+    """Put the linear layer of the head in the place of the part that holds it.
+
+    Args:
+        network: the model.
+        names: of its layers.
+
+    Returns:
+        The names; the head is the last.
+    """
+    classifier = getattr(network, "get_classifier", lambda: None)()
+    head = next((name for name, module in network.named_modules() if module is classifier), None)
+    if head is None or isinstance(classifier, nn.Identity):
+        return names
+    return [name for name in names if head != name and not head.startswith(f"{name}.")] + [head]
+
+
+@torch.no_grad()
+def check_layers(network: nn.Module, layers: Sequence[str], x: Tensor) -> list[str]:
+    """Check the layers that a user names.
+
+    Args:
+        network: any model.
+        layers: names of modules.
+        x: (B, C, H, W) input to try them on.
+
+    Returns:
+        The names, each once.
+
+    Raises:
+        SalunError: the model has no such layer, or its output has not one row an image.
+    """
+    names = [name for name, _ in network.named_modules() if name]
+    for layer in layers:
+        if layer not in names:
+            raise SalunError(f"--layers {layer}: the model has none of that name{did_you_mean(layer, names)}")
+    outputs = tried(network, layers, x)
+    for name, output in outputs.items():
+        if not by_image(output, len(x)):
+            given = f"an output of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "no tensor"
+            raise SalunError(f"--layers {name}: gives {given}, not one row an image, when the model runs")
+    return list(outputs)

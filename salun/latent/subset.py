@@ -1,0 +1,85 @@
+"""Which images a comparison is made on: the notebook's subset, and what was forgotten beside the rest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from salun.data.parts import Dataset
+from salun.data.split import ForgetRequest, split, without
+from salun.latent.extraction import Model, Part, Sample, forgotten_classes
+
+NOTEBOOK_COUNT = 2000
+NOTEBOOK_SEED = 2048
+
+
+def notebook_subset(labels: Tensor, classes: int, count: int = NOTEBOOK_COUNT, seed: int = NOTEBOOK_SEED) -> Tensor:
+    """Draw images, equally many of each class, as the notebook does: one permutation a class, in turn.
+
+    Args:
+        labels: (N,) int64.
+        classes: how many there are.
+        count: images in all, at most.
+        seed: of the permutations.
+
+    Returns:
+        (classes * n,) int64 positions, class by class, with n = count // classes, at least 1; fewer where
+        the smallest class has fewer. A class without images has no part.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    members = [(labels.cpu() == label).nonzero().flatten() for label in range(classes)]
+    each = min([max(1, count // classes), *(len(found) for found in members if len(found))])
+    drawn = [found[torch.randperm(len(found), generator=generator)[:each]] for found in members]
+    return torch.cat(drawn)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of four sets of images: of the training split or the test part, what was forgotten or the rest.
+
+    Attributes:
+        part: "train" or "test".
+        forgotten: whether these are the images that were to be forgotten; of the test part those of
+            classes that were to be forgotten whole.
+        sample: the images, in index order.
+    """
+
+    part: Part
+    forgotten: bool
+    sample: Sample
+
+    def first(self, count: int) -> "Side":
+        """Keep the first images.
+
+        Args:
+            count: how many at most.
+
+        Returns:
+            Them.
+        """
+        return replace(self, sample=replace(self.sample, indices=self.sample.indices[:count]))
+
+
+def four_sides(dataset: Dataset, model: Model) -> Iterator[Side]:
+    """Part a data set by what a model was to forget.
+
+    Args:
+        dataset: the data, on the device.
+        model: an unlearned one.
+
+    Yields:
+        Forgotten and other training images, forgotten and other test images; each may be empty.
+    """
+    seed = model.origin.split_seed
+    parts = split(dataset, ForgetRequest(), seed)
+    listed = torch.tensor(model.excluded, dtype=torch.int64)
+    classes = forgotten_classes(dataset, listed, seed)
+    gone = {
+        "train": parts.train[torch.isin(parts.train, listed)],
+        "test": parts.test[torch.isin(dataset.test.labels.cpu()[parts.test], classes)],
+    }
+    sets: tuple[tuple[Part, Tensor], ...] = (("train", parts.train), ("test", parts.test))
+    for part, whole in sets:
+        yield Side(part, True, Sample(dataset, gone[part], part, listed))
+        yield Side(part, False, Sample(dataset, without(whole, gone[part]), part, listed))

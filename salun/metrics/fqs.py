@@ -1,0 +1,330 @@
+"""Forgetting quality as two public tools compute it from logits, for files that their pages read.
+
+The notebook's and the Comparator's scores share a name and nothing else: the first looks at one model's
+entropy, the second at how well thresholds tell an unlearned model from a retrained one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import entropy
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+ENTROPIES = (0.0, 2.5)
+CONFIDENCES = (-2.5, 10.0)
+BINS = 51
+TEMPERATURE = 2.0
+SMALLEST = 1e-45
+DELTA = 1e-5
+EDGE = 1e-10
+ATTACKS = ("entropy_above_unlearn", "entropy_above_retrain", "confidence_above_unlearn", "confidence_above_retrain")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Error rates and score of one attack at each threshold.
+
+    Attributes:
+        threshold: (51,).
+        fpr: (51,) share of negatives at or above the threshold.
+        fnr: (51,) share of positives below it.
+        score: (51,).
+    """
+
+    threshold: Floats
+    fpr: Floats
+    fnr: Floats
+    score: Floats
+
+    def rounded(self, decimals: int) -> "Attack":
+        """Round rates and scores.
+
+        Args:
+            decimals: to keep; thresholds keep 3.
+
+        Returns:
+            The rounded attack.
+        """
+        rates = (np.round(values, decimals) for values in (self.fpr, self.fnr, self.score))
+        return Attack(np.round(self.threshold, 3), *rates)
+
+
+def softmax(logits: Singles, temperature: float = 1.0) -> Singles:
+    """Compute probabilities in float32, as both tools do: 1 - q and what is made of it depend on its rounding.
+
+    Args:
+        logits: (N, C) float32.
+        temperature: that logits are divided by.
+
+    Returns:
+        (N, C) float32.
+    """
+    return np.asarray((torch.from_numpy(logits) / temperature).softmax(1).numpy())
+
+
+def thresholds(limits: tuple[float, float]) -> Floats:
+    """Space thresholds evenly.
+
+    Args:
+        limits: the first and the last.
+
+    Returns:
+        (51,).
+    """
+    return np.linspace(*limits, BINS)
+
+
+def at_least(values: NDArray[np.floating], limits: tuple[float, float]) -> Floats:
+    """Count the values at or above each threshold.
+
+    Args:
+        values: (N,).
+        limits: of the thresholds.
+
+    Returns:
+        (51,) shares; 0 of no values.
+    """
+    if not len(values):
+        return np.zeros(BINS)
+    return np.asarray((values[:, None] >= thresholds(limits)).mean(0), dtype=np.float64)
+
+
+# --- the Comparator ---------------------------------------------------------------------------------------
+
+
+def tempered_entropy(logits: Singles) -> Singles:
+    """Compute the entropy of the softmax at temperature 2.
+
+    Args:
+        logits: (N, C) float32.
+
+    Returns:
+        (N,) float32, nats.
+    """
+    return np.asarray(entropy(softmax(logits, TEMPERATURE), axis=1), dtype=np.float32)
+
+
+def top_confidence(logits: Singles) -> Singles:
+    """Compute the logit of the largest probability, ln q - ln(1 - q), in float32.
+
+    Args:
+        logits: (N, C) float32.
+
+    Returns:
+        (N,) float32; about 103.28 where q rounds to 1.
+    """
+    top = softmax(logits).max(1)
+    smallest = np.float32(SMALLEST)
+    return np.asarray(np.log(top + smallest) - np.log((np.float32(1) - top) + smallest), dtype=np.float32)
+
+
+def two_decimals(values: NDArray[np.floating]) -> Floats:
+    """Round as Python rounds a float.
+
+    Args:
+        values: (N,).
+
+    Returns:
+        (N,) float64.
+    """
+    return np.array([round(float(value), 2) for value in values], dtype=np.float64)
+
+
+def telling_apart(positives: Floats, negatives: Floats, limits: tuple[float, float]) -> Attack:
+    """Attack by threshold: how surely do large values give the positives away?
+
+    With the error rates at a threshold, epsilon = max(0, min(ln(1-d-fpr) - ln fnr, ln(1-d-fnr) - ln fpr)),
+    d = 1e-5, and the score is 1 - 2^-epsilon: 1 where both rates are 0, 0 where one of them is at least 1-d.
+
+    Args:
+        positives: (N,) values.
+        negatives: (M,).
+        limits: of the thresholds; values beyond them count as the limits.
+
+    Returns:
+        The attack, not rounded.
+    """
+    fpr = at_least(np.clip(negatives, *limits), limits)
+    fnr = 1.0 - at_least(np.clip(positives, *limits), limits)
+    sfp, sfn = (np.clip(rates, EDGE, 1 - DELTA - EDGE) for rates in (fpr, fnr))
+    ways = np.log(1 - DELTA - sfp) - np.log(sfn), np.log(1 - DELTA - sfn) - np.log(sfp)
+    quality = 2.0 ** -np.maximum(0, np.minimum(*ways))
+    useless = (fpr >= 1 - DELTA) | (fnr >= 1 - DELTA)
+    quality = np.where((fpr == 0) & (fnr == 0), 0.0, np.where(useless, 1.0, quality))
+    return Attack(thresholds(limits), fpr, fnr, 1 - quality)
+
+
+def comparator_attacks(unlearned: Singles, retrained: Singles) -> dict[str, Attack]:
+    """Run the Comparator's four attacks on the forgotten class.
+
+    Args:
+        unlearned: (N, C) float32 logits of images of the forgotten class.
+        retrained: (M, C) float32 logits of a model that was trained without them.
+
+    Returns:
+        By the names of `ATTACKS`, rates and scores rounded to 3 decimals. Values are rounded to 2 decimals
+        before.
+
+    Source:
+        gnueaj/Machine-Unlearning-Comparator, `backend/app/utils/attack.py`.
+    """
+    attacks = {}
+    for name, measure, limits in (
+        ("entropy", tempered_entropy, ENTROPIES),
+        ("confidence", top_confidence, CONFIDENCES),
+    ):
+        after, never = (two_decimals(measure(logits)) for logits in (unlearned, retrained))
+        attacks[f"{name}_above_unlearn"] = telling_apart(after, never, limits).rounded(3)
+        attacks[f"{name}_above_retrain"] = telling_apart(never, after, limits).rounded(3)
+    return attacks
+
+
+def comparator_fqs(attacks: dict[str, Attack]) -> float:
+    """Compute the Comparator's forgetting quality score: 1 less the score of the best attack.
+
+    Args:
+        attacks: of `comparator_attacks`.
+
+    Returns:
+        In [0, 1], 3 decimals; 1 where no threshold tells the unlearned from the retrained model, 0 where one
+        always does.
+    """
+    return round(1 - max(float(attack.score.max()) for attack in attacks.values()), 3)
+
+
+# --- the notebook -----------------------------------------------------------------------------------------
+
+
+def notebook_values(logits: Singles) -> tuple[Floats, Floats]:
+    """Compute the notebook's entropy and confidence of each image, at temperature 1.
+
+    Args:
+        logits: (N, C) float32.
+
+    Returns:
+        (N,) entropies -sum p ln(p + 1e-10), nats, and (N,) logits of the largest probability.
+    """
+    probabilities = softmax(logits)
+    entropies = -(probabilities * np.log(probabilities + np.float32(1e-10))).sum(1)
+    top = probabilities.max(1).astype(np.float64)
+    return entropies.astype(np.float64), np.log(top + SMALLEST) - np.log(1 - top + SMALLEST)
+
+
+def notebook_attacks(entropies: Floats, confidences: Floats, forgotten: NDArray[np.bool_]) -> dict[str, Attack]:
+    """Compute the notebook's tables: forgotten class against the other classes, one model only.
+
+    Args:
+        entropies: (N,) of `notebook_values`.
+        confidences: (N,).
+        forgotten: (N,) which images are of the forgotten class.
+
+    Returns:
+        By the names of `ATTACKS`. The score of entropy is 1 - (fpr + fnr) / 2, rounded to 4 decimals, that of
+        confidence 1 - abs(tpr - fpr), rounded to 3. Tables of a retrained model are zeros: there is none.
+
+    Source:
+        ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.
+    """
+    above = [at_least(entropies[kept], ENTROPIES) for kept in (forgotten, ~forgotten)]
+    below = 1 - above[0]
+    entropy = Attack(thresholds(ENTROPIES), above[1], below, 1 - (above[1] + below) / 2).rounded(4)
+    above = [at_least(confidences[kept], CONFIDENCES) for kept in (forgotten, ~forgotten)]
+    score = 1 - np.abs(above[0] - above[1])
+    confidence = Attack(thresholds(CONFIDENCES), above[1], 1 - above[0], score).rounded(3)
+    zeros = np.zeros(BINS)
+    blanks = [Attack(thresholds(limits), zeros, zeros, zeros).rounded(3) for limits in (ENTROPIES, CONFIDENCES)]
+    return dict(zip(ATTACKS, (entropy, blanks[0], confidence, blanks[1]), strict=True))
+
+
+def notebook_fqs(entropies: Floats, forgotten: NDArray[np.bool_], classes: int) -> float:
+    """Compute the notebook's forgetting quality score: mean entropy on the forgotten class over its maximum.
+
+    The notebook divides by ln 10; for other numbers of classes it is the logarithm of that number here.
+
+    Args:
+        entropies: (N,) of `notebook_values`.
+        forgotten: (N,) which images are of the forgotten class.
+        classes: how many there are.
+
+    Returns:
+        In [0, 1], 4 decimals; 0 where no image is of that class. It says nothing without the same of a
+        retrained model.
+    """
+    if not forgotten.any():
+        return 0.0
+    return round(min(1.0, float(entropies[forgotten].mean() / np.log(classes))), 4)
+
+
+def notebook_pa(attacks: dict[str, Attack]) -> float:
+    """Compute the notebook's privacy attack score: the best entropy threshold's.
+
+    Args:
+        attacks: of `notebook_attacks`.
+
+    Returns:
+        In [0.5, 1].
+    """
+    return float(attacks["entropy_above_unlearn"].score.max())
+
+
+# --- both -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """What a model says of the images of each class.
+
+    Attributes:
+        accuracy: (C,) share of the images of each class that are predicted right; 0 of an empty class.
+        labels: (C, C) in row g the share of the images of class g that are predicted as each class; zeros
+            of an empty class.
+        top: (C, C) mean largest probability of the images of class g that are predicted as p; 0 where
+            there are none.
+        mean: (C, C) mean probability of each class over the images of class g; NaN of an empty class.
+    """
+
+    accuracy: Floats
+    labels: Floats
+    top: Floats
+    mean: Floats
+
+
+def distributions(logits: Singles, labels: Labels) -> Distributions:
+    """Count predictions and average confidences by true class.
+
+    Args:
+        logits: (N, C) float32.
+        labels: (N,) int64.
+
+    Returns:
+        Accuracies and distributions.
+    """
+    classes = logits.shape[1]
+    probabilities = softmax(logits)
+    predictions = logits.argmax(1)
+    counts, tops, sums = (np.zeros((classes, classes)) for _ in range(3))
+    np.add.at(counts, (labels, predictions), 1)
+    np.add.at(tops, (labels, predictions), probabilities.max(1))
+    np.add.at(sums, labels, probabilities)
+    sizes = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(sizes, 1)
+    mean = np.divide(sums, sizes, out=np.full_like(sums, np.nan), where=sizes > 0)
+    return Distributions(np.diag(shares).copy(), shares, tops / np.maximum(counts, 1), mean)
+
+
+def retained_accuracy(accuracies: Floats, forgotten: int) -> float:
+    """Average the accuracies of the classes that were kept, each class counting alike.
+
+    Args:
+        accuracies: (C,).
+        forgotten: the class that was not kept.
+
+    Returns:
+        The mean over the C - 1 others.
+    """
+    return float(np.delete(accuracies, forgotten).mean())

@@ -1,0 +1,621 @@
+"""Figures of runs: bars of metrics, curves over epochs, mask sweeps, forgetting against utility."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from salun.errors import one_line
+from salun.plots.style import COLOURS, FAINT, INK, MARKERS, Look, look_of, shorten
+from salun.records import Figure as Estimate
+from salun.records import Row
+from salun.series import Curve, Sweep, value_of
+
+Floats = NDArray[np.float64]
+
+MASKED = "/////"
+TARGET = "...."
+LONGEST_LABEL = 40
+CHARACTER = 0.072
+PER_INCH = 11.5
+LEGEND_LINE = 0.19
+ROOM = 12
+BASE = Look("#C4C4C4", "X")
+RETRAINED = Look("#FFFFFF", "*")
+MEANINGS = {
+    "UA": "error on the forget set",
+    "RA": "accuracy on the retain set",
+    "TA": "accuracy on the test set",
+    "MIA": "forget set taken for unseen",
+    "gap": "average distance to retrained",
+}
+LABELS = {
+    "loss": "loss, as optimised",
+    "accuracy": "accuracy on given labels, %",
+    "validation": "validation accuracy, %",
+}
+LINES: dict[str, Any] = {"retrain": (0, (4, 2)), "base": (0, (1, 2))}
+NEAR = 5.0
+WHISKERS = "whiskers: 95 % t-interval of the mean, cut at 0 and 100"
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A row as it is drawn in every figure of its group.
+
+    Attributes:
+        row: of the table.
+        label: its name in a figure, unlike the others'.
+        look: colour and marker.
+    """
+
+    row: Row
+    label: str
+    look: Look
+
+    @property
+    def masked(self) -> bool:
+        """Whether its runs had a mask."""
+        return bool(self.row.records) and self.row.records[0].settings["mask"] is not None
+
+
+def drawn(rows: Iterable[Row]) -> list[Drawn]:
+    """Choose order, names and looks of a group's rows.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        Base models first, then retrained ones, then methods, the variants of a method together and in one
+        colour.
+    """
+    parts: dict[str, list[Row]] = {"base": [], "retrain": [], "method": []}
+    for row in rows:
+        parts[row.kind].append(row)
+    hues = hues_of(parts["method"])
+    methods = sorted(parts["method"], key=lambda row: hues[method_of(row)])
+    members = [*parts["base"], *parts["retrain"], *methods]
+    looks = [BASE] * len(parts["base"]) + [RETRAINED] * len(parts["retrain"]) + looks_of(methods, hues)
+    return [Drawn(*found) for found in zip(members, labels_of(members), looks, strict=True)]
+
+
+def method_of(row: Row) -> str:
+    """Tell a row's method.
+
+    Args:
+        row: not a base model's.
+
+    Returns:
+        Its name.
+    """
+    return str(row.records[0].settings["method"])
+
+
+def hues_of(rows: Iterable[Row]) -> dict[str, int]:
+    """Number the methods of a group.
+
+    Args:
+        rows: of methods.
+
+    Returns:
+        By method its number, from 0, in the order in which they first appear.
+    """
+    return {method: place for place, method in enumerate(dict.fromkeys(map(method_of, rows)))}
+
+
+def looks_of(rows: Sequence[Row], hues: dict[str, int]) -> list[Look]:
+    """Choose looks: a colour a method, a marker a variant of it, as far as there are enough of both.
+
+    Args:
+        rows: of methods.
+        hues: numbers of the methods.
+
+    Returns:
+        A look for each, no two alike among a hundred.
+    """
+    variants = Counter(map(method_of, rows))
+    if len(hues) > len(COLOURS) or max(variants.values(), default=0) > len(MARKERS):
+        return [look_of(place) for place in range(len(rows))]
+    seen: Counter[str] = Counter()
+    looks = []
+    for method in map(method_of, rows):
+        marker = MARKERS[(hues[method] + seen[method]) % len(MARKERS)]
+        looks.append(Look(COLOURS[hues[method]], marker))
+        seen[method] += 1
+    return looks
+
+
+def labels_of(rows: Sequence[Row]) -> list[str]:
+    """Name rows briefly.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        A label for each, no two alike, with the runs that diverged, or the number of runs where it varies.
+    """
+    counts = {len(row.records) for row in rows if row.records}
+    labels: list[str] = []
+    for row in rows:
+        label = shorten(one_line(row.title) or "unnamed", LONGEST_LABEL)
+        if row.diverged:
+            label += f", {row.diverged} of {len(row.records)} diverged"
+        elif row.records and len(counts) > 1:
+            label += f", n = {len(row.records)}"
+        twins = sum(other.partition(" [")[0] == label for other in labels)
+        labels.append(f"{label} [{twins + 1}]" if twins else label)
+    return labels
+
+
+def whiskers(values: Sequence[Estimate]) -> Floats:
+    """Compute the whiskers of percentages.
+
+    Args:
+        values: N estimates, with means.
+
+    Returns:
+        (2, N) lengths down and up, in percent, cut where the value leaves [0, 100]; 0 of a single run.
+    """
+    means = np.array([100 * (value.mean or 0.0) for value in values])
+    halves = np.array([100 * (value.half_width or 0.0) for value in values])
+    return np.stack([np.minimum(halves, np.maximum(means, 0)), np.minimum(halves, np.maximum(100 - means, 0))])
+
+
+def head(figure: Figure, title: str, about: str) -> None:
+    """Write a figure's title, and below it what it shows.
+
+    Args:
+        figure: gets the title.
+        title: the problem.
+        about: one sentence.
+    """
+    width = int(figure.get_figwidth() * PER_INCH)
+    figure.suptitle(f"{fill(title, width)}\n{fill(about, width)}", fontsize=10)
+
+
+def runs_of(rows: Iterable[Row]) -> str:
+    """Say over how many runs means were taken.
+
+    Args:
+        rows: of one group, of which one at least has runs.
+
+    Returns:
+        For example "n = 3 runs" or "n = 1 to 4 runs".
+    """
+    counts = sorted({len(row.records) for row in rows if row.records})
+    if len(counts) > 1:
+        return f"n = {counts[0]} to {counts[-1]} runs"
+    return f"n = {counts[0]} run{'' if counts == [1] else 's'}"
+
+
+def means_of(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Say what points and whiskers are.
+
+    Args:
+        rows: of one group.
+        names: metrics that are drawn.
+
+    Returns:
+        For example "mean over n = 3 runs, 95 % t-intervals".
+    """
+    return f"mean over {runs_of(rows)}" + (", 95 % t-intervals" if have_spread(rows, names) else "")
+
+
+def have_spread(rows: Iterable[Row], names: Sequence[str]) -> bool:
+    """Tell whether any interval can be drawn.
+
+    Args:
+        rows: of one group.
+        names: metrics that are drawn.
+
+    Returns:
+        Whether some row has several runs with a value.
+    """
+    return any(value_of(row, name).half_width is not None for row in rows for name in names)
+
+
+def strokes(look: Look) -> dict[str, Any]:
+    """Say how a line and its markers are drawn; the line of a white marker is ink.
+
+    Args:
+        look: colour and marker.
+
+    Returns:
+        Properties of a line.
+    """
+    star = look.marker == RETRAINED.marker
+    return {
+        "color": INK if star else look.colour,
+        "marker": look.marker,
+        "markerfacecolor": look.colour,
+        "markersize": 10 if star else 6,
+        "markeredgecolor": INK,
+        "markeredgewidth": 0.9 if star else 0.5,
+    }
+
+
+def framed(width: float, panels: float, entries: Sequence[Line2D]) -> Figure:
+    """Make a figure with a legend below and room for its title above.
+
+    Args:
+        width: in inches.
+        panels: height of the panels, in inches.
+        entries: of the legend; none for a figure without one.
+
+    Returns:
+        The figure.
+    """
+    longest = max((len(str(line.get_label())) for line in entries), default=0)
+    columns = max(1, min(len(entries), int(width / (0.6 + CHARACTER * longest))))
+    lines = -(-len(entries) // columns)
+    figure = Figure(figsize=(width, panels + LEGEND_LINE * lines + 0.8))
+    if entries:
+        figure.legend(handles=list(entries), loc="outside lower center", ncols=columns)
+    return figure
+
+
+# Bars
+
+
+def bars(rows: Sequence[Row], names: Sequence[str], title: str) -> Figure:
+    """Draw each metric as a panel of bars, a bar a row, with the retrained models' mean as a line.
+
+    Args:
+        rows: of one group.
+        names: metrics in percent, at least one.
+        title: the problem.
+
+    Returns:
+        The figure; a row without a value has no bar and says so.
+    """
+    members = drawn(rows)
+    hues = hues_of(row for row in rows if row.kind == "method")
+    if len(hues) <= len(COLOURS):
+        members = [
+            replace(member, look=look_of(hues[method_of(member.row)])) if member.row.kind == "method" else member
+            for member in members
+        ]
+    room = 0.4 + CHARACTER * max(len(member.label) for member in members)
+    figure = Figure(figsize=(max(room + 2.0 * len(names), 5.5), 1.7 + 0.27 * len(members)))
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        bar_panel(axis, members, name)
+    axes[0].set_yticks(range(len(members)), [member.label for member in members])
+    axes[0].set_ylim(len(members) - 0.4, -0.6)
+    for text, member in zip(axes[0].get_yticklabels(), members, strict=True):
+        text.set_fontweight("normal" if member.row.kind == "method" else "bold")
+    notes = ["numbers: means"]
+    if have_spread(rows, names):
+        notes.append(WHISKERS)
+    if any(member.masked for member in members):
+        notes.append("hatched: with a mask")
+    if any(row.kind == "retrain" for row in rows):
+        notes.append("dashed: mean of the retrained models")
+    head(figure, title, f"mean over {runs_of(rows)}")
+    figure.supxlabel(fill("; ".join(notes), int(figure.get_figwidth() * PER_INCH * 1.2)), fontsize=8)
+    return figure
+
+
+def bar_panel(axis: Axes, members: Sequence[Drawn], name: str) -> None:
+    """Draw the bars of one metric.
+
+    Args:
+        axis: where.
+        members: the rows.
+        name: of the metric.
+    """
+    beside = axis.get_yaxis_transform()
+    for place, member in enumerate(members):
+        value = value_of(member.row, name)
+        if value.mean is None:
+            reason = "diverged" if member.row.diverged else "–"
+            axis.text(1.04, place, reason, transform=beside, va="center", fontsize=7)
+            continue
+        hatch = TARGET if member.row.kind == "retrain" else MASKED if member.masked else None
+        axis.barh(place, 100 * value.mean, 0.74, color=member.look.colour, edgecolor=INK, linewidth=0.6, hatch=hatch)
+        axis.text(1.04, place, f"{100 * value.mean:.2f}", transform=beside, va="center", fontsize=7)
+        if value.half_width:
+            line = axis.errorbar(100 * value.mean, place, xerr=whiskers([value]), color=INK, elinewidth=1, capsize=2.5)
+            for part in line.get_children():
+                part.set_path_effects(HALO)
+        if member.row.kind == "retrain":
+            axis.axvline(100 * value.mean, color=INK, linestyle=LINES["retrain"], linewidth=1.1, clip_on=False)
+    axis.set_title(f"{name}, %\n{MEANINGS[name]}", fontsize=8.5)
+    axis.set_xlim(0, 100)
+    axis.set_xticks((0, 50, 100), ("0", "50", "100"))
+    axis.set_xticks((25, 75), minor=True)
+    axis.grid(axis="x", which="both", color=FAINT, linewidth=0.5)
+    axis.set_axisbelow(True)
+    axis.tick_params(axis="y", length=0)
+
+
+# Curves
+
+
+def curves(found: Sequence[Curve], rows: Sequence[Row], title: str) -> Figure:
+    """Draw what was measured epoch by epoch: methods above, retraining, which takes longer, below.
+
+    Args:
+        found: at least one curve.
+        rows: of their group, which decide the looks.
+        title: the problem.
+
+    Returns:
+        The figure: means as thick lines, runs as thin ones.
+    """
+    members = drawn(rows)
+    by_row = {id(curve.row): curve for curve in found}
+    bands: dict[str, list[tuple[Curve, Drawn]]] = {"unlearning": [], "retraining": []}
+    for member in members:
+        if id(member.row) in by_row:
+            band = "retraining" if member.row.kind == "retrain" else "unlearning"
+            bands[band].append((by_row[id(member.row)], member))
+    bands = {band: lines for band, lines in bands.items() if lines}
+    names = [name for name in LABELS if any(np.isfinite(curve.values[name]).any() for curve in found)] or ["loss"]
+    entries = [
+        Line2D([], [], **strokes(member.look), label=member.label) for lines in bands.values() for _, member in lines
+    ]
+    figure = framed(max(3.3 * len(names), 5.0), 2.7 * len(bands), entries)
+    axes = figure.subplots(len(bands), len(names), squeeze=False)
+    for (band, lines), across in zip(bands.items(), axes, strict=True):
+        for axis, name in zip(across, names, strict=True):
+            curve_panel(axis, [(curve, member.look) for curve, member in lines], name)
+        across[0].set_title(band, loc="left", fontweight="bold")
+    head(figure, title, f"epoch by epoch: mean (thick) of {runs_of(rows)} (thin)")
+    return figure
+
+
+def curve_panel(axis: Axes, found: Sequence[tuple[Curve, Look]], name: str) -> None:
+    """Draw one quantity over the epochs.
+
+    Args:
+        axis: where.
+        found: curves and their looks.
+        name: of the quantity.
+    """
+    if not any(np.isfinite(curve.values[name]).any() for curve, _ in found):
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, f"no {name} recorded", transform=axis.transAxes, ha="center", va="center", fontsize=8)
+        return
+    factor = 1 if name == "loss" else 100
+    for curve, look in found:
+        style = strokes(look)
+        for run in curve.values[name]:
+            axis.plot(curve.epochs, factor * run, color=style["color"], linewidth=0.6, alpha=0.55)
+        every = max(1, len(curve.epochs) // 8)
+        axis.plot(curve.epochs, factor * curve.mean(name), **style, linewidth=1.6, markevery=every)
+    if name == "loss" and is_wide([curve.values[name] for curve, _ in found]):
+        axis.set_yscale("symlog", linthresh=1.0)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set(xlabel="epoch", ylabel=LABELS[name])
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    epochs = np.unique(np.concatenate([curve.epochs for curve, _ in found]))
+    if len(epochs) == 1:
+        axis.set_xticks(epochs)
+
+
+def is_wide(values: Sequence[Floats]) -> bool:
+    """Tell whether losses differ so much that a linear axis would hide most of them.
+
+    Args:
+        values: arrays, NaN where there is none.
+
+    Returns:
+        Whether the largest is far from the middle one.
+    """
+    sizes = np.concatenate([np.abs(value).flatten() for value in values])
+    sizes = sizes[np.isfinite(sizes)]
+    return bool(len(sizes)) and float(sizes.max()) > max(10.0, 30 * float(np.median(sizes)))
+
+
+# Mask sweeps
+
+
+def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], title: str) -> Figure:
+    """Draw each metric against the fraction of the weights that may move.
+
+    Args:
+        sweeps: at least one.
+        rows: of their group; the base model and the retrained ones are drawn as lines.
+        names: metrics in percent, "gap" for the average gap; at least one.
+        title: the problem.
+
+    Returns:
+        The figure.
+    """
+    methods = [method_of(next(iter(found.rows.values()))) for found in sweeps]
+    hues = hues_of(row for row in rows if row.kind == "method")
+    alone = len(set(methods)) == len(methods)
+    looks = [look_of(hues[method] if alone else place) for place, method in enumerate(methods)]
+    ends = [row for row in rows if row.kind != "method"]
+    entries = [
+        Line2D([], [], **strokes(look), label=shorten(one_line(found.title), LONGEST_LABEL))
+        for found, look in zip(sweeps, looks, strict=True)
+    ]
+    entries += [
+        Line2D([], [], color=INK, linewidth=1.1, linestyle=LINES[kind], label=label)
+        for kind, label in (("retrain", "retrained"), ("base", "base model"))
+        if any(row.kind == kind for row in ends)
+    ]
+    across = 3 if len(names) > 4 else min(2, len(names))
+    down = -(-len(names) // across)
+    roomy = across * down > len(names) and len(entries) <= ROOM
+    figure = framed(max(3.2 * across, 5.0), 2.6 * down, [] if roomy else entries)
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    if roomy:
+        axes[-1].legend(handles=entries, loc="center")
+    for axis, name in zip(axes, names, strict=False):
+        sweep_panel(axis, list(zip(sweeps, looks, strict=True)), ends, name)
+    head(figure, title, f"by share of weights that may move: {means_of(rows, names)}")
+    return figure
+
+
+def sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, Look]], ends: Sequence[Row], name: str) -> None:
+    """Draw one metric of every sweep.
+
+    Args:
+        axis: where.
+        sweeps: and their looks.
+        ends: base models and retrained ones.
+        name: of the metric.
+    """
+    for row in ends:
+        mean = value_of(row, name).mean
+        if mean is not None:
+            axis.axhline(100 * mean, color=INK, linewidth=1.1, linestyle=LINES[row.kind], zorder=1)
+    keeps = sorted({keep for found, _ in sweeps for keep in found.rows})
+    wide = keeps[-1] > 20 * keeps[0]
+    for place, (found, look) in enumerate(sweeps):
+        known = {keep: value_of(row, name) for keep, row in found.rows.items() if value_of(row, name).n}
+        shift = (place - (len(sweeps) - 1) / 2) * min(0.008, 0.04 / len(sweeps))
+        axis.errorbar(
+            [keep * (keeps[-1] / keeps[0]) ** shift if wide else keep + shift for keep in known],
+            [100 * (value.mean or 0.0) for value in known.values()],
+            yerr=whiskers(list(known.values())),
+            **strokes(look),
+            linewidth=1.3,
+            elinewidth=0.9,
+            capsize=2,
+        )
+    axis.set_title(f"{name}: {MEANINGS[name]}, %", fontsize=8.5)
+    axis.set(xlabel="mask keep (1: no mask)", xscale="log" if wide else "linear")
+    ticks = spaced(keeps, wide)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def spaced(values: Sequence[float], wide: bool) -> list[float]:
+    """Choose which values are written below an axis: those far enough from each other.
+
+    Args:
+        values: rising, positive.
+        wide: whether the axis is logarithmic.
+
+    Returns:
+        Some of them, the last always.
+    """
+    places = np.log(values) if wide else np.asarray(values)
+    least = (places[-1] - places[0]) / 9.5
+    kept = [len(values) - 1]
+    for place in range(len(values) - 2, -1, -1):
+        if places[kept[-1]] - places[place] >= least:
+            kept.append(place)
+    return [values[place] for place in sorted(kept)]
+
+
+# Forgetting against utility
+
+
+def plane(rows: Sequence[Row], names: tuple[str, str], title: str) -> Figure:
+    """Draw each row as a point: how much was forgotten, and how well the rest is known.
+
+    Args:
+        rows: of one group, some of which have both values.
+        names: metrics of forgetting and of utility, in percent.
+        title: the problem.
+
+    Returns:
+        The figure; where methods crowd around the retrained models, that part is drawn larger beside it.
+    """
+    everyone = drawn(rows)
+    members = [member for member in everyone if all(value_of(member.row, name).n for name in names)]
+    points = np.array([[100 * (value_of(member.row, name).mean or 0.0) for name in names] for member in members])
+    window = crowd(members, points)
+    entries = [Line2D([], [], **strokes(member.look), linestyle="", label=member.label) for member in members]
+    figure = framed(6.0 if window is None else 9.0, 4.0, entries)
+    axes = figure.subplots(1, 1 if window is None else 2, squeeze=False)[0]
+    plane_panel(axes[0], members, points, names)
+    if window is not None:
+        low, high = window
+        inside = np.flatnonzero(((points >= low) & (points <= high)).all(1))
+        apart = side_by_side(points[inside], high[0] - low[0])
+        plane_panel(axes[1], [members[place] for place in inside], apart, names)
+        axes[0].add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, edgecolor=INK, zorder=4))
+        left = min(low[0], apart[:, 0].min() - 0.05 * (high[0] - low[0]))
+        axes[1].set(xlim=(left, high[0]), ylim=(low[1], high[1]))
+        axes[1].set_title(f"around retrained (framed on the left), equal {names[0]} side by side", fontsize=8.5)
+        axes[1].spines[:].set_visible(True)
+    notes = [f"forgetting against utility: {means_of(rows, names)}"]
+    if any(member.row.kind == "retrain" for member in members):
+        notes.append("the star is the target")
+    lost = [member.label for member in everyone if member not in members]
+    if lost:
+        notes.append(f"without values: {shorten(', '.join(lost), 80)}")
+    head(figure, title, "; ".join(notes))
+    return figure
+
+
+def crowd(members: Sequence[Drawn], points: Floats) -> tuple[Floats, Floats] | None:
+    """Find the part of the plane around the retrained models, where some methods are near them and others are far.
+
+    Args:
+        members: R rows.
+        points: (R, 2) their places, in percent.
+
+    Returns:
+        Its lower left and its upper right corner; None where the whole plane shows as much.
+    """
+    targets = [place for place, member in enumerate(members) if member.row.kind == "retrain"]
+    if not targets:
+        return None
+    inside = points[np.abs(points - points[targets[0]]).max(1) <= NEAR]
+    if len(inside) < 3 or np.ptp(points, axis=0).max() < 4 * NEAR:
+        return None
+    margin = np.maximum(0.25 * np.ptp(inside, axis=0), 1.0)
+    return inside.min(0) - margin, inside.max(0) + margin
+
+
+def side_by_side(points: Floats, width: float) -> Floats:
+    """Move points of all but equal places across to the left of each other, so that none covers another's whiskers.
+
+    Args:
+        points: (R, 2) their places.
+        width: of the panel, in the same unit.
+
+    Returns:
+        (R, 2); the first of equal ones stays.
+    """
+    seen: Counter[int] = Counter()
+    moved = points.copy()
+    for point in moved:
+        cell = round(point[0] / (0.02 * width))
+        point[0] -= seen[cell] * width * min(0.04, 0.4 / len(points))
+        seen[cell] += 1
+    return moved
+
+
+def plane_panel(axis: Axes, members: Sequence[Drawn], points: Floats, names: tuple[str, str]) -> None:
+    """Draw the points.
+
+    Args:
+        axis: where.
+        members: R rows.
+        points: (R, 2) their places, in percent.
+        names: metrics across and up.
+    """
+    for member, (x, y) in zip(members, points, strict=True):
+        across, up = (value_of(member.row, name) for name in names)
+        if member.row.kind == "retrain":
+            axis.axvline(x, color=INK, linewidth=0.9, linestyle=LINES["retrain"], zorder=1)
+            axis.axhline(y, color=INK, linewidth=0.9, linestyle=LINES["retrain"], zorder=1)
+        style = strokes(member.look)
+        reach = [whiskers([value]) if value.half_width else None for value in (across, up)]
+        axis.errorbar(x, y, xerr=reach[0], yerr=reach[1], fmt="none", ecolor=style["color"], elinewidth=0.9, capsize=2)
+        axis.plot(x, y, **style, linestyle="", zorder=3)
+    axis.set_xlabel(f"{names[0]}: {MEANINGS[names[0]]}, %")
+    axis.set_ylabel(f"{names[1]}: {MEANINGS[names[1]]}, %")
+    axis.locator_params(nbins=7)
+    axis.margins(0.06)

@@ -1,0 +1,214 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from recorded import recorded, runs, sweep_runs, write_runs
+
+from salun.cli.viz import main
+from salun.run import Record
+
+KINDS = ("bars", "curves", "sweep", "plane")
+Refuse = Callable[[Any, list[str]], list[str]]
+Write = Callable[[str, Any], Path]
+
+
+def viz(*arguments: str) -> int:
+    return main(["runs", *arguments, "--dpi", "30"])
+
+
+def made(folder: str) -> set[str]:
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def files_of(*names: str, ending: str = "png") -> set[str]:
+    return {f"{name}.{suffix}" for name in names for suffix in (ending, "csv")}
+
+
+def list_of(name: str, records: list[Record] | None = None) -> Path:
+    everything = [*runs(method="retrain"), *sweep_runs(keeps=(0.5, None))]
+    return write_runs(Path("runs") / name / "records.jsonl", everything if records is None else records)
+
+
+def lines_of(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_list_below_runs_is_drawn_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    list_of("one")
+    list_of("deep/two")
+    assert viz() == 0
+    assert made("images") == {f"{place}/{file}" for place in ("one", "deep/two") for file in files_of(*KINDS)}
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert set(captured.out.split()) == {
+        f"images/{place}/{kind}.png" for place in ("one", "deep/two") for kind in KINDS
+    }
+    for path in Path("images").rglob("*.png"):
+        with Image.open(path) as image:
+            assert image.convert("L").getextrema() == (pytest.approx(30, abs=30), 255)
+
+
+@pytest.mark.parametrize(
+    "given", ["runs/one", "one", "runs/one/records.jsonl", "one/records.jsonl", "runs/../runs/one"]
+)
+def test_paths_are_looked_for_as_given_then_under_runs(given: str) -> None:
+    list_of("one")
+    list_of("two")
+    assert viz(given) == 0
+    assert made("images") == {f"one/{file}" for file in files_of(*KINDS)}
+
+
+def test_a_file_named_twice_is_drawn_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    list_of("one", runs(1))
+    assert viz("one", "runs", str(tmp_path / "runs" / "one" / "records.jsonl")) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_format_and_folder_are_as_asked() -> None:
+    write_runs(Path("elsewhere/mine.jsonl"), runs(1))
+    assert viz("elsewhere/mine.jsonl", "--format", "svg", "--out", "figures") == 0
+    names = files_of("bars", "curves", "plane", ending="svg")
+    assert made("figures") == {f"elsewhere/mine/{name}" for name in names}
+    assert (
+        "resnet_tiny on digits, forgetting class 0: 10 of 100 images"
+        in Path("figures/elsewhere/mine/bars.svg").read_text()
+    )
+
+
+def test_the_same_records_give_the_same_bytes() -> None:
+    list_of("one")
+    for out in ("first", "second"):
+        assert viz("--out", out) == 0
+    for name in made("first"):
+        assert (Path("first") / name).read_bytes() == (Path("second") / name).read_bytes()
+
+
+def test_each_forgetting_problem_has_figures_of_its_own() -> None:
+    problems = [{}, {"request": "0.1 of the training split"}, {"model": "resnet18"}]
+    list_of("one", [record for other in problems for record in runs(2, **other)])
+    assert viz() == 0
+    folders = ("resnet_tiny_digits_class-0", "resnet_tiny_digits_0.1-of-the-training-split", "resnet18_digits_class-0")
+    names = files_of("bars", "curves", "plane")
+    assert made("images") == {f"one/{folder}/{name}" for folder in folders for name in names}
+
+
+def test_problems_that_are_called_alike_do_not_overwrite_each_other() -> None:
+    records = [*runs(1), *runs(1, request="the images in a.json")]
+    other = recorded(seed=7)
+    other.settings["base"]["identity"] = "another"
+    list_of("one", [*records, other])
+    assert viz() == 0
+    assert len({Path(name).parent for name in made("images")}) == 3
+
+
+def test_numbers_beside_figures_are_those_of_the_records() -> None:
+    records = [*runs(method="retrain"), *runs(), *runs(keep=0.5)]
+    list_of("one", records)
+    assert viz() == 0
+    bars, plane = lines_of("images/one/bars.csv"), lines_of("images/one/plane.csv")
+    assert [line["title"] for line in bars] == ["base", "retrain", "rl", "rl + mask 0.5"]
+    mean = sum(float(record.metrics["UA"] or 0) for record in runs()) / 3
+    assert float(bars[2]["UA_mean"]) == pytest.approx(mean)
+    assert float(plane[2]["UA_mean"]) == pytest.approx(mean)
+    assert {"MIA_mean", "MIA_half_width", "gap_mean"} <= set(bars[0])
+    assert [(line["mask_keep"], line["title"]) for line in lines_of("images/one/sweep.csv")] == [
+        ("0.5", "rl + mask 0.5"),
+        ("1.0", "rl"),
+    ]
+    assert len(lines_of("images/one/curves.csv")) == sum(len(record.curve) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("records", "absent"),
+    [
+        (runs(2), {"sweep": "mask thresholds"}),
+        (runs(2, epochs=0), {"sweep": "mask thresholds", "curves": "epochs"}),
+        (runs(2, diverged=True), {"sweep": "mask thresholds", "plane": "UA"}),
+        (
+            runs(1, values=dict.fromkeys(("UA", "RA", "TA", "MIA")), base_metrics={}),
+            {"bars": "UA", "sweep": "mask thresholds", "plane": "UA"},
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_a_line_and_the_rest_is_drawn(
+    records: list[Record], absent: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    list_of("one", records)
+    assert viz() == 0
+    assert made("images") == {f"one/{file}" for file in files_of(*(kind for kind in KINDS if kind not in absent))}
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert len(lines) == len(absent)
+    for line, (kind, reason) in zip(lines, sorted(absent.items()), strict=True):
+        assert line.startswith(f"salun-viz runs: images/one: no {kind}: ")
+        assert reason in line
+
+
+def test_utility_is_the_retain_set_where_the_test_set_is_not_measured() -> None:
+    list_of("one", runs(2, values={"TA": None}))
+    assert viz() == 0
+    assert "RA_mean" in lines_of("images/one/plane.csv")[0]
+
+
+@pytest.mark.parametrize("torn", [["{"], ["{", "nonsense", "\0"]])
+def test_lines_that_are_no_records_are_told_in_one_line(torn: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    path = list_of("one", runs(2))
+    with path.open("a") as file:
+        file.write("\n".join(torn) + "\n")
+    assert viz() == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    assert "runs/one/records.jsonl: line 3" in line
+    assert ("2 more" in line) == (len(torn) == 3)
+    assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
+
+
+def test_records_of_other_settings_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    list_of("one", runs(2))
+    list_of("one", [recorded(seed=9, settings={"method": "rl"})])
+    assert viz() == 0
+    assert "its settings cannot be read" in capsys.readouterr().err
+    assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
+
+
+def test_an_empty_file_among_others_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    list_of("one", runs(1))
+    list_of("two", []).parent.mkdir()
+    Path("runs/two/records.jsonl").touch()
+    assert viz() == 0
+    assert "salun-viz runs: runs/two/records.jsonl: holds no record" in capsys.readouterr().err
+    assert {Path(name).parent for name in made("images")} == {Path("one")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["runs: no such file or folder", "salun-unlearn"]),
+        (["nowhere"], ["nowhere: no such file or folder, here or under runs/"]),
+        (["x" * 5000], ["no such file or folder"]),
+        (["empty"], ["empty: holds no records.jsonl"]),
+        (["notes.txt"], ["notes.txt: is no file of records (*.jsonl)"]),
+        (["hollow"], ["hollow/records.jsonl: holds no record"]),
+        (["torn/records.jsonl"], ["torn/records.jsonl: holds no record"]),
+        (["good", "nowhere"], ["nowhere: no such file or folder"]),
+        (["good", "--out", "notes.txt"], ["--out: notes.txt"]),
+        (["good", "--dpi", "5000"], ["--dpi 5000"]),
+        (["good", "--format", "gif"], ["gif"]),
+        (["good", "runs/good"], ["good/records.jsonl and ", "would give figures of the same names"]),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], words: list[str], write: Write, refuse: Refuse) -> None:
+    Path("empty").mkdir()
+    write("notes.txt", "text")
+    write("hollow/records.jsonl", "")
+    write("torn/records.jsonl", "{\n{\n{\n")
+    if arguments and arguments[0] == "good":
+        write_runs(Path("good/records.jsonl"), runs(1))
+        write_runs(Path("runs/good/records.jsonl"), runs(1))
+    (line,) = refuse(main, ["runs", *arguments])
+    assert line.startswith("salun-viz runs: ")
+    assert len(line) < 6000
+    for word in words:
+        assert word in line

@@ -1,0 +1,295 @@
+import csv
+import re
+from collections.abc import Callable
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clouds import make_features
+from scipy.stats import wasserstein_distance_nd
+
+from salun.cli.viz import main
+from salun.latent.features import Features, read_features, write_features
+
+Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
+Write = Callable[[str, Any], Path]
+QUICK = ["--dpi", "30"]
+PLACES = {"base": "base", "ga": "study/ga", "again": "study/again"}
+PAIRS = [("base", "ga"), ("base", "again"), ("ga", "again")]
+
+
+def put(name: str, **settings: Any) -> Features:
+    features = make_features(**({"count": 60} | settings))
+    write_features(Path("features") / name, features)
+    return features
+
+
+def put_study() -> dict[str, Features]:
+    return {
+        "base": put("base.npz", seed=0, title="base"),
+        "ga": put("study/ga.npz", seed=1, forget=1, title="ga"),
+        "again": put("study/again.npz", seed=2, forget=1, role="retrained", title="retrained"),
+    }
+
+
+@pytest.fixture
+def study() -> dict[str, Features]:
+    """A base model, one that forgot class 1, and one that was retrained without it."""
+    return put_study()
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All figures of the same three models: shared, so they must not be changed."""
+    folder = tmp_path_factory.mktemp("album")
+    with chdir(folder):
+        put_study()
+        assert main(["wasserstein", *QUICK]) == 0
+    return folder
+
+
+@pytest.fixture
+def drawn(album: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Features]:
+    """Stand where those figures are."""
+    monkeypatch.chdir(album)
+    return {name: read_features(Path(f"features/{place}.npz")) for name, place in PLACES.items()}
+
+
+def arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(Path("images") / f"{name}.npz", allow_pickle=False) as content:
+        return dict(content)
+
+
+def rows(name: str) -> list[list[str]]:
+    with (Path("images") / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def written(folder: str = "images") -> set[str]:
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def clouds_of(features: Features) -> list[np.ndarray]:
+    return [features.features[features.labels == label] for label in range(len(features.classes))]
+
+
+def distances(features: Features) -> np.ndarray:
+    clouds = clouds_of(features)
+    return np.array([[wasserstein_distance_nd(one, other) for other in clouds] for one in clouds])
+
+
+def test_each_file_has_a_matrix(drawn: dict[str, Features]) -> None:
+    for name, place in PLACES.items():
+        found = arrays(f"{place}/wasserstein")
+        np.testing.assert_allclose(found["matrix"], distances(drawn[name]), rtol=1e-9, atol=1e-9)
+        np.testing.assert_array_equal(found["matrix"], found["matrix"].T)
+        assert found["classes"].tolist() == list(drawn[name].classes)
+        assert found["counts"].tolist() == [len(cloud) for cloud in clouds_of(drawn[name])]
+        assert found["samples"] == 60
+        table = rows(f"{place}/wasserstein")
+        assert table[0] == ["class", *drawn[name].classes]
+        assert [row[0] for row in table[1:]] == list(drawn[name].classes)
+        np.testing.assert_array_equal(np.array([row[1:] for row in table[1:]], dtype=float), found["matrix"])
+        assert (Path("images") / place / "wasserstein.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_first_samples_are_taken(study: dict[str, Features], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["wasserstein", "base.npz", "-S", "30", *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "images/base/wasserstein.png\n"
+    assert captured.err == ""
+    np.testing.assert_allclose(arrays("base/wasserstein")["matrix"], distances(study["base"].first(30)), atol=1e-8)
+    assert arrays("base/wasserstein")["samples"] == 30
+
+
+def test_differences_are_the_second_less_the_first(drawn: dict[str, Features]) -> None:
+    for first, second in PAIRS:
+        name = f"d_class-1/wasserstein_{second}_minus_{first}"
+        wanted = distances(drawn[second]) - distances(drawn[first])
+        np.testing.assert_allclose(arrays(name)["matrix"], wanted, atol=1e-8)
+        np.testing.assert_allclose(np.array([row[1:] for row in rows(name)[1:]], dtype=float), wanted, atol=1e-8)
+        assert f"{name}.png" in written()
+    assert sum("_minus_" in name for name in written()) == 3 * len(PAIRS)
+    assert "d_class-1/wasserstein.png" in written()
+
+
+def test_differences_of_a_series_have_one_scale_centred_at_zero(
+    study: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from salun.plots import heatmap
+
+    scales = []
+    draw = heatmap.heatmaps
+
+    def noted(panels: list[heatmap.Panel], scale: heatmap.Scale, *given: Any, caption: str = "") -> Any:
+        scales.append((scale, np.abs(panels[0].values).max(), panels[0].marked))
+        return draw(panels, scale, *given, caption=caption)
+
+    monkeypatch.setattr(heatmap, "heatmaps", noted)
+    assert main(["wasserstein", *QUICK]) == 0
+    diverging = [(scale, reach) for scale, reach, _ in scales if scale.centre == 0]
+    assert len(diverging) == 3
+    assert len({(scale.low, scale.high) for scale, _ in diverging}) == 1
+    assert diverging[0][0].high == -diverging[0][0].low == max(reach for _, reach in diverging)
+    assert [marked for *_, marked in scales].count(frozenset({"class 1"})) >= 5
+
+
+def test_models_are_compared_class_by_class(drawn: dict[str, Features]) -> None:
+    found = arrays("d_class-1/wasserstein_between_models")
+    wanted = [
+        [
+            wasserstein_distance_nd(one, other)
+            for one, other in zip(clouds_of(drawn[first]), clouds_of(drawn[second]), strict=True)
+        ]
+        for first, second in PAIRS
+    ]
+    np.testing.assert_allclose(found["matrix"], wanted, rtol=1e-9)
+    assert found["first"].tolist() == ["base", "base", "ga"]
+    assert found["second"].tolist() == ["ga", "retrained", "retrained"]
+    table = rows("d_class-1/wasserstein_between_models")
+    assert table[0] == ["first", "second", *drawn["base"].classes]
+    assert [row[:2] for row in table[1:]] == [["base", "ga"], ["base", "retrained"], ["ga", "retrained"]]
+    assert "d_class-1/wasserstein_between_models.png" in written()
+
+
+def test_models_of_one_kind_are_compared_with_each_other() -> None:
+    for seed in range(3):
+        put(f"{seed}.json", seed=seed, title="alike")
+    assert main(["wasserstein", "0.json", "1.json", "2.json", *QUICK]) == 0
+    found = arrays("0_with_1_with_2/d_models/wasserstein_between_models")
+    assert found["first"].tolist() == ["alike (0)", "alike (0)", "alike (1)"]
+
+
+def test_files_of_the_same_name_are_told_apart() -> None:
+    for seed, folder in enumerate(("more", "study")):
+        put(f"{folder}/ga.npz", seed=seed, forget=1, title=f"ga, seed {seed}")
+    assert main(["wasserstein", *QUICK]) == 0
+    assert "d_class-1/wasserstein_study-ga_minus_more-ga.csv" in written()
+
+
+def test_folders_are_compared_by_their_means(study: dict[str, Features]) -> None:
+    more = [put(f"more/{seed}.npz", seed=seed, forget=1, title=f"rl, seed {seed}") for seed in (3, 4)]
+    assert main(["wasserstein", "features/study", "more", *QUICK]) == 0
+    name = "study_with_more/wasserstein_mean_of_more_minus_mean_of_features-study"
+    one = np.mean([distances(study[model]) for model in ("ga", "again")], axis=0)
+    other = np.mean([distances(features) for features in more], axis=0)
+    np.testing.assert_allclose(arrays(name)["matrix"], other - one, atol=1e-8)
+    assert {f"{name}.png", f"{name}.csv"} <= written()
+    assert "study_with_more/d_class-1/wasserstein_between_models.csv" in written()
+
+
+def test_a_folder_and_a_file_have_no_means() -> None:
+    put("base.npz", title="base")
+    put("study/ga.npz", seed=1, forget=1)
+    assert main(["wasserstein", "study", "base.npz", *QUICK]) == 0
+    assert "study_with_base/d_class-1/wasserstein_ga_minus_base.csv" in written()
+    assert not any("mean_of" in name for name in written())
+
+
+def test_models_are_compared_on_the_images_that_they_share() -> None:
+    base = put("base.npz", seed=0, title="base")
+    whole = make_features(60, seed=1, forget=1)
+    part = whole.at(np.arange(20, 60)[::-1])
+    write_features(Path("features/part.npz"), part)
+    assert main(["wasserstein", *QUICK]) == 0
+    shared = base.at(np.arange(20, 60))
+    found = arrays("d_class-1/wasserstein_part_minus_base")
+    np.testing.assert_allclose(found["matrix"], distances(part) - distances(shared), atol=1e-8)
+    np.testing.assert_allclose(arrays("base/wasserstein")["matrix"], distances(base), rtol=1e-9, atol=1e-9)
+
+
+def test_empty_classes_are_empty() -> None:
+    for name, settings in (("base", {}), ("ga", {"seed": 1, "forget": 1})):
+        features = make_features(60, **settings)
+        write_features(Path(f"features/{name}.npz"), features.at(np.flatnonzero(features.labels != 2)))
+    assert main(["wasserstein", *QUICK]) == 0
+    for name in ("base/wasserstein", "d_class-1/wasserstein_ga_minus_base"):
+        table, matrix = rows(name), arrays(name)["matrix"]
+        assert table[3] == ["class 2", "", "", "", ""]
+        assert [row[3] for row in table[1:]] == [""] * 4
+        assert np.isnan(matrix).sum() == 7
+    assert arrays("base/wasserstein")["counts"][2] == 0
+    assert [row[4] for row in rows("d_class-1/wasserstein_between_models")[1:]] == [""]
+
+
+def test_one_class_alone_has_no_distances() -> None:
+    features = make_features(200)
+    write_features(Path("features/one.npz"), features.at(np.flatnonzero(features.labels == 2)))
+    assert main(["wasserstein", *QUICK]) == 0
+    assert np.isnan(arrays("one/wasserstein")["matrix"]).sum() == 15
+
+
+def test_sliced_distances_say_how_sure_they_are(study: dict[str, Features]) -> None:
+    assert main(["wasserstein", "--sliced", *QUICK]) == 0
+    found = arrays("base/wasserstein")
+    apart = ~np.eye(4, dtype=bool)
+    assert (found["matrix"][apart] > 0).all()
+    assert (found["matrix"][apart] < distances(study["base"])[apart]).all()
+    assert (found["errors"][apart] > 0).all()
+    assert (found["errors"] < found["matrix"] / 5)[apart].all()
+    table = rows("base/wasserstein")
+    assert table[0][:3] == ["class", "class 0", "class 0 (standard error)"]
+    assert [float(table[1][at]) for at in (3, 4)] == [found["matrix"][0, 1], found["errors"][0, 1]]
+    for name in ("wasserstein_ga_minus_base", "wasserstein_between_models"):
+        assert np.isfinite(arrays(f"d_class-1/{name}")["errors"]).all()
+        assert "class 3 (standard error)" in rows(f"d_class-1/{name}")[0]
+
+
+def test_figures_of_sliced_distances_say_so(study: dict[str, Features]) -> None:
+    assert main(["wasserstein", "base.npz", "--sliced", "--format", "svg"]) == 0
+    text = re.sub(r"<[^>]*>|\s+", " ", Path("images/base/wasserstein.svg").read_text())
+    largest = arrays("base/wasserstein")["errors"].max()
+    assert "Sliced 1-Wasserstein distance" in text
+    assert "lower bound" in text
+    assert f"standard error at most {largest:.2g}" in re.sub(r"\s+", " ", text)
+
+
+def test_the_same_command_gives_the_same_files(study: dict[str, Features]) -> None:
+    for folder in ("one", "two"):
+        assert main(["wasserstein", "base.npz", "study/ga.npz", "--sliced", "--out", folder, *QUICK]) == 0
+    assert written("one") == written("two")
+    for name in written("one"):
+        assert (Path("one") / name).read_bytes() == (Path("two") / name).read_bytes(), name
+
+
+def test_models_that_nothing_can_be_compared_with_are_drawn_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    put("a.npz", title="a")
+    put("b.npz", title="b", dataset="svhn")
+    assert main(["wasserstein", *QUICK]) == 0
+    assert written() == {f"{name}/wasserstein{ending}" for name in "ab" for ending in (".csv", ".npz", ".png")}
+    assert "can be compared" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["empty"], "empty: holds no features"),
+        (["base.npz", "-S", "3"], r"-S 3: fewer samples than the 4 classes of features/base\.npz; at least 4"),
+        (["base.npz", "-S", "0"], "0 is less than 1"),
+        (["few.npz"], r"few\.npz: holds 3 samples, fewer than its 4 classes"),
+        (["base.npz", "other.npz"], "cannot be compared: their data sets differ: d, svhn"),
+        (["base.npz", "broken.npz"], r"broken\.npz: not a readable file of features"),
+        (["base.npz", "text.npz"], r"text\.npz: not a readable file of features"),
+        (["base.npz", "far.npz"], "have no image in common"),
+        (["base.npz", "--out", "file"], "file is not a folder"),
+        (["base.npz", "--dpi", "0"], "0 is less than 1"),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(
+    study: dict[str, Features], write: Write, refuse: Refuse, argv: list[str], said: str
+) -> None:
+    Path("empty").mkdir()
+    write("file", "text")
+    write("features/text.npz", "text")
+    write("features/broken.npz", Path("features/base.npz").read_bytes()[:900])
+    put("other.npz", dataset="svhn")
+    far = make_features(60)
+    write_features(Path("features/far.npz"), replace(far, indices=far.indices + 1000))
+    write_features(Path("features/few.npz"), far.first(3))
+    lines = refuse(main, ["wasserstein", *argv])
+    assert len(lines) == 1
+    assert re.search(said, lines[0]), lines[0]

@@ -1,0 +1,217 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+import trios
+
+from salun.data.split import ForgetRequest, split
+from salun.errors import SalunError
+from salun.latent.comparator import (
+    Said,
+    accuracies,
+    comparator_scores,
+    describe_run,
+    forgotten_class,
+    notebook_scores,
+    notebook_umap,
+    points,
+    privacy,
+)
+from salun.latent.extraction import Model, read_model
+from salun.latent.subset import notebook_subset
+from salun.latent.triples import Triple, make_triples
+
+CPU = torch.device("cpu")
+FIELDS = {
+    *("CreatedAt", "ID", "FC", "Type", "Base", "Method", "Epoch", "BS", "LR", "UA", "RA", "TUA", "TRA", "RTE", "FQS"),
+    *("PA", "accs", "t_accs", "label_dist", "t_label_dist", "conf_dist", "t_conf_dist", "points", "attack"),
+    *("cka", "cka_retrain"),
+}
+
+
+def golden(part: str) -> Said:
+    data = {key: value.numpy() for key, value in reference.arrays("fqs_notebook").items()}
+    labels = data[f"{part}_labels"]
+    return Said(data[f"{part}_logits"], labels, np.arange(len(labels)) + 100)
+
+
+def test_accuracies_and_distributions_are_the_notebooks() -> None:
+    wanted = reference.settings("fqs_notebook")
+    found = accuracies("notebook", golden("train"), golden("test"), wanted["FC"])
+    for name in ("UA", "RA", "TUA", "TRA", "accs", "t_accs"):
+        assert found[name] == wanted[name]
+    for name in ("label_dist", "t_label_dist", "conf_dist", "t_conf_dist"):
+        rounded = wanted[f"{name}_rounded4"]
+        assert list(found[name]) == list(rounded)
+        for label, row in found[name].items():
+            np.testing.assert_allclose(row, rounded[label], rtol=0, atol=1e-9)
+
+
+def test_scores_values_and_tables_are_the_notebooks() -> None:
+    wanted, data = reference.settings("fqs_notebook"), reference.arrays("fqs_notebook")
+    found = notebook_scores(golden("subset"), wanted["FC"], 10)
+    assert (found["FQS"], found["PA"]) == (wanted["FQS"], wanted["PA"])
+    values = found["attack"]["values"]
+    np.testing.assert_allclose([value["entropy"] for value in values], data["entropy"], rtol=0, atol=1e-6)
+    assert [value["confidence"] for value in values] == data["confidence"].tolist()
+    assert [value["img"] for value in values] == list(range(100, 100 + len(values)))
+    for name in ("entropy_above_unlearn", "confidence_above_unlearn"):
+        for column in ("threshold", "fpr", "fnr", "attack_score"):
+            rows = [row[column] for row in found["attack"]["results"][name]]
+            np.testing.assert_allclose(rows, data[f"{name}/{column}"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["close", "far", "identical", "separated"])
+def test_scores_and_values_are_the_comparators(case: str) -> None:
+    data = {key: value.numpy() for key, value in reference.arrays(f"fqs_comparator_{case}").items()}
+    wanted = reference.settings("fqs_comparator")[case]
+    labels = np.full(len(data["unlearn_logits"]), wanted["forget_class"])
+    # Images of another class, which do not count.
+    other = np.eye(10, dtype=np.float32)[:7] * 9
+    said, retrained = (
+        Said(np.concatenate([other, data[f"{name}_logits"]]), np.append([0] * 7, labels), np.arange(7 + len(labels)))
+        for name in ("unlearn", "retrain")
+    )
+    found = comparator_scores(said, retrained, np.arange(len(said.labels)), wanted["forget_class"])
+    assert found["FQS"] == wanted["FQS"]
+    assert [value["entropy"] for value in found["attack"]["values"]] == data["unlearn_entropy"].tolist()
+    assert [value["confidence"] for value in found["attack"]["values"]] == data["unlearn_confidence"].tolist()
+    assert found["attack"]["values"][0]["img"] == 7
+    for name, best in wanted["best_attack"].items():
+        assert max(row["attack_score"] for row in found["attack"]["results"][name]) == best
+
+
+def test_pa_of_the_comparators_own_example() -> None:
+    # Its base model on CIFAR-10, and its model retrained without class 0.
+    assert privacy({"UA": 1.0, "RA": 1.0, "TUA": 0.96, "TRA": 0.953}) == 0.498
+    assert privacy({"UA": 0.0, "RA": 1.0, "TUA": 0.0, "TRA": 0.958}) == pytest.approx(0.99, abs=6e-4)
+
+
+def test_points_hold_the_probabilities() -> None:
+    logits = np.array([[0, 9, 0], [1, 0, 1.5]], dtype=np.float32)
+    shown = Said(logits, np.array([1, 0]), np.array([40, 7]))
+    layout = np.array([[0.123, -4.567], [1, 2]])
+    first, second = points("notebook", shown, layout, 0)
+    assert first[:6] == [1, 1, 40, 0, 0.12, -4.57]
+    assert second[:6] == [0, 2, 7, 1, 1.0, 2.0]
+    assert list(first[6]) == ["0", "1", "2"]
+    assert sum(second[6].values()) == pytest.approx(1, abs=2e-3)
+    colder = points("comparator", shown, layout, 0)
+    assert colder[0][6]["1"] < first[6]["1"]
+    sure = Said(np.array([[0, 60, 0]], dtype=np.float32), np.array([1]), np.array([0]))
+    assert points("comparator", sure, layout[:1], 0)[0][6] == {"1": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trio")
+
+
+@pytest.fixture(scope="module")
+def triple(folder: Path) -> Triple:
+    models = {name: read_model(path) for name, path in trios.put_trio(str(folder)).items()}
+    return make_triples([models["unlearned"]], list(models.values()))[0]
+
+
+@pytest.fixture(scope="module")
+def contents(triple: Triple) -> dict[str, dict[str, Any]]:
+    definitions = ("notebook", "comparator")
+    return {name: describe_run(name, triple, trios.pictures(), None, CPU) for name in definitions}
+
+
+@pytest.mark.parametrize("definition", ["notebook", "comparator"])
+def test_all_fields_of_the_page_are_there(contents: dict[str, dict[str, Any]], definition: str) -> None:
+    content = contents[definition]
+    assert content.keys() >= FIELDS
+    assert content["FC"] == 1
+    assert (content["Type"], content["Base"], content["Method"]) == ("Unlearned", "base", "rl")
+    assert (content["Epoch"], content["BS"], content["LR"], content["RTE"]) == (3, 64, 0.05, "N/A")
+    for name in ("accs", "t_accs"):
+        assert len(content[name]) == 4
+    for name in ("label_dist", "t_label_dist"):
+        assert [sum(row) for row in content[name].values()] == pytest.approx([1] * 4, abs=3e-3)
+    assert set(content["attack"]["results"]) == {
+        f"{value}_above_{model}" for value in ("entropy", "confidence") for model in ("unlearn", "retrain")
+    }
+    assert all(len(table) == 51 for table in content["attack"]["results"].values())
+    assert 0 <= content["FQS"] <= 1
+
+
+@pytest.mark.parametrize("definition", ["notebook", "comparator"])
+def test_points_are_of_the_notebooks_subset(contents: dict[str, dict[str, Any]], definition: str) -> None:
+    dataset = trios.pictures()
+    train = split(dataset, ForgetRequest()).train
+    chosen = train[notebook_subset(dataset.train.labels[train], 4)]
+    found = contents[definition]["points"]
+    assert [point[2] for point in found] == chosen.tolist()
+    assert [point[0] for point in found] == dataset.train.labels[chosen].tolist()
+    assert [point[3] for point in found] == [int(point[0] == 1) for point in found]
+    assert np.ptp([point[4] for point in found]) > 1
+
+
+def test_the_two_definitions_show_different_images_of_the_attack(contents: dict[str, dict[str, Any]]) -> None:
+    notebook, comparator = (contents[name]["attack"]["values"] for name in ("notebook", "comparator"))
+    shown = contents["notebook"]["points"]
+    assert [value["img"] for value in notebook] == [point[2] for point in shown]
+    assert [value["img"] for value in comparator] == [point[2] for point in shown if point[0] == 1]
+
+
+def test_confidence_is_of_one_class_or_of_all(contents: dict[str, dict[str, Any]]) -> None:
+    for row in contents["comparator"]["conf_dist"].values():
+        assert sum(row) == pytest.approx(1, abs=3e-3)
+    for label, row in contents["notebook"]["conf_dist"].items():
+        taken = contents["notebook"]["label_dist"][label]
+        assert [value > 0 for value in row] == [share > 0 for share in taken]
+
+
+@pytest.mark.parametrize("definition", ["notebook", "comparator"])
+def test_layers_are_compared_with_both_models(contents: dict[str, dict[str, Any]], definition: str) -> None:
+    content = contents[definition]
+    for name in ("cka", "cka_retrain"):
+        layers = content[name]["layers"]
+        assert layers[0] == "conv1"
+        for part in ("train", "test"):
+            for group in ("forget_class", "other_classes"):
+                matrix = np.array(content[name][part][group], dtype=np.float64)
+                assert matrix.shape == (len(layers), len(layers))
+                assert matrix[0, 0] > 0.1
+    assert content["cka"] != content["cka_retrain"]
+
+
+def test_without_a_retrained_model_the_notebook_shows_zeros_and_the_comparator_refuses(triple: Triple) -> None:
+    alone = Triple(triple.base, triple.unlearned, None)
+    content = describe_run("notebook", alone, trios.pictures(), None, CPU)
+    zeros = [[0.0]] * len(content["cka_retrain"]["layers"])
+    assert content["cka_retrain"]["test"] == {"forget_class": zeros, "other_classes": zeros}
+    with pytest.raises(SalunError, match=r"rl.pt: the Comparator's score compares with a retrained model; .*"):
+        describe_run("comparator", alone, trios.pictures(), None, CPU)
+
+
+def unlearned(request: ForgetRequest) -> Model:
+    return read_model(trios.put("after.pt", 0, trios.forget_of(request), unlearned=trios.run()))
+
+
+@pytest.mark.parametrize("request_", [ForgetRequest(share=0.2), ForgetRequest(classes=(1, 2))], ids=["share", "two"])
+def test_the_page_knows_one_forgotten_class(request_: ForgetRequest) -> None:
+    with pytest.raises(SalunError, match=r"after.pt: was to forget .*; the page knows one forgotten class"):
+        forgotten_class(trios.pictures(), unlearned(request_))
+
+
+def test_half_a_class_is_no_class() -> None:
+    half = trios.forget_of()[::2]
+    model = read_model(trios.put("half.pt", 0, half, unlearned=trios.run()))
+    with pytest.raises(SalunError, match=r"half.pt: was to forget"):
+        forgotten_class(trios.pictures(), model)
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_the_forgotten_class_is_found_from_the_images(label: int) -> None:
+    assert forgotten_class(trios.pictures(), unlearned(ForgetRequest(classes=(label,)))) == label
+
+
+def test_too_few_images_for_a_layout() -> None:
+    with pytest.raises(SalunError, match=r"9 training images are too few for UMAP with 9 neighbours"):
+        notebook_umap(np.zeros((9, 3), dtype=np.float32))

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import reference
+from numpy.typing import NDArray
+
+from salun.metrics import METRICS, load_metrics
+from salun.metrics.fqs import (
+    ATTACKS,
+    Attack,
+    comparator_attacks,
+    comparator_fqs,
+    distributions,
+    notebook_attacks,
+    notebook_fqs,
+    notebook_pa,
+    notebook_values,
+    retained_accuracy,
+    telling_apart,
+    tempered_entropy,
+    top_confidence,
+    two_decimals,
+)
+
+CASES = ["close", "far", "identical", "separated"]
+
+
+def golden(name: str) -> dict[str, NDArray[np.float64]]:
+    return {key: value.numpy() for key, value in reference.arrays(name).items()}
+
+
+def drawn(count: int, classes: int, seed: int, scale: float = 3.0) -> NDArray[np.float32]:
+    return (np.random.default_rng(seed).normal(size=(count, classes)) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_of_images_equal_the_comparators(case: str) -> None:
+    data = golden(f"fqs_comparator_{case}")
+    for model in ("unlearn", "retrain"):
+        logits = data[f"{model}_logits"]
+        for name, measure in (("entropy", tempered_entropy), ("confidence", top_confidence)):
+            np.testing.assert_allclose(measure(logits), data[f"{model}_{name}_raw"], rtol=1e-6, atol=1e-6)
+            assert (two_decimals(measure(logits)) == data[f"{model}_{name}"]).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_attacks_equal_the_comparators(case: str) -> None:
+    data = golden(f"fqs_comparator_{case}")
+    wanted = reference.settings("fqs_comparator")[case]
+    found = comparator_attacks(data["unlearn_logits"], data["retrain_logits"])
+    assert comparator_fqs(found) == wanted["FQS"]
+    assert set(found) == set(wanted["best_attack"]) == set(ATTACKS)
+    for name, attack in found.items():
+        assert attack.score.max() == wanted["best_attack"][name]
+        for column in ("threshold", "fpr", "fnr"):
+            assert (getattr(attack, column) == data[f"{name}/{column}"]).all()
+        assert (attack.score == data[f"{name}/attack_score"]).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("name", "limits"), [("entropy", (0.0, 2.5)), ("confidence", (-2.5, 10.0))])
+def test_scores_before_rounding_equal_the_comparators(case: str, name: str, limits: tuple[float, float]) -> None:
+    data = golden(f"fqs_comparator_{case}")
+    after, never = data[f"unlearn_{name}"], data[f"retrain_{name}"]
+    for direction, (positives, negatives) in {"unlearn": (after, never), "retrain": (never, after)}.items():
+        attack = telling_apart(positives, negatives, limits)
+        wanted = data[f"{name}_above_{direction}/attack_score_unrounded"]
+        np.testing.assert_allclose(attack.score, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_against_itself_cannot_be_told_apart() -> None:
+    logits = drawn(80, 7, 0)
+    assert comparator_fqs(comparator_attacks(logits, logits)) == 1
+
+
+def test_a_sure_model_against_a_doubtful_one_is_told_apart() -> None:
+    assert comparator_fqs(comparator_attacks(drawn(80, 7, 0, 100.0), drawn(60, 7, 1, 0.01))) == 0
+
+
+def test_the_comparators_score_treats_both_models_alike() -> None:
+    first, second = drawn(80, 5, 0, 2.0), drawn(80, 5, 1, 3.0)
+    assert comparator_fqs(comparator_attacks(first, second)) == comparator_fqs(comparator_attacks(second, first))
+
+
+def notebook(name: str = "fqs_notebook") -> tuple[dict[str, NDArray[np.float64]], dict[str, Attack], NDArray[np.bool_]]:
+    data = golden(name)
+    forgotten = data["subset_labels"] == reference.settings(name)["FC"]
+    return data, notebook_attacks(*notebook_values(data["subset_logits"]), forgotten), forgotten
+
+
+def test_scores_equal_the_notebooks() -> None:
+    data, attacks, forgotten = notebook()
+    wanted = reference.settings("fqs_notebook")
+    entropies, confidences = notebook_values(data["subset_logits"])
+    assert notebook_fqs(entropies, forgotten, 10) == wanted["FQS"]
+    assert notebook_pa(attacks) == wanted["PA"]
+    # The notebook's rounded entropies are float32.
+    np.testing.assert_allclose(np.round(entropies, 4), data["entropy"], rtol=0, atol=1e-6)
+    assert ([round(value, 2) for value in confidences.tolist()] == data["confidence"]).all()
+
+
+@pytest.mark.parametrize("name", ["entropy_above_unlearn", "confidence_above_unlearn"])
+def test_tables_equal_the_notebooks(name: str) -> None:
+    data, attacks, _ = notebook()
+    for column, values in vars(attacks[name]).items():
+        key = "attack_score" if column == "score" else column
+        np.testing.assert_allclose(values, data[f"{name}/{key}"], rtol=0, atol=1e-12)
+
+
+def test_the_notebook_has_no_retrained_model() -> None:
+    _, attacks, _ = notebook()
+    for name in ("entropy_above_retrain", "confidence_above_retrain"):
+        assert not any(values.any() for values in (attacks[name].fpr, attacks[name].fnr, attacks[name].score))
+        assert (attacks[name].threshold == attacks[name.replace("retrain", "unlearn")].threshold).all()
+
+
+@pytest.mark.parametrize(("part", "prefix", "accuracy"), [("train", "", ("UA", "RA")), ("test", "t_", ("TUA", "TRA"))])
+def test_distributions_equal_the_notebooks(part: str, prefix: str, accuracy: tuple[str, str]) -> None:
+    data, wanted = golden("fqs_notebook"), reference.settings("fqs_notebook")
+    found = distributions(data[f"{part}_logits"], data[f"{part}_labels"])
+    np.testing.assert_allclose(found.labels, data[f"{part}_label_dist"], rtol=1e-9)
+    np.testing.assert_allclose(found.top, data[f"{part}_conf_dist"], rtol=1e-6)
+    np.testing.assert_allclose(found.accuracy, data[f"{part}_class_acc"], rtol=1e-9)
+    assert np.round(found.accuracy, 3).tolist() == wanted[f"{prefix}accs"]
+    forget = wanted["FC"]
+    assert round(float(found.accuracy[forget]), 3) == wanted[accuracy[0]]
+    assert round(retained_accuracy(found.accuracy, forget), 3) == wanted[accuracy[1]]
+    rounded = [wanted[f"{prefix}label_dist_rounded4"][f"gt_{label}"] for label in range(10)]
+    assert np.round(found.labels, 4).tolist() == rounded
+
+
+@pytest.mark.parametrize("classes", [2, 10, 37])
+def test_the_notebooks_score_is_1_for_equal_logits_whatever_the_number_of_classes(classes: int) -> None:
+    entropies, _ = notebook_values(np.zeros((20, classes), dtype=np.float32))
+    assert notebook_fqs(entropies, np.ones(20, dtype=np.bool_), classes) == 1
+    entropies, _ = notebook_values(np.eye(classes, dtype=np.float32) * 100)
+    assert notebook_fqs(entropies, np.ones(classes, dtype=np.bool_), classes) == 0
+
+
+def test_no_image_of_the_forgotten_class() -> None:
+    entropies, confidences = notebook_values(drawn(30, 10, 0))
+    nothing = np.zeros(30, dtype=np.bool_)
+    assert notebook_fqs(entropies, nothing, 10) == 0
+    assert all(np.isfinite(attack.score).all() for attack in notebook_attacks(entropies, confidences, nothing).values())
+
+
+def test_distributions_of_an_empty_class() -> None:
+    labels = np.array([0, 0, 2, 2, 2])
+    found = distributions(drawn(5, 3, 0), labels)
+    assert not found.labels[1].any()
+    assert not found.top[1].any()
+    assert np.isnan(found.mean[1]).all()
+    np.testing.assert_allclose(found.mean[[0, 2]].sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(found.labels[[0, 2]].sum(1), 1)
+
+
+def test_no_metric_of_tables_is_registered_here() -> None:
+    load_metrics()
+    assert not [name for name in METRICS if "FQS" in name]
