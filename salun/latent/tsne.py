@@ -1,11 +1,14 @@
 """t-SNE in two and three dimensions."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salun.errors import SalunError
+
+if TYPE_CHECKING:
+    from openTSNE.affinity import Affinities
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -16,7 +19,7 @@ EXACT_NEIGHBOURS = 20_000
 FFT_FROM = 10_000
 TENSOR_UP_TO = 20_000
 EXAGGERATED = 125
-STEPS = 375
+STEPS = 250
 STEPS_IN_SPACE = 250
 ANGLE = 1.0
 START = 2.0
@@ -88,16 +91,38 @@ def in_plane(points: Singles, perplexity: float, seed: int, backend: Backend, de
 
     method = openTSNE.TSNE(
         n_components=2,
-        perplexity=perplexity,
         theta=ANGLE,
         early_exaggeration_iter=EXAGGERATED,
         n_iter=STEPS,
-        neighbors="exact" if len(points) <= EXACT_NEIGHBOURS else "approx",
         negative_gradient_method="bh" if len(points) < FFT_FROM else "fft",
         n_jobs=-1,
         random_state=seed,
     )
-    return np.asarray(method.fit(points), dtype=np.float64)
+    return np.asarray(method.fit(points, affinities=near_ones(points, perplexity, seed)), dtype=np.float64)
+
+
+def near_ones(points: Singles, perplexity: float, seed: int) -> "Affinities":
+    """Find the neighbour probabilities of openTSNE, from exact neighbours up to 20,000 points.
+
+    Exact neighbours come from scikit-learn: openTSNE's own search imports a compiler first.
+
+    Args:
+        points: (N, D), compared by Euclidean distance.
+        perplexity: effective number of neighbours.
+        seed: of the approximate search.
+
+    Returns:
+        The probabilities.
+    """
+    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.nearest_neighbors import PrecomputedNeighbors
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(points) > EXACT_NEIGHBOURS:
+        return PerplexityBasedNN(points, perplexity, method="approx", n_jobs=-1, random_state=seed)
+    search = NearestNeighbors(n_neighbors=min(len(points) - 1, int(3 * perplexity)), n_jobs=-1)
+    distances, neighbours = search.fit(points).kneighbors()
+    return PerplexityBasedNN(perplexity=perplexity, n_jobs=-1, knn_index=PrecomputedNeighbors(neighbours, distances))
 
 
 def in_space(points: Singles, plane: Floats, perplexity: float, seed: int) -> Floats:

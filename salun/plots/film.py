@@ -10,7 +10,7 @@ from PIL import Image
 from salun.errors import SalunError
 from salun.files import replacing
 
-MILLISECONDS = 80
+MILLISECONDS = 90
 COLOURS = 128
 
 

@@ -11,11 +11,11 @@ PROGRAM = "salun-viz"
 COMMANDS: dict[str, ModuleType] = {
     "tsne": tsne,
     "umap": umap,
-    "runs": runs,
-    "cka": cka,
-    "comparator": comparator,
     "wasserstein": wasserstein,
+    "cka": cka,
     "confusion": confusion,
+    "runs": runs,
+    "comparator": comparator,
 }
 
 
