@@ -55,7 +55,7 @@ def test_each_file_gets_its_pictures_where_it_lies(study: None, capsys: pytest.C
 
 def test_named_together_models_share_one_space(study: None) -> None:
     assert main(["tsne", "features/study", "features/base.npz", *SMALL]) == 0
-    root = "study_with_base"
+    root = "study_with_base/d_class-1"
     assert f"{root}/tsne_side_by_side.png" in written()
     assert f"{root}/base/tsne_2d.png" in written()
     assert f"{root}/study/ga/tsne.gif" in written()
@@ -69,7 +69,7 @@ def test_the_same_model_twice_lies_on_itself() -> None:
     put("a.npz", title="a")
     put("b.npz", title="b")
     assert main(["tsne", "features/a.npz", "features/b.npz", *SMALL]) == 0
-    one, other = (coordinates(f"a_with_b/{name}/tsne.npz")["flat"] for name in ("a", "b"))
+    one, other = (coordinates(f"a_with_b/d_models/{name}/tsne.npz")["flat"] for name in ("a", "b"))
     spread = one.std(0).max()
     assert np.linalg.norm(one - other, axis=1).mean() < 0.1 * spread
 

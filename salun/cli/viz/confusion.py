@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 HELP = "predictions and mean confidence per true class, before, after and retrained"
 
 
+ACROSS = 5
+
+
 class View(NamedTuple):
     """One of the two matrices of a model.
 
@@ -149,7 +152,7 @@ def draw_group(album: Album, group: "Group", root: Path) -> None:
         panels = [panel(*each) for each in zip(titles, values, group.entries, strict=True)]
         caption = about(group.entries[0].features)
         with styled():
-            album.keep(heatmaps(panels, scale_of(view.label, view.columns), view.title, caption=caption), place)
+            album.keep(heatmaps(panels, scale_of(view.label, view.columns), view.title, ACROSS, caption), place)
 
 
 def write_matrices(

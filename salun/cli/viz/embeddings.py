@@ -106,10 +106,8 @@ def draw_all(flags: argparse.Namespace, album: Album, entries: "Sequence[Entry]"
         for entry in entries:
             draw_models(flags, album, [entry], method, Path())
         return 0
-    groups = comparable(entries, strict=True)
-    for group in groups:
-        root = Path(gather(flags.paths), *([group.name] if len(groups) > 1 else []))
-        draw_models(flags, album, group.entries, method, root)
+    for group in comparable(entries, strict=True):
+        draw_models(flags, album, group.entries, method, Path(gather(flags.paths), group.name))
     return 0
 
 

@@ -1,6 +1,7 @@
 """`salun-viz wasserstein`: distances between classes, how they differ between models, and between models."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ def draw(flags: argparse.Namespace) -> int:
     """
     from salun.cli.viz.inputs import align, comparable, gather, read_entries
 
+    import_numpy_alone()
     album = Album.of(flags)
     entries = read_entries(flags.paths, flags.samples)
     check_sizes(entries, flags.samples)
@@ -74,6 +76,12 @@ def draw(flags: argparse.Namespace) -> int:
     if len(entries) > 1 and not groups:
         notice("salun-viz wasserstein: no two of these models can be compared with each other")
     return 0
+
+
+def import_numpy_alone() -> None:
+    """Keep POT from importing torch, and every other array library that it finds: seconds for nothing."""
+    for library in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
+        os.environ.setdefault(f"POT_BACKEND_DISABLE_{library}", "1")
 
 
 def check_sizes(entries: "Sequence[Entry]", samples: int) -> None:
