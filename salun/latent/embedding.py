@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salun.errors import SalunError
-from salun.files import replacing
-from salun.latent.features import UNREADABLE, Features
+from salun.latent.features import UNREADABLE, Features, write_arrays
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -123,18 +122,8 @@ def write_coordinates(path: Path, coordinates: Coordinates, features: Features, 
     Raises:
         SalunError: the file cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            allow_pickle=False,
-            **vars(coordinates),
-            labels=features.labels,
-            predictions=features.predictions,
-            indices=features.indices,
-            forgotten=features.forgotten,
-            classes=np.array(features.classes, dtype=np.str_),
-            key=np.array(key),
-        )
+    samples = {name: getattr(features, name) for name in ("labels", "predictions", "indices", "forgotten")}
+    write_arrays(path, vars(coordinates) | samples | {"classes": features.classes, "key": key})
 
 
 def read_coordinates(path: Path, key: str) -> Coordinates | None:

@@ -3,7 +3,7 @@
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -144,16 +144,27 @@ def write_features(path: Path, features: Features) -> None:
         }
         write_text(path, json.dumps(content))
         return
+    described = {
+        "predictions": features.predictions,
+        "prototypes": features.prototypes,
+        "classes": features.classes,
+        "source": json.dumps(asdict(features.source)),
+    }
+    write_arrays(path, arrays | described)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays whole, so that `numpy.load` reads them without pickle.
+
+    Args:
+        path: ends in `.npz`.
+        arrays: numbers, arrays, texts, and lists of them.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            allow_pickle=False,
-            **arrays,
-            predictions=features.predictions,
-            prototypes=features.prototypes,
-            classes=np.array(features.classes, dtype=np.str_),
-            source=np.array(json.dumps(asdict(features.source))),
-        )
+        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
 
 
 def read_features(path: Path) -> Features:

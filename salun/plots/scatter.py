@@ -30,7 +30,7 @@ STAR = 90.0
 LEGEND_ROWS = 25
 LONGEST_NAME = 20
 KEY_WIDTH, LETTER_WIDTH = 0.45, 0.072
-ACROSS = 4
+ACROSS = 5
 FORGOTTEN, TO_FORGET = " (forgotten)", "to be forgotten"
 UNIT_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
 EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(UNIT_CUBE[a] - UNIT_CUBE[b]).sum() == 2]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from salun.cli.viz.album import Album, add_figure_flags
-from salun.cli.viz.matrices import about, forgotten_classes, titles_of, write_arrays, write_table
+from salun.cli.viz.matrices import about, forgotten_classes, titles_of, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,6 +170,8 @@ def write_matrices(
         SalunError: the file cannot be written.
     """
     import numpy as np
+
+    from salun.latent.features import write_arrays
 
     features = entries[0].features
     arrays = {

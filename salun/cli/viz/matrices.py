@@ -1,9 +1,9 @@
 """What figures of classes share: names of models, the classes that were to be forgotten, numbers beside the figures."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,21 +113,3 @@ def write_table(
     for name, row in zip(names, cells.reshape(len(values), -1).tolist(), strict=True):
         writer.writerow([*name, *("" if math.isnan(value) else value for value in row)])
     write_text(path, text.getvalue())
-
-
-def write_arrays(path: Path, arrays: "Mapping[str, Any]") -> None:
-    """Write arrays, which `numpy.load` reads without pickle.
-
-    Args:
-        path: ends in `.npz`.
-        arrays: numbers, arrays and lists of names.
-
-    Raises:
-        SalunError: the file cannot be written.
-    """
-    import numpy as np
-
-    from salun.files import replacing
-
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})

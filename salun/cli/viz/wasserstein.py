@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from salun.cli.arguments import notice, positive
 from salun.cli.viz.album import Album, add_figure_flags
-from salun.cli.viz.matrices import about, file_names, forgotten_classes, titles_of, write_arrays, write_table
+from salun.cli.viz.matrices import about, file_names, forgotten_classes, titles_of, write_table
 from salun.errors import SalunError
 
 if TYPE_CHECKING:
@@ -366,6 +366,7 @@ def draw_models(album: Album, ruler: Ruler, entries: "Sequence[Entry]", root: Pa
     Raises:
         SalunError: a file cannot be written.
     """
+    from salun.latent.features import write_arrays
     from salun.latent.wasserstein import stacked
     from salun.plots.heatmap import Panel, Scale
 
@@ -418,6 +419,8 @@ def write_matrix(
     Raises:
         SalunError: a file cannot be written.
     """
+    from salun.latent.features import write_arrays
+
     classes = features.classes
     errors = found.errors if ruler.sliced else None
     write_table(album.at(place, ".csv"), ["class"], [[name] for name in classes], classes, found.values, errors)
