@@ -105,6 +105,23 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return nullcontext()
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keep CUDA's convolutions from rounding float32 to TF32, so that results do not depend on the batch size.
+
+    Args:
+        device: where they run.
+
+    Returns:
+        A context manager.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=torch.backends.cudnn.deterministic, allow_tf32=False
+    )
+    return flags
+
+
 def seeded(seed: int, device: torch.device) -> torch.Generator:
     """Make a generator on `device`.
 

@@ -16,6 +16,7 @@ from salun.data.images import Images
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets
 from salun.data.split import ForgetRequest, Split, digest, split, without
+from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
 from salun.latent.features import PRE_HEAD, Features, Role, Source
 from salun.models import Checkpoint, embed, head, load_checkpoint
@@ -362,7 +363,8 @@ def extract(
     read = pre_head if source.layer == PRE_HEAD else layer_reader(network, source.layer)
     features, logits, seen = [], [], 0
     for batch in images.batches(batch_size):
-        found, scores = read(network, batch.x)
+        with full_precision(batch.x.device):
+            found, scores = read(network, batch.x)
         features.append(found.float().cpu())
         logits.append(scores.float().cpu())
         seen += len(batch.x)

@@ -1,3 +1,7 @@
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 from clouds import make_features
@@ -7,6 +11,7 @@ from salun.latent.embedding import directions, trustworthy
 from salun.latent.tensor_tsne import joint_probabilities
 from salun.latent.tsne import check_perplexity, in_plane, in_space, settle_backend
 
+ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ["opentsne", "sklearn", "torch"]
 
 
@@ -102,3 +107,14 @@ def test_the_neighbour_probabilities_have_the_perplexity_asked_for(points: np.nd
 
     reference = squareform(_joint_probabilities(squared.numpy(), 20, 0))
     assert joint.numpy() == pytest.approx(reference, abs=2e-6)
+
+
+@pytest.mark.slow
+def test_the_figures_cost_a_third_of_the_seeds_way_and_keep_neighbours_as_well(tmp_path: Path) -> None:
+    loader = SourceFileLoader("bench_latent", str(ROOT / "scripts/bench_latent"))
+    bench = ModuleType("bench_latent")
+    loader.exec_module(bench)
+    ours, theirs, trust = bench.bench_tsne(tmp_path)
+    assert theirs > 3 * ours
+    assert trust[0] > trust[2] - 0.01
+    assert trust[1] > trust[3] - 0.01
