@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,32 @@ def mirrored(path: Path, root: Path) -> Path:
         A relative path without the file's ending: from `root` on where the file is inside it, else from
         the working folder on, else the file's own folder and name.
     """
-    full = path.resolve()
-    inside = Path(full.parent.name, full.name)
-    for top in (Path.cwd(), root.resolve()):
-        if full.is_relative_to(top):
-            inside = full.relative_to(top)
-    return Path(*(name_part(part) for part in inside.with_suffix("").parts if part != full.anchor))
+    return mirrored_apart([path], root)[0]
+
+
+def mirrored_apart(paths: Sequence[Path], root: Path) -> list[Path]:
+    """Find the places of several files' results, each its own.
+
+    Args:
+        paths: the files.
+        root: the folder that is mirrored.
+
+    Returns:
+        For each a relative path, as `mirrored` gives it; of files outside the working folder from the folder
+        on that holds them all; with a digest behind it where two would be equal.
+    """
+    tops = [root.resolve(), Path.cwd()]
+    full = [path.resolve() for path in paths]
+    outside = [str(path.parent) for path in full if not any(path.is_relative_to(top) for top in tops)]
+    tops += [Path(os.path.commonpath(outside)).parent] if outside else []
+    places = []
+    for path in full:
+        inside = path.relative_to(next(top for top in tops if path.is_relative_to(top)))
+        places.append(Path(*(name_part(part) for part in inside.with_suffix("").parts)))
+    counts = Counter(places)
+    return [
+        place.with_name(f"{place.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}")
+        if counts[place] > 1
+        else place
+        for place, path in zip(places, full, strict=True)
+    ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from salun.errors import SalunError
-from salun.files import mirrored, name_part, read_json, replacing, write_text
+from salun.files import mirrored, mirrored_apart, name_part, read_json, replacing, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -199,3 +199,15 @@ def test_results_mirror_where_a_file_lies(path: str, place: str | None) -> None:
 def test_results_of_a_file_elsewhere_keep_its_folder_and_name(tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("other")
     assert mirrored(elsewhere / "deep/er/m.pt", Path("checkpoints")) == Path("er/m")
+
+
+def test_no_two_files_share_a_place(tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("other")
+    names = ("run1/seed0/m.pt", "run2/seed0/m.pt", "run2/m.pt", "run2/m.pth", "run2/a b.pt")
+    paths = [elsewhere / name for name in names]
+    paths += [Path("checkpoints/run1/seed0/m.pt"), Path("checkpoints/a-b.pt"), Path("checkpoints/a b.pt"), Path("m.pt")]
+    places = mirrored_apart(paths, Path("checkpoints"))
+    assert len(set(places)) == len(paths)
+    assert places[0] == Path(elsewhere.name, "run1/seed0/m")
+    assert (places[5], places[8]) == (Path("run1/seed0/m"), Path("m"))
+    assert mirrored_apart(paths, Path("checkpoints")) == places

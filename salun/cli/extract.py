@@ -87,11 +87,14 @@ def extract(flags: argparse.Namespace) -> int:
     """
     from salun.device import pick_device
     from salun.errors import SalunError, SalunErrors
+    from salun.files import mirrored_apart
     from salun.latent.extraction import by_dataset, find_checkpoints, read_models
 
     check_folder("--out", Path(flags.out))
     device = pick_device(flags.device)
-    models, failed = read_models(find_checkpoints(Path(flags.directory)))
+    paths = find_checkpoints(Path(flags.directory))
+    places = dict(zip(paths, mirrored_apart(paths, Path("checkpoints")), strict=True))
+    models, failed = read_models(paths)
     done = 0
     for name, group in by_dataset(models):
         try:
@@ -99,9 +102,9 @@ def extract(flags: argparse.Namespace) -> int:
         except SalunError as error:
             failed.append(str(error))
             continue
-        for place, model in enumerate(group, 1):
+        for number, model in enumerate(group, 1):
             try:
-                print(f"[{place}/{len(group)}] {one(flags, model, sample, device)}", flush=True)
+                print(f"[{number}/{len(group)}] {one(flags, model, places[model.path], sample, device)}", flush=True)
                 done += 1
             except SalunError as error:
                 named = str(model.path) in str(error)
@@ -140,12 +143,13 @@ def chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: 
     return choose(dataset, models, flags.split, flags.samples, listed)
 
 
-def one(flags: argparse.Namespace, model: "Model", sample: "Sample", device: "torch.device") -> str:
+def one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample", device: "torch.device") -> str:
     """Extract and write one model's features, unless they are there already.
 
     Args:
         flags: of the command line.
         model: the checkpoint.
+        place: of its features in their folder, without an ending.
         sample: the images.
         device: where the model runs.
 
@@ -158,11 +162,10 @@ def one(flags: argparse.Namespace, model: "Model", sample: "Sample", device: "to
     from rich.console import Console
     from rich.progress import track
 
-    from salun.files import mirrored
     from salun.latent import extraction
     from salun.latent.features import read_source, write_features
 
-    target = Path(flags.out, f"{mirrored(model.path, Path('checkpoints'))}.{flags.format}")
+    target = Path(flags.out, f"{place}.{flags.format}")
     source = extraction.source_of(model, sample, flags.layer, model.path)
     known = read_source(target)
     if known is not None and known.key == source.key:
@@ -183,4 +186,5 @@ def one(flags: argparse.Namespace, model: "Model", sample: "Sample", device: "to
     next(bar, None)
     write_features(target, found)
     marked = int(found.forgotten.sum())
-    return f"{target}: {len(found.features)} x {found.features.shape[1]} ({model.title}; {marked} forgotten)"
+    line = f"{target}: {len(found.features)} x {found.features.shape[1]} ({model.title}; {marked} forgotten)"
+    return line if known is None else f"{line}, in place of {known.split} images, {known.layer}"

@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 COMPONENTS = 50
+NEAREST = 5
 
 
 @dataclass(frozen=True)
@@ -76,21 +77,43 @@ def directions(points: Singles, components: int | None = COMPONENTS, seed: int =
     return np.asarray(PCA(components, random_state=seed).fit_transform(unit), dtype=np.float32)
 
 
-def embed_together(models: Sequence[Features], fit: Fit) -> list[Coordinates]:
+def embed_together(models: Sequence[Features], fit: Fit, fit_prototypes: bool = True) -> list[Coordinates]:
     """Embed the samples and prototypes of several models in one space.
 
     Args:
         models: of equal width.
         fit: gives (M, 2) and (M, 3) coordinates of (M, D) points.
+        fit_prototypes: whether prototypes are fitted as points among the samples. Those of several models,
+            which hardly differ, would be each other's neighbours where neighbourhoods are small; else each is
+            put at the mean of its model's samples that are nearest to it.
 
     Returns:
         The coordinates of each model.
     """
-    parts = [part for features in models for part in (features.features, prototypes_of(features))]
+    stars = [prototypes_of(features) if fit_prototypes else prototypes_of(features)[:0] for features in models]
+    parts = [part for features, star in zip(models, stars, strict=True) for part in (features.features, star)]
     flat, solid = fit(np.concatenate(parts))
     ends = np.cumsum([len(part) for part in parts])[:-1]
     flats, solids = np.split(flat, ends), np.split(solid, ends)
-    return [Coordinates(flats[at], solids[at], flats[at + 1], solids[at + 1]) for at in range(0, 2 * len(models), 2)]
+    found = [Coordinates(flats[at], solids[at], flats[at + 1], solids[at + 1]) for at in range(0, 2 * len(models), 2)]
+    return found if fit_prototypes else [put_prototypes(*pair) for pair in zip(found, models, strict=True)]
+
+
+def put_prototypes(coordinates: Coordinates, features: Features) -> Coordinates:
+    """Put each prototype at the mean of the samples whose features are nearest to it by the cosine.
+
+    Args:
+        coordinates: of the samples.
+        features: of the same samples.
+
+    Returns:
+        The coordinates with those of the prototypes.
+    """
+    prototypes = prototypes_of(features)
+    likeness = directions(prototypes, None) @ directions(features.features, None).T
+    nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :NEAREST]
+    places = [part[nearest].mean(1) for part in (coordinates.flat, coordinates.solid)]
+    return Coordinates(coordinates.flat, coordinates.solid, *places)
 
 
 def key_of(models: Sequence[Features], settings: dict[str, object]) -> str:

@@ -281,11 +281,12 @@ def choose(dataset: Dataset, models: list[Model], name: Part, samples: int, list
     Raises:
         SalunError: the set is empty, or the models were trained on different splits.
     """
-    seeds = sorted({model.origin.split_seed for model in models})
-    if len(seeds) > 1 and name != "test":
-        named = " and ".join(map(str, seeds))
-        raise SalunError(f"these models have different validation splits (seeds {named}); extract them one by one")
-    parts = split(dataset, ForgetRequest(), seeds[0])
+    first = models[0]
+    for model in models:
+        if model.origin.split_seed != first.origin.split_seed and name != "test":
+            names = " and ".join(f"{each.path} (split_seed {each.origin.split_seed})" for each in (first, model))
+            raise SalunError(f"{names} share no training split; extract them apart, or with --split test")
+    parts = split(dataset, ForgetRequest(), first.origin.split_seed)
     own = {model.excluded for model in models if model.excluded}
     together = torch.tensor(sorted({index for excluded in own for index in excluded}), dtype=torch.int64)
     shared = listed if listed is not None else together if len(own) == 1 else None

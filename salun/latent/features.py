@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,26 @@ Role = Literal["base", "unlearned", "retrained"]
 
 PRE_HEAD = "pre-head"
 SUFFIXES = (".npz", ".json")
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    ArithmeticError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 BY_SAMPLE = ("features", "labels", "indices", "logits", "forgotten")
+ARRAYS = {
+    "features": ("f", 2),
+    "labels": ("i", 1),
+    "indices": ("i", 1),
+    "logits": ("f", 2),
+    "forgotten": ("b", 1),
+    "prototypes": ("f", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,13 @@ class Source:
     forget_key: str = ""
     key: str = ""
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, str):
+                raise ValueError(f"{name} is no text")
+        if self.role not in get_args(Role):
+            raise ValueError(f"role '{self.role}' is none of {', '.join(get_args(Role))}")
+
 
 @dataclass(frozen=True)
 class Features:
@@ -78,19 +103,20 @@ class Features:
 
     def __post_init__(self) -> None:
         count, classes = len(self.features), len(self.classes)
-        for name in BY_SAMPLE[1:]:
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"{count} features, {len(getattr(self, name))} {name}")
-        if not (self.features.ndim == self.prototypes.ndim == self.logits.ndim == 2):
-            raise ValueError("features, logits and prototypes must have two dimensions")
+        for name, (kinds, axes) in ARRAYS.items():
+            array = getattr(self, name)
+            if array.dtype.kind not in kinds or array.ndim != axes:
+                raise ValueError(f"{name} of type {array.dtype} in {array.ndim} dimensions, not {axes}")
+            if name in BY_SAMPLE and len(array) != count:
+                raise ValueError(f"{count} features, {len(array)} {name}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{name} that are no numbers: the model diverged")
+        if not count or not self.features.shape[1]:
+            raise ValueError("no samples")
         if not len(self.prototypes) == self.logits.shape[1] == classes:
             raise ValueError(f"{classes} classes, {len(self.prototypes)} prototypes, logits of {self.logits.shape[1]}")
-        if not count:
-            raise ValueError("no samples")
         if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
             raise ValueError("labels outside the classes")
-        if not np.isfinite(self.features).all():
-            raise ValueError("features that are no numbers: the model diverged")
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -247,17 +273,36 @@ def from_json(path: Path) -> Features:
         raise SalunError(f"{path}: not a file of features: must hold 'all_features', 'all_labels' and 'proto'")
     with readable(path):
         features = np.asarray(content["all_features"], dtype=np.float32)
-        labels = np.asarray(content["all_labels"], dtype=np.int64)
+        labels = whole_numbers(content["all_labels"])
         prototypes = np.asarray(content["proto"], dtype=np.float32)
         names = content.get("classes", range(len(prototypes)))
         scores = content["logits"] if "logits" in content else features @ prototypes.T
         return Features(
             features=features,
             labels=labels,
-            indices=np.asarray(content.get("indices", np.arange(len(labels))), dtype=np.int64),
+            indices=whole_numbers(content["indices"]) if "indices" in content else np.arange(len(labels)),
             logits=np.asarray(scores, dtype=np.float32),
             forgotten=np.asarray(content.get("forgotten", np.zeros(len(labels))), dtype=np.bool_),
             classes=tuple(map(str, names)),
             prototypes=prototypes,
             source=Source(**content.get("source", {"checkpoint": path.stem, "title": path.stem})),
         )
+
+
+def whole_numbers(values: Any) -> NDArray[np.int64]:
+    """Take whole numbers, and no others.
+
+    Args:
+        values: a list of numbers.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        ValueError: one is no whole number.
+        OverflowError: one is too large.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind not in "iu":
+        raise ValueError("labels or indices that are no whole numbers")
+    return found.astype(np.int64)

@@ -30,7 +30,7 @@ def make_triples(
     candidates: Sequence[Model],
     base: Model | None = None,
     retrained: Model | None = None,
-) -> list[Triple]:
+) -> tuple[list[Triple], list[str]]:
     """Find the base model and the retrained model of each unlearned one.
 
     Args:
@@ -40,22 +40,41 @@ def make_triples(
         retrained: stands in for the retrained model of each.
 
     Returns:
-        A triple for each unlearned model.
+        A triple for each unlearned model, and a line for each whose base model is missing or ambiguous.
 
     Raises:
-        SalunError: a base model is missing or ambiguous, or a model that was named does not fit.
+        SalunError: a model that was named does not fit.
     """
-    triples = []
     for model in unlearned:
-        for flag, named in (("--base", base), ("--retrained", retrained)):
-            if named is not None and kind_of(named) != kind_of(model):
-                raise SalunError(f"{flag} {named.path}: is {said(named)}, but {model.path} is {said(model)}")
-        if retrained is not None and retrained.forget_key != model.forget_key:
-            raise SalunError(f"--retrained {retrained.path}: was trained without other images than {model.path} forgot")
-        before, doubts = (base, []) if base is not None else base_of(model, candidates)
+        check_named(model, base, retrained)
+    triples, failed = [], []
+    for model in unlearned:
+        try:
+            before, doubts = (base, []) if base is not None else base_of(model, candidates)
+        except SalunError as error:
+            failed.append(str(error))
+            continue
         after, choices = (retrained, []) if retrained is not None else retrained_of(model, candidates)
         triples.append(Triple(before, model, after, (*doubts, *choices)))
-    return triples
+    return triples, failed
+
+
+def check_named(model: Model, base: Model | None, retrained: Model | None) -> None:
+    """Check that the models that were named can be compared with an unlearned one.
+
+    Args:
+        model: an unlearned one.
+        base: stands in for its base model; None where none was named.
+        retrained: stands in for its retrained model; None where none was named.
+
+    Raises:
+        SalunError: one is of another kind, or was trained without other images.
+    """
+    for flag, named in (("--base", base), ("--retrained", retrained)):
+        if named is not None and kind_of(named) != kind_of(model):
+            raise SalunError(f"{flag} {named.path}: is {said(named)}, but {model.path} is {said(model)}")
+    if retrained is not None and retrained.forget_key != model.forget_key:
+        raise SalunError(f"--retrained {retrained.path}: was trained without other images than {model.path} forgot")
 
 
 def kind_of(model: Model) -> tuple[Any, ...]:

@@ -44,6 +44,7 @@ class Panel:
         rows: R labels.
         columns: C labels.
         marked: labels, of rows or columns, that are printed bold and framed.
+        letters: of a row's label, at most; a longer one is cut in its middle.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Panel:
     rows: Sequence[str]
     columns: Sequence[str]
     marked: frozenset[str] = frozenset()
+    letters: int = ROW_LETTERS
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def figure_size(
     """
     across, down = grid
     rows, columns = (max(panel.values.shape[side] for panel in panels) for side in (0, 1))
-    beside = max(len(shorten(label, ROW_LETTERS)) for panel in panels for label in panel.rows)
+    beside = max(len(shorten(label, panel.letters)) for panel in panels for label in panel.rows)
     below = max(len(shorten(label, COLUMN_LETTERS)) for panel in panels for label in panel.columns)
     left = GLYPH / POINTS * beside * cells.row_size
     bottom = GLYPH / POINTS * below * cells.column_size * math.sin(math.radians(cells.turn))
@@ -372,7 +374,7 @@ def name_ticks(axis: Axes, panel: Panel, cells: Cells, first: bool) -> None:
         rotation_mode="anchor",
     )
     axis.set_yticks(
-        rows, [shorten(panel.rows[at], ROW_LETTERS) for at in rows] if first else [], fontsize=cells.row_size
+        rows, [shorten(panel.rows[at], panel.letters) for at in rows] if first else [], fontsize=cells.row_size
     )
     for labels, names in (
         (axis.get_xticklabels(), [panel.columns[at] for at in columns]),

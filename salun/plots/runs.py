@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -22,6 +23,7 @@ from salun.records import Row
 from salun.series import Curve, Sweep, value_of
 
 Floats = NDArray[np.float64]
+Frame = tuple[Floats, Floats]
 
 MASKED = "/////"
 TARGET = "...."
@@ -46,6 +48,10 @@ LABELS = {
 }
 LINES: dict[str, Any] = {"retrain": (0, (4, 2)), "base": (0, (1, 2))}
 NEAR = 5.0
+ENLARGED = 2.0
+LEAST_MARGINS = (1.5, 0.4)
+TOUCHING = 0.02
+COLUMNS, LEVEL_LABELS = 40, 6
 WHISKERS = "whiskers: 95 % t-interval of the mean, cut at 0 and 100"
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
 
@@ -532,21 +538,18 @@ def plane(rows: Sequence[Row], names: tuple[str, str], title: str) -> Figure:
     """
     everyone = drawn(rows)
     members = [member for member in everyone if all(value_of(member.row, name).n for name in names)]
-    points = np.array([[100 * (value_of(member.row, name).mean or 0.0) for name in names] for member in members])
-    window = crowd(members, points)
+    points = [point_of(member, names) for member in members]
+    crowded = crowd(points)
     entries = [Line2D([], [], **strokes(member.look), linestyle="", label=member.label) for member in members]
-    figure = framed(6.0 if window is None else 9.0, 4.0, entries)
-    axes = figure.subplots(1, 1 if window is None else 2, squeeze=False)[0]
-    plane_panel(axes[0], members, points, names)
-    if window is not None:
-        low, high = window
-        inside = np.flatnonzero(((points >= low) & (points <= high)).all(1))
-        apart = side_by_side(points[inside], high[0] - low[0])
-        plane_panel(axes[1], [members[place] for place in inside], apart, names)
+    figure = framed(6.0 if crowded is None else 9.0, 4.0, entries)
+    axes = figure.subplots(1, 1 if crowded is None else 2, squeeze=False)[0]
+    plane_panel(axes[0], points, names, frame_of(points, room=2))
+    if crowded is not None:
+        low, high = frame_of(crowded)
         axes[0].add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, edgecolor=INK, zorder=4))
-        left = min(low[0], apart[:, 0].min() - 0.05 * (high[0] - low[0]))
-        axes[1].set(xlim=(left, high[0]), ylim=(low[1], high[1]))
-        axes[1].set_title(f"around retrained (framed on the left), equal {names[0]} side by side", fontsize=8.5)
+        panel = row_panel if cover_each_other(crowded) else plane_panel
+        panel(axes[1], crowded, names, (low, high))
+        axes[1].set_title("around retrained: what is framed on the left", fontsize=8.5)
         axes[1].spines[:].set_visible(True)
     notes = [f"forgetting against utility: {means_of(rows, names)}"]
     if any(member.row.kind == "retrain" for member in members):
@@ -558,64 +561,171 @@ def plane(rows: Sequence[Row], names: tuple[str, str], title: str) -> Figure:
     return figure
 
 
-def crowd(members: Sequence[Drawn], points: Floats) -> tuple[Floats, Floats] | None:
-    """Find the part of the plane around the retrained models, where some methods are near them and others are far.
+@dataclass(frozen=True)
+class Point:
+    """A row's place in the plane, in percent.
+
+    Attributes:
+        member: the row.
+        place: (2,) means, across and up.
+        reach: (2, 2) lengths of the whiskers, left and right, down and up.
+    """
+
+    member: Drawn
+    place: Floats
+    reach: Floats
+
+    @property
+    def target(self) -> bool:
+        """Whether it is the retrained models'."""
+        return self.member.row.kind == "retrain"
+
+    def within(self, low: Floats, high: Floats) -> bool:
+        """Tell whether it lies between two corners, whatever its whiskers."""
+        return bool(((low <= self.place) & (self.place <= high)).all())
+
+
+def point_of(member: Drawn, names: tuple[str, str]) -> Point:
+    """Find a row's place.
 
     Args:
-        members: R rows.
-        points: (R, 2) their places, in percent.
+        member: a row with both values.
+        names: metrics across and up.
 
     Returns:
-        Its lower left and its upper right corner; None where the whole plane shows as much.
+        The place.
     """
-    targets = [place for place, member in enumerate(members) if member.row.kind == "retrain"]
-    if not targets:
-        return None
-    inside = points[np.abs(points - points[targets[0]]).max(1) <= NEAR]
-    if len(inside) < 3 or np.ptp(points, axis=0).max() < 4 * NEAR:
-        return None
-    margin = np.maximum(0.25 * np.ptp(inside, axis=0), 1.0)
-    return inside.min(0) - margin, inside.max(0) + margin
+    values = [value_of(member.row, name) for name in names]
+    return Point(member, np.array([100 * (value.mean or 0.0) for value in values]), whiskers(values).T)
 
 
-def side_by_side(points: Floats, width: float) -> Floats:
-    """Move points of all but equal places across to the left of each other, so that none covers another's whiskers.
+def crowd(points: Sequence[Point]) -> list[Point] | None:
+    """Find the points around the retrained models, where some methods are near them and others are far.
 
     Args:
-        points: (R, 2) their places.
-        width: of the panel, in the same unit.
+        points: all there are.
 
     Returns:
-        (R, 2); the first of equal ones stays.
+        All that lie in the frame around those near the target; None where the whole plane shows as much.
     """
-    seen: Counter[int] = Counter()
-    moved = points.copy()
-    for point in moved:
-        cell = round(point[0] / (0.02 * width))
-        point[0] -= seen[cell] * width * min(0.04, 0.4 / len(points))
-        seen[cell] += 1
-    return moved
+    target = next((point.place for point in points if point.target), None)
+    if target is None:
+        return None
+    inside = [point for point in points if np.abs(point.place - target).max() <= NEAR]
+    if len(inside) < 3 or np.ptp([point.place for point in points], axis=0).max() < 4 * NEAR:
+        return None
+    low, high = frame_of(inside)
+    while len(held := [point for point in points if point.within(low, high)]) > len(inside):
+        inside = held
+        low, high = frame_of(inside)
+    least, most = frame_of(points)
+    larger = ((high - low) * ENLARGED <= most - least).any()
+    return inside if larger or cover_each_other(inside) else None
 
 
-def plane_panel(axis: Axes, members: Sequence[Drawn], points: Floats, names: tuple[str, str]) -> None:
-    """Draw the points.
+def frame_of(points: Sequence[Point], room: int = 1) -> Frame:
+    """Compute the part of the plane that holds points and their whiskers.
+
+    Args:
+        points: at least one.
+        room: width of the margin; 2 for a frame around frames of some of the points.
+
+    Returns:
+        (2,) each: its lower left and its upper right corner, with a margin.
+    """
+    low = np.min([point.place - point.reach[:, 0] for point in points], axis=0)
+    high = np.max([point.place + point.reach[:, 1] for point in points], axis=0)
+    margin = room * np.maximum(0.035 * (high - low), LEAST_MARGINS)
+    return low - margin, high + margin
+
+
+def cover_each_other(points: Sequence[Point]) -> bool:
+    """Tell whether some whiskers would fall on each other in the frame around points, which columns can mend.
+
+    Args:
+        points: at least one.
+
+    Returns:
+        Whether two places across are all but equal, and the points not too many for columns.
+    """
+    low, high = frame_of(points)
+    steps = np.diff(np.sort([point.place[0] for point in points]))
+    return len(points) <= COLUMNS and bool((steps < TOUCHING * (high[0] - low[0])).any())
+
+
+def row_panel(axis: Axes, points: Sequence[Point], names: tuple[str, str], frame: Frame) -> None:
+    """Draw points side by side, so that none covers another, with their places across as words, not on an axis.
 
     Args:
         axis: where.
-        members: R rows.
-        points: (R, 2) their places, in percent.
+        points: at least one; they stand in the order of their places across.
         names: metrics across and up.
+        frame: its lower left and its upper right corner.
     """
-    for member, (x, y) in zip(members, points, strict=True):
-        across, up = (value_of(member.row, name) for name in names)
-        if member.row.kind == "retrain":
-            axis.axvline(x, color=INK, linewidth=0.9, linestyle=LINES["retrain"], zorder=1)
-            axis.axhline(y, color=INK, linewidth=0.9, linestyle=LINES["retrain"], zorder=1)
-        style = strokes(member.look)
-        reach = [whiskers([value]) if value.half_width else None for value in (across, up)]
-        axis.errorbar(x, y, xerr=reach[0], yerr=reach[1], fmt="none", ecolor=style["color"], elinewidth=0.9, capsize=2)
-        axis.plot(x, y, **style, linestyle="", zorder=3)
+    columns = sorted(points, key=lambda point: float(point.place[0].round(6)))
+    for column, point in enumerate(columns):
+        mark(axis, point, column, whiskers_across=False)
+    axis.set_xlim(-0.75, len(columns) - 0.25)
+    labels = [f"{point.place[0]:.2f}" for point in columns]
+    if len(set(labels)) == 1:
+        axis.set_xticks([])
+        axis.set_xlabel(f"side by side: each has {names[0]} {labels[0]} %")
+    else:
+        turn = 0 if len(columns) <= LEVEL_LABELS else 90
+        axis.set_xticks(range(len(columns)), labels, rotation=turn, fontsize=min(8.0, 200 / len(columns)))
+        axis.tick_params(axis="x", length=0)
+        axis.set_xlabel(f"side by side, not to scale; {names[0]} of each, %")
+    axis.set_ylabel(f"{names[1]}: {MEANINGS[names[1]]}, %")
+    axis.set_ylim(frame[0][1], frame[1][1])
+    axis.locator_params(axis="y", nbins=7)
+    keep_percentages(axis.yaxis)
+
+
+def plane_panel(axis: Axes, points: Sequence[Point], names: tuple[str, str], frame: Frame) -> None:
+    """Draw points where they are.
+
+    Args:
+        axis: where.
+        points: all that are drawn.
+        names: metrics across and up.
+        frame: its lower left and its upper right corner.
+    """
+    for point in points:
+        if point.target:
+            axis.axvline(point.place[0], color=INK, linewidth=0.9, linestyle=LINES["retrain"], zorder=1)
+        mark(axis, point, point.place[0])
     axis.set_xlabel(f"{names[0]}: {MEANINGS[names[0]]}, %")
     axis.set_ylabel(f"{names[1]}: {MEANINGS[names[1]]}, %")
+    axis.set(xlim=(frame[0][0], frame[1][0]), ylim=(frame[0][1], frame[1][1]))
     axis.locator_params(nbins=7)
-    axis.margins(0.06)
+    for side in (axis.xaxis, axis.yaxis):
+        keep_percentages(side)
+
+
+def mark(axis: Axes, point: Point, across: float, whiskers_across: bool = True) -> None:
+    """Draw a point with its whiskers, and the level of a target.
+
+    Args:
+        axis: where.
+        point: it.
+        across: its place on that axis.
+        whiskers_across: whether the axis has numbers, so that lengths can be read.
+    """
+    up = point.place[1]
+    if point.target:
+        axis.axhline(up, color=INK, linewidth=0.9, linestyle=LINES["retrain"], zorder=1)
+    style = strokes(point.member.look)
+    aside, upwards = (lengths[:, None] if lengths.any() else None for lengths in point.reach)
+    aside = aside if whiskers_across else None
+    axis.errorbar(across, up, xerr=aside, yerr=upwards, fmt="none", ecolor=style["color"], elinewidth=0.9, capsize=2)
+    axis.plot(across, up, **style, linestyle="", zorder=3)
+
+
+def keep_percentages(axis: Axis) -> None:
+    """Leave out ticks that no percentage has.
+
+    Args:
+        axis: with numbers, whose limits are set.
+    """
+    low, high = axis.get_view_interval()
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if max(0, low) <= tick <= min(100, high)])

@@ -28,6 +28,7 @@ RETAINED_OPACITY = 0.55
 LARGEST = 22.0
 STAR = 90.0
 LEGEND_ROWS = 25
+TALLEST_LEGEND = 5.2
 LONGEST_NAME = 20
 KEY_WIDTH, LETTER_WIDTH = 0.45, 0.072
 ACROSS = 5
@@ -90,7 +91,8 @@ def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
     """
     down = -(-len(clouds) // ACROSS)
     across = -(-len(clouds) // down)
-    figure = Figure(figsize=(3.1 * across + legend_width(clouds[0]), max(3.4 * down, 3.6)))
+    width, legend = 3.1 * across, legend_width(clouds[0])
+    figure = Figure(figsize=(width + legend, max(3.4 * down, TALLEST_LEGEND)))
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flatten()
     for axis, cloud in zip(axes, clouds, strict=False):
         place(axis, cloud, cloud.points, cloud.prototypes)
@@ -100,7 +102,7 @@ def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
         axis.set_axis_off()
     fit_limits(axes[0], clouds)
     add_legend(figure, clouds)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, x=width / 2 / (width + legend))
     return figure
 
 
@@ -214,6 +216,76 @@ def project(points: Floats, azimuth: float, elevation: float = ELEVATION) -> tup
     return screen, z * np.sin(lean) - away * np.cos(lean)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Points that are drawn alike but for their class.
+
+    Attributes:
+        points: (K, 2).
+        labels: (K,) classes.
+        size: of a marker, in square points.
+        rim: colour of the markers' edge.
+        width: of that edge, in points.
+        opacity: of the faces.
+        face: colour of all faces; "" for the classes' own.
+        star: whether the marker is a star in place of the classes' own.
+    """
+
+    points: Floats
+    labels: NDArray[np.int64]
+    size: float
+    rim: str = INK
+    width: float = 0.9
+    opacity: float = 1.0
+    face: str = ""
+    star: bool = False
+
+    def outlines(self) -> list[Path]:
+        """Give the markers' outlines.
+
+        Returns:
+            K paths.
+        """
+        known = {label: path_of("*" if self.star else look_of(label).marker) for label in set(self.labels.tolist())}
+        return [known[label] for label in self.labels.tolist()]
+
+    def faces(self) -> Floats:
+        """Give the colours of the faces.
+
+        Returns:
+            (K, 4).
+        """
+        colours = [to_rgba(self.face or look_of(label).colour, self.opacity) for label in self.labels.tolist()]
+        return np.array(colours).reshape(-1, 4)
+
+
+def layers_of(cloud: Cloud, points: Floats, prototypes: Floats, nearness: Floats | None) -> list[Layer]:
+    """Order what is drawn: forgotten samples above all others, whatever their depth, so that none is hidden.
+
+    Args:
+        cloud: what is drawn.
+        points: (N, 2) where the samples go.
+        prototypes: (C, 2) where the prototypes go.
+        nearness: (N,) of the samples to the eye; None where they have no depth.
+
+    Returns:
+        The layers, lowest first.
+    """
+    order = np.arange(len(points)) if nearness is None else np.argsort(nearness, kind="stable")
+    kept, gone = (order[cloud.forgotten[order] == wanted] for wanted in (False, True))
+    every = np.arange(len(prototypes))
+    plain, lost = (every[np.isin(every, list(cloud.gone)) == wanted] for wanted in (False, True))
+    size = float(np.clip(LARGEST * 640 / max(len(points), 1), 4, LARGEST))
+    star = float(np.clip(STAR * 10 / len(cloud.classes), STAR / 4, STAR))
+    return [
+        Layer(points[kept], cloud.labels[kept], size, width=0.0, opacity=RETAINED_OPACITY),
+        Layer(prototypes[plain], plain, star, star=True),
+        Layer(points[gone], cloud.labels[gone], 2.2 * size, width=0.6),
+        Layer(prototypes[lost], lost, 2.6 * star, rim="white", face="white", star=True),
+        Layer(prototypes[lost], lost, star, star=True),
+    ]
+
+
 def place(
     axis: Axes, cloud: Cloud, points: Floats, prototypes: Floats, nearness: Floats | None = None
 ) -> PathCollection:
@@ -224,33 +296,20 @@ def place(
         cloud: what they are.
         points: (N, 2) where the samples go.
         prototypes: (C, 2) where the prototypes go.
-        nearness: (N,) to the eye; without it forgotten samples lie on top.
+        nearness: (N,) of the samples to the eye; None where they have no depth.
 
     Returns:
         The artist: class by colour and marker, forgotten samples larger, opaque and ringed, prototypes as stars,
         those of forgotten classes on a white ground.
     """
-    forgotten, labels = cloud.forgotten, cloud.labels
-    order = np.argsort(forgotten if nearness is None else nearness, kind="stable")
-    looks = [look_of(label) for label in range(len(cloud.classes))]
-    outlines = [path_of(look.marker) for look in looks]
-    colours = np.array([to_rgba(look.colour) for look in looks])
-    size = float(np.clip(LARGEST * 640 / max(len(points), 1), 4, LARGEST))
-    faces = colours[labels]
-    faces[:, 3] = np.where(forgotten, 1.0, RETAINED_OPACITY)
-    edges = np.where(forgotten[:, None], to_rgba(INK), 0.0)
-    stars = len(prototypes)
-    haloed = sorted(cloud.gone) if stars else []
-    halo, star = np.tile(to_rgba("white"), (len(haloed), 1)), np.tile(to_rgba(INK), (stars, 1))
+    layers = layers_of(cloud, points, prototypes, nearness)
     made = PathCollection(
-        [*(outlines[label] for label in labels[order]), *[path_of("*")] * (len(haloed) + stars)],
-        sizes=np.concatenate(
-            [np.where(forgotten, 2.2 * size, size)[order], np.full(len(haloed), 2.6 * STAR), np.full(stars, STAR)]
-        ),
-        facecolors=np.concatenate([faces[order], halo, colours[:stars]]),
-        edgecolors=np.concatenate([edges[order], halo, star]),
-        linewidths=np.concatenate([np.where(forgotten, 0.6, 0.0)[order], np.full(len(haloed) + stars, 0.9)]),
-        offsets=np.concatenate([points[order], prototypes[haloed], prototypes]),
+        [path for layer in layers for path in layer.outlines()],
+        sizes=np.concatenate([np.full(len(layer.labels), layer.size) for layer in layers]),
+        facecolors=np.concatenate([layer.faces() for layer in layers]),
+        edgecolors=np.concatenate([np.tile(to_rgba(layer.rim), (len(layer.labels), 1)) for layer in layers]),
+        linewidths=np.concatenate([np.full(len(layer.labels), layer.width) for layer in layers]),
+        offsets=np.concatenate([layer.points for layer in layers]),
         offset_transform=axis.transData,
     )
     made.set_transform(IdentityTransform())
@@ -281,7 +340,7 @@ def framed(clouds: Sequence[Cloud], title: str) -> tuple[Figure, Axes]:
     Returns:
         The figure and its panel.
     """
-    figure = Figure(figsize=(5.6 + legend_width(clouds[0]), 5.2))
+    figure = Figure(figsize=(5.6 + legend_width(clouds[0]), TALLEST_LEGEND))
     axis = figure.subplots()
     axis.set_title(title)
     bare(axis)

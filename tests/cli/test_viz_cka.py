@@ -159,11 +159,60 @@ def test_a_checkpoint_that_cannot_be_read_is_named_and_the_others_go_on(
     assert line.startswith("salun-viz cka: checkpoints/broken.pt: ")
 
 
+def test_models_that_cannot_be_compared_are_named_and_the_others_go_on(
+    trio: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trios.put("checkpoints/missing.pt", 3, trios.forget_of(), split_seed=1, unlearned=trios.run())
+    trios.put("checkpoints/unknown.pt", 4, unlearned=trios.run())
+    for seed in (5, 6):
+        trios.put(f"checkpoints/base{seed}.pt", seed, split_seed=2)
+    trios.put("checkpoints/which.pt", 7, trios.forget_of(), split_seed=2, unlearned=trios.run())
+    assert main(["cka", *SMALL]) == 3
+    assert written() == ["study/rl/cka.csv", "study/rl/cka.png"]
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert len(lines) == 3
+    for line, reason in zip(
+        lines,
+        (
+            "missing.pt: its base model (",
+            "unknown.pt: does not record which images",
+            "which.pt: checkpoints/base5.pt and",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(f"salun-viz cka: checkpoints/{reason}")
+
+
+def test_a_file_that_is_named_in_two_ways_is_compared_once(
+    trio: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cka", "study/rl.pt", str(trio["unlearned"].resolve()), *SMALL]) == 0
+    assert capsys.readouterr().out.splitlines() == ["images/study/rl/cka.png"]
+
+
+@pytest.mark.parametrize("names", [("u1.pt", "u1.pth"), ("u 1.pt", "u-1.pt")])
+def test_figures_of_two_models_have_places_of_their_own(
+    trio: dict[str, Path], names: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        shutil.copy(trio["unlearned"], trio["base"].with_name(name))
+    assert main(["cka", *names, *SMALL]) == 0
+    assert len(set(capsys.readouterr().out.splitlines())) == 2
+
+
+def test_a_broken_file_is_named_beside_a_base_model(trio: dict[str, Path], refuse: Refuse) -> None:
+    broken = trio["base"].with_name("broken.pt")
+    broken.write_bytes(b"x")
+    lines = refuse(main, ["cka", "broken.pt", "base.pt"])
+    assert "broken.pt" in lines[0]
+    assert "none of an unlearned model" in lines[1]
+
+
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
         (["nowhere"], "nowhere: no such folder, here or under checkpoints/"),
-        (["base.pt"], "base.pt: 1 checkpoints, none of an unlearned model"),
+        (["base.pt"], "base.pt: 1 readable checkpoints, none of an unlearned model"),
         (["--layers", "layer9"], "--layers layer9: the model has none of that name; did you mean 'layer"),
         (["-S", "3"], "-S 3: at least 4"),
         (["--batch-size", "2"], "--batch-size 2: at least 4"),
@@ -201,6 +250,7 @@ def test_models_that_cannot_be_placed_are_refused(trio: dict[str, Path], refuse:
     unknown = trios.put("checkpoints/unknown.pt", 5, unlearned=trios.run())
     (line,) = refuse(main, ["cka", str(unknown)])
     assert line == "salun-viz cka: checkpoints/unknown.pt: does not record which images were to be forgotten"
+    assert len(refuse(main, ["cka"])) == 2
 
 
 def test_data_that_have_changed_are_refused(refuse: Refuse) -> None:

@@ -52,7 +52,9 @@ def test_the_comparators_definition_and_a_mask(trio: dict[str, Path], capsys: py
     mask = {"keep": 0.25, "score": "sum", "batches": None, "file": None}
     trios.put(str(trio["unlearned"]), 1, trios.forget_of(), unlearned=trios.run(mask=mask))
     assert main(["comparator", "study/rl.pt", "--definition", "comparator", "--out", "page"]) == 0
-    content = strictly(f"page/comparator/1/{RUN[:4]}.json")
+    assert written("page") == [f"comparator/1/{RUN[:4]}_comparator.json"]
+    content = strictly(f"page/comparator/1/{RUN[:4]}_comparator.json")
+    assert content["ID"] == RUN[:4]
     assert content["definition"] == "comparator"
     assert content["saliency_threshold"] == 0.25
     assert content["Method"] == "rl + mask 0.25"
@@ -70,6 +72,54 @@ def test_runs_whose_ids_begin_alike_do_not_overwrite_each_other(trio: dict[str, 
     assert set(named) == {RUN, other}
     assert sorted(len(Path(name).stem) for name in named.values()) == [4, 8]
     assert all(strictly(Path("images", name))["ID"] == Path(name).stem for name in named.values())
+
+
+def test_each_definition_has_a_file_of_its_own(trio: dict[str, Path]) -> None:
+    for definition in ("notebook", "comparator"):
+        assert main(["comparator", "--definition", definition]) == 0
+    names = {"notebook": f"comparator/1/{RUN[:4]}.json", "comparator": f"comparator/1/{RUN[:4]}_comparator.json"}
+    assert written() == sorted(names.values())
+    for definition, name in names.items():
+        content = strictly(Path("images", name))
+        assert (content["definition"], content["ID"], content["run"]) == (definition, RUN[:4], RUN)
+
+
+def test_an_id_stands_for_one_run_in_both_definitions(trio: dict[str, Path]) -> None:
+    other = RUN[:4] + "f" * 12
+    trios.put("checkpoints/study/other.pt", 5, trios.forget_of(), unlearned=trios.run("ga", id=other))
+    assert main(["comparator", "study/rl.pt"]) == 0
+    assert main(["comparator", "study/other.pt", "--definition", "comparator"]) == 0
+    assert written() == [f"comparator/1/{RUN[:4]}.json", f"comparator/1/{other[:8]}_comparator.json"]
+
+
+def test_a_time_that_was_known_is_kept_when_the_record_is_lost(
+    trio: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, path = Path("runs/records.jsonl"), f"images/comparator/1/{RUN[:4]}.json"
+    for seconds, expected in ((2.0, 2.5), (None, 2.5), (7.0, 7.5)):
+        if seconds is None:
+            runs.unlink()
+        else:
+            write_runs(runs, [recorded(seconds={"mask": 0.5, "method": seconds, "evaluation": 9.0}, id=RUN)])
+        assert main(["comparator"]) == 0
+        assert strictly(path)["RTE"] == expected
+        assert (f"no record in runs; RTE is kept as it was in {path}" in capsys.readouterr().err) == (seconds is None)
+
+
+def test_the_time_of_another_run_is_not_taken(trio: dict[str, Path], write: Callable[[str, Any], Path]) -> None:
+    for digits in (4, 8, len(RUN)):
+        write(f"images/comparator/1/{RUN[:digits]}.json", {"run": "another", "RTE": 9.0})
+    assert main(["comparator"]) == 0
+    assert strictly(f"images/comparator/1/{RUN}.json")["RTE"] == "N/A"
+
+
+def test_a_model_without_its_base_model_is_named_and_the_others_go_on(
+    trio: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trios.put("checkpoints/orphan.pt", 3, trios.forget_of(), split_seed=1, unlearned=trios.run("ga"))
+    assert main(["comparator"]) == 3
+    assert written() == [f"comparator/1/{RUN[:4]}.json"]
+    assert "salun-viz comparator: checkpoints/orphan.pt: its base model (" in capsys.readouterr().err
 
 
 def test_models_that_the_page_cannot_show_are_named_and_the_others_go_on(

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from clouds import make_features
+from matplotlib.figure import Figure
 from PIL import Image
 
 from salun.cli.viz import main
 from salun.errors import SalunError
 from salun.latent.features import write_features
+from salun.plots import scatter
 
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]
@@ -89,6 +91,21 @@ def test_the_same_command_gives_the_same_coordinates(command: list[str]) -> None
         assert not np.array_equal(first["flat"], other["flat"])
 
 
+def test_models_of_one_title_are_told_apart_by_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("a.npz", title="rl", seed=1)
+    put("b.npz", title="rl", seed=2)
+    seen: list[str] = []
+    real = scatter.side_by_side
+
+    def watched(clouds: list[scatter.Cloud], title: str) -> Figure:
+        seen.extend(cloud.title for cloud in clouds)
+        return real(clouds, title)
+
+    monkeypatch.setattr(scatter, "side_by_side", watched)
+    assert main(["tsne", "a.npz", "b.npz", *SMALL]) == 0
+    assert seen == ["rl (a)", "rl (b)"]
+
+
 def test_restyling_fits_nothing(study: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["tsne", *SMALL]) == 0
     before = coordinates("base/tsne.npz")["flat"]
@@ -119,9 +136,10 @@ def test_every_backend_can_be_chosen(backend: str) -> None:
     assert np.isfinite(coordinates("base/tsne.npz")["flat"]).all()
 
 
-def test_the_notebooks_figure_takes_equally_many_of_each_class() -> None:
+def test_the_notebooks_figure_takes_equally_many_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
     put("base.npz", count=110)
     assert main(["umap", "--notebook", "--dpi", "40"]) == 0
+    assert re.search(r"base\.npz: 110 images allow \d+ of the notebook's 2,000", capsys.readouterr().err)
     found = coordinates("base/umap_notebook.npz")
     counts = np.bincount(found["labels"])
     assert len(set(counts.tolist())) == 1
@@ -156,6 +174,11 @@ def test_nothing_needs_a_display(study: None, monkeypatch: pytest.MonkeyPatch) -
         (["umap", "base.npz", "--neighbours", "1"], "--neighbours 1"),
         (["umap", "base.npz", "--min-dist", "2"], "--min-dist 2: must be from 0 to 1"),
         (["umap", "base.npz", "-S", "4"], "4 points"),
+        (["umap", "base.npz", "--notebook", "--neighbours", "9"], "--neighbours and --notebook exclude each other"),
+        (["umap", "base.npz", "--notebook", "--seed", "1"], "--seed and --notebook exclude each other"),
+        (["umap", "base.npz", "--notebook", "-S", "20"], "--samples and --notebook exclude each other"),
+        (["umap", "base.npz", "--notebook", "--no-pca"], "--no-pca and --notebook exclude each other"),
+        (["umap", "tested.npz", "--notebook"], "holds test images; --notebook draws training images"),
         (["draw"], "'draw'"),
         ([], "COMMAND"),
     ],
@@ -167,6 +190,7 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
     write("file", "text")
     write("features/broken.npz", b"PK\x03\x04 broken")
     put("other.npz", dataset="svhn")
+    put("tested.npz", split="test")
     lines = refuse(main, argv)
     assert len(lines) == 1
     assert re.search(said, lines[0]), lines[0]

@@ -142,13 +142,24 @@ def test_a_comparison_is_named_after_what_is_compared(paths: list[str], name: st
     assert len(gather(["x" * 100] * 9)) < 100
 
 
-def test_two_files_that_would_share_a_place_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_file_has_a_place_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     paths = [tmp_path_factory.mktemp("far") / "same" / "a.npz" for _ in range(2)]
     for path in paths:
         write_features(path, make_features())
-    with pytest.raises(SalunError, match="figures of both would go to same/a"):
-        read_entries([str(path) for path in paths])
-    assert len(read_entries([str(paths[0]), str(paths[0].parent)])) == 1
+    put("a b.npz", make_features(key="one"))
+    put("a-b.npz", make_features(key="two"))
+    entries = read_entries([*map(str, paths), str(paths[0].parent), "features"])
+    assert len(entries) == 4
+    assert len({entry.place for entry in entries}) == 4
+
+
+@pytest.mark.parametrize(("key", "files"), [("same", ["a.npz"]), ("", ["a.json", "a.npz"])])
+def test_both_forms_of_the_same_features_are_drawn_once(key: str, files: list[str]) -> None:
+    for name in ("a.npz", "a.json"):
+        put(name, make_features(key=key))
+    entries = read_entries([])
+    assert [entry.path.name for entry in entries] == files
+    assert len({entry.place for entry in entries}) == len(files)
 
 
 def test_a_name_longer_than_any_file_has_is_not_there() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from clouds import make_features
+from matplotlib.figure import Figure
 from scipy.stats import wasserstein_distance_nd
 
 from salun.cli.viz import main
+from salun.cli.viz.album import Album
 from salun.latent.features import Features, read_features, write_features
 
 Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
@@ -25,6 +27,10 @@ def put(name: str, **settings: Any) -> Features:
     features = make_features(**({"count": 60} | settings))
     write_features(Path("features") / name, features)
     return features
+
+
+def row_labels(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
 
 def put_study() -> dict[str, Features]:
@@ -153,6 +159,23 @@ def test_models_are_compared_class_by_class(drawn: dict[str, Features]) -> None:
     assert table[0] == ["first", "second", *drawn["base"].classes]
     assert [row[:2] for row in table[1:]] == [["base", "ga"], ["base", "retrained"], ["ga", "retrained"]]
     assert "d_class-1/wasserstein_between_models.png" in written()
+
+
+def test_both_names_of_a_pair_can_be_read_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = "a tag that says a great deal about what was done and why"
+    titles = ["rl_split + mask 0.2, seed 2", f"{tag}, at first, to a model of that kind", f"{tag}, then, to a model"]
+    put("base.npz", title="base")
+    put("again.npz", seed=9, forget=1, role="retrained", title="retrained, seed 2")
+    for seed, title in enumerate(titles):
+        put(f"{seed}.npz", seed=seed, forget=1, title=title)
+    labels: list[list[str]] = []
+    monkeypatch.setattr(Album, "keep", lambda album, figure, place: labels.append(row_labels(figure)))
+    assert main(["wasserstein", *QUICK]) == 0
+    (pairs,) = [shown for shown in labels if "base → retrained, seed 2" in shown]
+    assert len(set(pairs)) == len(pairs) == 7
+    assert {"base → rl_split + mask 0.2, seed 2", "rl_split + mask 0.2, seed 2 → retrained, seed 2"} <= set(pairs)
+    assert all(pair.startswith(("base → ", "rl_split + mask 0.2, seed 2 → ", "a tag that")) for pair in pairs)
+    assert sum(pair.endswith(" → retrained, seed 2") for pair in pairs) == 4
 
 
 def test_models_of_one_kind_are_compared_with_each_other() -> None:

@@ -113,7 +113,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def triple(folder: Path) -> Triple:
     models = {name: read_model(path) for name, path in trios.put_trio(str(folder)).items()}
-    return make_triples([models["unlearned"]], list(models.values()))[0]
+    (found,), _ = make_triples([models["unlearned"]], list(models.values()))
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,30 @@ def test_models_are_embedded_in_one_space() -> None:
         assert np.array_equal(coordinates.solid_prototypes, features.prototypes[:, :3])
 
 
+def test_prototypes_can_be_put_beside_their_nearest_samples() -> None:
+    models = [make_features(60, seed=seed) for seed in range(2)]
+    seen = []
+
+    def fit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(len(points))
+        return first_axes(points)
+
+    found = embed_together(models, fit, fit_prototypes=False)
+    assert seen == [120]
+    for features, coordinates in zip(models, found, strict=True):
+        assert coordinates.solid_prototypes.shape == (4, 3)
+        likeness = directions(features.prototypes, None) @ directions(features.features, None).T
+        for label in range(4):
+            nearest = np.argsort(-likeness[label])[:5]
+            assert (features.labels[nearest] == label).all()
+            assert coordinates.flat_prototypes[label] == pytest.approx(coordinates.flat[nearest].mean(0))
+
+
+def test_prototypes_of_another_space_are_never_placed() -> None:
+    features = replace(make_features(30), prototypes=np.ones((4, 9), dtype=np.float32))
+    assert embed_together([features], first_axes, fit_prototypes=False)[0].flat_prototypes.shape == (0, 2)
+
+
 def test_prototypes_of_another_space_are_left_out() -> None:
     features = replace(make_features(30), prototypes=np.ones((4, 9), dtype=np.float32))
     assert prototypes_of(features).shape == (0, 16)

@@ -208,6 +208,14 @@ def test_rows_are_labelled_again_where_they_differ() -> None:
     assert_nothing_collides(figure)
 
 
+def test_row_labels_take_as_much_room_as_they_are_given() -> None:
+    long = " → ".join(["a model of which its name says a great deal"] * 2)
+    for letters, shown in ((44, 44), (len(long), len(long))):
+        figure = drawn([Panel("", np.zeros((2, 10)), [long, "base → ga"], names(10), letters=letters)])
+        assert len(row_labels(panels_of(figure)[0])[0]) == shown
+        assert_nothing_collides(figure)
+
+
 @pytest.mark.parametrize(
     ("largest", "shown"),
     [

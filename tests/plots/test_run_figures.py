@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from recorded import recorded, runs, sweep_runs
+from tidy import assert_tidy
 
 from salun.plots.runs import bars, curves, plane, sweep
 from salun.plots.style import styled
@@ -293,8 +294,59 @@ def test_methods_that_crowd_around_the_target_are_drawn_larger() -> None:
     assert (len(places(wide.axes[0])), len(places(wide.axes[1]))) == (6, 4)
     low, high = wide.axes[1].get_ylim()
     assert high - low < 10
-    near_target = places(wide.axes[1])
-    assert near_target[0] == pytest.approx((90, 94))
-    assert len({across for across, _ in near_target}) == 4
-    assert all(abs(across - 90) < 1 for across, _ in near_target)
-    assert [up for _, up in near_target[1:]] == pytest.approx([93.1, 93.2, 93.3])
+    assert [up for _, up in places(wide.axes[1])] == pytest.approx([94, 93.1, 93.2, 93.3])
+
+
+def around_target(*shares: float) -> Figure:
+    """Methods near the target with these UA, another far from it; their TA varies over the runs."""
+    near = [
+        recorded(seed=seed, lr=place + 1.0, values={"UA": share, "TA": 0.93 + 0.004 * seed * (place + 1)})
+        for place, share in enumerate(shares)
+        for seed in range(3)
+    ]
+    target = runs(method="retrain", values={"UA": 1.0, "TA": 0.94})
+    return rendered("plane", [*target, *near, *runs(method="ga", values={"UA": 0.1, "TA": 0.5})])
+
+
+def test_points_of_one_value_stand_side_by_side_on_an_axis_without_numbers() -> None:
+    figure = around_target(1.0, 1.0, 1.0)
+    panel = figure.axes[1]
+    assert len({round(across, 3) for across, _ in places(panel)}) == 4
+    assert not [text for text in panel.get_xticklabels() if text.get_text()]
+    assert "side by side" in panel.get_xlabel()
+    assert "UA 100.00" in panel.get_xlabel()
+    assert [across for across, _ in places(figure.axes[0])].count(100) == 4
+    assert_tidy(figure)
+
+
+def test_where_some_values_are_equal_each_point_is_above_its_own() -> None:
+    figure = around_target(1.0, 0.985, 1.0)
+    panel = figure.axes[1]
+    written = {tick.get_position()[0]: tick.get_text() for tick in panel.get_xticklabels()}
+    shown = {round(up, 3): written[across] for across, up in places(panel)}
+    assert shown == {94: "100.00", 93.4: "100.00", 93.8: "98.50", 94.2: "100.00"}
+    assert "not to scale" in panel.get_xlabel()
+    assert_tidy(figure)
+
+
+def test_where_all_values_differ_points_are_where_they_are() -> None:
+    figure = around_target(0.99, 0.98, 0.97)
+    assert places(figure.axes[1]) == [pytest.approx(place) for place in [(100, 94), (99, 93.4), (98, 93.8), (97, 94.2)]]
+    assert [place for place in places(figure.axes[0]) if place[0] > 90] == places(figure.axes[1])
+    ticks = [tick.get_text() for axis in figure.axes for tick in axis.get_xticklabels()]
+    assert ticks
+    assert all(0 <= float(tick) <= 100 for tick in ticks)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (1.0, 0.985, 1.0), (0.99, 0.98, 0.97), (1.0,) * 12])
+def test_whiskers_stay_within_their_panel_and_the_frame_within_its(shares: tuple[float, ...]) -> None:
+    figure = around_target(*shares)
+    for axis in figure.axes:
+        ends = np.concatenate([end for group in axis.collections for end in group.get_segments()])
+        for values, (low, high) in zip(ends.T, (axis.get_xlim(), axis.get_ylim()), strict=True):
+            assert low < values.min() <= values.max() < high
+    left = figure.axes[0]
+    (frame,) = left.patches
+    assert left.get_ylim()[0] < frame.get_y() < frame.get_y() + frame.get_height() < left.get_ylim()[1]
+    assert figure.axes[1].get_ylim() == pytest.approx((frame.get_y(), frame.get_y() + frame.get_height()))
+    assert len(places(figure.axes[1])) == len(shares) + 1

@@ -41,8 +41,8 @@ def test_nothing_is_cut_off_or_covered(classes: int, draw: object) -> None:
         assert_tidy(draw(cloud, "rl_split + mask 0.2\nt-SNE, perplexity 30: 3000 train images, resnet18 on cifar10"))
 
 
-@pytest.mark.parametrize("models", [2, 3, 5, 9])
-def test_models_stand_side_by_side_on_the_same_axes(models: int) -> None:
+@pytest.mark.parametrize(("models", "classes"), [(2, 10), (3, 10), (5, 10), (9, 10), (2, 43), (3, 100)])
+def test_models_stand_side_by_side_on_the_same_axes(models: int, classes: int) -> None:
     clouds = [
         replace(make_cloud(seed=seed), title=f"rl_split + random mask 0.25, seed {seed}") for seed in range(models)
     ]
@@ -78,8 +78,24 @@ def test_forgotten_samples_are_larger_ringed_and_on_top() -> None:
     others = [places[tuple(point)] for point in cloud.points[~cloud.forgotten]]
     assert min(forgotten) > max(others)
     assert artist.get_sizes()[forgotten].min() > artist.get_sizes()[others].max()
-    assert artist.get_edgecolors()[forgotten][:, 3].min() == 1
-    assert artist.get_edgecolors()[others][:, 3].max() == 0
+    widths = np.asarray(artist.get_linewidths())
+    assert widths[forgotten].min() > 0
+    assert widths[others].max() == 0
+    assert artist.get_facecolors()[forgotten][:, 3].min() == 1
+    assert artist.get_facecolors()[others][:, 3].max() < 1
+
+
+@pytest.mark.parametrize("draw", [flat, solid])
+def test_no_prototype_of_another_class_covers_what_was_forgotten(draw: object) -> None:
+    cloud = make_cloud(100, 500, 2 if draw is flat else 3)
+    with styled():
+        artist = points_of(draw(cloud, "t"))[-1]
+    sizes, widths = artist.get_sizes(), np.asarray(artist.get_linewidths())
+    stars = np.flatnonzero(np.isclose(widths, 0.9))
+    ringed = np.flatnonzero(np.isclose(widths, 0.6))
+    assert len(ringed) == int(cloud.forgotten.sum())
+    assert (stars < ringed.min()).sum() == 99
+    assert sizes[stars[stars < ringed.min()]].max() < 2 * sizes[ringed].min()
 
 
 def test_the_legend_names_the_forgotten_class_first_and_bold() -> None:

@@ -51,13 +51,13 @@ def draw(flags: argparse.Namespace) -> int:
         flags: of the command line.
 
     Returns:
-        The exit status: 3 where a checkpoint could not be read.
+        The exit status: 3 where a checkpoint could not be read or compared.
 
     Raises:
         SalunError: a flag, a checkpoint or the data are refused.
     """
     from salun.errors import SalunError
-    from salun.files import mirrored
+    from salun.files import mirrored_apart
     from salun.latent.cka import SMALLEST_BATCH
     from salun.plots.style import styled
 
@@ -68,7 +68,8 @@ def draw(flags: argparse.Namespace) -> int:
     data = shelf(flags)
     found = find_triples(flags)
     failed = list(found.failed)
-    for triple in found.triples:
+    places = mirrored_apart([triple.unlearned.path for triple in found.triples], CHECKPOINTS)
+    for triple, folder in zip(found.triples, places, strict=True):
         try:
             compared = compare(flags, triple, data)
         except SalunError as error:
@@ -76,7 +77,7 @@ def draw(flags: argparse.Namespace) -> int:
             continue
         for remark in triple.remarks:
             notice(f"{PROGRAM}: {remark}")
-        place = mirrored(triple.unlearned.path, CHECKPOINTS) / ("cka_all_layers" if flags.all_layers else "cka")
+        place = folder / ("cka_all_layers" if flags.all_layers else "cka")
         write_table(album.at(place, ".csv"), compared, flags.all_layers)
         with styled():
             album.keep(picture(compared, flags.all_layers), place)

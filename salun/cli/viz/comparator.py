@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HELP = "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads"
 PROGRAM = "salun-viz comparator"
+ENDINGS = {"notebook": ".json", "comparator": "_comparator.json"}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="where records lie, for the time taken (default: runs)",
     )
     parser.add_argument(
-        "--out", type=filled, default="images", metavar="DIR", help="files go to DIR/comparator/CLASS/ID.json (images)"
+        "--out",
+        type=filled,
+        default="images",
+        metavar="DIR",
+        help="files go to DIR/comparator/CLASS/ID.json, or ID_comparator.json by the Comparator's definition (images)",
     )
 
 
@@ -54,9 +59,7 @@ def draw(flags: argparse.Namespace) -> int:
         SalunError: a flag is refused, or no model can be shown.
     """
     from salun.errors import SalunError
-    from salun.files import write_text
     from salun.latent.comparator import describe_run, identity
-    from salun.records import numbers_only
 
     check_folder("--out", Path(flags.out))
     data = shelf(flags)
@@ -72,12 +75,13 @@ def draw(flags: argparse.Namespace) -> int:
         except SalunError as error:
             failed.append(str(error))
             continue
-        missing = [] if record else [f"{triple.unlearned.path}: no record in {flags.runs}; RTE is not known"]
-        for remark in (*triple.remarks, *missing):
-            notice(f"{PROGRAM}: {remark}")
         path = free(Path(flags.out, "comparator", str(content["FC"])), content)
-        write_text(path, json.dumps(numbers_only(content), allow_nan=False))
-        print(path, flush=True)
+        remarks = list(triple.remarks)
+        if record is None:
+            remarks.append(f"{triple.unlearned.path}: no record in {flags.runs}; {keep_time(path, content)}")
+        for remark in remarks:
+            notice(f"{PROGRAM}: {remark}")
+        write(path, content)
     return report(PROGRAM, failed, len(found.triples) + len(found.failed))
 
 
@@ -112,25 +116,42 @@ def free(folder: Path, content: dict[str, Any]) -> Path:
         content: of the file; its "ID" is set.
 
     Returns:
-        The path.
+        The path, which is another one for each definition.
     """
     run = str(content["run"])
     for digits in (4, 8, len(run)):
-        path = folder / f"{run[:digits]}.json"
         content["ID"] = run[:digits]
-        if not path.exists() or owner(path) == run:
+        paths = {definition: folder / f"{run[:digits]}{ending}" for definition, ending in ENDINGS.items()}
+        if all(earlier(path).get("run") == run for path in paths.values() if path.exists()):
             break
-    return path
+    return paths[content["definition"]]
 
 
-def owner(path: Path) -> str | None:
-    """Tell which run a file is of.
+def keep_time(path: Path, content: dict[str, Any]) -> str:
+    """Keep the time that an earlier call knew of the same run, where the record is lost by now.
 
     Args:
-        path: a file that exists.
+        path: of the file that is about to be written.
+        content: for it; its "RTE" is set where it is known.
 
     Returns:
-        The run's id; None where it says none.
+        What became of it.
+    """
+    before = earlier(path)
+    if before.get("run") != content["run"] or not isinstance(before.get("RTE"), int | float):
+        return "RTE is not known"
+    content["RTE"] = before["RTE"]
+    return f"RTE is kept as it was in {path}"
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """Read what an earlier call wrote.
+
+    Args:
+        path: need not exist.
+
+    Returns:
+        The content; empty where there is none to read.
     """
     from salun.errors import SalunError
     from salun.files import read_json
@@ -138,5 +159,22 @@ def owner(path: Path) -> str | None:
     try:
         content = read_json(path)
     except SalunError:
-        return None
-    return str(content["run"]) if isinstance(content, dict) and "run" in content else None
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write the file of a run and print where.
+
+    Args:
+        path: of the file.
+        content: what it holds.
+
+    Raises:
+        SalunError: it cannot be written.
+    """
+    from salun.files import write_text
+    from salun.records import numbers_only
+
+    write_text(path, json.dumps(numbers_only(content), allow_nan=False))
+    print(path, flush=True)

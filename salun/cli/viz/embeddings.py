@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from salun.cli.arguments import positive
 from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.matrices import titles_of
 
 if TYPE_CHECKING:
     from salun.cli.viz.inputs import Entry
@@ -26,12 +27,14 @@ class Method:
         title: in figures.
         fit: gives coordinates in plane and space.
         settings: that decide the outcome, plain values.
+        fit_prototypes: whether prototypes are fitted among the samples.
     """
 
     name: str
     title: str
     fit: "Fit"
     settings: dict[str, object]
+    fit_prototypes: bool = True
 
 
 def add_embedding_flags(parser: argparse.ArgumentParser) -> None:
@@ -131,10 +134,11 @@ def draw_models(
 
     found = coordinates_of(album, entries, method, root)
     with styled():
-        for entry, coordinates in zip(entries, found, strict=True):
-            draw_one(flags, album, entry, coordinates, method, root)
+        named = list(zip(titles_of(entries), entries, found, strict=True))
+        for name, entry, coordinates in named:
+            draw_one(flags, album, name, entry, coordinates, method, root)
         if len(entries) > 1:
-            clouds = [cloud_of(entry, coordinates, False) for entry, coordinates in zip(entries, found, strict=True)]
+            clouds = [cloud_of(name, entry, coordinates, False) for name, entry, coordinates in named]
             title = f"{method.title}, one fit for all models: {about(entries[0])}"
             album.keep(scatter.side_by_side(clouds, title), root / f"{method.name}_side_by_side")
 
@@ -162,20 +166,27 @@ def coordinates_of(album: Album, entries: "Sequence[Entry]", method: Method, roo
     kept = [read_coordinates(file, key) for file in files]
     found = [coordinates for coordinates in kept if coordinates is not None]
     if len(found) < len(entries):
-        found = embed_together(models, method.fit)
+        found = embed_together(models, method.fit, method.fit_prototypes)
         for file, coordinates, features in zip(files, found, models, strict=True):
             write_coordinates(file, coordinates, features, key)
     return found
 
 
 def draw_one(
-    flags: argparse.Namespace, album: Album, entry: "Entry", coordinates: "Coordinates", method: Method, root: Path
+    flags: argparse.Namespace,
+    album: Album,
+    name: str,
+    entry: "Entry",
+    coordinates: "Coordinates",
+    method: Method,
+    root: Path,
 ) -> None:
     """Draw one model in the plane, in space, and turning.
 
     Args:
         flags: of the command line.
         album: gets the figures.
+        name: of the model.
         entry: the model.
         coordinates: where its samples lie.
         method: how they were embedded.
@@ -187,9 +198,9 @@ def draw_one(
     from salun.plots import film, scatter
 
     place = root / entry.place / method.name
-    title = f"{entry.title}\n{method.title}: {about(entry)}"
-    cloud = cloud_of(entry, coordinates, True)
-    album.keep(scatter.flat(cloud_of(entry, coordinates, False), title), place.with_name(f"{method.name}_2d"))
+    title = f"{name}\n{method.title}: {about(entry)}"
+    cloud = cloud_of(name, entry, coordinates, True)
+    album.keep(scatter.flat(cloud_of(name, entry, coordinates, False), title), place.with_name(f"{method.name}_2d"))
     album.keep(scatter.solid(cloud, title), place.with_name(f"{method.name}_3d"))
     kinds = {".gif": film.write_gif} | ({".mp4": film.write_mp4} if flags.mp4 else {})
     for ending, write in kinds.items():
@@ -198,10 +209,11 @@ def draw_one(
         print(path, flush=True)
 
 
-def cloud_of(entry: "Entry", coordinates: "Coordinates", solid: bool) -> "Cloud":
+def cloud_of(name: str, entry: "Entry", coordinates: "Coordinates", solid: bool) -> "Cloud":
     """Put coordinates and marks together.
 
     Args:
+        name: of the model.
         entry: the model.
         coordinates: of its samples.
         solid: whether those in space are wanted.
@@ -213,7 +225,7 @@ def cloud_of(entry: "Entry", coordinates: "Coordinates", solid: bool) -> "Cloud"
 
     features = entry.features
     return Cloud(
-        title=entry.title,
+        title=name,
         points=coordinates.solid if solid else coordinates.flat,
         labels=features.labels,
         forgotten=features.forgotten,
@@ -235,6 +247,6 @@ def about(entry: "Entry") -> str:
 
     features, source = entry.features, entry.features.source
     what = f"{len(features.features)} {source.split} images"
-    where = f", {source.model} on {shorten(source.dataset, 30)}" if source.dataset else ""
-    layer = "" if source.layer == "pre-head" else f", layer {shorten(source.layer, 30)}"
-    return what + where + layer
+    where = " on ".join(filter(None, (source.model, shorten(source.dataset, 30))))
+    layer = "" if source.layer == "pre-head" else f"layer {shorten(source.layer, 30)}"
+    return ", ".join(filter(None, (what, where, layer)))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salun.errors import SalunError
-from salun.files import mirrored, name_part
+from salun.files import mirrored_apart, name_part
 from salun.latent.features import SUFFIXES, Features, read_features
 
 FEATURES = Path("features")
@@ -64,7 +64,7 @@ def find_features(paths: Sequence[str]) -> list[Path]:
     Raises:
         SalunError: a path does not exist, or a folder holds no file.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for given in paths or [str(FEATURES)]:
         place = next((path for path in (Path(given), FEATURES / given) if os.path.exists(path)), None)
         if place is None:
@@ -73,8 +73,9 @@ def find_features(paths: Sequence[str]) -> list[Path]:
         files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if is_features(path))
         if not files:
             raise SalunError(f"{place}: holds no features (*.npz, *.json); salun-extract writes them")
-        found |= dict.fromkeys(files)
-    return list(found)
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def is_features(path: Path) -> bool:
@@ -100,31 +101,31 @@ def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Entry
         The entries.
 
     Raises:
-        SalunError: a file is missing or cannot be read, or two would have their figures in one place.
+        SalunError: a file is missing or cannot be read.
     """
-    entries = []
-    for path in find_features(paths):
-        features = read_features(path)
-        kept = features if samples is None else features.first(samples)
-        entries.append(Entry(path, mirrored(path, FEATURES), kept))
-    check_places(entries)
-    return entries
+    found = {path: read_features(path) for path in find_features(paths)}
+    unlike = [path for path in found if not is_copy(path, found)]
+    places = mirrored_apart(unlike, FEATURES)
+    return [
+        Entry(path, place, found[path] if samples is None else found[path].first(samples))
+        for path, place in zip(unlike, places, strict=True)
+    ]
 
 
-def check_places(entries: Sequence[Entry]) -> None:
-    """Check that no file's figures would replace another's.
+def is_copy(path: Path, found: Mapping[Path, Features]) -> bool:
+    """Tell whether a file is the JSON form of an archive beside it.
 
     Args:
-        entries: files of features.
+        path: of features.
+        found: all that were read.
 
-    Raises:
-        SalunError: two files of the same folder and name lie outside `features/`.
+    Returns:
+        Whether the archive says the same, so that the file is passed over.
     """
-    owners: dict[Path, Path] = {}
-    for entry in entries:
-        other = owners.setdefault(entry.place, entry.path)
-        if other != entry.path:
-            raise SalunError(f"{other} and {entry.path}: figures of both would go to {entry.place}; rename one folder")
+    archive = path.with_suffix(".npz")
+    if path.suffix != ".json" or archive not in found:
+        return False
+    return bool(found[path].source.key) and found[path].source.key == found[archive].source.key
 
 
 def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:

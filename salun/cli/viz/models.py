@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from salun.cli.arguments import SOME_FAILED, add_place_flags, filled, notice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
     from salun.data.parts import Dataset
@@ -39,8 +41,9 @@ class Found:
     """What the paths of a command line hold.
 
     Attributes:
-        triples: one for each unlearned model.
-        failed: a line for each checkpoint that cannot be read.
+        triples: one for each unlearned model that can be compared.
+        failed: a line for each checkpoint that cannot be read, and for each unlearned model that cannot be
+            compared.
     """
 
     triples: "list[Triple]"
@@ -57,29 +60,48 @@ def find_triples(flags: argparse.Namespace) -> Found:
         flags: of `add_model_flags`.
 
     Returns:
-        The triples.
+        The triples; at least one.
 
     Raises:
-        SalunError: a path or a model is missing, or no unlearned model is among them.
+        SalunError: a path or a model that was named is missing or does not fit, or there is no unlearned model
+            that can be compared.
     """
-    from salun.errors import SalunError, SalunErrors
+    from salun.errors import SalunErrors
     from salun.latent.extraction import find_checkpoints, read_model, read_models
     from salun.latent.triples import make_triples
 
     paths = flags.paths or [str(CHECKPOINTS)]
-    files = list(dict.fromkeys(file for path in paths for file in find_checkpoints(Path(path))))
+    files = each_once(file for path in paths for file in find_checkpoints(Path(path)))
     models, failed = read_models(files)
     if not models:
         raise SalunErrors(failed)
     unlearned = [model for model in models if model.role == "unlearned"]
     if not unlearned:
-        raise SalunError(f"{', '.join(paths)}: {len(models)} checkpoints, none of an unlearned model")
-    for model in unlearned:
-        if not model.excluded:
-            raise SalunError(f"{model.path}: does not record which images were to be forgotten")
+        none = f"{', '.join(paths)}: {len(models)} readable checkpoints, none of an unlearned model"
+        raise SalunErrors([*failed, none])
     named = [read_model(one(path)) if path else None for path in (flags.base, flags.retrained)]
     candidates = models if all(named) else [*models, *kept(files)]
-    return Found(make_triples(unlearned, candidates, *named), failed)
+    triples, orphans = make_triples([model for model in unlearned if model.excluded], candidates, *named)
+    unknown = [model.path for model in unlearned if not model.excluded]
+    failed += [f"{path}: does not record which images were to be forgotten" for path in unknown] + orphans
+    if not triples:
+        raise SalunErrors(failed)
+    return Found(triples, failed)
+
+
+def each_once(paths: "Iterable[Path]") -> list[Path]:
+    """Leave out the files that were named before in another way.
+
+    Args:
+        paths: of files that exist.
+
+    Returns:
+        Each file once, as it was named first.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def one(path: str) -> Path:

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from salun.cli.arguments import positive
+from salun.cli.arguments import notice, positive
 from salun.cli.viz.album import Album
 from salun.cli.viz.embeddings import Method, add_embedding_flags, check_films, check_seed, draw_all
 
@@ -51,18 +51,14 @@ def draw(flags: argparse.Namespace) -> int:
         SalunError: a flag or a file is refused.
     """
     from salun.cli.viz.inputs import read_entries
-    from salun.errors import SalunError
     from salun.latent.umap import check_neighbours
 
-    if not 0 <= flags.min_dist <= 1:
-        raise SalunError(f"--min-dist {flags.min_dist:g}: must be from 0 to 1")
+    method = notebook_method(flags) if flags.notebook else method_of(flags)
     check_films(flags)
-    check_seed(flags.seed)
     album = Album.of(flags)
     entries = read_entries(flags.paths, None if flags.notebook else flags.samples)
     if flags.notebook:
         entries = [notebook_entry(entry) for entry in entries]
-    method = notebook_method() if flags.notebook else method_of(flags)
     for entry in entries:
         check_neighbours(int(str(method.settings["neighbours"])), len(entry.features.features))
     return draw_all(flags, album, entries, method)
@@ -76,9 +72,17 @@ def method_of(flags: argparse.Namespace) -> Method:
 
     Returns:
         The method.
+
+    Raises:
+        SalunError: a flag is out of range.
     """
+    from salun.errors import SalunError
     from salun.latent.embedding import COMPONENTS, directions
     from salun.latent.umap import umap
+
+    if not 0 <= flags.min_dist <= 1:
+        raise SalunError(f"--min-dist {flags.min_dist:g}: must be from 0 to 1")
+    check_seed(flags.seed)
 
     def fit(points: "NDArray[np.float32]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
         near = directions(points, None if flags.no_pca else COMPONENTS, flags.seed)
@@ -86,16 +90,29 @@ def method_of(flags: argparse.Namespace) -> Method:
         return plane, space
 
     settings = {name: getattr(flags, name) for name in ("neighbours", "min_dist", "seed", "no_pca")}
-    return Method("umap", f"UMAP, {flags.neighbours} neighbours", fit, settings)
+    return Method("umap", f"UMAP, {flags.neighbours} neighbours", fit, settings, fit_prototypes=False)
 
 
-def notebook_method() -> Method:
+def notebook_method(flags: argparse.Namespace) -> Method:
     """Set UMAP up as the SalUn notebook does.
+
+    Args:
+        flags: of the command line.
 
     Returns:
         The method.
+
+    Raises:
+        SalunError: a flag asks for something else.
     """
+    from salun.errors import SalunError
     from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_SEED, umap
+
+    defaults = argparse.ArgumentParser()
+    add_flags(defaults)
+    for name in ("samples", "seed", "neighbours", "min_dist", "no_pca"):
+        if getattr(flags, name) != defaults.get_default(name):
+            raise SalunError(f"--{name.replace('_', '-')} and --notebook exclude each other: the notebook has its own")
 
     def fit(points: "NDArray[np.float32]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
         settings = (NOTEBOOK_NEIGHBOURS, NOTEBOOK_DISTANCE, NOTEBOOK_SEED)
@@ -117,15 +134,23 @@ def notebook_entry(entry: "Entry") -> "Entry":
         entry: all samples of a file.
 
     Returns:
-        The entry with 2,000 of them, or as many as the smallest class allows; without prototypes, which
-        the notebook does not draw.
+        The entry with 2,000 of them, or as many as the smallest class allows, which is said; without
+        prototypes, which the notebook does not draw.
+
+    Raises:
+        SalunError: these are no training images.
     """
     import numpy as np
     import torch
 
-    from salun.latent.subset import notebook_subset
+    from salun.errors import SalunError
+    from salun.latent.subset import NOTEBOOK_COUNT, notebook_subset
 
     features = entry.features
+    if features.source.split != "train":
+        raise SalunError(f"{entry.path}: holds {features.source.split} images; --notebook draws training images")
     chosen = features.at(notebook_subset(torch.from_numpy(features.labels), len(features.classes)).numpy())
+    if len(chosen.labels) < NOTEBOOK_COUNT // len(features.classes) * len(features.classes):
+        notice(f"{entry.path}: {len(features.labels)} images allow {len(chosen.labels)} of the notebook's 2,000")
     none = np.empty((len(features.classes), 0), dtype=np.float32)
     return replace(entry, features=replace(chosen, prototypes=none))

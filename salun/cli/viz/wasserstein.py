@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ SLICED_HELP = (
     "its standard error; a lower bound of the exact distance, many times smaller in hundreds of dimensions, to be "
     "compared with other sliced distances only"
 )
+NAME_LETTERS = 40
 ORDERS = (("base", "unlearned"), ("base", "retrained"), ("unlearned", "retrained"))
 
 
@@ -380,11 +381,28 @@ def draw_models(album: Album, ruler: Ruler, entries: "Sequence[Entry]", root: Pa
     write_table(album.at(place, ".csv"), ["first", "second"], names, features.classes, found.values, errors)
     first, second = zip(*names, strict=True)
     write_arrays(album.at(place, ".npz"), arrays_of(ruler, found, features) | {"first": first, "second": second})
-    rows = [" → ".join(pair) for pair in names]
-    shown = [Panel("", found.values, rows, features.classes, forgotten_classes(features))]
+    short = short_names(titles)
+    rows = [f"{short[first]} → {short[second]}" for first, second in pairs]
+    longest = max(map(len, rows))
+    shown = [Panel("", found.values, rows, features.classes, forgotten_classes(features), longest)]
     title = f"{ruler.title} between two models' features of a class"
     scale = Scale(ruler.name, 0, form="", columns="class")
     keep(album, shown, scale, title, ruler.caption(features, [found]), place)
+
+
+def short_names(titles: Sequence[str]) -> list[str]:
+    """Cut the names of models, each by itself, so that both names of a pair can be read.
+
+    Args:
+        titles: of the models.
+
+    Returns:
+        A name for each, as short as the names that differ still differ.
+    """
+    from salun.plots.style import shorten
+
+    tries = ([shorten(title, limit) for title in titles] for limit in count(NAME_LETTERS))
+    return next(short for short in tries if len(set(short)) == len(set(titles)))
 
 
 def pairs_of(entries: "Sequence[Entry]") -> list[tuple[int, int]]:
