@@ -92,8 +92,8 @@ def test_the_same_command_gives_the_same_coordinates(command: list[str]) -> None
 
 
 def test_models_of_one_title_are_told_apart_by_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    put("a.npz", title="rl", seed=1)
-    put("b.npz", title="rl", seed=2)
+    for number, name in enumerate(("a.npz", "b.npz", "one/c.npz", "two/c.npz")):
+        put(name, title="rl", seed=number)
     seen: list[str] = []
     real = scatter.side_by_side
 
@@ -102,8 +102,8 @@ def test_models_of_one_title_are_told_apart_by_their_files(monkeypatch: pytest.M
         return real(clouds, title)
 
     monkeypatch.setattr(scatter, "side_by_side", watched)
-    assert main(["tsne", "a.npz", "b.npz", *SMALL]) == 0
-    assert seen == ["rl (a)", "rl (b)"]
+    assert main(["tsne", "a.npz", "b.npz", "one", "two", *SMALL]) == 0
+    assert seen == ["rl (a)", "rl (b)", "rl (one/c)", "rl (two/c)"]
 
 
 def test_restyling_fits_nothing(study: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,10 +54,16 @@ def titles_of(entries: "Sequence[Entry]") -> list[str]:
         entries: the models.
 
     Returns:
-        Their titles; those of several models with the file's name.
+        Their titles; those of several models with the file's name, and with its folder where that is the same too.
     """
     seen = Counter(entry.title for entry in entries)
-    return [f"{entry.title} ({entry.path.stem})" if seen[entry.title] > 1 else entry.title for entry in entries]
+    alike = Counter((entry.title, entry.path.stem) for entry in entries)
+    return [
+        entry.title
+        if seen[entry.title] == 1
+        else f"{entry.title} ({entry.path.stem if alike[entry.title, entry.path.stem] == 1 else entry.place})"
+        for entry in entries
+    ]
 
 
 def file_names(entries: "Sequence[Entry]") -> list[str]:
