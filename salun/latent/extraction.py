@@ -364,8 +364,7 @@ def extract(
     read = pre_head if source.layer == PRE_HEAD else layer_reader(network, source.layer)
     features, logits, seen = [], [], 0
     for batch in images.batches(batch_size):
-        with full_precision(batch.x.device):
-            found, scores = read(network, batch.x)
+        found, scores = read(network, batch.x)
         features.append(found.float().cpu())
         logits.append(scores.float().cpu())
         seen += len(batch.x)
@@ -395,8 +394,9 @@ def pre_head(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (B, D) features and (B, classes) logits.
     """
-    features = embed(network, x)
-    return features, head(network)(features)
+    with full_precision(x.device):
+        features = embed(network, x)
+        return features, head(network)(features)
 
 
 def layer_reader(network: nn.Module, layer: str) -> Reader:
@@ -453,7 +453,8 @@ def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[s
     modules = dict(network.named_modules())
     handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        logits = network(x)
+        with full_precision(x.device):
+            logits = network(x)
     finally:
         for handle in handles:
             handle.remove()
