@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,34 @@ def read_json(path: Path) -> Any:
         raise SalunError(f"{path}: nested too deeply") from error
     except OSError as error:
         raise SalunError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def find_place(given: Path, root: Path) -> Path | None:
+    """Look for a path as given, then under a folder.
+
+    Args:
+        given: of a file or a folder, of any length.
+        root: where such files are kept.
+
+    Returns:
+        The path that exists; None where neither does.
+    """
+    return next((path for path in (given, root / given) if os.path.exists(path)), None)
+
+
+def each_once(paths: Iterable[Path]) -> list[Path]:
+    """Leave out the files that were named before in another way.
+
+    Args:
+        paths: of files that exist.
+
+    Returns:
+        Each file once, as it was named first.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def name_part(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from salun.errors import SalunError
-from salun.files import mirrored, mirrored_apart, name_part, read_json, replacing, write_text
+from salun.files import each_once, find_place, mirrored, mirrored_apart, name_part, read_json, replacing, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -211,3 +211,21 @@ def test_no_two_files_share_a_place(tmp_path_factory: pytest.TempPathFactory) ->
     assert places[0] == Path(elsewhere.name, "run1/seed0/m")
     assert (places[5], places[8]) == (Path("run1/seed0/m"), Path("m"))
     assert mirrored_apart(paths, Path("checkpoints")) == places
+
+
+def test_a_path_is_looked_for_as_given_then_where_such_files_are_kept(tmp_path: Path) -> None:
+    for name in ("both", "kept/both", "kept/inner"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_place(Path("both"), Path("kept")) == Path("both")
+    assert find_place(Path("inner"), Path("kept")) == Path("kept/inner")
+    assert find_place(Path("nowhere"), Path("kept")) is None
+    assert find_place(Path("x" * 5000), Path("kept")) is None
+
+
+def test_a_file_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    (tmp_path / "link").symlink_to("a")
+    named = [Path("b"), Path("a"), tmp_path / "a", Path("link"), Path("./b")]
+    assert each_once(named) == [Path("b"), Path("a")]

@@ -46,7 +46,7 @@ INSIDE = {
         "comparator",
     ],
     "plots": ["style", "scatter", "film", "heatmap", "runs"],
-    "cli": ["arguments", "progress", "table", "train", "unlearn", "extract", "viz"],
+    "cli": ["arguments", "steps", "progress", "table", "train", "unlearn", "extract", "viz"],
     "cli.viz": [
         "album",
         "inputs",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salun.cli.arguments import SOME_FAILED, Parser, add_place_flags, check_folder, filled, guarded, notice, positive
+from salun.cli.steps import watched
 
 if TYPE_CHECKING:
     import torch
@@ -159,9 +160,6 @@ def one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample"
     Raises:
         SalunError: the model does not fit, or its features cannot be written.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from salun.latent import extraction
     from salun.latent.features import read_source, write_features
 
@@ -171,19 +169,10 @@ def one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample"
     if known is not None and known.key == source.key:
         return f"{target}: finished before"
     images = sample.images(model, device)
-    batches = -(-len(images) // flags.batch_size)
-    console = Console(stderr=True)
-    bar = iter(track(range(batches), str(model.path), console=console, transient=True, disable=not console.is_terminal))
-    found = extraction.extract(
-        model.restore(device),
-        images,
-        sample.forgotten(model),
-        sample.dataset.classes,
-        source,
-        flags.batch_size,
-        lambda seen: next(bar, None),
-    )
-    next(bar, None)
+    marks, classes = sample.forgotten(model), sample.dataset.classes
+    with watched(str(model.path), -(-len(images) // flags.batch_size)) as watch:
+        network = model.restore(device)
+        found = extraction.extract(network, images, marks, classes, source, flags.batch_size, lambda seen: watch())
     write_features(target, found)
     marked = int(found.forgotten.sum())
     line = f"{target}: {len(found.features)} x {found.features.shape[1]} ({model.title}; {marked} forgotten)"

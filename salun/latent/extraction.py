@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from salun.data.sets import make_sets
 from salun.data.split import ForgetRequest, Split, digest, split, without
 from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
+from salun.files import find_place
 from salun.latent.features import PRE_HEAD, Features, Role, Source
 from salun.models import Checkpoint, embed, head, load_checkpoint
 
@@ -103,7 +103,7 @@ def find_checkpoints(folder: Path, default: Path = Path("checkpoints")) -> list[
     Raises:
         SalunError: there is no such folder, or no checkpoint in it.
     """
-    found = next((place for place in (folder, default / folder) if os.path.exists(place)), None)
+    found = find_place(folder, default)
     if found is None:
         raise SalunError(f"{folder}: no such folder, here or under {default}/")
     if found.is_file():
@@ -426,7 +426,7 @@ def layer_reader(network: nn.Module, layer: str) -> Reader:
     return read
 
 
-def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def outputs_at(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Run a model once and keep what some of its layers give.
 
     Args:
@@ -441,7 +441,27 @@ def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[s
     Raises:
         SalunError: a layer is never called, or gives no tensor.
     """
-    caught: dict[str, Any] = {}
+    caught, logits = try_layers(network, layers, x)
+    outputs = {name: output for name, output in caught.items() if isinstance(output, Tensor)}
+    for name in layers:
+        if name not in outputs:
+            raise SalunError(f"layer {name}: gives no tensor when the model runs")
+    return outputs, logits
+
+
+def try_layers(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[dict[str, object], Tensor]:
+    """Run a model once to see what some of its layers give.
+
+    Args:
+        network: any model.
+        layers: names of modules.
+        x: (B, C, H, W).
+
+    Returns:
+        Whatever they give, in the order of the names, None of a layer that is never called; and (B, classes)
+        logits.
+    """
+    caught: dict[str, object] = dict.fromkeys(layers)
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
@@ -451,16 +471,13 @@ def outputs_at(network: nn.Module, layers: list[str], x: Tensor) -> tuple[dict[s
         return hook
 
     modules = dict(network.named_modules())
-    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    handles = [modules[name].register_forward_hook(keep(name)) for name in caught]
     try:
         with full_precision(x.device):
             logits = network(x)
     finally:
         for handle in handles:
             handle.remove()
-    for name in layers:
-        if not isinstance(caught.get(name), Tensor):
-            raise SalunError(f"layer {name}: gives no tensor when the model runs")
     return caught, logits
 
 

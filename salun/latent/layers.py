@@ -1,12 +1,13 @@
 """Which layers of a model are compared: its stem, blocks and head, found in any timm model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from salun.errors import SalunError, did_you_mean
+from salun.latent.extraction import try_layers
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -30,37 +31,11 @@ def default_layers(network: nn.Module, x: Tensor) -> list[str]:
     Raises:
         SalunError: there is no such layer.
     """
-    outputs = tried(network, with_head(network, list(blocks(network, ""))), x)
+    outputs, _ = try_layers(network.eval(), with_head(network, list(blocks(network, ""))), x)
     found = [name for name, output in outputs.items() if by_image(output, len(x))]
     if not found:
         raise SalunError(f"model {type(network).__name__}: no layers found; name them with --layers")
     return found
-
-
-def tried(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, object]:
-    """Run a model once to see what its layers give.
-
-    Args:
-        network: is left in evaluation mode.
-        names: of modules.
-        x: (B, C, H, W).
-
-    Returns:
-        Their outputs, in the order of the names; None of a module that is not called.
-    """
-    outputs: dict[str, object] = dict.fromkeys(names)
-    modules = dict(network.named_modules())
-
-    def keep(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: outputs.__setitem__(name, output)
-
-    handles = [modules[name].register_forward_hook(keep(name)) for name in outputs]
-    try:
-        network.eval()(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs
 
 
 def by_image(output: object, count: int) -> bool:
@@ -185,7 +160,7 @@ def check_layers(network: nn.Module, layers: Sequence[str], x: Tensor) -> list[s
     for layer in layers:
         if layer not in names:
             raise SalunError(f"--layers {layer}: the model has none of that name{did_you_mean(layer, names)}")
-    outputs = tried(network, layers, x)
+    outputs, _ = try_layers(network.eval(), layers, x)
     for name, output in outputs.items():
         if not by_image(output, len(x)):
             given = f"an output of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "no tensor"

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salun.cli.arguments import notice, positive
+from salun.cli.steps import watched
 from salun.cli.viz.album import Album, add_figure_flags
 from salun.cli.viz.models import CHECKPOINTS, Shelf, add_model_flags, find_triples, report, shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -129,25 +128,12 @@ def compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> Compare
     sides = [side.first(flags.samples) for side in four_sides(dataset, triple.unlearned)]
     bench = Bench.of(list(models.values()), sides[1].sample, data.device, flags.layers)
     at = [(list(models).index(first), list(models).index(second)) for first, second in pairs]
-    values = [bench.compare(side.sample, at, flags.batch_size) for side in tracked(sides, str(triple.unlearned.path))]
+    values = []
+    with watched(str(triple.unlearned.path), len(sides)) as watch:
+        for side in sides:
+            values.append(bench.compare(side.sample, at, flags.batch_size))
+            watch()
     return Compared(triple, bench.layers, pairs, sides, values)
-
-
-def tracked(sides: "list[Side]", title: str) -> "Iterable[Side]":
-    """Show a progress bar on a terminal.
-
-    Args:
-        sides: to go through.
-        title: of the bar.
-
-    Returns:
-        The sides, one by one.
-    """
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(sides, title, console=console, transient=True, disable=not console.is_terminal)
 
 
 def named(side: "Side") -> str:

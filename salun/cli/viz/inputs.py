@@ -1,7 +1,6 @@
 """The features that a figure is made of: found, read, and put beside each other."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salun.errors import SalunError
-from salun.files import mirrored_apart, name_part
+from salun.files import each_once, find_place, mirrored_apart, name_part
 from salun.latent.features import SUFFIXES, Features, read_features
 
 FEATURES = Path("features")
@@ -64,18 +63,17 @@ def find_features(paths: Sequence[str]) -> list[Path]:
     Raises:
         SalunError: a path does not exist, or a folder holds no file.
     """
-    found: dict[Path, Path] = {}
+    found: list[Path] = []
     for given in paths or [str(FEATURES)]:
-        place = next((path for path in (Path(given), FEATURES / given) if os.path.exists(path)), None)
+        place = find_place(Path(given), FEATURES)
         if place is None:
             hint = "; salun-extract writes features" if not paths else f", here or under {FEATURES}/"
             raise SalunError(f"{given}: no such file or folder{hint}")
         files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if is_features(path))
         if not files:
             raise SalunError(f"{place}: holds no features (*.npz, *.json); salun-extract writes them")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+        found += files
+    return each_once(found)
 
 
 def is_features(path: Path) -> bool:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from salun.cli.arguments import SOME_FAILED, add_place_flags, filled, notice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import torch
 
     from salun.data.parts import Dataset
@@ -67,6 +65,7 @@ def find_triples(flags: argparse.Namespace) -> Found:
             that can be compared.
     """
     from salun.errors import SalunErrors
+    from salun.files import each_once
     from salun.latent.extraction import find_checkpoints, read_model, read_models
     from salun.latent.triples import make_triples
 
@@ -87,21 +86,6 @@ def find_triples(flags: argparse.Namespace) -> Found:
     if not triples:
         raise SalunErrors(failed)
     return Found(triples, failed)
-
-
-def each_once(paths: "Iterable[Path]") -> list[Path]:
-    """Leave out the files that were named before in another way.
-
-    Args:
-        paths: of files that exist.
-
-    Returns:
-        Each file once, as it was named first.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        found.setdefault(path.resolve(), path)
-    return list(found.values())
 
 
 def one(path: str) -> Path:

@@ -1,13 +1,12 @@
 """`salun-viz runs`: figures of recorded runs."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salun.cli.arguments import notice
 from salun.cli.viz.album import Album, add_figure_flags
-from salun.files import mirrored, name_part, write_text
+from salun.files import each_once, find_place, mirrored, name_part, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,9 +72,9 @@ def find_records(paths: list[str]) -> list[Path]:
     """
     from salun.errors import SalunError
 
-    found: dict[Path, Path] = {}
+    found: list[Path] = []
     for given in paths or [str(RUNS)]:
-        place = next((path for path in (Path(given), RUNS / given) if os.path.exists(path)), None)
+        place = find_place(Path(given), RUNS)
         if place is None:
             hint = f", here or under {RUNS}/" if paths else "; salun-unlearn writes records"
             raise SalunError(f"{given}: no such file or folder{hint}")
@@ -84,9 +83,8 @@ def find_records(paths: list[str]) -> list[Path]:
         files = [place] if place.is_file() else sorted(path for path in place.rglob(FILE) if path.is_file())
         if not files:
             raise SalunError(f"{place}: holds no {FILE}; salun-unlearn writes it")
-        for path in files:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+        found += files
+    return each_once(found)
 
 
 def read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:

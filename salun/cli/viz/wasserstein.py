@@ -2,14 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salun.cli.arguments import notice, positive
+from salun.cli.steps import watched
 from salun.cli.viz.album import Album, add_figure_flags
 from salun.cli.viz.matrices import about, file_names, forgotten_classes, titles_of, write_table
 from salun.errors import SalunError
@@ -227,27 +227,6 @@ class Ruler:
         errors = np.concatenate([found.errors.flatten() for found in distances])
         largest = errors[np.isfinite(errors)].max(initial=0)
         return f"means over {LINES} random lines, {kind}; standard error at most {largest:.2g}; {about(features)}"
-
-
-@contextmanager
-def watched(title: str, steps: int) -> Iterator[Callable[[], object]]:
-    """Show a progress bar on a terminal.
-
-    Args:
-        title: before the bar.
-        steps: how many there are.
-
-    Yields:
-        What is to be called after each step.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(escape(title), total=steps)
-        yield lambda: bar.advance(task)
 
 
 def draw_model(album: Album, ruler: Ruler, entry: "Entry") -> None:

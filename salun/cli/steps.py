@@ -1,0 +1,25 @@
+"""A progress bar over steps of any kind."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def watched(title: str, steps: int) -> Iterator[Callable[[], object]]:
+    """Show a progress bar on a terminal.
+
+    Args:
+        title: before the bar.
+        steps: how many there are.
+
+    Yields:
+        What is to be called after each step.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(escape(title), total=steps)
+        yield lambda: bar.advance(task)
