@@ -285,6 +285,36 @@ def train_checkpoint(
         SalunError: the model, the forget set, or the pretrained weights cannot be had, or training diverged.
     """
     parts = split(dataset, request, split_seed)
+    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch)
+    return checkpoint, parts, curve
+
+
+def train_on(
+    model: str,
+    dataset: Dataset,
+    recipe: Recipe,
+    parts: Split,
+    split_seed: int,
+    device: torch.device,
+    watch: Watch = unwatched,
+) -> tuple[Checkpoint, list[Epoch]]:
+    """Train a model by a recipe on the retain set of a split.
+
+    Args:
+        model: timm's name.
+        dataset: the data, on the device.
+        recipe: all settings of the training.
+        parts: which images are learned, and which choose the epoch.
+        split_seed: of the validation split.
+        device: where it runs.
+        watch: is told of every step.
+
+    Returns:
+        The checkpoint of the epoch that is best on validation, and the curve.
+
+    Raises:
+        SalunError: the model or the pretrained weights cannot be had, or training diverged.
+    """
     architecture, resize = architecture_for(model, dataset, recipe.pretrained)
     preparation = prepare(dataset, parts, resize)
     network = fresh_model(architecture, recipe, recipe.seed, device)
@@ -295,7 +325,7 @@ def train_checkpoint(
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise SalunError(f"training {model} on {dataset.name} diverged at lr {recipe.lr:g}; a lower one may hold")
     excluded = tuple(parts.listed.tolist())
-    return Checkpoint(weights, architecture, dataset.name, optimizer, config, excluded), parts, curve
+    return Checkpoint(weights, architecture, dataset.name, optimizer, config, excluded), curve
 
 
 def describe(

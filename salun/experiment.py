@@ -13,7 +13,7 @@ from salun.data.sources import class_count
 from salun.data.split import ForgetRequest, check_classes
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
 from salun.files import read_json
-from salun.metrics import METRICS, check_metrics, load_metrics
+from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
 from salun.models import check_model, default_model
 from salun.saliency import Score
 from salun.training import Recipe
@@ -23,7 +23,7 @@ DEFAULT_METHOD = "rl"
 DEFAULT_DATASET = "cifar10"
 MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
 FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
-BASE_KEYS = ("model", "dataset", "split_seed")
+BASE_KEYS = ("model", "dataset", "split_seed", "base_seed")
 Label = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -42,19 +42,24 @@ class Entry(BaseModel):
     )
     recipe: Recipe | None = Field(None, description="How the base model is trained, and so the retrained one.")
     split_seed: Seed = Field(0, description="Seed of the validation split of model + dataset.")
+    base_seed: Seed | None = Field(
+        None, description="Seed of the base model's training; --nbase counts on from it. Not given: the recipe's."
+    )
     class_to_forget: Label | Annotated[list[Label], Field(min_length=1)] | None = Field(
         None, description="Class, or list of classes, to forget as a whole."
     )
     unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
     idxs_to_forget: str | None = Field(None, min_length=1, description="JSON file with the training indices to forget.")
-    forget_seed: Seed = Field(0, description="Seed of the share that is forgotten.")
+    forget_seed: Seed = Field(0, description="Seed of the share that is forgotten; --nforget counts on from it.")
     use_mask: bool = Field(False, description="Let only the salient weights move (SalUn).")
     mask_thr: float = Field(0.5, gt=0, le=1, description="Fraction of the weights that may move.")
     mask_score: Score = Field("sum", description="How weights are ranked.")
     mask_batches: int | None = Field(None, ge=1, description="Forget batches that the mask reads at most.")
     load_mask: str | None = Field(None, min_length=1, description="Path of a mask to use instead of computing one.")
     method: str = Field(DEFAULT_METHOD, description="Unlearning method.")
-    metrics: list[str] = Field([], description="Metrics to compute; empty for all.")
+    metrics: list[str] = Field(
+        [], description="Metrics to compute, or sets of them: default, attacks, all; empty for the default ones."
+    )
     seed: Seed = Field(0, description="Seed of the first run; run i uses seed + i.")
     tag: str | None = Field(None, max_length=200, description="Name of the experiment in tables and logs.")
 
@@ -96,9 +101,10 @@ class Experiment:
         split_seed: of the validation split of model and dataset.
         forget: what is to be forgotten.
         mask: None where all weights may move.
-        metrics: names; empty for all.
+        metrics: names of metrics or of sets of them; empty for the default ones.
         seed: of the first run.
         tag: the user's name for it.
+        base_seed: of the base model's training; None for its recipe's own.
     """
 
     number: int
@@ -114,6 +120,7 @@ class Experiment:
     metrics: tuple[str, ...]
     seed: int
     tag: str | None
+    base_seed: int | None = None
 
     @property
     def base(self) -> str:
@@ -156,7 +163,7 @@ def json_schema() -> dict[str, Any]:
     for definition in schema["$defs"].values():
         shapes = definition["properties"]
         if "method" in shapes:
-            shapes["metrics"]["items"]["enum"] = list(METRICS)
+            shapes["metrics"]["items"]["enum"] = [*METRIC_SETS, *METRICS]
             definition |= exclusions()
             if shapes["method"]["const"] != DEFAULT_METHOD:
                 definition["allOf"] += [is_given("method")]
@@ -338,6 +345,7 @@ def resolve(entry: Entry, number: int) -> Experiment:
         metrics=tuple(entry.metrics),
         seed=entry.seed,
         tag=entry.tag,
+        base_seed=entry.base_seed,
     )
 
 

@@ -46,10 +46,11 @@ from salun.device import (
 from salun.errors import SalunError
 from salun.experiment import Experiment
 from salun.files import name_part
-from salun.metrics import Evaluation, Value, check_metrics, evaluate
-from salun.models import Architecture, Checkpoint, build, save_checkpoint, tensors_digest
+from salun.metrics import METRICS, Evaluation, Models, Value, check_metrics, evaluate
+from salun.models import Architecture, Checkpoint, build, load_checkpoint, save_checkpoint, tensors_digest
+from salun.outputs import digest_of
 from salun.saliency import Mask, check_mask, load_mask, saliency, save_mask
-from salun.training import Epoch, Watch, default_recipe, predict, unwatched
+from salun.training import Epoch, Recipe, Watch, default_recipe, predict, unwatched
 from salun.unlearning import Task, unlearn
 
 
@@ -73,6 +74,9 @@ class Record:
         split: fingerprints and sizes.
         diverged: whether the model's outputs stopped being numbers; its metrics are then None.
         finished: when, UTC.
+        details: matrices and values a layer, by metric.
+        retrained: id of the retrained model that the run was compared with.
+        outputs: digest of the outputs that are kept beside the record.
     """
 
     id: str
@@ -90,6 +94,35 @@ class Record:
     split: dict[str, Any]
     diverged: bool
     finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    details: dict[str, Any] = field(default_factory=dict)
+    retrained: str | None = None
+    outputs: str | None = None
+
+    @property
+    def unlearning_seconds(self) -> float:
+        """Wall time of mask and method."""
+        return self.seconds["mask"] + self.seconds["method"]
+
+    @property
+    def base_name(self) -> str:
+        """What the base model's outputs on this run's sets are called."""
+        base, forget = self.settings["base"]["identity"], self.settings["forget"]["fingerprint"]
+        return f"base_{hashlib.sha256(f'{base} {forget}'.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives.
+
+    Attributes:
+        record: of the run; metrics that compare it with other runs are still missing.
+        checkpoint: the unlearned model.
+        evaluation: its outputs, with the base model's.
+    """
+
+    record: Record
+    checkpoint: Checkpoint
+    evaluation: Evaluation
 
 
 @dataclass(frozen=True)
@@ -127,7 +160,7 @@ class Workbench:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
-    base_metrics: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
+    before: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     built: dict[tuple[Architecture, bool], dict[str, nn.Parameter]] = field(default_factory=dict)
 
     def dataset(self, name: str) -> Dataset:
@@ -186,7 +219,8 @@ class Workbench:
             SalunError: the checkpoint is refused.
         """
         recipe = experiment.recipe.model_dump_json() if experiment.recipe else None
-        key = (experiment.checkpoint, experiment.model, experiment.dataset, recipe, experiment.split_seed)
+        model = (experiment.checkpoint, experiment.model, experiment.dataset)
+        key = (*model, recipe, experiment.split_seed, experiment.base_seed)
         if key not in self.origins:
             self.origins[key] = find_origin(experiment, self.checkpoints)
         return self.origins[key]
@@ -240,9 +274,7 @@ class Workbench:
             self.bases[origin.identity] = checkpoint
         return self.bases[origin.identity]
 
-    def run(
-        self, experiment: Experiment, problem: Problem, seed: int, watch: Watch = unwatched
-    ) -> tuple[Record, Checkpoint]:
+    def run(self, experiment: Experiment, problem: Problem, seed: int, watch: Watch = unwatched) -> Result:
         """Run one experiment with one seed.
 
         Args:
@@ -252,7 +284,7 @@ class Workbench:
             watch: is told of every step.
 
         Returns:
-            The record, and the unlearned model's checkpoint.
+            The record, the unlearned model's checkpoint, and its outputs.
 
         Raises:
             SalunError: the base model or the mask cannot be had.
@@ -261,12 +293,12 @@ class Workbench:
         base = self.base(problem)
         preparation = preparation_of(base, problem.dataset, problem.parts)
         sets = make_sets(problem.dataset, problem.parts, preparation, self.device)
-        before = self.measure_base(base, sets, problem, experiment.metrics)
+        before = self.evaluate_base(base, sets, problem)
         forget_peak_memory(self.device)
         task, mask, mask_seconds, method_seconds = self.unlearned(experiment, problem, base, sets, seed, watch)
         begun = clock(self.device)
-        evaluation = outputs_of(task.model, sets, mask_seconds + method_seconds)
-        metrics, diverged = measure(evaluation, experiment.metrics)
+        evaluation = compared(outputs_of(task.model, sets, mask_seconds + method_seconds), before)
+        measured = measure(evaluation, experiment.metrics)
         seconds = {"mask": mask_seconds, "method": method_seconds, "evaluation": clock(self.device) - begun}
         settings = resolved(experiment, problem)
         record = Record(
@@ -274,8 +306,8 @@ class Workbench:
             settings=settings,
             seed=seed,
             tag=experiment.tag,
-            metrics=metrics,
-            base_metrics=before,
+            metrics=measured.metrics,
+            base_metrics=measure(before, experiment.metrics).metrics,
             curve=list(task.curve),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
@@ -283,9 +315,12 @@ class Workbench:
             versions=versions(),
             revision=revision(),
             split=sizes(problem.parts) | {"recorded": "split" in base.config},
-            diverged=diverged,
+            diverged=measured.diverged,
+            details=measured.details,
+            outputs=digest_of(evaluation),
         )
-        return record, replace(self.checkpoint(task.model, base, preparation, problem, record), mask=mask)
+        checkpoint = self.checkpoint(task.model, base, preparation, problem, record)
+        return Result(record, replace(checkpoint, mask=mask), evaluation)
 
     def unlearned(
         self, experiment: Experiment, problem: Problem, base: Checkpoint, sets: Sets, seed: int, watch: Watch
@@ -306,6 +341,7 @@ class Workbench:
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
         model = base.restore().to(self.device)
+        seed = drawn_seed(experiment.method, recipe, seed)
         seed_globally(seed)
         generator = seeded(seed, self.device)
         begun = clock(self.device)
@@ -359,23 +395,56 @@ class Workbench:
             generator=generator,
         )
 
-    def measure_base(self, base: Checkpoint, sets: Sets, problem: Problem, names: tuple[str, ...]) -> dict[str, Value]:
-        """Compute the base model's own metrics on a forgetting problem, once.
+    def evaluate_base(self, base: Checkpoint, sets: Sets, problem: Problem) -> Evaluation:
+        """Compute the outputs of a problem's base model, and of a model with random weights, once.
 
         Args:
             base: the model before.
             sets: the images.
             problem: tells problems apart.
-            names: which metrics; none for the default ones.
 
         Returns:
-            Values by name.
+            The outputs; the base model stands as its own base.
         """
-        key = (problem.origin.identity, problem.parts.forget_fingerprint, *names)
-        if key not in self.base_metrics:
-            model = base.restore().to(self.device)
-            self.base_metrics[key], _ = measure(outputs_of(model, sets, None), names)
-        return self.base_metrics[key]
+        key = (problem.origin.identity, problem.parts.forget_fingerprint)
+        if key not in self.before:
+            found = outputs_of(base.restore().to(self.device), sets, None)
+            seed_globally(0)
+            random = build(base.architecture, pretrained=False).to(self.device)
+            found = replace(found, random=predict(random, sets.forget))
+            self.before[key] = replace(found, base=found)
+        return self.before[key]
+
+    def models(self, problem: Problem, weights: Path | None, retrained: Path | None) -> Models:
+        """Load the models of a run again, with their weights and images.
+
+        Args:
+            problem: of the run.
+            weights: the run's checkpoint; None takes the base model in its place.
+            retrained: the retrained model's checkpoint; None where it is not kept.
+
+        Returns:
+            What metrics on weights are computed from.
+
+        Raises:
+            SalunError: a checkpoint cannot be read.
+        """
+        base = self.base(problem)
+        sets = make_sets(
+            problem.dataset, problem.parts, preparation_of(base, problem.dataset, problem.parts), self.device
+        )
+
+        def loaded(path: Path | None) -> nn.Module:
+            return (base if path is None else load_checkpoint(path)).restore().to(self.device)
+
+        return Models(
+            model=loaded(weights),
+            base=loaded(None),
+            retrained=None if retrained is None else loaded(retrained),
+            forget=sets.forget,
+            retain=sets.retain,
+            recipe=problem.origin.recipe or default_recipe(problem.origin.dataset),
+        )
 
     def checkpoint(
         self, model: nn.Module, base: Checkpoint, preparation: Preparation, problem: Problem, record: Record
@@ -417,8 +486,12 @@ def find_origin(experiment: Experiment, folder: Path) -> Origin:
         if experiment.recipe is not None and experiment.recipe != origin.recipe:
             raise SalunError(f"recipe: {experiment.checkpoint} records another recipe; leave the key out")
         return origin
-    dataset, model = str(experiment.dataset), str(experiment.model)
-    return trained_origin(folder, model, dataset, experiment.recipe, experiment.split_seed, default_recipe(dataset))
+    dataset, model, split_seed = str(experiment.dataset), str(experiment.model), experiment.split_seed
+    origin = trained_origin(folder, model, dataset, experiment.recipe, split_seed, default_recipe(dataset))
+    if experiment.base_seed is None or origin.recipe is None or origin.recipe.seed == experiment.base_seed:
+        return origin
+    recipe = origin.recipe.model_copy(update={"seed": experiment.base_seed})
+    return trained_origin(folder, model, dataset, recipe, split_seed, recipe)
 
 
 def remarks(problem: Problem) -> list[str]:
@@ -479,6 +552,7 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
             "model": origin.model,
             "dataset": origin.dataset,
             "recipe": recipe,
+            "seed": origin.recipe.seed if origin.recipe else None,
             "split": problem.parts.fingerprint,
         },
         "forget": {
@@ -497,6 +571,8 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
 def identify(settings: dict[str, Any], seed: int) -> str:
     """Hash what decides a run's outcome; where its files lie does not, what they hold does.
 
+    The base model's seed is part of its recipe, and so of its identity.
+
     Args:
         settings: as `resolved` gives them.
         seed: of the run.
@@ -504,7 +580,7 @@ def identify(settings: dict[str, Any], seed: int) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    places = {"forget": "request", "mask": "file"}
+    places = {"base": "seed", "forget": "request", "mask": "file"}
     deciding = {
         key: {name: part for name, part in value.items() if name != places[key]} if key in places and value else value
         for key, value in settings.items()
@@ -533,20 +609,83 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None) -> Evaluatio
     )
 
 
-def measure(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[dict[str, Value], bool]:
-    """Compute metrics, unless the model diverged.
+def compared(evaluation: Evaluation, before: Evaluation, retrained: Evaluation | None = None) -> Evaluation:
+    """Put a model's outputs beside those of the models that it is compared with.
 
     Args:
-        evaluation: a model's outputs.
+        evaluation: of the model.
+        before: of the base model, with a random model's.
+        retrained: of the retrained model, if there is one.
+
+    Returns:
+        The outputs.
+    """
+    return replace(evaluation, random=before.random, base=replace(before, base=None), retrained=retrained)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of one model.
+
+    Attributes:
+        metrics: values by name.
+        details: matrices and values a layer, by name.
+        diverged: whether the outputs hold anything but numbers; all values are then None.
+    """
+
+    metrics: dict[str, Value]
+    details: dict[str, Any]
+    diverged: bool
+
+
+def measure(evaluation: Evaluation, names: tuple[str, ...]) -> Measured:
+    """Compute those metrics that a model's outputs are enough for, unless the model diverged.
+
+    Args:
+        evaluation: a model's outputs; with or without a retrained model's.
         names: which metrics; none for the default ones.
 
     Returns:
-        Values by name, and whether the outputs hold anything but numbers; all values are then None.
+        The values; those that need a retrained model only where there is one.
     """
-    sets = (evaluation.forget, evaluation.retain, evaluation.validation, evaluation.test, evaluation.forgotten_test)
-    if all(bool(outputs.logits.isfinite().all()) for outputs in sets):
-        return evaluate(evaluation, names), False
-    return dict.fromkeys(check_metrics(names)), True
+    able = [name for name in check_metrics(names) if METRICS[name].subject is Evaluation]
+    if evaluation.retrained is None:
+        able = [name for name in able if "retrained" not in METRICS[name].against]
+    diverged = not all(bool(outputs.logits.isfinite().all()) for outputs in evaluation.sets.values())
+    found = dict.fromkeys(able) if diverged or not able else evaluate(evaluation, tuple(able))
+    return Measured(*parted(found), diverged)
+
+
+def parted(found: dict[str, Any]) -> tuple[dict[str, Value], dict[str, Any]]:
+    """Keep values that stand in a table's columns apart from matrices and values a layer.
+
+    Args:
+        found: by metric.
+
+    Returns:
+        The two.
+    """
+    details = {name: value for name, value in found.items() if METRICS[name].unit == "table"}
+    return {name: value for name, value in found.items() if name not in details}, details
+
+
+def drawn_seed(method: str, recipe: Recipe, seed: int) -> int:
+    """Settle what a run's randomness starts from.
+
+    A retrained model starts from nothing, so two base models with the same seed of the run would be compared
+    with one and the same retrained model; the base model's seed is mixed in.
+
+    Args:
+        method: of the experiment.
+        recipe: of the base model.
+        seed: of the run.
+
+    Returns:
+        The seed; another one only for retraining where the base model's seed is not 0.
+    """
+    if method != "retrain" or recipe.seed == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, recipe.seed]).generate_state(1)[0]) // 2
 
 
 def sizes(parts: Split) -> dict[str, Any]:

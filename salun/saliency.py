@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -15,6 +16,7 @@ from salun.data.images import Images
 from salun.errors import SalunError
 from salun.files import replacing
 from salun.models import read_tensors
+from salun.training import evaluating
 
 Mask = dict[str, Tensor]
 Score = Literal["sum", "mean_abs", "random", "inverted"]
@@ -92,23 +94,19 @@ def gradient_scores(
         A tensor of scores a trainable weight, none negative. They are the gradients' own memory.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    training = model.training
-    model.eval()
     model.zero_grad(set_to_none=True)
     total = [torch.zeros_like(weight) for weight in weights] if absolute else None
-    for number, batch in enumerate(forget.batches(batch_size)):
-        if max_batches is not None and number >= max_batches:
-            break
-        F.cross_entropy(model(batch.x).float(), batch.y).backward()
-        if total is not None:
-            for summed, weight in zip(total, weights, strict=True):
-                if weight.grad is not None:
-                    summed += weight.grad.abs_()
-                    weight.grad = None
+    with evaluating(model):
+        for batch in islice(forget.batches(batch_size), max_batches):
+            F.cross_entropy(model(batch.x).float(), batch.y).backward()
+            if total is not None:
+                for summed, weight in zip(total, weights, strict=True):
+                    if weight.grad is not None:
+                        summed += weight.grad.abs_()
+                        weight.grad = None
     if total is None:
         total = [weight.grad.abs_() if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
     model.zero_grad(set_to_none=True)
-    model.train(training)
     return total
 
 

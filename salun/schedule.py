@@ -1,7 +1,8 @@
 """Many runs: what is to be done, what is done already, and doing the rest in turn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,9 @@ from salun import records
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import Experiment, MaskRequest
-from salun.metrics import check_metrics
+from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics
+from salun.outputs import kept_outputs, outputs_path, write_outputs
+from salun.rows import Group, Row, group_named, group_of, summarise
 from salun.run import Problem, Record, Workbench, identify, resolved, save_with_forget, weights_name
 from salun.training import Watch
 
@@ -37,13 +40,67 @@ class Job:
     last: bool
     id: str
 
+    @property
+    def cell(self) -> Group:
+        """Base model and forget set, of which an experiment may have several."""
+        return self.problem.origin.identity, self.problem.parts.forget_fingerprint
 
-def plan(experiments: list[Experiment], runs: int, bench: Workbench, source: str) -> list[Job]:
+
+@dataclass(frozen=True)
+class Draws:
+    """How often each source of randomness is drawn, for each experiment of a list.
+
+    Attributes:
+        runs: seeds of the unlearning; run i uses seed + i.
+        bases: base models; number i is trained with the base seed + i.
+        forgets: forget sets; number i is drawn with the forget seed + i.
+    """
+
+    runs: int
+    bases: int = 1
+    forgets: int = 1
+
+    @property
+    def total(self) -> int:
+        """Runs of one experiment: every base model with every forget set with every seed."""
+        return self.runs * self.bases * self.forgets
+
+
+def cells_of(experiment: Experiment, draws: Draws, bench: Workbench) -> list[Experiment]:
+    """Spell an experiment out for every base model and forget set.
+
+    Args:
+        experiment: a validated entry.
+        draws: how many of each.
+        bench: knows the base model's own seed.
+
+    Returns:
+        One experiment a cell.
+
+    Raises:
+        SalunError: the entry names a checkpoint or a fixed forget set, of which there is only one.
+    """
+    if draws.bases > 1 and experiment.checkpoint is not None:
+        raise SalunError(f"--nbase {draws.bases}: a checkpoint is one base model; name model and dataset instead")
+    if draws.forgets > 1 and experiment.forget.share is None:
+        raise SalunError(f"--nforget {draws.forgets}: {experiment.forget} is one forget set; only a share is drawn")
+    first = experiment.base_seed
+    if draws.bases > 1 and first is None:
+        recipe = bench.origin(experiment).recipe
+        first = recipe.seed if recipe else 0
+    cells = []
+    for base, forget in product(range(draws.bases), range(draws.forgets)):
+        request = replace(experiment.forget, seed=experiment.forget.seed + forget)
+        cells.append(replace(experiment, base_seed=None if first is None else first + base, forget=request))
+    return cells
+
+
+def plan(experiments: list[Experiment], draws: Draws, bench: Workbench, source: str) -> list[Job]:
     """Load and check everything that the experiments need, and list their runs.
 
     Args:
         experiments: validated entries.
-        runs: of each experiment; run i uses seed + i.
+        draws: how many runs of each experiment, base models and forget sets.
         bench: loads data and checkpoints.
         source: what the text of errors begins with.
 
@@ -56,32 +113,37 @@ def plan(experiments: list[Experiment], runs: int, bench: Workbench, source: str
     jobs, wrong = [], []
     for experiment in experiments:
         try:
-            problem = bench.problem(experiment)
+            jobs += jobs_of(experiment, draws, bench)
         except SalunError as error:
             where = source if source == "command line" else f"{source}: entry {experiment.number}"
             wrong.append(f"{where}: {error}")
-            continue
-        settings = resolved(experiment, problem)
-        for place in range(runs):
-            seed = experiment.seed + place
-            jobs.append(Job(experiment, problem, seed, place + 1, place == runs - 1, identify(settings, seed)))
     if wrong:
         raise SalunErrors(wrong)
     return jobs
 
 
-def is_finished(job: Job, done: dict[str, Record]) -> bool:
-    """Tell whether a run's record exists and holds the metrics that are asked for.
+def jobs_of(experiment: Experiment, draws: Draws, bench: Workbench) -> list[Job]:
+    """List the runs of one experiment.
 
     Args:
-        job: the run.
-        done: records by id.
+        experiment: a validated entry.
+        draws: how many of each source of randomness.
+        bench: loads data and checkpoints.
 
     Returns:
-        True where it need not be run.
+        The runs, cell by cell.
+
+    Raises:
+        SalunError: data, checkpoint, forget set or mask are refused.
     """
-    wanted = check_metrics(job.experiment.metrics)
-    return job.id in done and set(wanted) <= set(done[job.id].metrics)
+    jobs: list[Job] = []
+    for cell in cells_of(experiment, draws, bench):
+        problem = bench.problem(cell)
+        settings = resolved(cell, problem)
+        for place in range(draws.runs):
+            seed, number = cell.seed + place, len(jobs) + 1
+            jobs.append(Job(cell, problem, seed, number, number == draws.total, identify(settings, seed)))
+    return jobs
 
 
 @dataclass
@@ -115,15 +177,80 @@ class Runner:
         """
         done, _ = records.read(self.path)
         for job in jobs:
-            if is_finished(job, done):
+            if self.is_finished(job, done):
                 continue
             experiment = with_metrics_of(done.get(job.id), job.experiment)
-            record, checkpoint = self.bench.run(experiment, job.problem, job.seed, watch_for(job))
-            if self.keep == "all" or (self.keep == "last" and job.last):
-                save_with_forget(self.weights / weights_name(record), checkpoint, job.problem.parts)
+            result = self.bench.run(experiment, job.problem, job.seed, watch_for(job))
+            record = result.record
+            if self.keep == "all" or (self.keep == "last" and job.last) or needs_weights(experiment):
+                save_with_forget(self.weights / weights_name(record), result.checkpoint, job.problem.parts)
+            self.keep_outputs(record, result.evaluation)
             records.append(self.path, record)
             done[job.id] = record
             yield job, record
+
+    def is_finished(self, job: Job, done: dict[str, Record]) -> bool:
+        """Tell whether a run need not be done: what is asked for is recorded, or what it is made of is kept.
+
+        Args:
+            job: the run.
+            done: records by id.
+
+        Returns:
+            True where its record exists and holds all metrics that are asked for, or can be given them from the
+            kept outputs and weights.
+        """
+        record = done.get(job.id)
+        if record is None:
+            return False
+        missing = [METRICS[name].subject for name in missing_from(record, job.experiment.metrics)]
+        if Models in missing and not (self.weights / weights_name(record)).is_file():
+            return False
+        if record.diverged or all(subject is Models for subject in missing):
+            return True
+        return record.outputs is not None and (kept_outputs(self.path.parent, record.id, record.outputs) is not None)
+
+    def keep_outputs(self, record: Record, evaluation: Evaluation) -> None:
+        """Write a run's outputs, and its base model's where they are not there yet.
+
+        Args:
+            record: of the run.
+            evaluation: its outputs, with those of its base model.
+
+        Raises:
+            SalunError: a file cannot be written.
+        """
+        folder = self.path.parent
+        write_outputs(outputs_path(folder, record.id), evaluation)
+        if evaluation.base is not None and kept_outputs(folder, record.base_name) is None:
+            write_outputs(outputs_path(folder, record.base_name), evaluation.base)
+
+
+def missing_from(record: Record, names: tuple[str, ...]) -> list[str]:
+    """List the metrics of a run that its record does not hold.
+
+    Args:
+        record: of the run.
+        names: what is asked for; none for the default ones.
+
+    Returns:
+        Names; metrics of several runs, which no record holds, only where there are no outputs to make them of.
+    """
+    held = record.metrics.keys() | record.details.keys()
+    able = [name for name in check_metrics(names) if METRICS[name].subject is not Runs or record.outputs is None]
+    return [name for name in able if name not in held]
+
+
+def needs_weights(experiment: Experiment) -> bool:
+    """Tell whether an experiment's metrics are computed from weights, which must then be kept.
+
+    Args:
+        experiment: with its metrics.
+
+    Returns:
+        Whether one of them is.
+    """
+    return any(METRICS[name].subject is Models for name in check_metrics(experiment.metrics))
 
 
 def with_metrics_of(record: Record | None, experiment: Experiment) -> Experiment:
@@ -136,10 +263,10 @@ def with_metrics_of(record: Record | None, experiment: Experiment) -> Experiment
     Returns:
         The experiment.
     """
-    if record is None or not experiment.metrics:
+    if record is None:
         return experiment
-    held = [name for name in check_metrics(()) if name in record.metrics]
-    return replace(experiment, metrics=tuple(dict.fromkeys([*experiment.metrics, *held])))
+    held = [name for name in (*record.metrics, *record.details) if name in METRICS]
+    return replace(experiment, metrics=tuple(dict.fromkeys([*check_metrics(experiment.metrics), *held])))
 
 
 def titles_of(jobs: list[Job]) -> dict[int, str]:
@@ -152,15 +279,14 @@ def titles_of(jobs: list[Job]) -> dict[int, str]:
         By entry number its tag, or method and mask; where entries on the same forgetting problem share
         that, what differs between them follows, as in `rl (lr 0.1)`.
     """
-    return told_apart(
-        {
-            job.experiment.number: (job.experiment, (job.problem.origin.identity, job.problem.parts.forget_fingerprint))
-            for job in jobs
-        }
-    )
+    cells: dict[int, list[Group]] = {}
+    for job in jobs:
+        cells.setdefault(job.experiment.number, []).append(job.cell)
+    first = {job.experiment.number: job.experiment for job in reversed(jobs)}
+    return told_apart({number: (first[number], group_named(cells[number])) for number in cells})
 
 
-def told_apart(entries: dict[int, tuple[Experiment, records.Group]]) -> dict[int, str]:
+def told_apart(entries: dict[int, tuple[Experiment, Group]]) -> dict[int, str]:
     """Name experiments so that those of one problem are called differently.
 
     Args:
@@ -169,7 +295,7 @@ def told_apart(entries: dict[int, tuple[Experiment, records.Group]]) -> dict[int
     Returns:
         Titles by entry number, as `titles_of` gives them.
     """
-    alike: dict[tuple[str, records.Group], dict[int, Experiment]] = {}
+    alike: dict[tuple[str, Group], dict[int, Experiment]] = {}
     for number, (experiment, group) in entries.items():
         alike.setdefault((experiment.tag or experiment.title, group), {})[number] = experiment
     titles: dict[int, str] = {}
@@ -198,7 +324,8 @@ def differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
             "mask": str(mask or "none").removeprefix("mask "),
         }
         settings |= {"mask batches": mask.batches, "mask file": mask.file} if mask else {}
-        settings |= {"metrics": " ".join(experiment.metrics) or "all", "seed": experiment.seed}
+        settings |= {"metrics": " ".join(experiment.metrics) or "default", "seed": experiment.seed}
+        settings |= {"forget_seed": experiment.forget.seed, "base_seed": experiment.base_seed}
         known[experiment.number] = {key: "none" if value is None else str(value) for key, value in settings.items()}
     shared = [key for key in known[experiments[0].number] if all(key in settings for settings in known.values())]
     apart = [key for key in shared if len({settings[key] for settings in known.values()}) > 1]
@@ -208,12 +335,15 @@ def differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
     return shown
 
 
-def rows_of(jobs: list[Job], done: dict[str, Record]) -> list[records.Row]:
+def rows_of(
+    jobs: list[Job], done: dict[str, Record], joint: Mapping[int, Mapping[str, Value]] | None = None
+) -> list[Row]:
     """Summarise the finished runs of a list.
 
     Args:
         jobs: all runs of the list.
         done: records by id.
+        joint: metrics of all runs of an experiment together, by entry number.
 
     Returns:
         The rows of the table.
@@ -223,7 +353,9 @@ def rows_of(jobs: list[Job], done: dict[str, Record]) -> list[records.Row]:
     for job in jobs:
         if job.id in done:
             finished[job.experiment.number].append(done[job.id])
-    return records.summarise([(titles[number], runs) for number, runs in sorted(finished.items())])
+    entries = [(titles[number], runs) for number, runs in sorted(finished.items())]
+    together = [joint.get(number, {}) for number in sorted(finished)] if joint else ()
+    return summarise(entries, together)
 
 
 def experiment_of(record: Record, number: int) -> Experiment:
@@ -261,7 +393,7 @@ def experiment_of(record: Record, number: int) -> Experiment:
         raise SalunError(f"record {record.id}: its settings cannot be read") from error
 
 
-def rows_of_records(found: list[Record]) -> list[records.Row]:
+def rows_of_records(found: list[Record]) -> list[Row]:
     """Summarise records without the list that they were made by.
 
     Args:
@@ -275,9 +407,30 @@ def rows_of_records(found: list[Record]) -> list[records.Row]:
     """
     alike: dict[str, list[Record]] = {}
     for record in found:
-        alike.setdefault(identify(record.settings, 0), []).append(record)
+        alike.setdefault(drawn_from(record), []).append(record)
     runs = dict(enumerate(alike.values(), 1))
     titles = told_apart(
-        {number: (experiment_of(members[-1], number), records.group_of(members[0])) for number, members in runs.items()}
+        {
+            number: (experiment_of(members[-1], number), group_named(map(group_of, members)))
+            for number, members in runs.items()
+        }
     )
-    return records.summarise([(titles[number], members) for number, members in runs.items()])
+    return summarise([(titles[number], members) for number, members in runs.items()])
+
+
+def drawn_from(record: Record) -> str:
+    """Tell which experiment a run belongs to, whatever base model, forget set and seed were drawn for it.
+
+    Args:
+        record: of the run.
+
+    Returns:
+        The same text for runs that differ only in what `--nbase`, `--nforget` and `--nexp` vary.
+    """
+    settings = record.settings
+    base, forget = dict(settings["base"]), dict(settings["forget"])
+    if base["recipe"] is not None and base["identity"].startswith("recipe "):
+        base |= {"identity": None, "seed": None, "recipe": base["recipe"] | {"seed": None}}
+    if forget["share"] is not None:
+        forget |= {"seed": None, "fingerprint": None}
+    return identify(settings | {"base": base, "forget": forget}, 0)

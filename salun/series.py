@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from salun.errors import one_line
 from salun.experiment import Experiment
-from salun.records import Figure, Row, figure
+from salun.rows import Row
 from salun.schedule import experiment_of, told_apart
+from salun.statistics import Figure, figure
 
 Floats = NDArray[np.float64]
 
@@ -80,16 +81,16 @@ def curves_as_csv(curves: Iterable[Curve]) -> str:
         curves: of experiments.
 
     Returns:
-        CSV text; accuracies are fractions.
+        CSV text; accuracies are fractions, base model and forget set are what tells theirs from others.
     """
     names = (*QUANTITIES, "lr")
     lines = [
-        [one_line(curve.row.title), record.seed, point.epoch, *(known(getattr(point, name)) for name in names)]
+        [one_line(curve.row.title), *draw, point.epoch, *(known(getattr(point, name)) for name in names)]
         for curve in curves
-        for record in curve.row.records
+        for record, draw in zip(curve.row.records, curve.row.draws, strict=True)
         for point in record.curve
     ]
-    return as_csv(["title", "seed", "epoch", *names], lines)
+    return as_csv(["title", "base_model", "forget_set", "seed", "epoch", *names], lines)
 
 
 def known(value: float | None) -> float | None:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,10 +35,23 @@ class Outputs:
     Attributes:
         logits: (N, C) float32 on the CPU.
         labels: (N,) int64 on the CPU.
+        indices: (N,) int64, where each image stands in its part of the data set; None where that is unknown.
     """
 
     logits: Tensor
     labels: Tensor
+    indices: Tensor | None = None
+
+    def in_order(self) -> "Outputs":
+        """Sort by the images' indices.
+
+        Returns:
+            The same outputs; as they are where no indices are known.
+        """
+        if self.indices is None:
+            return self
+        order = self.indices.argsort(stable=True)
+        return Outputs(self.logits[order], self.labels[order], self.indices[order])
 
 
 @dataclass(frozen=True)
@@ -156,28 +170,45 @@ def accuracy(outputs: Outputs) -> float:
     return float((outputs.logits.argmax(1) == outputs.labels).float().mean())
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode.
+
+    Args:
+        model: whose parts are each in the mode again that they were in when the block ends.
+
+    Yields:
+        Nothing.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def predict(model: nn.Module, images: Images, batch_size: int | None = None) -> Outputs:
     """Evaluate a model on images: evaluation mode, float32, no augmentation, in order.
 
     Args:
-        model: is left in the mode that it was in.
+        model: is left in the mode that it was in, part by part.
         images: N images.
         batch_size: images at once; None takes as many as make a batch of 64 MiB, at most 1,024.
 
     Returns:
-        Logits and labels of the N images.
+        Logits, labels and indices of the N images.
     """
     if batch_size is None and len(images):
         image = next(iter(images.batches(1))).x
         batch_size = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (image.numel() * image.element_size())))
-    training = model.training
-    model.eval()
-    logits = [model(batch.x).float() for batch in images.batches(batch_size or 1)]
-    model.train(training)
+    with evaluating(model):
+        logits = [model(batch.x).float() for batch in images.batches(batch_size or 1)]
     if not logits:
-        return Outputs(torch.empty(0, 0), images.labels.cpu())
-    return Outputs(torch.cat(logits).cpu(), images.labels.cpu())
+        return Outputs(torch.empty(0, 0), images.labels.cpu(), images.rows.cpu())
+    return Outputs(torch.cat(logits).cpu(), images.labels.cpu(), images.rows.cpu())
 
 
 def make_optimizer(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from salun.data.images import Images
 from salun.device import Precision
+from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
 from salun.saliency import Mask, only
 from salun.training import Epoch, Loss, Recipe, Schedule, Stream, Watch, cross_entropy, fit, train, unwatched
@@ -142,7 +143,8 @@ class Method:
         name: its function's name and its value in JSON.
         run: the function of a `Task` and keyword-only settings.
         settings: annotation and default of each setting.
-        summary: first line of its docstring.
+        summary: first sentence of its docstring.
+        source: of its docstring.
         maskable: whether a mask may hold weights while it runs.
         forgets: whether it is meant to forget a class at its default strength.
         keeps: whether it is meant to keep the accuracy on the rest.
@@ -152,6 +154,7 @@ class Method:
     run: Callable[..., None]
     settings: dict[str, tuple[Any, Any]]
     summary: str
+    source: str
     maskable: bool
     forgets: bool
     keeps: bool
@@ -184,8 +187,8 @@ def method(*, maskable: bool = True, forgets: bool = True, keeps: bool = True) -
             if parameter.kind is not parameter.KEYWORD_ONLY or not complete:
                 raise TypeError(f"{name}: setting '{parameter.name}' must be keyword-only, with annotation and default")
             settings[parameter.name] = (hints[parameter.name], parameter.default)
-        summary = (inspect.getdoc(run) or "").partition("\n")[0]
-        METHODS[name] = Method(name, run, settings, summary, maskable, forgets, keeps)
+        source = sections_of(run).get("Source", "")
+        METHODS[name] = Method(name, run, settings, summary_of(run), source, maskable, forgets, keeps)
         return run
 
     return register

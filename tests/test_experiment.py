@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import Experiment, json_schema, load_experiments, shown, validate
-from salun.metrics import METRICS, load_metrics
+from salun.metrics import METRIC_SETS, METRICS, load_metrics
 from salun.training import Recipe
 from salun.unlearning import METHODS, PositiveFloat, Task, load_methods, method
 
@@ -407,7 +407,7 @@ def test_the_schema_lists_every_method_and_metric_with_descriptions() -> None:
         properties = shape["properties"]
         assert shape["description"]
         assert shape["additionalProperties"] is False
-        assert properties["metrics"]["anyOf"][0]["items"]["enum"] == list(METRICS)
+        assert properties["metrics"]["anyOf"][0]["items"]["enum"] == [*METRIC_SETS, *METRICS]
         assert {"checkpoint", "mask_thr", "tag"} <= properties.keys()
         assert all("description" in properties[key] for key in ("checkpoint", "class_to_forget", "mask_thr"))
 

@@ -16,24 +16,22 @@ from scipy import stats
 
 from salun.errors import SalunError
 from salun.metrics import Value
-from salun.records import (
-    append,
+from salun.records import append, read
+from salun.rows import best_of, gap_to, grouped, is_distinct, summarise
+from salun.run import Record
+from salun.statistics import Comparison, figure
+from salun.summaries import (
     as_csv,
     as_json,
     as_latex,
     as_markdown,
-    best_of,
     cell,
     columns_of,
-    figure,
-    gap_to,
     group_title,
-    grouped,
-    read,
-    summarise,
+    interval,
+    legend,
     write_summaries,
 )
-from salun.run import Record
 from salun.training import Epoch
 
 METRIC_VALUES = {"UA": 0.1, "RA": 0.9, "VA": 0.8, "TA": 0.7, "TUA": None, "MIA": 0.3, "RTE": 12.5}
@@ -199,49 +197,31 @@ def test_records_that_cannot_be_written_or_read_are_a_plain_error(tmp_path: Path
         read(tmp_path / "folder")
 
 
-# Figures
+# Cells
 
 
 @pytest.mark.parametrize(
-    "values", [[0.0, 1.0], [1.0, 2.0, 3.0], [0.97, 0.98, 0.96, 0.99], [5.0] * 6, [1e-9, 1e9, 3.0, None, 7.0]]
+    ("unit", "text"),
+    [
+        ("%", "150.00±70.71"),
+        ("s", "1.50±0.71"),
+        ("epochs", "1.5±0.7"),
+        ("nats", "1.500±0.707"),
+        ("bits", "1.500±0.707"),
+        ("", "1.500±0.707"),
+    ],
 )
-def test_a_figure_is_mean_spread_number_and_t_interval(values: list[Value]) -> None:
-    known = [value for value in values if value is not None]
-    found = figure(values)
-    assert found.n == len(known)
-    assert found.mean == pytest.approx(sum(known) / len(known))
-    assert found.sd == pytest.approx(np.std(known, ddof=1))
-    error = stats.sem(known)
-    if error:
-        low, high = stats.t.interval(0.95, len(known) - 1, loc=found.mean, scale=error)
-        assert found.half_width == pytest.approx((high - low) / 2)
-    else:
-        assert found.half_width == 0
-
-
-def test_a_figure_worked_out_by_hand() -> None:
-    found = figure([1.0, 2.0, 3.0])
-    assert (found.mean, found.sd, found.n) == (2, 1, 3)
-    assert found.half_width == pytest.approx(4.302652729911275 / 3**0.5)
-
-
-@pytest.mark.parametrize("values", [[0.25], [None, 0.25, None]])
-def test_one_run_has_no_spread(values: list[Value]) -> None:
-    found = figure(values)
-    assert (found.mean, found.sd, found.n, found.half_width) == (0.25, None, 1, None)
-    assert cell(found, "%") == "25.00"
-
-
-@pytest.mark.parametrize("values", [[], [None], [None, None]])
-def test_no_run_has_no_figure(values: list[Value]) -> None:
-    found = figure(values)
-    assert (found.mean, found.sd, found.n, found.half_width) == (None, None, 0, None)
-    assert cell(found, "%") == "–"
-
-
-@pytest.mark.parametrize(("unit", "text"), [("%", "150.00±70.71"), ("s", "1.50±0.71")])
-def test_a_cell_shows_percentages_or_seconds(unit: str, text: str) -> None:
+def test_a_cell_shows_percentages_or_the_unit_with_its_digits(unit: str, text: str) -> None:
     assert cell(figure([1.0, 2.0]), unit) == text
+    assert cell(figure([1.5]), unit) == text.partition("±")[0]
+    assert cell(figure([None, None]), unit) == "–"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"), [([0.1, 0.1], "10.00–10.00"), ([0.0, 0.1], "0.00–68.53"), ([0.5], ""), ([], "")]
+)
+def test_the_interval_of_a_gap_is_never_negative_and_blank_of_one_run(values: list[Value], text: str) -> None:
+    assert interval(figure(values)) == text
 
 
 # Gaps
@@ -410,17 +390,330 @@ def test_a_group_whose_words_tell_it_apart_has_a_short_title() -> None:
     ]
 
 
+# Tests
+
+
+def spread_out(method: str, centre: float, seeds: int = 4, noise: float = 0.01, **kind: Any) -> list[Record]:
+    """Runs whose four metrics scatter around a value; base models and forget sets as letters."""
+    chance = np.random.default_rng([len(method), int(1000 * centre)])
+    return [
+        make(
+            method,
+            seed,
+            base=base,
+            forget=forget,
+            metrics=measured(*(centre + noise * chance.normal(size=4)), RTE=chance.uniform()),
+            base_metrics=measured(0.1, 0.5, centre, 0.9),
+        )
+        for base in kind.get("bases", "A")
+        for forget in kind.get("forgets", "F")
+        for seed in range(seeds)
+    ]
+
+
+def test_every_value_is_tested_against_the_retrained_models() -> None:
+    gold, runs = spread_out("retrain", 0.5), spread_out("rl", 0.512)
+    rows = rows_by_title(("retrain", gold), ("rl", runs), ("ft", spread_out("ft", 0.9)))
+    assert rows["retrain"].against == {}
+    assert set(rows["rl"].against) == set(rows["ft"].against) == {"UA", "RA", "TA", "MIA"}
+    for name, found in rows["rl"].against.items():
+        ours, theirs = ([run.metrics[name] for run in side] for side in (runs, gold))
+        expected = stats.ttest_ind(ours, theirs, equal_var=False)
+        assert found.p == pytest.approx(expected.pvalue)
+        assert found.difference == pytest.approx(np.mean(ours) - np.mean(theirs))
+    assert all(found.differs for found in rows["ft"].against.values())
+    for name, found in rows["base"].against.items():
+        theirs = [run.metrics[name] for run in gold]
+        reach = stats.t.ppf(0.975, 3) * np.std(theirs, ddof=1) * (1 + 1 / 4) ** 0.5
+        assert found.half_width == pytest.approx(reach)
+    family = [found for row in rows.values() for found in row.against.values()]
+    assert len(family) == 12
+    smallest = min(family, key=lambda found: found.p)
+    assert smallest.adjusted == pytest.approx(min(1, 12 * smallest.p))
+    assert all(found.adjusted >= found.p for found in family)
+
+
+def test_methods_are_tested_against_the_best_over_the_same_seeds() -> None:
+    entries = {"near": spread_out("rl", 0.52), "far": spread_out("ft", 0.9), "other": spread_out("ga", 0.521)}
+    rows = rows_by_title(("retrain", spread_out("retrain", 0.5)), *entries.items())
+    best = best_of(list(rows.values()), ("A", "F"))
+    assert best is not None
+    gaps = {title: [gap["average"] for gap in rows[title].gaps] for title in entries}
+    compared = [title for title in entries if title != best.title]
+    raw = {title: stats.ttest_rel(gaps[title], gaps[best.title]) for title in compared}
+    for title in compared:
+        found = rows[title].behind
+        assert found.p == pytest.approx(raw[title].pvalue)
+        assert found.difference == pytest.approx(np.mean(gaps[title]) - np.mean(gaps[best.title]))
+        assert found.n == 4
+    adjusted = sorted(rows[title].behind.adjusted for title in compared)
+    first, second = sorted(raw[title].pvalue for title in compared)
+    assert adjusted == pytest.approx([2 * first, max(2 * first, second)])
+    assert rows["base"].behind is rows["retrain"].behind is best.behind is None
+
+
+def distance(*gaps: float) -> list[dict[str, Value]]:
+    """Metrics of runs with these average gaps to `near(0)`."""
+    return [near(4 * gap) for gap in gaps]
+
+
+@pytest.mark.parametrize(
+    ("methods", "bold", "words"),
+    [
+        ({"a": (0.01, 0.02, 0.03), "b": (0.11, 0.12, 0.131)}, "a", "a, distinguishable from all others (in bold)"),
+        ({"a": (0.01, 0.02, 0.03), "b": (0.01, 0.03, 0.05)}, None, "a, not distinguishable from b (p 0.23)"),
+        (
+            {"a": (0.01, 0.02, 0.03), "b": (0.11, 0.12, 0.131), "c": (0.03, 0.021, 0.02)},
+            None,
+            "a, not distinguishable from c (p 0.72)",
+        ),
+        ({"a": (0.01, 0.02, 0.03)}, None, "a, with no other method to tell it from"),
+        ({"a": (0.01,), "b": (0.2,)}, None, "a; one run each: no test"),
+        ({"a": (0.01, 0.02), "b": (0.2,)}, None, "a; too few runs in common: no test"),
+        (
+            {"a": (0.01, 0.02, 0.03), "b": (0.02, 0.05, 0.04), "c": (0.5,), "d": (0.9, 0.91, 0.93)},
+            None,
+            "a, not distinguishable from b (p 0.13); not tested against c",
+        ),
+        ({"a": (0.25, 0.25), "b": (0.25, 0.25)}, None, "a, not distinguishable from b (p 1)"),
+        (
+            {"a": (0.1, 0.2), "b": (0.1, 0.2), "c": (0.1, 0.2), "d": (0.1, 0.2), "e": (0.1, 0.2), "f": (0.1, 0.2)},
+            None,
+            "a, not distinguishable from f (p 1), e (p 1), d (p 1) and 2 others",
+        ),
+    ],
+)
+def test_the_best_is_bold_only_where_it_can_be_told_from_all_others(
+    methods: dict[str, tuple[float, ...]], bold: str | None, words: str
+) -> None:
+    entries = [
+        (title, [make(title, seed, metrics=values) for seed, values in enumerate(distance(*gaps))])
+        for title, gaps in methods.items()
+    ]
+    rows = summarise([("retrain", [make("retrain", metrics=near(0.0))]), *entries])
+    best = best_of(rows, ("A", "F"))
+    assert best is not None
+    assert is_distinct(rows, best) == (bold is not None)
+    assert f"nearest to retraining: {words}" in legend(rows)
+    assert re.findall(r"^\| \*\*(\w+)\*\*", as_markdown(rows), re.MULTILINE) == ([bold] if bold else [])
+    assert re.findall(r"^\\textbf\{(\w+)\}", as_latex(rows), re.MULTILINE) == ([bold] if bold else [])
+    assert [told["title"] for told in json.loads(as_json(rows)) if told["distinct"]] == ([bold] if bold else [])
+
+
+def test_a_diverged_method_is_neither_best_nor_in_the_way_of_one() -> None:
+    gone = [make("ft", 0, metrics={}, diverged=True), *(make("ft", seed, metrics=near(0.0)) for seed in (1, 2))]
+    methods = {"a": (0.01, 0.02, 0.03), "b": (0.5, 0.51, 0.53)}
+    entries = [
+        (title, [make(title, seed, metrics=values) for seed, values in enumerate(distance(*gaps))])
+        for title, gaps in methods.items()
+    ]
+    rows = summarise([("retrain", [make("retrain", metrics=near(0.0))]), ("gone", gone), *entries])
+    best = best_of(rows, ("A", "F"))
+    assert best is not None
+    assert best.title == "a"
+    assert is_distinct(rows, best)
+
+
+def marks(rows: list[Any], title: str) -> list[str]:
+    (line,) = [line for line in as_markdown(rows).splitlines() if line.startswith(f"| {title} ")]
+    return [part.strip()[-1:] if part.strip()[-1:] in "≠≈" else "" for part in line.split("|")[2:-1]]
+
+
+@pytest.mark.parametrize(
+    ("gold", "runs", "mark"),
+    [
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "≈"),
+        ((0.5, 0.5, 0.5), (0.6, 0.6, 0.6), "≠"),
+        ((0.5, 0.5, 0.5), (0.6,), "≠"),
+        ((0.5,), (0.5, 0.5), "≈"),
+        ((0.5,), (0.6, 0.6), "≠"),
+        ((0.4, 0.5, 0.6), (0.5, 0.7, 0.4), "≈"),
+        ((0.4, 0.5, 0.6), (0.5,), "≈"),
+        ((0.5,), (0.5,), ""),
+        ((0.5,), (0.9,), ""),
+        ((None, None), (0.9, 0.8), ""),
+        ((0.5, 0.6), (None, None), ""),
+        ((0.50, 0.51, None), (0.9, None, 0.91), "≠"),
+    ],
+)
+def test_every_value_says_whether_it_differs_does_not_or_was_not_tested(
+    gold: tuple[Value, ...], runs: tuple[Value, ...], mark: str
+) -> None:
+    sides = {"retrain": gold, "rl": runs}
+    rows = summarise(
+        [
+            (title, [make(title, seed, metrics={"UA": ua}) for seed, ua in enumerate(side)])
+            for title, side in sides.items()
+        ]
+    )
+    assert marks(rows, "rl")[0] == mark
+    assert marks(rows, "retrain")[0] == ""
+    tested = any(row.against for row in rows)
+    assert any("≠ differs from retrained beyond noise, ≈ not shown to" in line for line in legend(rows)) == tested
+    assert "nan" not in (as_markdown(rows) + as_csv(rows)).lower()
+    json.loads(as_json(rows), parse_constant=lambda text: pytest.fail(text))
+
+
+def test_only_what_retrained_models_show_is_compared() -> None:
+    values = {"RTE": 1.0, "FQS": 0.5, "UA": 0.5}
+    rows = rows_by_title(
+        ("retrain", [make("retrain", seed, metrics=values) for seed in range(3)]),
+        ("rl", [make("rl", seed, metrics=values | {"RTE": 9.0}) for seed in range(3)]),
+    )
+    assert set(rows["rl"].against) == {"UA", "FQS"}
+    assert set(rows["rl"].gaps[0]) == {"UA", "average"}
+
+
+def test_tables_of_equal_models_seldom_show_a_difference() -> None:
+    chance = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(120):
+        entries = [
+            (
+                title,
+                [
+                    make(title, seed, metrics=measured(*chance.normal(0.5, 0.05, 4)), base_metrics={})
+                    for seed in range(4)
+                ],
+            )
+            for title in ("retrain", "rl", "ft", "ga")
+        ]
+        alarms += any(found.differs for row in summarise(entries) for found in row.against.values())
+    assert alarms / 120 < 0.05 + 3 * (0.05 * 0.95 / 120) ** 0.5
+
+
+# Several base models and forget sets
+
+
+def test_gaps_are_to_the_retrained_models_of_the_same_base_model_and_forget_set() -> None:
+    def runs(method: str, shift: float) -> list[Record]:
+        levels = {("A", "F"): 0.1, ("A", "G"): 0.3, ("B", "F"): 0.5, ("B", "G"): 0.7}
+        return [
+            make(method, seed, base=base, forget=forget, metrics=measured(*[level + shift] * 4))
+            for (base, forget), level in levels.items()
+            for seed in range(2)
+        ]
+
+    rows = rows_by_title(("retrain", runs("retrain", 0.0)), ("rl", runs("rl", 0.05)))
+    assert [gap["average"] for gap in rows["rl"].gaps] == pytest.approx([0.05] * 8)
+    assert rows["rl"].gap.mean == pytest.approx(0.05)
+    assert rows["rl"].gap.n == 8
+    assert rows["rl"].group == ("A B", "F G")
+
+
+@pytest.mark.parametrize(
+    ("kind", "over", "counts", "base"),
+    [
+        ({"bases": "A", "forgets": "F", "seeds": 1}, "one run each;", (1, 1, 1), ""),
+        ({"bases": "A", "forgets": "F", "seeds": 4}, "over 4 runs: unlearning seed varied;", (1, 1, 4), ""),
+        ({"bases": "ABC", "forgets": "F", "seeds": 1}, "over 3 runs: base model varied;", (3, 1, 1), "3 models"),
+        ({"bases": "A", "forgets": "FG", "seeds": 1}, "over 2 runs: forget set varied;", (1, 2, 1), ""),
+        (
+            {"bases": "AB", "forgets": "F", "seeds": 3},
+            "over 6 runs: 2 base models × 3 unlearning seeds; intervals and tests over the base models;",
+            (2, 1, 3),
+            "2 models",
+        ),
+        (
+            {"bases": "ABC", "forgets": "FG", "seeds": 2},
+            "over 12 runs: 3 base models × 2 forget sets × 2 unlearning seeds; intervals and tests over the forget",
+            (3, 2, 2),
+            "3 models",
+        ),
+    ],
+)
+def test_a_table_says_what_was_varied(kind: dict[str, Any], over: str, counts: tuple[int, ...], base: str) -> None:
+    rows = rows_by_title(*((name, spread_out(name, 0.5, **kind)) for name in ("retrain", "rl")))
+    assert over in legend(list(rows.values()))[0]
+    told = {line["title"]: line for line in json.loads(as_json(list(rows.values())))}
+    assert tuple(told["rl"][name] for name in ("base_models", "forget_sets", "seeds")) == counts
+    assert tuple(told["base"][name] for name in ("base_models", "forget_sets", "seeds")) == (*counts[:2], 0)
+    title = group_title(list(rows.values()), rows["rl"].group)
+    assert ("base models)" in title) == (counts[0] > 1)
+    assert ("forget sets)" in title) == (counts[1] > 1)
+    (line,) = [line for line in as_markdown(list(rows.values())).splitlines() if line.startswith("| base ")]
+    assert line.split("|")[-2].strip() == base
+
+
+def test_tables_of_several_runs_say_the_range_of_their_numbers() -> None:
+    rows = summarise([("retrain", spread_out("retrain", 0.5, seeds=2)), ("rl", spread_out("rl", 0.5, seeds=4))])
+    assert legend(rows)[0].startswith("mean ± standard deviation over 2 to 4 runs: unlearning seed varied; gap")
+
+
+def test_intervals_and_tests_are_over_base_models_where_they_vary() -> None:
+    kind = {"bases": "ABC", "seeds": 4}
+    gold, runs = spread_out("retrain", 0.5, **kind), spread_out("rl", 0.52, **kind)
+    rows = rows_by_title(("retrain", gold), ("rl", runs))
+    means = [np.reshape([run.metrics["UA"] for run in side], (3, 4)).mean(1) for side in (runs, gold)]
+    assert rows["rl"].against["UA"].p == pytest.approx(stats.ttest_ind(*means, equal_var=False).pvalue)
+    found = rows["rl"].figures["UA"]
+    assert found.half_width == pytest.approx(figure(means[0].tolist()).half_width)
+    assert found.sd == pytest.approx(np.std([run.metrics["UA"] for run in runs], ddof=1))
+    assert found.n == 12
+
+
+def test_a_base_model_counts_once() -> None:
+    def base(name: str, forget: str, ua: float) -> list[Record]:
+        return [make("rl", seed, base=name, forget=forget, base_metrics={"UA": ua + seed / 100}) for seed in (0, 1)]
+
+    one = summarise([("rl", base("A", "F", 0.1) + base("A", "G", 0.3))])[0].figures["UA"]
+    assert (one.mean, one.sd, one.n, one.half_width) == (pytest.approx(0.205), None, 1, None)
+    several_models = base("A", "F", 0.1) + base("A", "G", 0.3) + base("B", "F", 0.5) + base("B", "G", 0.7)
+    two = summarise([("rl", several_models)])[0].figures["UA"]
+    assert (two.mean, two.n) == (pytest.approx(0.405), 2)
+    assert two.sd == pytest.approx(np.std([0.205, 0.605], ddof=1))
+
+
+def test_what_is_not_finished_yet_stands_in_the_table_of_the_rest() -> None:
+    whole = {"bases": "AB", "seeds": 2}
+    rows = summarise(
+        [
+            ("retrain", spread_out("retrain", 0.5, **whole)),
+            ("rl", spread_out("rl", 0.5, **whole)),
+            ("ft", spread_out("ft", 0.6, seeds=2)),
+        ]
+    )
+    assert [row.title for row in rows] == ["base", "retrain", "rl", "ft"]
+    assert {row.group for row in rows} == {("A B", "F")}
+    assert rows[-1].gap.n == 2
+    gold = [run.metrics["UA"] for run in rows[1].records if run.settings["base"]["identity"] == "A"]
+    ours = [run.metrics["UA"] for run in rows[-1].records]
+    assert rows[-1].against["UA"].p == pytest.approx(stats.ttest_ind(ours, gold, equal_var=False).pvalue)
+
+
+def test_metrics_of_all_runs_together_have_a_column_and_no_spread() -> None:
+    runs, gold = spread_out("rl", 0.5), spread_out("retrain", 0.5)
+    rows = summarise(
+        [("retrain", gold), ("none yet", []), ("rl", runs)], [{}, {"KLoM": 9.0}, {"KLoM": 0.1234, "of_yore": 1}]
+    )
+    found = next(row for row in rows if row.title == "rl").figures["KLoM"]
+    assert (found.mean, found.sd, found.n, found.half_width) == (0.1234, None, 4, None)
+    text = as_markdown(rows)
+    assert "| KLoM nats |" in text
+    assert "| 0.123 |" in text
+    assert "9.0" not in text
+    assert "KLoM" not in as_markdown(summarise([("retrain", gold), ("rl", runs)], [{}, {"KLoM": None}]))
+
+
+def test_metrics_that_are_tables_have_no_column() -> None:
+    rows = summarise([("rl", [make("rl", metrics=METRIC_VALUES | {"prediction_matrix": 1.0})])])
+    assert "prediction_matrix" not in columns_of(rows)
+
+
 # Summaries
 
 
 def several() -> list[Any]:
+    """Two problems: in the first one method is distinctly nearest, in the second none is."""
+
     def varied(method: str, shift: float, forget: str) -> list[Record]:
+        spread = 700 if forget == "F" else 7
         return [
             make(
                 method,
                 seed,
                 forget=forget,
-                metrics={name: value and value + shift + seed / 7 for name, value in METRIC_VALUES.items()},
+                metrics={name: value and value + shift + seed / spread for name, value in METRIC_VALUES.items()},
             )
             for seed in range(3)
         ]
@@ -431,7 +724,7 @@ def several() -> list[Any]:
             for forget in "FG"
             for title, method, shift in (("retrain", "retrain", 0.0), ("near", "rl", 0.01), ("far", "ga", 1 / 30))
         ]
-        + [("one run", varied("ft", 0.5, "F")[:1])]
+        + [("one run", varied("ft", 0.5, "G")[:1])]
     )
 
 
@@ -451,6 +744,25 @@ def test_json_holds_every_number() -> None:
         if row.kind == "method":
             assert [run["gap"] for run in told["runs"]] == list(row.gaps)
         assert told["best"] == (row.title == "near")
+        assert told["distinct"] == (row.title == "near" and row.group == ("A", "F"))
+        assert (told["base_models"], told["forget_sets"], told["seeds"]) == (1, 1, len(row.records))
+        assert told["against_retrained"] == {name: laid_out(found) for name, found in row.against.items()}
+        assert told["behind_best"] == (None if row.behind is None else laid_out(row.behind))
+    assert sum(bool(told["against_retrained"]) for told in json.loads(as_json(rows))) == 7
+    assert [row.title for row in rows if row.behind is not None] == ["far", "far"]
+
+
+def laid_out(found: Comparison) -> dict[str, float | bool]:
+    """A comparison as programs read it."""
+    return {
+        "difference": found.difference,
+        "low": found.difference - found.half_width,
+        "high": found.difference + found.half_width,
+        "p": found.p,
+        "adjusted_p": found.adjusted,
+        "n": found.n,
+        "differs": found.differs,
+    }
 
 
 def test_csv_holds_every_number() -> None:
@@ -463,6 +775,13 @@ def test_csv_holds_every_number() -> None:
             for part, number in vars(value).items():
                 found = line[f"{name}_{part}"]
                 assert (None if found == "" else float(found)) == number
+        tests = {f"{name}_vs_retrained": row.against.get(name) for name in ("UA", "RA", "VA", "TA", "MIA")}
+        for name, comparison in (tests | {"gap_vs_best": row.behind}).items():
+            for part, number in laid_out(comparison or Comparison(0, 0, 0, 0, 0)).items():
+                assert line[f"{name}_{part}"] == (str(number) if comparison else "")
+        assert "RTE_vs_retrained_p" not in line
+        assert [line[source] for source in ("base_models", "forget_sets", "seeds")] == ["1", "1", str(len(row.records))]
+        assert line["distinct"] == str(row.title == "near" and row.group == ("A", "F"))
 
 
 class Cells(HTMLParser):
@@ -502,30 +821,39 @@ def rendered(markdown: str) -> Cells:
 
 
 def expected_cells(members: list[Any]) -> list[list[str]]:
-    """The numbers of a table, rounded as it prints them."""
+    """The numbers of a table, rounded as it prints them, with marks and interval."""
     lines = []
     for row in members:
-        figures = [(row.figures[name], 1 if name == "RTE" else 100) for name in columns_of(members)]
+        figures = [
+            (row.figures[name], 1 if name == "RTE" else 100, row.against.get(name)) for name in columns_of(members)
+        ]
         line = [row.title]
-        for value, factor in [*figures, (row.gap, 100)]:
+        for value, factor, found in [*figures, (row.gap, 100, None)]:
             spread = "" if value.sd is None else f"±{factor * value.sd:.2f}"
-            line.append("–" if value.mean is None else f"{factor * value.mean:.2f}{spread}")
+            mark = "" if found is None else " ≠" if found.differs else " ≈"
+            line.append("–" if value.mean is None else f"{factor * value.mean:.2f}{spread}{mark}")
+        reach = row.gap.half_width
+        ends = () if reach is None else (max(0, row.gap.mean - reach), row.gap.mean + reach)
+        line.append("–".join(f"{100 * end:.2f}" for end in ends))
         lines.append([*line, "" if row.kind == "base" else str(len(row.records))])
     return lines
 
 
-def test_markdown_shows_the_numbers_and_the_best_in_bold() -> None:
+def test_markdown_shows_the_numbers_and_in_bold_a_best_that_can_be_told_from_the_others() -> None:
     rows = several()
     text = as_markdown(rows)
     shown = rendered(text)
-    expected = []
-    for members in grouped(rows).values():
+    expected, paragraphs = [], []
+    for group, members in grouped(rows).items():
         names = columns_of(members)
         units = [f"{name} {'s' if name == 'RTE' else '%'}" for name in names]
-        expected += [["", *units, "gap %", "n"], *expected_cells(members)]
+        expected += [["", *units, "gap %", "95 % interval", "n"], *expected_cells(members)]
+        paragraphs += [group_title(rows, group), *legend(members)]
     assert shown.rows == expected
+    assert shown.paragraphs == paragraphs
+    assert {"≠", "≈"} <= set(text)
     bold = [line for line in text.splitlines() if "**" in line]
-    assert [line.split("**")[1] for line in bold] == ["near", "near"]
+    assert [line.split("**")[1] for line in bold] == ["near"]
 
 
 SPECIAL = {
@@ -536,6 +864,8 @@ SPECIAL = {
     r"\textgreater{}": ">",
     r"\textbar{}": "|",
     r"$\pm$": "±",
+    r"$\neq$": "≠",
+    r"$\approx$": "≈",
     "{[}": "[",
     "{*}": "*",
     "--": "–",
@@ -556,7 +886,7 @@ def latex_rows(text: str) -> list[list[str]]:
     return [[typeset(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in line] for line in split]
 
 
-def test_latex_shows_the_numbers_and_the_best_in_bold() -> None:
+def test_latex_shows_the_same_as_markdown() -> None:
     rows = several()
     text = as_latex(rows)
     expected = [line for members in grouped(rows).values() for line in [None, *expected_cells(members)]]
@@ -564,7 +894,11 @@ def test_latex_shows_the_numbers_and_the_best_in_bold() -> None:
     assert len(found) == len(expected)
     assert [line for line, wanted in zip(found, expected, strict=True) if wanted] == [line for line in expected if line]
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
-    assert re.findall(r"^\\textbf\{(\w+)\}", text, re.MULTILINE) == ["near", "near"]
+    assert re.findall(r"^\\textbf\{(\w+)\}", text, re.MULTILINE) == ["near"]
+    words = [[group_title(rows, group), *legend(members)] for group, members in grouped(rows).items()]
+    assert [line[2:] for line in text.splitlines() if line.startswith("% ")] == [
+        line for part in words for line in part
+    ]
 
 
 @pytest.mark.parametrize("text", ODD_TEXT)
@@ -578,7 +912,7 @@ def test_user_text_is_shown_as_text(text: str) -> None:
     assert plain in shown.paragraphs[0]
     assert shown.tags <= {"p", "table", "thead", "tbody", "tr", "td", "th", "strong"}
     assert latex_rows(as_latex(rows))[2][0] == plain
-    assert sum(line.startswith("%") for line in as_latex(rows).splitlines()) == 1
+    assert sum(line.startswith("%") for line in as_latex(rows).splitlines()) == 1 + len(legend(rows))
     assert list(csv.DictReader(StringIO(as_csv(rows))))[1]["title"] == plain
     assert json.loads(as_json(rows))[1]["title"] == text
 

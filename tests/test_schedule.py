@@ -5,70 +5,28 @@ from typing import Any
 
 import pytest
 import torch
+from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, entries, planned, runner, train_small
 from recorded import recorded
 
-from salun.base_model import train_checkpoint
-from salun.data.sources import load
-from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import validate
-from salun.files import write_text
+from salun.files import name_part, write_text
 from salun.models import TINY, Checkpoint, load_checkpoint, save_checkpoint
 from salun.records import read
 from salun.run import Workbench
 from salun.saliency import save_mask
-from salun.schedule import Job, Runner, experiment_of, is_finished, plan, rows_of, rows_of_records, titles_of
-from salun.training import Progress, Recipe, Watch, unwatched
-
-CPU = torch.device("cpu")
-BASE = "checkpoints/base.pt"
-SMALL = "synthetic:n=90,size=8,classes=4"
-RECORDS = Path("runs/list/records.jsonl")
-WEIGHTS = Path("checkpoints/list")
+from salun.schedule import Draws, experiment_of, plan, rows_of, rows_of_records, titles_of
 
 
 @pytest.fixture(scope="module")
 def small() -> Checkpoint:
-    """A model of very few, very small images."""
-    return train_checkpoint(TINY, load(SMALL), Recipe(epochs=1, batch_size=32), ForgetRequest(), 0, CPU)[0]
+    return train_small()
 
 
 @pytest.fixture
 def base_model(small: Checkpoint) -> None:
     """The small model as the file that all entries name."""
     save_checkpoint(Path(BASE), small)
-
-
-def entries(*given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Entries on the small model, as cheap as can be."""
-    common = {"checkpoint": BASE, "class_to_forget": 0, "method": "ga_small", "epochs": 1, "metrics": ["UA"]}
-    return [{key: value for key, value in (common | keys).items() if value is not None} for keys in given]
-
-
-def planned(*given: dict[str, Any], runs: int = 1) -> list[Job]:
-    return plan(validate(entries(*given), "test"), runs, Workbench(CPU), "test")
-
-
-class Counted:
-    """Tells which runs were started, and interrupts one of them."""
-
-    def __init__(self, interrupted: int | None = None) -> None:
-        self.started: list[tuple[int, int]] = []
-        self.interrupted = interrupted
-
-    def watch(self, job: Job) -> Watch:
-        self.started.append((job.experiment.number, job.seed))
-        return self.stop if len(self.started) == self.interrupted else unwatched
-
-    def stop(self, progress: Progress) -> None:
-        raise KeyboardInterrupt
-
-
-def do(jobs: list[Job], keep: Any = "none", interrupted: int | None = None) -> list[tuple[int, int]]:
-    """Do what is missing of a list, as a command of its own would; which runs were started, by entry and seed."""
-    counted = Counted(interrupted)
-    list(Runner(Workbench(CPU), RECORDS, WEIGHTS, keep).go(jobs, counted.watch))
-    return counted.started
 
 
 # What is to be done
@@ -114,7 +72,7 @@ def test_all_that_is_refused_is_told_at_once_by_entry(small: Checkpoint) -> None
 def test_a_mistake_on_the_command_line_names_no_entry() -> None:
     experiments = validate(entries({"class_to_forget": 99}), "command line")
     with pytest.raises(SalunErrors, match=r"^command line: class 99"):
-        plan(experiments, 1, Workbench(CPU), "command line")
+        plan(experiments, Draws(1), Workbench(CPU), "command line")
 
 
 # Doing it
@@ -198,15 +156,109 @@ def test_weights_that_cannot_be_written_leave_no_record() -> None:
 
 
 @pytest.mark.usefixtures("base_model")
-def test_a_run_is_done_again_for_a_metric_that_it_lacks_and_then_never_more() -> None:
-    fewer, other, every = {"metrics": ["UA"]}, {"metrics": ["RA"]}, {"metrics": []}
-    assert do(planned(fewer)) == [(1, 0)]
-    assert do(planned(other)) == [(1, 0)]
-    assert do(planned(fewer, other)) == []
-    assert do(planned(every)) == [(1, 0)]
-    assert do(planned(fewer, other, every)) == []
+def test_a_run_is_not_done_again_for_a_metric_of_its_outputs() -> None:
+    assert do(planned({"metrics": ["UA"]})) == [(1, 0)]
+    assert do(planned({"metrics": ["RA"]}, {"metrics": []}, {"metrics": ["attacks"]})) == []
+
+
+@pytest.mark.usefixtures("base_model")
+@pytest.mark.parametrize("harm", ["lost", "torn", "other"])
+def test_a_run_whose_outputs_are_gone_is_done_again_for_a_metric_that_it_lacks(harm: str) -> None:
+    jobs = planned({"metrics": ["UA"]})
+    do(jobs)
+    (path,) = RECORDS.parent.glob(f"outputs/{jobs[0].id}.npz")
+    if harm == "lost":
+        path.unlink()
+    elif harm == "torn":
+        path.write_bytes(path.read_bytes()[:-200])
+    else:
+        (other,) = RECORDS.parent.glob("outputs/base_*.npz")
+        path.write_bytes(other.read_bytes())
+    assert do(jobs) == []
+    assert do(planned({"metrics": ["RA"]})) == [(1, 0)]
+    assert do(planned({"metrics": ["UA", "RA", "TA"]})) == []
     (record,) = read(RECORDS)[0].values()
-    assert {"UA", "RA", "TA", "MIA", "RTE"} <= set(record.metrics)
+    assert {"UA", "RA"} <= set(record.metrics)
+
+
+@pytest.mark.usefixtures("base_model")
+def test_metrics_of_weights_keep_the_weights_and_ask_for_them() -> None:
+    jobs = planned({"metrics": ["UA"]}, runs=2)
+    do(jobs)
+    assert not list(WEIGHTS.glob("*.pt"))
+    assert do(planned({"metrics": ["weight_distance_base"]}, runs=2)) == [(1, 0), (1, 1)]
+    assert len(list(WEIGHTS.glob("*.pt"))) == 2
+    assert do(planned({"metrics": ["weight_distance_base"]}, runs=2)) == []
+
+
+# Sources of randomness
+
+
+OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT}
+SHARE = OWN | {"class_to_forget": None, "unlearning_rate": 0.2}
+
+
+def test_each_source_of_randomness_is_varied_on_its_own() -> None:
+    plain = planned(SHARE)
+    seeds, bases, forgets = planned(SHARE, runs=3), planned(SHARE, bases=3), planned(SHARE, forgets=3)
+    for jobs in (seeds, bases, forgets):
+        assert jobs[0].id == plain[0].id
+        assert len({job.id for job in jobs}) == 3
+        assert [job.last for job in jobs] == [False, False, True]
+    assert [job.seed for job in seeds] == [0, 1, 2]
+    assert len({job.cell for job in seeds}) == 1
+    assert [job.problem.origin.recipe.seed for job in bases] == [0, 1, 2]
+    assert len({job.problem.parts.forget_fingerprint for job in bases}) == 1
+    assert [job.experiment.forget.seed for job in forgets] == [0, 1, 2]
+    assert len({job.problem.parts.forget_fingerprint for job in forgets}) == 3
+    assert {job.seed for job in (*bases, *forgets)} == {0}
+    assert len({job.problem.origin.identity for job in forgets}) == 1
+
+
+def test_draws_are_crossed_and_start_at_the_seeds_of_the_entry() -> None:
+    given = SHARE | {"base_seed": 5, "forget_seed": 7, "seed": 9}
+    jobs = planned(given, runs=2, bases=2, forgets=3)
+    drawn = [(job.problem.origin.recipe.seed, job.experiment.forget.seed, job.seed) for job in jobs]
+    assert sorted(drawn) == [(base, forget, seed) for base in (5, 6) for forget in (7, 8, 9) for seed in (9, 10)]
+    assert [job.number for job in jobs] == list(range(1, 13))
+    assert [job.last for job in jobs].index(True) == 11
+
+
+def test_a_base_model_trained_without_a_recipe_gives_the_other_base_models_its_recipe(small: Checkpoint) -> None:
+    save_checkpoint(Path("checkpoints") / f"{TINY}_{name_part(SMALL)}_base.pt", small)
+    jobs = planned(OWN | {"recipe": None}, bases=2)
+    first, second = (job.problem.origin.recipe for job in jobs)
+    assert first is not None
+    assert second == first.model_copy(update={"seed": 1})
+    assert jobs[0].problem.origin.path != jobs[1].problem.origin.path
+
+
+def test_retrained_models_of_two_base_models_differ() -> None:
+    jobs = planned(OWN | {"method": "retrain", "epochs": None, "metrics": ["UA"]}, bases=2)
+    do(jobs, keep="all")
+    assert len({load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}) == 2
+
+
+@pytest.mark.usefixtures("base_model")
+@pytest.mark.parametrize(
+    ("given", "draws", "told"),
+    [
+        ({}, {"bases": 2}, "entry 1: --nbase 2: a checkpoint is one base model"),
+        ({}, {"forgets": 3}, "entry 1: --nforget 3: class 0 is one forget set"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused(given: dict[str, Any], draws: dict[str, int], told: str) -> None:
+    with pytest.raises(SalunErrors, match=told):
+        planned(given, **draws)
+
+
+def test_one_row_holds_the_runs_of_all_draws() -> None:
+    jobs = planned(SHARE | {"metrics": ["UA"]}, runs=2, bases=2)
+    do(jobs)
+    done = read(RECORDS)[0]
+    rows = rows_of(jobs, done)
+    assert [(row.kind, len(row.records)) for row in rows] == [("base", 0), ("method", 4)]
+    assert [asdict(row) for row in rows_of_records(list(done.values()))] == [asdict(row) for row in rows]
 
 
 @pytest.mark.usefixtures("base_model")
@@ -215,7 +267,7 @@ def test_a_diverged_run_is_finished() -> None:
     assert do(jobs) == [(1, 0)]
     done, _ = read(RECORDS)
     assert [record.diverged for record in done.values()] == [True]
-    assert all(is_finished(job, done) for job in jobs)
+    assert all(runner().is_finished(job, done) for job in jobs)
     (base, row) = rows_of(jobs, done)
     assert base.figures["UA"].mean is not None
     assert (row.diverged, row.figures["UA"].mean) == (1, None)
@@ -240,7 +292,7 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "x"}], ["x (lr 0.1)", "x (lr 0.2)"]),
     ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "y"}], ["x", "y"]),
     ([{"seed": 0}, {"seed": 4}], ["ga_small (seed 0)", "ga_small (seed 4)"]),
-    ([{"metrics": ["UA", "RA"]}, {"metrics": []}], ["ga_small (metrics UA RA)", "ga_small (metrics all)"]),
+    ([{"metrics": ["UA", "RA"]}, {"metrics": []}], ["ga_small (metrics UA RA)", "ga_small (metrics default)"]),
     ([{}, {}], ["ga_small (entry 1)", "ga_small (entry 2)"]),
     (
         [{"use_mask": True, "mask_batches": 1}, {"use_mask": True}],

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from recorded import recorded, runs, sweep_runs
 
-from salun.records import Row, figure
+from salun.rows import Row, summarise
 from salun.run import Record
 from salun.schedule import rows_of_records
 from salun.series import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.statistics import figure
 from salun.training import Epoch
 
 
@@ -60,6 +61,22 @@ def test_the_numbers_of_curves_are_those_of_the_records() -> None:
         (s, e) for s, n in (("0", 2), ("1", 3)) for e in "123"[:n]
     ]
     assert (lines[0]["loss"], lines[0]["validation"], lines[1]["loss"]) == ("0.25", "0.75", "")
+
+
+def test_curves_say_which_base_model_and_forget_set_a_run_had() -> None:
+    records = []
+    for base, forget in (("A", "F"), ("A", "G"), ("B", "F")):
+        settings = recorded().settings
+        settings["base"]["identity"], settings["forget"]["fingerprint"] = base, forget
+        records.append(recorded(id=base + forget, settings=settings, curve=points(0.5)))
+    curve = curve_of(next(row for row in summarise([("rl", records)]) if row.kind == "method"))
+    assert curve is not None
+    lines = table(curves_as_csv([curve]))
+    assert [(line["base_model"], line["forget_set"], line["seed"]) for line in lines] == [
+        ("A", "F", "0"),
+        ("A", "G", "0"),
+        ("B", "F", "0"),
+    ]
 
 
 # Sweeps

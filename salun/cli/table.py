@@ -1,25 +1,31 @@
 """Tables on the terminal: ours, and published figures beside them."""
 
+import re
 from importlib import resources
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from salun.files import read_json
-from salun.records import Group, Row, best_of, cell, columns_of, figure, group_title, grouped, lines_of
+from salun.metrics import GAP_METRICS, METRICS
+from salun.rows import Group, Row, bold_of, grouped
+from salun.statistics import figure
+from salun.summaries import INTERVAL, SPREAD, cell, columns_of, group_title, legend, lines_of
 
-WIDE = 400
+WIDE = 4000
 PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
-DISPENSABLE = ("seed_forest_auc", "seed_forest_acc", "forest_auc", "forest_acc", "VA", "TUA", "RTE")
+CELL = re.compile(r"([^± ]*)(±\S*)?(.*)")
+COSTLIEST_FIRST = ("many models", "weights", "attack", "free")
 
 
 def print_rows(console: Console, rows: list[Row]) -> None:
-    """Print a table a forgetting problem, the best method in bold.
+    """Print a table a forgetting problem, in bold the best method where it can be told from the others.
 
-    Where a terminal is too narrow, columns are left out, the least telling first, and named.
+    Where a terminal is too narrow, columns are left out, the least telling first, and named; then spreads.
 
     Args:
         console: where.
@@ -28,16 +34,47 @@ def print_rows(console: Console, rows: list[Row]) -> None:
     for group, members in grouped(rows).items():
         hidden: list[str] = []
         table = make_table(rows, group, hidden)
-        for name in DISPENSABLE:
+        for name in dispensable(members):
             if natural_width(console, table) <= console.width:
                 break
-            if name in columns_of(members):
-                hidden.append(name)
-                table = make_table(rows, group, hidden)
+            hidden.append(name)
+            table = make_table(rows, group, hidden)
         print_table(console, table)
-        if hidden:
-            console.print(Text(f"not shown for want of width: {', '.join(hidden)}"), soft_wrap=True)
-        console.print(Text(legend(members)), soft_wrap=True)
+        for line in [*not_shown(hidden), *legend(members)]:
+            console.print(Text(line), soft_wrap=True)
+
+
+def dispensable(rows: list[Row]) -> list[str]:
+    """Order what a narrow terminal can do without.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        Metrics, the least telling first: those kept to reproduce faulty codes, then those that nobody gets unasked,
+        the costliest first, then the others but for the four of the gap; last the gap's interval, and the spreads
+        of the metrics.
+    """
+
+    def worth(name: str) -> tuple[bool, bool, int]:
+        found = METRICS[name]
+        return not found.original, found.default, COSTLIEST_FIRST.index(found.cost)
+
+    names = [name for name in columns_of(rows) if name not in GAP_METRICS]
+    spread = [value for row in rows for value in (*row.figures.values(), row.gap) if value.sd is not None]
+    return [*sorted(names, key=worth), *((INTERVAL, SPREAD) if spread else ())]
+
+
+def not_shown(hidden: list[str]) -> list[str]:
+    """Name what a narrow terminal has no room for.
+
+    Args:
+        hidden: metrics and other parts of a table.
+
+    Returns:
+        A line, if anything is hidden.
+    """
+    return [f"not shown for want of width: {', '.join(hidden)}"] if hidden else []
 
 
 def make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
@@ -46,20 +83,38 @@ def make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
     Args:
         rows: of the whole list.
         group: which of them.
-        hidden: metrics that are left out.
+        hidden: what is left out.
 
     Returns:
-        The table.
+        The table; a title that is too long is broken, a figure never.
     """
     members = grouped(rows)[group]
     headings, lines = lines_of(members, hidden)
     table = plain_table(group_title(rows, group))
-    for place, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="right" if place else "left", no_wrap=True)
-    best = best_of(rows, group)
-    for row, line in zip(members, lines, strict=True):
-        table.add_row(*map(Text, line), style="bold" if row is best else None)
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    columns[1:] = map(aligned, columns[1:])
+    for place, (heading, column) in enumerate(zip(headings, columns, strict=True)):
+        head = heading.rjust(cell_len(column[0])) if place else heading
+        table.add_column(Text(head), no_wrap=bool(place), overflow="fold")
+    bold = bold_of(members)
+    for place, line in enumerate(zip(*columns, strict=True)):
+        table.add_row(*map(Text, line), style="bold" if place == bold else None)
     return table
+
+
+def aligned(column: list[str]) -> list[str]:
+    """Bring the numbers, the spreads and the marks of a column below each other.
+
+    Args:
+        column: cells such as "97.21±0.40 ≠"; a part may be missing.
+
+    Returns:
+        The cells, all of one width.
+    """
+    parts = [CELL.findall(text)[0] for text in column]
+    numbers, spreads, _ = (max(map(len, part)) for part in zip(*parts, strict=True))
+    joined = [f"{number:>{numbers}}{spread:<{spreads}}{mark}" for number, spread, mark in parts]
+    return [text.ljust(max(map(len, joined))) for text in joined]
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -96,7 +151,7 @@ def plain_table(title: str) -> Table:
     Returns:
         The table.
     """
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=Text(title), title_justify="left")
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=Text(title), title_justify="left")
 
 
 def make_console() -> Console:
@@ -107,21 +162,6 @@ def make_console() -> Console:
     """
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
-
-
-def legend(rows: list[Row]) -> str:
-    """Explain a table in a line.
-
-    Args:
-        rows: of the table.
-
-    Returns:
-        What its figures mean.
-    """
-    text = "mean ± standard deviation over n runs"
-    if any(row.kind == "retrain" for row in rows):
-        return f"{text}; gap: mean distance of UA, RA, TA and MIA to retraining, best in bold"
-    return f"{text}; no gap without a 'retrain' entry of the same base model and forget set"
 
 
 def print_published(console: Console, rows: list[Row]) -> None:

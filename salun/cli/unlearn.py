@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ ENTRY_FLAGS = {
     "load_mask": "-LM",
     "seed": "--seed",
     "forget_seed": "--forget-seed",
-    "metrics": "--metrics",
+    "base_seed": "--base-seed",
     "tag": "--tag",
 }
 
@@ -55,13 +56,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("-LM", "--load-mask", metavar="FILE", help="use this mask")
     one.add_argument("--seed", type=int, help="of the first run (default: 0)")
     one.add_argument("--forget-seed", type=int, metavar="N", help="of -UL (default: 0)")
-    one.add_argument("--metrics", nargs="+", metavar="NAME", help="what is measured (default: everything)")
+    one.add_argument("--base-seed", type=int, metavar="N", help="of the base model's training (default: its recipe's)")
     one.add_argument("--tag", help="name in tables and logs")
     forget = one.add_mutually_exclusive_group()
     forget.add_argument("-CF", "--class-to-forget", type=int, nargs="+", metavar="CLASS", help="forget these classes")
     forget.add_argument("-UL", "--unlearning-rate", type=float, metavar="SHARE", help="forget a random share")
     forget.add_argument("-IF", "--idxs-to-forget", metavar="FILE", help="forget the images of a forget-set file")
-    parser.add_argument("--nexp", type=int, default=4, metavar="N", help="runs of each experiment (default: 4)")
+    parser.add_argument("--nexp", type=int, default=4, metavar="N", help="unlearning seeds (default: 4)")
+    parser.add_argument(
+        "--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)"
+    )
+    parser.add_argument("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
+    )
     parser.add_argument(
         "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
     )
@@ -70,6 +78,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
     parser.add_argument("--published", action="store_true", help="show published figures beside ours")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of experiment files")
+    parser.add_argument(
+        "--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source"
+    )
+    parser.add_argument("--list-methods", action="store_true", help="print every method")
     add_machine_flags(parser)
     return parser.parse_args(argv)
 
@@ -86,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = parse(argv)
     if flags.schema:
         return guarded(PROGRAM, print_schema)
+    if flags.list_metrics or flags.list_methods:
+        return guarded(PROGRAM, lambda: print_lists(flags))
     if flags.dry_run:
         return guarded(PROGRAM, lambda: dry_run(flags))
     return guarded(PROGRAM, lambda: unlearn(flags))
@@ -103,6 +117,25 @@ def print_schema() -> int:
     return 0
 
 
+def print_lists(flags: argparse.Namespace) -> int:
+    """Print the metrics, the methods, or both.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+    """
+    from salun.cli.listing import print_methods, print_metrics
+    from salun.cli.table import make_console
+
+    if flags.list_metrics:
+        print_metrics(make_console())
+    if flags.list_methods:
+        print_methods(make_console())
+    return 0
+
+
 def dry_run(flags: argparse.Namespace) -> int:
     """Print every resolved experiment with its number of runs.
 
@@ -116,18 +149,24 @@ def dry_run(flags: argparse.Namespace) -> int:
         SalunError: the list is wrong.
     """
     experiments, source = read_experiments(flags, files_must_exist=False)
+    each = flags.nexp * flags.nbase * flags.nforget
     for experiment in experiments:
         last = experiment.seed + flags.nexp - 1
         seeds = f"seeds {experiment.seed} to {last}" if flags.nexp > 1 else f"seed {last}"
+        seeds += "".join(
+            f", {counted(number, what)}"
+            for number, what in ((flags.nbase, "base model"), (flags.nforget, "forget set"))
+            if number > 1
+        )
         what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
-        print(f"{experiment.number}. {what}{tag}: {counted(flags.nexp, 'run')} ({seeds})")
+        print(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})")
         print(f"   settings {json.dumps(experiment.settings)}")
         if experiment.recipe is not None:
             print(f"   recipe {experiment.recipe.model_dump_json()}")
         if experiment.metrics:
             print(f"   metrics {', '.join(experiment.metrics)}")
-    runs = len(experiments) * flags.nexp
+    runs = len(experiments) * each
     print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
     return 0
 
@@ -161,17 +200,53 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     from salun.errors import SalunError
     from salun.experiment import load_experiments, validate
 
-    if not 1 <= flags.nexp <= MOST_RUNS:
-        raise SalunError(f"--nexp {flags.nexp}: must be from 1 to {MOST_RUNS}")
+    for flag in ("nexp", "nbase", "nforget"):
+        if not 1 <= getattr(flags, flag) <= MOST_RUNS:
+            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {MOST_RUNS}")
+    asked = asked_metrics(flags)
     given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
-        return validate([given], "command line", files_must_exist), "command line"
+        return with_metrics(validate([given], "command line", files_must_exist), asked), "command line"
     if given:
         flag = ENTRY_FLAGS[next(iter(given))]
         raise SalunError(f"{flag} goes without -L: put '{next(iter(given))}' into the entries of {flags.load}")
-    return load_experiments(Path(flags.load), files_must_exist), flags.load
+    return with_metrics(load_experiments(Path(flags.load), files_must_exist), asked), flags.load
+
+
+def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
+    """Check the metrics of the command line.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        Names; none where the entries' own stay.
+
+    Raises:
+        SalunError: one is unknown.
+    """
+    from salun.errors import SalunError
+    from salun.metrics import check_metrics
+
+    try:
+        return check_metrics(tuple(flags.metrics)) if flags.metrics else ()
+    except SalunError as error:
+        raise SalunError(f"--metrics: {error}") from error
+
+
+def with_metrics(experiments: list[Any], names: tuple[str, ...]) -> list[Any]:
+    """Put the metrics of the command line in the place of the entries' own.
+
+    Args:
+        experiments: validated entries.
+        names: none to leave them as they are.
+
+    Returns:
+        The experiments.
+    """
+    return [replace(experiment, metrics=names) for experiment in experiments] if names else experiments
 
 
 def unlearn(flags: argparse.Namespace) -> int:
@@ -187,52 +262,102 @@ def unlearn(flags: argparse.Namespace) -> int:
         SalunError: the list, the data or a model is refused.
     """
     from salun import records
-    from salun.cli.progress import Display
-    from salun.cli.table import make_console, print_published, print_rows
+    from salun.cli.table import make_console
     from salun.device import pick_device
     from salun.files import name_part
     from salun.run import Workbench, remarks
-    from salun.schedule import Runner, is_finished, plan, rows_of
-    from salun.tracking import Tracker
+    from salun.schedule import Draws, Runner, plan
 
     device = pick_device(flags.device)
     experiments, source = read_experiments(flags)
     console = make_console()
     name = name_part(Path(source).stem)
-    folder = Path(flags.out) / name
+    folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
     check_folder("--out", folder)
-    check_folder("--checkpoints", Path(flags.checkpoints) / name)
+    check_folder("--checkpoints", weights)
     bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
-    jobs = plan(experiments, flags.nexp, bench, source)
-    path = folder / "records.jsonl"
-    done, torn = records.read(path)
+    jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
+    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep)
+    done, torn = records.read(runner.path)
     for line in dict.fromkeys([*torn, *(line for job in jobs for line in remarks(job.problem))]):
         notice(line)
-    missing = {job.id for job in jobs if not is_finished(job, done)}
+    missing = {job.id for job in jobs if not runner.is_finished(job, done)}
     finished = len({job.id for job in jobs}) - len(missing)
     runs = counted(finished + len(missing), "run")
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
-    status = 0
-    if missing:
-        tracker = Tracker(not flags.no_log, notice)
-        runner = Runner(bench, path, Path(flags.checkpoints) / name, flags.keep)
-        with Display(console, lines=False) as display:
-            status = do_runs(runner, jobs, finished, len(missing), name, display, tracker)
-        done, _ = records.read(path)
-    rows = rows_of(jobs, done)
-    if rows:
-        print_rows(console, rows)
-        if flags.published:
-            print_published(console, rows)
-        for line in records.mixtures(rows):
-            notice(line)
-        written = records.write_summaries(folder, rows)
-        print(f"{path} and {', '.join(file.name for file in written)}")
+    status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
+    show(flags, runner, jobs, console, status)
     return status
 
 
-def do_runs(runner: Any, jobs: list[Any], before: int, missing: int, name: str, display: Any, tracker: Any) -> int:
-    """Do the missing runs, with progress; stop in good order when interrupted.
+def show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, status: int) -> None:
+    """Compute what compares runs with each other, and print and write the tables.
+
+    Args:
+        flags: of the command line.
+        runner: knows where records and weights lie.
+        jobs: all runs of the list.
+        console: to print on.
+        status: of the runs; nothing is computed where they were interrupted.
+
+    Raises:
+        SalunError: a file cannot be read or written.
+    """
+    from salun import records
+    from salun.cli.steps import watched
+    from salun.cli.table import print_published, print_rows
+    from salun.comparison import Comparison
+    from salun.rows import mixtures
+    from salun.schedule import rows_of
+    from salun.summaries import write_summaries
+
+    comparison = Comparison(runner.bench, runner.path, runner.weights)
+    joint: dict[int, Any] = {}
+    if status == 0:
+        with watched("comparing runs", comparison.count(jobs)) as step:
+            for _ in comparison.complete(jobs):
+                step()
+        joint = comparison.joint(jobs)
+    done, _ = records.read(runner.path)
+    rows = rows_of(jobs, done, joint)
+    if not rows:
+        return
+    print_rows(console, rows)
+    if flags.published:
+        print_published(console, rows)
+    for line in mixtures(rows):
+        notice(line)
+    written = write_summaries(runner.path.parent, rows)
+    print(f"{runner.path} and {', '.join(file.name for file in written)}")
+
+
+def do_runs(
+    runner: Any, jobs: list[Any], before: int, missing: int, name: str, console: Any, flags: argparse.Namespace
+) -> int:
+    """Do the missing runs, with progress and logs.
+
+    Args:
+        runner: does and records them.
+        jobs: all runs of the list.
+        before: how many of them were finished before.
+        missing: how many are not.
+        name: of the list, for logs.
+        console: shows progress.
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+    """
+    from salun.cli.progress import Display
+    from salun.tracking import Tracker
+
+    tracker = Tracker(not flags.no_log, notice)
+    with Display(console, lines=False) as display:
+        return do_each(runner, jobs, before, missing, name, display, tracker)
+
+
+def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, display: Any, tracker: Any) -> int:
+    """Do the missing runs one after another; stop in good order when interrupted.
 
     Args:
         runner: does and records them.

@@ -1,110 +1,18 @@
-"""Linear CKA between the layers of models, minibatch by minibatch."""
+"""Linear CKA between every two layers of models, each of which runs once on every batch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from salun.latent.extraction import Model, Sample, outputs_at
-from salun.latent.layers import check_layers, default_layers
+from salun.latent.extraction import Model, Sample
+from salun.layers import check_layers, default_layers
+from salun.metrics.hsic import SMALLEST_BATCH, Similarity, layer_grams
 
 Floats = NDArray[np.float64]
-
-SMALLEST_BATCH = 4
-
-
-def centred_grams(outputs: Iterable[Tensor]) -> Tensor:
-    """Compute the Gram matrix of each layer's output, centred without bias.
-
-    A matrix K of products is centred to K_ij - r_i / (n-2) - r_j / (n-2) + s / ((n-1)(n-2)) off the diagonal,
-    0 on it, with r the sums of its rows and s their sum, its diagonal taken as 0. The outputs are first
-    shifted to mean 0, which changes nothing but rounding: those that are all alike give exactly 0.
-
-    Args:
-        outputs: (n, ...) of each of L layers, n at least 4; flattened image by image.
-
-    Returns:
-        (L, n, n) float64, on the outputs' device unless that lacks float64.
-
-    Source:
-        Szekely and Rizzo, "Partial distance correlation with methods for dissimilarities", 2014,
-        definition 2.
-    """
-    grams = []
-    for output in outputs:
-        flat = (output.cpu() if output.device.type == "mps" else output).flatten(1).double()
-        flat = flat - flat.mean(0)
-        gram = flat @ flat.T
-        gram.fill_diagonal_(0)
-        count, rows = len(gram), gram.sum(0)
-        gram -= (rows[:, None] + rows) / (count - 2)
-        gram += rows.sum() / ((count - 1) * (count - 2))
-        grams.append(gram.fill_diagonal_(0))
-    return torch.stack(grams)
-
-
-def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
-    """Compute the unbiased estimate of HSIC between every two layers.
-
-    With K and L the Gram matrices, their diagonals 0, it is
-    [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)): the product of the centred matrices,
-    entry by entry, summed, over n(n-3).
-
-    Args:
-        first: (L, n, n), as `centred_grams` gives them.
-        second: (M, n, n).
-
-    Returns:
-        (L, M), which may be negative.
-
-    Source:
-        Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 4.
-    """
-    count = first.shape[1]
-    return first.flatten(1) @ second.flatten(1).T / (count * (count - 3))
-
-
-@dataclass
-class Similarity:
-    """CKA between every layer of one model and every layer of another, over the batches seen so far.
-
-    Attributes:
-        cross: (L, M) sum over the batches of HSIC between the layers of the two models.
-        first: (L,) the same of each layer of the first model with itself.
-        second: (M,) of the second.
-    """
-
-    cross: Floats | float = 0.0
-    first: Floats | float = 0.0
-    second: Floats | float = 0.0
-
-    def add(self, first: Tensor, second: Tensor) -> None:
-        """Take a batch into account; every batch counts alike.
-
-        Args:
-            first: (L, n, n), as `centred_grams` gives them.
-            second: (M, n, n), of the same images.
-        """
-        self.cross = self.cross + unbiased_hsic(first, second).cpu().numpy()
-        self.first = self.first + np.diag(unbiased_hsic(first, first).cpu().numpy())
-        self.second = self.second + np.diag(unbiased_hsic(second, second).cpu().numpy())
-
-    def values(self) -> Floats:
-        """Divide the sums.
-
-        Returns:
-            (L, M) similarities: 1 of a layer with itself; not clamped, so that unrelated layers may be
-            slightly below 0. NaN where a layer's outputs are all alike, and of no batch at all.
-
-        Source:
-            Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3.
-        """
-        own = np.sqrt(np.multiply.outer(self.first, self.second))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(own > 0, self.cross / own, np.nan), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -169,20 +77,10 @@ class Bench:
         for batches in zip(*views, strict=True):
             if len(batches[0].x) < SMALLEST_BATCH:
                 continue
-            grams = [self.grams(network, batch.x) for network, batch in zip(self.networks, batches, strict=True)]
+            grams = [
+                layer_grams(network, self.layers, batch.x)
+                for network, batch in zip(self.networks, batches, strict=True)
+            ]
             for total, (first, second) in zip(sums, pairs, strict=True):
                 total.add(grams[first], grams[second])
         return [total.values() for total in sums]
-
-    def grams(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Run a model once and compute the Gram matrices of its layers.
-
-        Args:
-            network: one of the models.
-            x: (n, C, H, W).
-
-        Returns:
-            (L, n, n), as `centred_grams` gives them.
-        """
-        outputs, _ = outputs_at(network, self.layers, x)
-        return centred_grams(outputs[layer] for layer in self.layers)

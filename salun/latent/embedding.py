@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from salun.arrays import UNREADABLE, write_arrays
 from salun.errors import SalunError
-from salun.latent.features import UNREADABLE, Features, write_arrays
+from salun.latent.features import Features
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
 from salun.files import find_place
 from salun.latent.features import PRE_HEAD, Features, Role, Source
+from salun.layers import outputs_at
 from salun.models import Checkpoint, embed, head, load_checkpoint
 
 Part = Literal["train", "test", "forget", "retain"]
@@ -424,61 +425,6 @@ def layer_reader(network: nn.Module, layer: str) -> Reader:
         return pooled(output), logits
 
     return read
-
-
-def outputs_at(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Run a model once and keep what some of its layers give.
-
-    Args:
-        network: any model.
-        layers: names of modules.
-        x: (B, C, H, W).
-
-    Returns:
-        The layers' outputs by name, those of the last call where a layer is called more than once, and
-        (B, classes) logits.
-
-    Raises:
-        SalunError: a layer is never called, or gives no tensor.
-    """
-    caught, logits = try_layers(network, layers, x)
-    outputs = {name: output for name, output in caught.items() if isinstance(output, Tensor)}
-    for name in layers:
-        if name not in outputs:
-            raise SalunError(f"layer {name}: gives no tensor when the model runs")
-    return outputs, logits
-
-
-def try_layers(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[dict[str, object], Tensor]:
-    """Run a model once to see what some of its layers give.
-
-    Args:
-        network: any model.
-        layers: names of modules.
-        x: (B, C, H, W).
-
-    Returns:
-        Whatever they give, in the order of the names, None of a layer that is never called; and (B, classes)
-        logits.
-    """
-    caught: dict[str, object] = dict.fromkeys(layers)
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            # An activation that works in place, further on, would change what is kept.
-            caught[name] = output.clone() if isinstance(output, Tensor) else output
-
-        return hook
-
-    modules = dict(network.named_modules())
-    handles = [modules[name].register_forward_hook(keep(name)) for name in caught]
-    try:
-        with full_precision(x.device):
-            logits = network(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return caught, logits
 
 
 def pooled(output: Tensor) -> Tensor:

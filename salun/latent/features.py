@@ -1,10 +1,6 @@
 """Features of a set of images as one model sees them, kept on disk."""
 
 import json
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,24 +8,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from salun.arrays import readable, write_arrays
 from salun.errors import SalunError
-from salun.files import read_json, replacing, write_text
+from salun.files import read_json, write_text
 
 Role = Literal["base", "unlearned", "retrained"]
 
 PRE_HEAD = "pre-head"
 SUFFIXES = (".npz", ".json")
-UNREADABLE = (
-    OSError,
-    ArithmeticError,
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 BY_SAMPLE = ("features", "labels", "indices", "logits", "forgotten")
 ARRAYS = {
     "features": ("f", 2),
@@ -179,20 +165,6 @@ def write_features(path: Path, features: Features) -> None:
     write_arrays(path, arrays | described)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays whole, so that `numpy.load` reads them without pickle.
-
-    Args:
-        path: ends in `.npz`.
-        arrays: numbers, arrays, texts, and lists of them.
-
-    Raises:
-        SalunError: the file cannot be written.
-    """
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
-
-
 def read_features(path: Path) -> Features:
     """Read features of ours, or a `.json` file of the seed system.
 
@@ -208,7 +180,7 @@ def read_features(path: Path) -> Features:
     """
     if path.suffix == ".json":
         return from_json(path)
-    with readable(path), np.load(path, allow_pickle=False) as content:
+    with readable(path, "features"), np.load(path, allow_pickle=False) as content:
         return Features(
             **{name: content[name] for name in (*BY_SAMPLE, "prototypes")},
             classes=tuple(str(name) for name in content["classes"]),
@@ -228,32 +200,10 @@ def read_source(path: Path) -> Source | None:
     try:
         if path.suffix == ".json":
             return from_json(path).source
-        with readable(path), np.load(path, allow_pickle=False) as content:
+        with readable(path, "features"), np.load(path, allow_pickle=False) as content:
             return Source(**json.loads(str(content["source"])))
     except SalunError:
         return None
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what a broken file raises into one line.
-
-    Args:
-        path: the file.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        SalunError: the file could not be read.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise SalunError(f"{path}: no such file of features") from error
-    except UNREADABLE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise SalunError(f"{path}: not a readable file of features: {reason}") from error
 
 
 def from_json(path: Path) -> Features:
@@ -271,7 +221,7 @@ def from_json(path: Path) -> Features:
     content: Any = read_json(path)
     if not isinstance(content, dict) or not {"all_features", "all_labels", "proto"} <= content.keys():
         raise SalunError(f"{path}: not a file of features: must hold 'all_features', 'all_labels' and 'proto'")
-    with readable(path):
+    with readable(path, "features"):
         features = np.asarray(content["all_features"], dtype=np.float32)
         labels = whole_numbers(content["all_labels"])
         prototypes = np.asarray(content["proto"], dtype=np.float32)

@@ -1,37 +1,44 @@
-"""The metrics: pure functions of a model's outputs, one file a family, and their registry."""
+"""The metrics: pure functions of outputs or models, one file a family, and their registry."""
 
 import importlib
+import inspect
+import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
+from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
-from salun.training import Outputs
+from salun.metrics.subjects import Evaluation, Models, Runs, Subject
 
-Unit = Literal["%", "s"]
+__all__ = [
+    "GAP_METRICS",
+    "METRICS",
+    "METRIC_SETS",
+    "Detail",
+    "Evaluation",
+    "Metric",
+    "Models",
+    "Runs",
+    "Value",
+    "check_metrics",
+    "evaluate",
+    "load_metrics",
+    "metric",
+]
+
+Unit = Literal["%", "s", "epochs", "nats", "bits", "", "table"]
+Direction = Literal["as retrained", "higher", "lower", "none"]
+Cost = Literal["free", "attack", "many models", "weights"]
+Against = Literal["base", "retrained", "random"]
 Value = float | None
+Detail = dict[str, float | None] | list[list[float | None]]
+Found = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All that the metrics of one model are computed from.
-
-    Attributes:
-        forget: outputs on the forget set.
-        retain: on the retain set, in index order.
-        validation: on the validation set, without the forgotten classes.
-        test: on the test set, without the forgotten classes.
-        forgotten_test: on the test images of the forgotten classes; empty for other forget sets.
-        seconds: wall time of mask and method; None for a model that was not unlearned.
-    """
-
-    forget: Outputs
-    retain: Outputs
-    validation: Outputs
-    test: Outputs
-    forgotten_test: Outputs
-    seconds: float | None = None
+METRIC_SETS = DEFAULT, ATTACKS, ALL = "default", "attacks", "all"
+GAP_METRICS = ("UA", "RA", "TA", "MIA")
 
 
 @dataclass(frozen=True)
@@ -40,51 +47,135 @@ class Metric:
 
     Attributes:
         name: as in JSON and tables.
-        compute: gives the values of all metrics that it is registered for, by name.
-        unit: "%" for a fraction that is printed as a percentage, "s" for seconds.
-        ideal: when the value is good, in words.
-        summary: first line of the docstring.
+        family: the names that its function is registered for, its own among them.
+        compute: gives values of the family by name, of a subject and the names that are wanted.
+        subject: what it is a function of: `Evaluation`, `Runs` or `Models`.
+        unit: "%" for a fraction that is printed as a percentage, "" for a plain number, "table" for a matrix
+            or a value a layer, which is kept in the record and stands in no column.
+        direction: which change is good: towards the retrained model's value, up, or down; "none" where the
+            value alone says nothing.
+        ideal: the best value, in words.
+        cost: "free" of outputs that are there, "attack" where something is fitted, "many models" where several
+            runs are needed, "weights" where the models run once more.
+        against: models beside its own that it needs.
+        summary: first sentence of the docstring.
+        formula: of the docstring.
+        blind: what it cannot see, of the docstring.
+        source: of the docstring.
         default: whether it is computed where no metric is named.
+        original: whether it is kept only to reproduce figures of a code whose definition is faulty.
     """
 
     name: str
-    compute: Callable[[Evaluation], dict[str, Value]]
+    family: tuple[str, ...]
+    compute: Callable[[Any, tuple[str, ...]], Found]
+    subject: type[Evaluation] | type[Runs] | type[Models]
     unit: Unit
+    direction: Direction
     ideal: str
+    cost: Cost
+    against: tuple[Against, ...]
     summary: str
+    formula: str
+    blind: str
+    source: str
     default: bool
+    original: bool
 
 
 METRICS: dict[str, Metric] = {}
-GAP_METRICS = ("UA", "RA", "TA", "MIA")
 
 
 def metric(
-    *names: str, unit: Unit = "%", ideal: str = "equals retrained", default: bool = True
-) -> Callable[..., Callable[..., object]]:
+    *names: str,
+    unit: Unit | tuple[Unit, ...] = "%",
+    direction: Direction = "as retrained",
+    ideal: str | tuple[str, ...] = "equals retrained",
+    cost: Cost = "free",
+    against: tuple[Against, ...] = (),
+    needs: tuple[str, ...] = (),
+    default: bool = False,
+    original: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a metric.
 
     Args:
         names: one name a value that the function returns.
-        unit: "%" for fractions, "s" for seconds.
-        ideal: when the value is good, in words.
+        unit: of the values, as `Metric` says; one for all names, or one a name.
+        direction: which change is good.
+        ideal: the best value, in words; one for all names, or one a name.
+        cost: what it takes.
+        against: models that an `Evaluation` or `Models` must hold beside its own.
+        needs: sets of an `Evaluation` that must not be empty, in the models of `against` too.
         default: whether it is computed where no metric is named.
+        original: whether it is kept only to reproduce figures of a faulty definition.
 
     Returns:
-        A decorator for a function of an `Evaluation` that returns one value, or a tuple of them.
+        A decorator for a function of one argument, annotated with its subject, that returns one value or a
+        tuple of them; or of two, the second being the names that are wanted, that returns a dictionary of
+        those. Where `against` or `needs` is not met, the values are None and the function is not called.
     """
 
-    def register(function: Callable[[Evaluation], Value | tuple[Value, ...]]) -> Callable[..., object]:
-        def compute(evaluation: Evaluation) -> dict[str, Value]:
-            found = function(evaluation)
-            return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = list(inspect.signature(function).parameters.values())
 
-        summary = (function.__doc__ or "").partition("\n")[0]
-        for name in names:
-            METRICS[name] = Metric(name, compute, unit, ideal, summary, default)
-        return function
+        @wraps(function)
+        def able(subject: Any, *wanted: tuple[str, ...]) -> Any:
+            if is_met(subject, against, needs):
+                return function(subject, *wanted)
+            return dict.fromkeys(*wanted) if wanted else (None,) * len(names) if len(names) > 1 else None
+
+        def compute(subject: Any, wanted: tuple[str, ...]) -> Found:
+            if len(parameters) > 1:
+                return dict(able(subject, wanted))
+            found = able(subject)
+            return dict(zip(names, found if len(names) > 1 else (found,), strict=True))
+
+        subject = parameters[0].annotation
+        said = sections_of(function)
+        units = (unit,) * len(names) if isinstance(unit, str) else unit
+        ideals = (ideal,) * len(names) if isinstance(ideal, str) else ideal
+        for name, measure, best in zip(names, units, ideals, strict=True):
+            METRICS[name] = Metric(
+                name=name,
+                family=names,
+                compute=compute,
+                subject=subject,
+                unit=measure,
+                direction=direction,
+                ideal=best,
+                cost=cost,
+                against=against,
+                summary=summary_of(function),
+                formula=said.get("Formula", ""),
+                blind=said.get("Cannot see", ""),
+                source=said.get("Source", ""),
+                default=default,
+                original=original,
+            )
+        return able
 
     return register
+
+
+def is_met(subject: Subject, against: tuple[Against, ...], needs: tuple[str, ...]) -> bool:
+    """Tell whether a subject holds what a metric needs.
+
+    Args:
+        subject: what the metric is a function of.
+        against: models that must be there.
+        needs: sets that must not be empty.
+
+    Returns:
+        Whether it does; always of `Runs`, whose metrics look for themselves.
+    """
+    if isinstance(subject, Runs):
+        return True
+    others = [getattr(subject, name) for name in against]
+    if any(other is None for other in others):
+        return False
+    models = [subject, *others]
+    return all(len(model.sets[name].labels) for model in models if isinstance(model, Evaluation) for name in needs)
 
 
 def load_metrics() -> None:
@@ -94,40 +185,66 @@ def load_metrics() -> None:
 
 
 def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that metrics exist.
+    """Check that metrics exist, and put the metrics of a set in the place of its name.
 
     Args:
-        names: as in JSON; none for the default ones.
+        names: as in JSON: metrics, or the sets "default", "attacks" and "all"; none for the default ones.
 
     Returns:
-        The names of what is to be computed.
+        The names of what is to be computed, each once.
 
     Raises:
         SalunError: one does not; the nearest is named.
     """
     load_metrics()
+    corrected = [name for name, found in METRICS.items() if not found.original]
+    sets = {
+        DEFAULT: [name for name in corrected if METRICS[name].default],
+        ATTACKS: [name for name in corrected if METRICS[name].cost == "attack"],
+        ALL: corrected,
+    }
     for name in names:
-        if name not in METRICS:
-            raise SalunError(f"metric '{name}': unknown{did_you_mean(name, METRICS)}")
-    return names or tuple(name for name, found in METRICS.items() if found.default)
+        if name not in METRICS and name not in sets:
+            raise SalunError(f"metric '{name}': unknown{did_you_mean(name, [*METRICS, *METRIC_SETS])}")
+    wanted = (sets.get(name, [name]) for name in names or (DEFAULT,))
+    return tuple(dict.fromkeys(name for part in wanted for name in part))
 
 
-def evaluate(evaluation: Evaluation, names: tuple[str, ...] = ()) -> dict[str, Value]:
-    """Compute metrics.
+def evaluate(subject: Subject, names: tuple[str, ...] = ()) -> Found:
+    """Compute the metrics that are functions of a subject.
 
     Args:
-        evaluation: a model's outputs.
-        names: which; none for the default ones.
+        subject: a model's outputs, several models' outputs, or models.
+        names: which; none for the default ones. Those of another kind of subject are left out.
 
     Returns:
-        Values by name, fractions and seconds; None where a metric does not apply.
+        Values by name: fractions, seconds, plain numbers, tables; None where a metric does not apply, has no
+        finite value, or needs a model that the subject lacks.
 
     Raises:
         SalunError: an unknown name.
     """
-    wanted = check_metrics(names)
-    found: dict[str, Value] = {}
+    wanted = [name for name in check_metrics(names) if isinstance(subject, METRICS[name].subject)]
+    ordered = subject if isinstance(subject, Models) else subject.in_order()
+    found: Found = {}
     for name in wanted:
         if name not in found:
-            found |= METRICS[name].compute(evaluation)
-    return {name: found[name] for name in wanted}
+            family = METRICS[name].family
+            found |= METRICS[name].compute(ordered, tuple(other for other in wanted if other in family))
+    return {name: finite(found[name]) for name in wanted}
+
+
+def finite(value: Any) -> Any:
+    """Put None in place of what is no finite number.
+
+    Args:
+        value: a number, None, or lists and dictionaries of them.
+
+    Returns:
+        The same with plain numbers.
+    """
+    if isinstance(value, dict):
+        return {key: finite(content) for key, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(content) for content in value]
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,24 +1,18 @@
 """Accuracies on the forget, retain, validation and test set, and the cost in time."""
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import Outputs, accuracy
+from salun.training import accuracy
 
 
-def share_right(outputs: Outputs) -> Value:
-    """Compute an accuracy where there are images.
-
-    Args:
-        outputs: logits and labels.
-
-    Returns:
-        A fraction in [0, 1], or None of no images.
-    """
-    return accuracy(outputs) if len(outputs.labels) else None
-
-
-@metric("UA")
+@metric("UA", needs=("forget",), default=True)
 def unlearning_accuracy(evaluation: Evaluation) -> Value:
     """Unlearning accuracy: 1 - accuracy on the forget set.
+
+    Formula:
+        UA = 1 - a_f, with a_f the share of forget images whose largest logit is the true class's.
+
+    Cannot see:
+        Confidence: a model may predict as before and only less surely, or still tell the forget images apart.
 
     Args:
         evaluation: a model's outputs.
@@ -29,52 +23,84 @@ def unlearning_accuracy(evaluation: Evaluation) -> Value:
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
-    kept = share_right(evaluation.forget)
-    return None if kept is None else 1 - kept
+    return 1 - accuracy(evaluation.forget)
 
 
-@metric("RA")
+@metric("RA", needs=("retain",), default=True)
 def retain_accuracy(evaluation: Evaluation) -> Value:
     """Remaining accuracy: accuracy on the retain set.
+
+    Formula:
+        RA = a_r, the share of retain images that are classified right.
+
+    Cannot see:
+        Harm to images that were not trained on; that is TA's.
 
     Args:
         evaluation: a model's outputs.
 
     Returns:
         A fraction in [0, 1]; good when it equals the retrained model's, near 1.
+
+    Source:
+        Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
-    return share_right(evaluation.retain)
+    return accuracy(evaluation.retain)
 
 
-@metric("VA")
+@metric("VA", needs=("validation",), default=True)
 def validation_accuracy(evaluation: Evaluation) -> Value:
     """Validation accuracy, without the forgotten classes.
 
+    Formula:
+        VA = the share of validation images of the remaining classes that are classified right.
+
+    Cannot see:
+        What it was used to choose: settings searched on the validation set look better on it than they are.
+
     Args:
         evaluation: a model's outputs.
 
     Returns:
         A fraction in [0, 1]; good when it equals the retrained model's.
+
+    Source:
+        The validation split of Fan et al., "SalUn", ICLR 2024, appendix C.
     """
-    return share_right(evaluation.validation)
+    return accuracy(evaluation.validation)
 
 
-@metric("TA")
+@metric("TA", needs=("test",), default=True)
 def test_accuracy(evaluation: Evaluation) -> Value:
     """Test accuracy, without the forgotten classes.
 
+    Formula:
+        TA = a_t, the share of test images of the remaining classes that are classified right.
+
+    Cannot see:
+        Which images are wrong: two models of one accuracy may disagree on many (see `disagreement`).
+
     Args:
         evaluation: a model's outputs.
 
     Returns:
         A fraction in [0, 1]; good when it equals the retrained model's.
+
+    Source:
+        Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
-    return share_right(evaluation.test)
+    return accuracy(evaluation.test)
 
 
-@metric("TUA")
+@metric("TUA", needs=("forgotten_test",), default=True)
 def test_unlearning_accuracy(evaluation: Evaluation) -> Value:
     """Accuracy on the test images of the forgotten classes.
+
+    Formula:
+        TUA = the share of test images of the forgotten classes that are classified right.
+
+    Cannot see:
+        Whether the class is still apart in the model's features, where a new head would find it.
 
     Args:
         evaluation: a model's outputs.
@@ -82,18 +108,53 @@ def test_unlearning_accuracy(evaluation: Evaluation) -> Value:
     Returns:
         A fraction in [0, 1]; good when it equals the retrained model's, 0. None where no class is
         forgotten as a whole.
+
+    Source:
+        The SalUn DeepDive project and the notebook of the seed documents.
     """
-    return share_right(evaluation.forgotten_test)
+    return accuracy(evaluation.forgotten_test)
 
 
-@metric("RTE", unit="s", ideal="low")
+@metric("TRA", needs=("test", "forgotten_test"))
+def test_remaining_accuracy(evaluation: Evaluation) -> Value:
+    """Accuracy on the test images of the remaining classes, where classes are forgotten: TA under its other name.
+
+    Formula:
+        TRA = a_t.
+
+    Cannot see:
+        What TA cannot.
+
+    Args:
+        evaluation: a model's outputs.
+
+    Returns:
+        A fraction in [0, 1]; good when it equals the retrained model's. None where no class is forgotten as a
+        whole.
+
+    Source:
+        The notebook of the seed documents.
+    """
+    return accuracy(evaluation.test)
+
+
+@metric("RTE", unit="s", direction="lower", ideal="low", default=True)
 def running_time(evaluation: Evaluation) -> Value:
     """Running time: wall seconds of mask and method, without evaluation and logging.
+
+    Formula:
+        RTE = seconds of the mask + seconds of the method.
+
+    Cannot see:
+        The machine, which the record names, and what else it was doing.
 
     Args:
         evaluation: a model's outputs and cost.
 
     Returns:
         Seconds; good when low. None for a model that was not unlearned.
+
+    Source:
+        Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
     return evaluation.seconds

@@ -1,4 +1,4 @@
-"""Forgetting quality as two public tools compute it from logits, for files that their pages read.
+"""Forgetting quality as two public tools compute it from logits, as metrics and for files that their pages read.
 
 The notebook's and the Comparator's scores share a name and nothing else: the first looks at one model's
 entropy, the second at how well thresholds tell an unlearned model from a retrained one.
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import entropy
+
+from salun.metrics import Evaluation, Value, metric
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -328,3 +330,104 @@ def retained_accuracy(accuracies: Floats, forgotten: int) -> float:
         The mean over the C - 1 others.
     """
     return float(np.delete(accuracies, forgotten).mean())
+
+
+# --- as metrics -------------------------------------------------------------------------------------------
+
+
+def have_softmax(*logits: Singles) -> bool:
+    """Tell whether all predictions are probabilities, of two classes or more.
+
+    Args:
+        logits: (N, C) float32, of several sets or models.
+
+    Returns:
+        Whether they are.
+    """
+    return all(values.shape[1] > 1 and bool(np.isfinite(softmax(values)).all()) for values in logits)
+
+
+@metric("FQS", unit="", direction="higher", ideal="1", against=("retrained",), needs=("forget",), default=True)
+def forgetting_quality_score(evaluation: Evaluation) -> Value:
+    """Forgetting quality score: how hard the forget set's entropies and confidences are to tell from the retrained.
+
+    Formula:
+        Of each forget image the entropy of softmax(z / 2) and ln q - ln(1 - q), q = max softmax(z), to 2 decimals.
+        For 51 thresholds, both values, and either model as the positive one: e = max(0, min(ln(1-d-fpr) - ln fnr,
+        ln(1-d-fnr) - ln fpr)), d = 1e-5. FQS = 2^-e of the best threshold; 0 where one tells the models apart
+        without error.
+
+    Cannot see:
+        Which image has which value, and which class is predicted: two models of equal confidence in different
+        classes score 1. The score is of the best threshold, so few images make it too low by chance.
+
+    Args:
+        evaluation: a model's outputs, with the retrained model's.
+
+    Returns:
+        In [0, 1], 3 decimals; good when 1. None without a retrained model or forget images, or for one class.
+
+    Source:
+        gnueaj/Machine-Unlearning-Comparator, `backend/app/utils/attack.py`.
+    """
+    assert evaluation.retrained
+    unlearned, retrained = (model.forget.logits.numpy() for model in (evaluation, evaluation.retrained))
+    if not have_softmax(unlearned, retrained):
+        return None
+    return comparator_fqs(comparator_attacks(unlearned, retrained))
+
+
+@metric("FQS_notebook", unit="", needs=("forget",))
+def notebook_forgetting_quality(evaluation: Evaluation) -> Value:
+    """Forgetting quality score of the seed notebook: mean entropy on the forget set over its maximum.
+
+    Formula:
+        FQS_notebook = min(1, mean over forget images of -sum p ln(p + 1e-10), over ln C).
+
+    Cannot see:
+        Anything without the same value of a retrained model: it looks at one model, and a doubtful model that
+        forgot nothing scores as high. It shares its name with FQS and nothing else.
+
+    Args:
+        evaluation: a model's outputs.
+
+    Returns:
+        In [0, 1], 4 decimals; good when it equals the retrained model's. None without forget images, or for one
+        class.
+
+    Source:
+        ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`; there C is 10.
+    """
+    logits = evaluation.forget.logits.numpy()
+    if not have_softmax(logits):
+        return None
+    return notebook_fqs(notebook_values(logits)[0], np.ones(len(logits), dtype=np.bool_), logits.shape[1])
+
+
+@metric("PA_notebook", unit="", ideal="equals retrained", needs=("forget", "retain", "forgotten_test"))
+def notebook_privacy_attack(evaluation: Evaluation) -> Value:
+    """Privacy attack of the seed notebook: how well one threshold on entropy tells the forgotten class from others.
+
+    Formula:
+        PA_notebook = greatest 1 - (fpr + fnr) / 2 over 51 thresholds t in [0, 2.5], with fpr the share of retain
+        images and 1 - fnr the share of forget images whose entropy -sum p ln(p + 1e-10) is t or more.
+
+    Cannot see:
+        Forgetting as such: it grows as the forgotten class becomes doubtful, in a retrained model too, and does
+        not see a class that is sure of itself. The notebook takes a subset of the training images, this all.
+
+    Args:
+        evaluation: a model's outputs.
+
+    Returns:
+        In [0.5, 1], 4 decimals; good when it equals the retrained model's. None where no class is forgotten as a
+        whole, or for one class.
+
+    Source:
+        ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.
+    """
+    sets = [outputs.logits.numpy() for outputs in (evaluation.forget, evaluation.retain)]
+    if not have_softmax(*sets):
+        return None
+    forgotten = np.repeat([True, False], [len(logits) for logits in sets])
+    return notebook_pa(notebook_attacks(*notebook_values(np.concatenate(sets)), forgotten))

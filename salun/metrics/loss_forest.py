@@ -3,29 +3,17 @@
 from itertools import product
 
 import numpy as np
-import torch.nn.functional as F
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import Outputs
+from salun.metrics.scores import evenly_spaced, losses
 
 TREES = (20, 50, 100)
 CRITERIA = ("gini", "entropy")
 FOLDS = 3
-
-
-def losses(outputs: Outputs) -> np.ndarray:
-    """Compute the cross-entropy of each image.
-
-    Args:
-        outputs: logits (N, C) and labels (N,).
-
-    Returns:
-        (N,) float32, in nats.
-    """
-    return F.cross_entropy(outputs.logits, outputs.labels, reduction="none").numpy()
+NEEDED = ("retain", "forget", "validation", "test")
 
 
 def forests() -> list[RandomForestClassifier]:
@@ -69,11 +57,17 @@ def balanced(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
         (2K, 1) losses and (2K,) labels, 1 for member, with K = min(N, M).
     """
     count = min(len(members), len(others))
-    taken = [values[np.linspace(0, len(values) - 1, count).astype(int)] for values in (members, others)]
+    taken = [evenly_spaced(values, count) for values in (members, others)]
     return np.concatenate(taken)[:, None], np.repeat([1, 0], count)
 
 
-@metric("forest_acc", "forest_auc")
+@metric(
+    "forest_acc",
+    "forest_auc",
+    cost="attack",
+    ideal=("equals retrained", "0.5"),
+    needs=NEEDED,
+)
 def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
     """Loss-forest MIA: share of forget images called non-member, and AUC of forget against test.
 
@@ -81,28 +75,61 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
     (0). Of six forests the one with the best accuracy in 3-fold cross-validation on those is asked;
     the forget set has no say.
 
+    Formula:
+        forest_acc = 1 - mean(prediction on forget); forest_auc = area under the ROC curve of forget (positive)
+        against test by the predicted probability of member.
+
+    Cannot see:
+        An image's own difficulty. Class-wise, forget and test hold different classes, and the AUC tells those apart.
+
     Args:
         evaluation: a model's outputs.
 
     Returns:
         forest_acc in [0, 1], good when it equals the retrained model's; forest_auc in [0, 1], good
-        at 0.5. None where forget or test set is empty, or retain or validation set all but empty.
+        at 0.5. None where a set is empty, or retain or validation set all but empty.
 
     Source:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
-        unbalanced, and keeps the forest that scores best on the forget set (`seed_loss_forest`).
+        unbalanced, and keeps the forest that scores best on the forget set (`original_loss_forest`).
     """
-    known_least = min(len(evaluation.retain.labels), len(evaluation.validation.labels))
-    if known_least < FOLDS or not len(evaluation.forget.labels) or not len(evaluation.test.labels):
+    retain, forget, validation, test = (losses(evaluation.sets[name]) for name in NEEDED)
+    if min(len(retain), len(validation)) < FOLDS or not are_finite(retain, forget, validation, test):
         return None, None
-    known, truth = balanced(losses(evaluation.retain), losses(evaluation.validation))
+    known, truth = balanced(retain, validation)
     best = max(forests(), key=lambda forest: cross_val_score(forest, known, truth, cv=FOLDS).mean())
-    return score(best.fit(known, truth), losses(evaluation.forget), losses(evaluation.test))
+    return score(best.fit(known, truth), forget, test)
 
 
-@metric("seed_forest_acc", "seed_forest_auc", default=False)
-def seed_form(evaluation: Evaluation) -> tuple[Value, Value]:
+def are_finite(*parts: np.ndarray) -> bool:
+    """Tell whether all values are numbers.
+
+    Args:
+        parts: (N,) each.
+
+    Returns:
+        Whether they are.
+    """
+    return all(bool(np.isfinite(part).all()) for part in parts)
+
+
+@metric(
+    "forest_acc_original",
+    "forest_auc_original",
+    cost="attack",
+    ideal=("equals retrained", "0.5"),
+    needs=NEEDED,
+    original=True,
+)
+def loss_forest_original(evaluation: Evaluation) -> tuple[Value, Value]:
     """Loss-forest MIA as the seed system chooses it: the forest that flatters the forget set most.
+
+    Formula:
+        Of six forests, trained on all retain (1) and validation (0) losses, the pair of the one with the
+        largest acc.
+
+    Cannot see:
+        That the best of six on the target is too good by chance; use forest_acc.
 
     Args:
         evaluation: a model's outputs.
@@ -111,15 +138,13 @@ def seed_form(evaluation: Evaluation) -> tuple[Value, Value]:
         acc and auc in [0, 1], for comparison with figures found so. None where a set is empty.
 
     Source:
-        `seed_loss_forest`, on per-image losses.
+        `original_loss_forest`, on per-image losses.
     """
-    sets = (evaluation.retain, evaluation.forget, evaluation.validation, evaluation.test)
-    if not all(len(outputs.labels) for outputs in sets):
-        return None, None
-    return seed_loss_forest(*map(losses, sets))
+    parts = [losses(evaluation.sets[name]) for name in NEEDED]
+    return original_loss_forest(*parts) if are_finite(*parts) else (None, None)
 
 
-def seed_loss_forest(
+def original_loss_forest(
     retain: np.ndarray, forget: np.ndarray, validation: np.ndarray, test: np.ndarray
 ) -> tuple[float, float]:
     """Attack as the seed system does, choosing the forest on the target: for comparison only.

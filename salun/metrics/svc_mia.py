@@ -1,48 +1,69 @@
-"""The SVC membership attack of the SalUn protocol."""
+"""The SVC membership attacks of the SalUn protocol, on five features of an image's prediction."""
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from sklearn.svm import SVC
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import Outputs
+from salun.metrics.scores import (
+    Singles,
+    correctness,
+    entropy,
+    modified_entropy,
+    probabilities,
+    true_confidence,
+)
+from salun.metrics.svc import called_members
+from salun.metrics.tow import tug_of_war
+from salun.training import Outputs, accuracy
+
+NEEDED = ("retain", "test", "forget")
+FEATURES: dict[str, Callable[[Outputs], Singles]] = {
+    "MIA": true_confidence,
+    "MIA_correctness": correctness,
+    "MIA_entropy": entropy,
+    "MIA_m_entropy": modified_entropy,
+    "MIA_probability": probabilities,
+    "MIA_m_entropy_original": partial(modified_entropy, variant="original"),
+}
 
 
-def true_confidence(outputs: Outputs) -> np.ndarray:
-    """Compute the probability that a model gives to the true class.
+def called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Value]:
+    """Train attacks on known members and non-members, and ask them of the forget set.
+
+    Members are the first images of the retain set, as many as the test set holds; non-members are the test
+    set. Where the retain set is smaller, the first test images are taken, as many.
 
     Args:
-        outputs: logits (N, C) and labels (N,).
+        evaluation: a model's outputs, none of the sets empty.
+        names: keys of `FEATURES`.
 
     Returns:
-        (N, 1) float32 in [0, 1].
+        By name the share of the forget set that is called non-member, in [0, 1]; None where a feature is not finite.
     """
-    probabilities = outputs.logits.softmax(1)
-    return probabilities.gather(1, outputs.labels[:, None]).numpy()
+    count = min(len(evaluation.retain.labels), len(evaluation.test.labels))
+    attacks = {}
+    for name in names:
+        retain, test, forget = (FEATURES[name](evaluation.sets[part]) for part in NEEDED)
+        members, others, target = (part.reshape(len(part), -1) for part in (retain[:count], test[:count], forget))
+        if all(np.isfinite(part).all() for part in (members, others, target)):
+            attacks[name] = members, others, target
+    found = called_members(attacks)
+    return {name: float(1 - found[name].mean()) if name in found else None for name in names}
 
 
-def called_non_member(members: np.ndarray, non_members: np.ndarray, target: np.ndarray) -> float:
-    """Train the attack on known members and non-members, and ask it of the target.
-
-    Args:
-        members: (N, D) features of images that were trained on.
-        non_members: (M, D) features of images that were not.
-        target: (K, D) features of the forget set.
-
-    Returns:
-        The share of the target that is called non-member, in [0, 1].
-    """
-    attack = SVC(C=3, kernel="rbf", gamma="auto")
-    known = np.concatenate([np.ones(len(members)), np.zeros(len(non_members))])
-    attack.fit(np.concatenate([members, non_members]), known)
-    return float(1 - attack.predict(target).mean())
-
-
-@metric("MIA")
+@metric("MIA", cost="attack", needs=NEEDED, default=True)
 def svc_confidence(evaluation: Evaluation) -> Value:
     """MIA efficacy: share of forget images that an SVC on the true class's probability calls non-member.
 
-    Members are the first images of the retain set, as many as the test set holds; non-members are
-    the test set. Where the retain set is smaller, the first test images are taken, as many.
+    Formula:
+        SVC(C = 3, RBF kernel, gamma = 1 / features) on p_y, trained on the first n_test retain images (members)
+        and the test images (non-members); MIA = 1 - mean(prediction on forget).
+
+    Cannot see:
+        An image's own difficulty: one rule serves all images, so hard images look like non-members to it in any
+        model. Class-wise, retain and test lack the forgotten class.
 
     Args:
         evaluation: a model's outputs.
@@ -51,11 +72,81 @@ def svc_confidence(evaluation: Evaluation) -> Value:
         A fraction in [0, 1]; good when it equals the retrained model's. None where a set is empty.
 
     Source:
-        Fan et al., "SalUn", ICLR 2024, appendix C.3, with the settings of its code
-        (`evaluation/SVC_MIA.py`): C = 3, RBF kernel, gamma 1 / number of features.
+        Fan et al., "SalUn", ICLR 2024, appendix C.3, with the settings of its code, `evaluation/SVC_MIA.py`.
     """
-    members, non_members = true_confidence(evaluation.retain), true_confidence(evaluation.test)
-    count = min(len(members), len(non_members))
-    if not count or not len(evaluation.forget.labels):
-        return None
-    return called_non_member(members[:count], non_members[:count], true_confidence(evaluation.forget))
+    return called_non_member(evaluation, ("MIA",))["MIA"]
+
+
+@metric("MIA_correctness", "MIA_entropy", "MIA_m_entropy", "MIA_probability", cost="attack", needs=NEEDED)
+def svc_attacks(evaluation: Evaluation, wanted: tuple[str, ...]) -> dict[str, Value]:
+    """The same attack on whether an image is classified right, entropy, modified entropy, and all probabilities.
+
+    Formula:
+        As MIA, on 1[argmax p = y]; -sum p ln p; -(1 - p_y) ln p_y - sum over c != y of p_c ln(1 - p_c); or p.
+
+    Cannot see:
+        What MIA cannot; correctness and entropy also not how surely the true class is given.
+
+    Args:
+        evaluation: a model's outputs.
+        wanted: which of the attacks; they run side by side.
+
+    Returns:
+        Fractions in [0, 1] by name; good when they equal the retrained model's. None where a set is empty.
+
+    Source:
+        Fan et al., "SalUn", ICLR 2024, `evaluation/SVC_MIA.py`; the modified entropy of Song and Mittal,
+        "Systematic Evaluation of Privacy Risks of Machine Learning Models", USENIX Security 2021, equation 6.
+    """
+    return called_non_member(evaluation, wanted)
+
+
+@metric("MIA_m_entropy_original", cost="attack", needs=NEEDED, original=True)
+def svc_original(evaluation: Evaluation) -> Value:
+    """The attack on modified entropy as the SalUn code computes it, with p in the place of 1 - p.
+
+    Formula:
+        As MIA, on -sum over classes c among the set's labels of (1 - p_c) ln p_c - sum over the others of
+        p_c ln p_c.
+
+    Cannot see:
+        An image's own label; for sets with different classes its values cannot be compared. Use MIA_m_entropy.
+
+    Args:
+        evaluation: a model's outputs.
+
+    Returns:
+        A fraction in [0, 1], for comparison with figures found so. None where a set is empty.
+
+    Source:
+        OPTML-Group/Unlearn-Saliency, `Classification/evaluation/SVC_MIA.py`.
+    """
+    return called_non_member(evaluation, ("MIA_m_entropy_original",))["MIA_m_entropy_original"]
+
+
+@metric("ToW_MIA", unit="", direction="higher", ideal="1", cost="attack", against=("retrained",), needs=NEEDED)
+def tug_of_war_mia(evaluation: Evaluation) -> Value:
+    """Tug of war with MIA in the place of forget accuracy: how near MIA, RA and TA together are to retraining.
+
+    Formula:
+        (1 - |MIA - MIA'|) (1 - |RA - RA'|) (1 - |TA - TA'|), with ' the retrained model's.
+
+    Cannot see:
+        Which of the three is off, and in which direction.
+
+    Args:
+        evaluation: a model's outputs, and a retrained model's.
+
+    Returns:
+        In [0, 1]; good at 1. None without a retrained model.
+
+    Source:
+        Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024.
+    """
+    sides = []
+    for side in (evaluation, evaluation.retrained):
+        attack = None if side is None else called_non_member(side, ("MIA",))["MIA"]
+        if side is None or attack is None:
+            return None
+        sides.append((attack, accuracy(side.retain), accuracy(side.test)))
+    return tug_of_war(*sides)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from salun.errors import one_line
 from salun.plots.style import COLOURS, FAINT, INK, MARKERS, Look, look_of, shorten
-from salun.records import Figure as Estimate
-from salun.records import Row
+from salun.rows import Row
 from salun.series import Curve, Sweep, value_of
+from salun.statistics import Figure as Estimate
 
 Floats = NDArray[np.float64]
 Frame = tuple[Floats, Floats]

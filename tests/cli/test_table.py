@@ -1,15 +1,17 @@
 import io
+import re
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from salun.cli.table import make_console, print_published, print_rows, published_for
+from salun.cli.table import dispensable, make_console, print_published, print_rows, published_for
 from salun.experiment import MaskRequest
 from salun.metrics import METRICS, load_metrics
-from salun.records import Row, summarise
+from salun.rows import Row, summarise
 from salun.run import Record
+from salun.summaries import INTERVAL, SPREAD
 
 load_metrics()
 
@@ -75,12 +77,44 @@ def printed(rows: list[Row], width: int = 400, terminal: bool = False, published
     return out.getvalue()
 
 
-def test_only_the_nearest_method_is_bold() -> None:
+def runs_of(name: str, *values: float, share: float | None = 0.1) -> tuple[str, list[Record]]:
+    """An experiment whose runs have these metrics."""
+    return name, [record(name, four(value), seed=seed, share=share) for seed, value in enumerate(values)]
+
+
+def bold_lines(out: str) -> list[str]:
+    return [line for line in out.splitlines() if "\x1b[1m" in line and "%" not in line]
+
+
+def plain(out: str) -> str:
+    """What is printed, without the terminal's styles."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", out)
+
+
+def test_only_the_nearest_method_is_bold_where_it_can_be_told_from_the_others() -> None:
+    near, far = runs_of("rl", 0.45, 0.451, 0.449), runs_of("ga", 0.2, 0.22, 0.19)
+    out = printed(summarise([runs_of("retrain", 0.5, 0.5), near, far]), terminal=True)
+    (line,) = bold_lines(out)
+    assert "rl" in line
+    assert "45.00±0.10 ≠" in plain(line)
+    assert "nearest to retraining: rl, distinguishable from all others (in bold)" in out
+    out = printed(summarise([runs_of("retrain", 0.5, 0.5), near, runs_of("ga", 0.45, 0.448, 0.451)]), terminal=True)
+    assert bold_lines(out) == []
+    assert "nearest to retraining: rl, not distinguishable from ga (p " in out
+
+
+def test_one_run_each_is_not_tested_and_nothing_is_bold() -> None:
     out = printed(rows_of(retrain=0.5, ft=0.8, rl=0.45, ga=0.2), terminal=True)
-    bold = [line for line in out.splitlines() if "\x1b[1m" in line and "%" not in line]
-    assert len(bold) == 1
-    assert "rl" in bold[0]
-    assert "45.00" in bold[0]
+    assert bold_lines(out) == []
+    assert "nearest to retraining: rl; one run each: no test" in out
+    assert "≠" not in out
+    assert "≈" not in out
+
+
+def test_the_only_method_is_not_bold() -> None:
+    out = printed(summarise([runs_of("retrain", 0.5, 0.51), runs_of("rl", 0.5, 0.52)]), terminal=True)
+    assert bold_lines(out) == []
+    assert "nearest to retraining: rl, with no other method to tell it from" in out
 
 
 def test_without_retraining_nothing_is_bold_and_the_table_says_why() -> None:
@@ -92,15 +126,77 @@ def test_without_retraining_nothing_is_bold_and_the_table_says_why() -> None:
 def test_each_forgetting_problem_has_its_table_and_its_best() -> None:
     rows = summarise(
         [
-            (f"{name} {share}", [record(name, four(value), share=share)])
+            runs_of(name, *(value + seed * slope for seed in range(3)), share=share)
             for share in (0.1, None)
-            for name, value in (("retrain", 0.5), ("ft", 0.4), ("rl", 0.45 if share else 0.1))
+            for name, value, slope in (("retrain", 0.5, 0), ("ft", 0.4, 0.001), ("rl", 0.45 if share else 0.1, 0))
         ]
     )
     out = printed(rows, terminal=True)
     assert out.count("resnet18 on cifar10, forgetting") == 2
-    bold = [line for line in out.splitlines() if "\x1b[1m" in line and "%" not in line]
-    assert [line.split("m", 1)[1].split()[0] for line in bold] == ["rl", "ft"]
+    assert [line.split("m", 1)[1].split()[0] for line in bold_lines(out)] == ["rl", "ft"]
+
+
+def test_marks_and_interval_stand_beside_the_numbers_and_are_explained() -> None:
+    entries = [runs_of("retrain", 0.5, 0.52, 0.48), runs_of("rl", 0.51, 0.5), runs_of("ga", 0.9, 0.91)]
+    out = plain(printed(summarise(entries)))
+    head = next(line for line in out.splitlines() if "UA %" in line)
+    assert re.search(r"gap %\s+95 % interval\s+n\s*$", head)
+    (rl,) = (line for line in out.splitlines() if line.strip().startswith("rl"))
+    (ga,) = (line for line in out.splitlines() if line.strip().startswith("ga"))
+    assert rl.count("≈") == 4
+    assert ga.count("≠") == 4
+    assert "34.15–46.85" in ga
+    assert "≠ differs from retrained beyond noise, ≈ not shown to, unmarked: not tested" in out
+
+
+def test_numbers_spreads_and_marks_are_below_each_other() -> None:
+    entries = [("retrain", 0.05, 0.06), ("rl", 1.0, 0.5), ("ga", 0.9, 0.91), ("x", 0.5)]
+    out = plain(printed(summarise([runs_of(*entry) for entry in entries])))
+    titles = {"base", *(title for title, *_ in entries)}
+    lines = [line for line in out.splitlines() if line.split()[:1] and line.split()[0] in titles][:5]
+
+    def places(marks: str) -> list[int]:
+        return sorted({place for line in lines for place, mark in enumerate(line) if mark in marks})
+
+    spreads = places("±")
+    assert len(spreads) == 5
+    assert len(places("≈≠")) == 4
+    assert all(line[place - 3] == "." for line in lines for place in spreads[:4])
+    assert {line[place] for line in lines for place in spreads} == {"±", " "}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_no_line_of_a_table_is_wider_than_the_terminal_and_the_four_metrics_stay(width: int) -> None:
+    every = {name: 0.5 for name, found in METRICS.items() if found.unit != "table"}
+    experiments = [
+        (title, [record(method, every | four(value), seed=seed) for seed, value in enumerate((0.5, 0.52))])
+        for title, method in (("retrain", "retrain"), ("saliency unlearning (lr 0.01)", "rl"))
+    ]
+    out = plain(printed(summarise(experiments), width=width)).splitlines()
+    table = out[1 : next(place for place, line in enumerate(out) if line.startswith("not shown"))]
+    assert all(len(line) <= width for line in table)
+    assert all(name in out[2] for name in ("UA %", "RA %", "TA %", "MIA %", "gap %"))
+    assert out[2].rstrip().endswith("n")
+    assert "…" not in "".join(out)
+    titles = "".join(line.split("  ")[0] for line in table).replace(" ", "")
+    assert "saliencyunlearning(lr0.01)" in titles
+    hidden = next(line for line in out if line.startswith("not shown")).partition(": ")[2].split(", ")
+    assert hidden[0] in {name for name, found in METRICS.items() if found.original}
+
+
+def test_what_is_left_out_first_is_told_least_about() -> None:
+    every = {name: 0.5 for name, found in METRICS.items() if found.unit != "table"}
+    rows = summarise([("ft", [record("ft", every, seed=seed) for seed in (0, 1)])])
+    order = dispensable(rows)
+    names, rest = order[:-2], order[-2:]
+    assert rest == [INTERVAL, SPREAD]
+    assert set(names) == set(every) - {"UA", "RA", "TA", "MIA"}
+    kinds = [
+        "original" if METRICS[name].original else "default" if METRICS[name].default else METRICS[name].cost
+        for name in names
+    ]
+    assert list(dict.fromkeys(kinds)) == ["original", "many models", "weights", "attack", "free", "default"]
+    assert kinds == sorted(kinds, key=list(dict.fromkeys(kinds)).index)
 
 
 def test_the_title_is_not_broken_to_the_width_of_the_table() -> None:
@@ -109,16 +205,16 @@ def test_the_title_is_not_broken_to_the_width_of_the_table() -> None:
 
 
 def test_a_narrow_terminal_loses_columns_by_name_and_no_figure_is_cut() -> None:
-    rows = summarise([("ft", [record("ft", dict.fromkeys(METRICS, 0.5), seed=seed) for seed in (0, 1)])])
-    wide, narrow = printed(rows), printed(rows, width=70)
+    names = ("UA", "RA", "VA", "TA", "TUA", "TRA", "MIA", "forest_acc", "forest_auc_original")
+    rows = summarise([("ft", [record("ft", dict.fromkeys(names, 0.5), seed=seed) for seed in (0, 1)])])
+    wide, narrow = printed(rows), printed(rows, width=80)
     assert "not shown" not in wide
-    assert all(name in wide for name in METRICS)
+    assert all(name in wide for name in names)
     hidden = narrow.partition("not shown for want of width: ")[2].splitlines()[0].split(", ")
-    assert set(hidden) < set(METRICS)
+    assert hidden == ["forest_auc_original", "forest_acc", "TRA", "VA"]
     head = next(line for line in narrow.splitlines() if "UA %" in line)
-    assert [name for name in METRICS if f"{name} " in head] == [name for name in METRICS if name not in hidden]
-    assert narrow.count("50.00±0.00") == len([name for name in METRICS if name not in hidden and name != "RTE"])
-    assert all(f"{name} %" in head for name in ("UA", "RA", "TA", "MIA"))
+    assert [name for name in names if f"{name} " in head] == [name for name in names if name not in hidden]
+    assert narrow.count("50.00±0.00") == len(names) - len(hidden)
 
 
 def test_a_users_words_are_text_not_markup() -> None:

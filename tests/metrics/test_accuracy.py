@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from salun.errors import SalunError
-from salun.metrics import METRICS, Evaluation, evaluate
+from salun.metrics import GAP_METRICS, METRICS, Evaluation, check_metrics, evaluate, load_metrics
 from salun.training import Outputs
 
 
@@ -32,11 +32,32 @@ def test_unknown_metric_is_refused_with_the_nearest_name() -> None:
         evaluate(evaluation(outputs(1, 0)), ("TUAA",))
 
 
-def test_every_metric_says_when_it_is_good() -> None:
-    evaluate(evaluation(outputs(1, 1)), ("UA",))
-    default = {"UA", "RA", "VA", "TA", "TUA", "MIA", "forest_acc", "forest_auc", "RTE"}
-    assert {name for name, metric in METRICS.items() if metric.default} == default
-    assert set(METRICS) == default | {"seed_forest_acc", "seed_forest_auc"}
-    for metric in METRICS.values():
-        assert metric.summary.endswith(".")
-        assert metric.ideal
+def test_default_metrics_are_cheap_and_those_that_a_table_needs() -> None:
+    load_metrics()
+    default = {name: found for name, found in METRICS.items() if found.default}
+    assert set(default) == {"UA", "RA", "VA", "TA", "TUA", "MIA", "RTE", "FQS", "JS", "ToW"}
+    assert set(GAP_METRICS) < set(default)
+    assert [name for name, found in default.items() if found.cost != "free"] == ["MIA"]
+
+
+def test_sets_of_metrics() -> None:
+    attacks = set(check_metrics(("attacks",)))
+    assert {"MIA", "MIA_entropy", "forest_acc", "simple_MIA", "RMIA_auc"} < attacks
+    assert {METRICS[name].cost for name in attacks} == {"attack"}
+    everything = set(check_metrics(("all",)))
+    assert attacks | set(check_metrics(("default",))) < everything
+    assert set(METRICS) - everything == {name for name in METRICS if name.endswith("_original")}
+    assert check_metrics(("UA", "attacks", "UA"))[0] == "UA"
+    assert check_metrics(("ZRF_original",)) == ("ZRF_original",)
+
+
+def test_misspelt_set_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SalunError, match=r"'attack': unknown.*'attacks'"):
+        check_metrics(("attack",))
+
+
+def test_order_of_images_does_not_matter_where_indices_are_known() -> None:
+    right = Outputs(torch.eye(4), torch.arange(4), torch.tensor([3, 1, 2, 0]))
+    assert right.in_order().indices.tolist() == [0, 1, 2, 3]
+    assert torch.equal(right.in_order().labels, torch.tensor([3, 1, 2, 0]))
+    assert torch.equal(right.in_order().logits.argmax(1), right.in_order().labels)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
+import torch
+from fabricated import CLASS_WISE, compared, model
 from numpy.typing import NDArray
 
-from salun.metrics import METRICS, load_metrics
+from salun.metrics import evaluate
 from salun.metrics.fqs import (
     ATTACKS,
     Attack,
@@ -20,6 +24,7 @@ from salun.metrics.fqs import (
     top_confidence,
     two_decimals,
 )
+from salun.training import Outputs
 
 CASES = ["close", "far", "identical", "separated"]
 
@@ -35,11 +40,11 @@ def drawn(count: int, classes: int, seed: int, scale: float = 3.0) -> NDArray[np
 @pytest.mark.parametrize("case", CASES)
 def test_values_of_images_equal_the_comparators(case: str) -> None:
     data = golden(f"fqs_comparator_{case}")
-    for model in ("unlearn", "retrain"):
-        logits = data[f"{model}_logits"]
+    for kind in ("unlearn", "retrain"):
+        logits = data[f"{kind}_logits"]
         for name, measure in (("entropy", tempered_entropy), ("confidence", top_confidence)):
-            np.testing.assert_allclose(measure(logits), data[f"{model}_{name}_raw"], rtol=1e-6, atol=1e-6)
-            assert (two_decimals(measure(logits)) == data[f"{model}_{name}"]).all()
+            np.testing.assert_allclose(measure(logits), data[f"{kind}_{name}_raw"], rtol=1e-6, atol=1e-6)
+            assert (two_decimals(measure(logits)) == data[f"{kind}_{name}"]).all()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -153,6 +158,36 @@ def test_distributions_of_an_empty_class() -> None:
     np.testing.assert_allclose(found.labels[[0, 2]].sum(1), 1)
 
 
-def test_no_metric_of_tables_is_registered_here() -> None:
-    load_metrics()
-    assert not [name for name in METRICS if "FQS" in name]
+@pytest.mark.parametrize("case", CASES)
+def test_the_metric_equals_the_comparators(case: str) -> None:
+    data = golden(f"fqs_comparator_{case}")
+    unlearned, retrained = (
+        Outputs(torch.from_numpy(logits), torch.zeros(len(logits), dtype=torch.int64))
+        for logits in (data["unlearn_logits"], data["retrain_logits"])
+    )
+    subject = replace(model(), forget=unlearned, retrained=replace(model(), forget=retrained))
+    assert evaluate(subject, ("FQS",))["FQS"] == reference.settings("fqs_comparator")[case]["FQS"]
+
+
+def test_the_notebooks_metrics_equal_the_notebooks() -> None:
+    data, wanted = golden("fqs_notebook"), reference.settings("fqs_notebook")
+    forgotten = data["subset_labels"] == wanted["FC"]
+    forget, retain = (
+        Outputs(torch.from_numpy(data["subset_logits"][chosen]), torch.from_numpy(data["subset_labels"][chosen]))
+        for chosen in (forgotten, ~forgotten)
+    )
+    subject = replace(model(sizes=CLASS_WISE), forget=forget, retain=retain)
+    found = evaluate(subject, ("FQS_notebook", "PA_notebook"))
+    assert found == {"FQS_notebook": wanted["FQS"], "PA_notebook": wanted["PA"]}
+
+
+def test_the_notebooks_attack_needs_a_forgotten_class() -> None:
+    assert evaluate(model(), ("PA_notebook",)) == {"PA_notebook": None}
+
+
+def test_the_retrained_model_itself_has_a_score_of_1() -> None:
+    subject = compared()
+    assert subject.retrained
+    same = replace(subject, forget=subject.retrained.forget)
+    assert evaluate(same, ("FQS",)) == {"FQS": 1}
+    assert 0 < evaluate(subject, ("FQS",))["FQS"] < 1

@@ -4,7 +4,7 @@ import reference
 import torch
 
 from salun.metrics import Evaluation, evaluate
-from salun.metrics.loss_forest import balanced, loss_forest, losses, seed_loss_forest
+from salun.metrics.loss_forest import balanced, loss_forest, losses, original_loss_forest
 from salun.training import Outputs
 
 
@@ -13,7 +13,7 @@ def test_the_seed_attack_equals_the_original(case: str) -> None:
     data = reference.arrays("rf_mia_seed")
     wanted = reference.settings("rf_mia_seed")["cases"][case]
     sets = [data[f"{case}/{name}"].numpy() for name in ("retain", "forget", "val", "test")]
-    acc, auc = seed_loss_forest(*sets)
+    acc, auc = original_loss_forest(*sets)
     assert 100 * acc == pytest.approx(wanted["acc"], abs=1e-4)
     assert 100 * auc == pytest.approx(wanted["auc"], abs=1e-4)
 
@@ -62,10 +62,10 @@ def test_choice_of_the_forest_does_not_depend_on_the_forget_set() -> None:
 
 def test_the_seed_form_flatters_and_is_computed_only_where_it_is_named() -> None:
     full = evaluation(drawn(60, 0.05, 11))
-    named = evaluate(full, ("forest_acc", "seed_forest_acc", "seed_forest_auc"))
+    named = evaluate(full, ("forest_acc", "forest_acc_original", "forest_auc_original"))
     sets = (full.retain, full.forget, full.validation, full.test)
-    assert (named["seed_forest_acc"], named["seed_forest_auc"]) == seed_loss_forest(*map(losses, sets))
-    assert "seed_forest_acc" not in evaluate(full)
+    assert (named["forest_acc_original"], named["forest_auc_original"]) == original_loss_forest(*map(losses, sets))
+    assert "forest_acc_original" not in evaluate(full)
 
 
 @pytest.mark.parametrize("empty", ["forget", "validation", "test", "retain"])

@@ -13,7 +13,7 @@ from tidy import assert_tidy
 
 from salun.plots.runs import bars, curves, plane, sweep
 from salun.plots.style import styled
-from salun.records import Row
+from salun.rows import Row
 from salun.run import Record
 from salun.schedule import rows_of_records
 from salun.series import curve_of, sweeps_of

@@ -57,7 +57,7 @@ def draw(flags: argparse.Namespace) -> int:
     """
     from salun.errors import SalunError
     from salun.files import mirrored_apart
-    from salun.latent.cka import SMALLEST_BATCH
+    from salun.metrics.hsic import SMALLEST_BATCH
     from salun.plots.style import styled
 
     for flag, number in (("-S", flags.samples), ("--batch-size", flags.batch_size)):
@@ -218,7 +218,7 @@ def caption_of(compared: Compared) -> str:
     """
     import numpy as np
 
-    from salun.latent.cka import SMALLEST_BATCH
+    from salun.metrics.hsic import SMALLEST_BATCH
 
     parts = [YARDSTICK] if compared.triple.retrained is not None else []
     for side, matrices in zip(compared.sides, compared.values, strict=True):

@@ -171,7 +171,7 @@ def write_matrices(
     """
     import numpy as np
 
-    from salun.latent.features import write_arrays
+    from salun.arrays import write_arrays
 
     features = entries[0].features
     arrays = {

@@ -11,7 +11,7 @@ from salun.files import each_once, find_place, mirrored, name_part, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from salun.records import Group, Row
+    from salun.rows import Group, Row
     from salun.run import Record
 
     Drawing = tuple[Figure, str] | str
@@ -175,7 +175,7 @@ def folders_of(rows: list["Row"], place: Path) -> dict["Group", Path]:
     Returns:
         By group the folder: the place itself of a single group, one inside it of each of several.
     """
-    from salun.records import grouped
+    from salun.rows import grouped
 
     groups = grouped(rows)
     if len(groups) == 1:
@@ -214,7 +214,8 @@ def draw_group(album: Album, folder: Path, rows: list["Row"], group: "Group") ->
         SalunError: a figure cannot be written.
     """
     from salun.plots.style import styled
-    from salun.records import group_title, grouped
+    from salun.rows import grouped
+    from salun.summaries import group_title
 
     members, title = grouped(rows)[group], group_title(rows, group)
     with styled():
@@ -240,7 +241,7 @@ def bars(rows: list["Row"], title: str) -> "Drawing":
     """
     from salun.metrics import GAP_METRICS
     from salun.plots import runs
-    from salun.records import as_csv, columns_of
+    from salun.summaries import as_csv, columns_of
 
     names = [name for name in columns_of(rows) if name in GAP_METRICS]
     if not names:
@@ -302,8 +303,8 @@ def plane(rows: list["Row"], title: str) -> "Drawing":
         Figure and numbers, or why there is none.
     """
     from salun.plots import runs
-    from salun.records import as_csv
     from salun.series import value_of
+    from salun.summaries import as_csv
 
     for utility in ("TA", "RA"):
         names = ("UA", utility)

@@ -346,7 +346,7 @@ def draw_models(album: Album, ruler: Ruler, entries: "Sequence[Entry]", root: Pa
     Raises:
         SalunError: a file cannot be written.
     """
-    from salun.latent.features import write_arrays
+    from salun.arrays import write_arrays
     from salun.latent.wasserstein import stacked
     from salun.plots.heatmap import Panel, Scale
 
@@ -416,7 +416,7 @@ def write_matrix(
     Raises:
         SalunError: a file cannot be written.
     """
-    from salun.latent.features import write_arrays
+    from salun.arrays import write_arrays
 
     classes = features.classes
     errors = found.errors if ruler.sliced else None

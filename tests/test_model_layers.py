@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from salun.errors import SalunError
-from salun.latent.extraction import outputs_at
-from salun.latent.layers import check_layers, default_layers
+from salun.layers import check_layers, default_layers, outputs_at
 from salun.models import Architecture, build
 
 RESNET = ["conv1", *(f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)), "fc"]
@@ -73,3 +72,14 @@ def test_layers_that_cannot_be_compared_are_refused(name: str, layer: str, reaso
     network = build(Architecture(name, 5, 3, 32))
     with pytest.raises(SalunError, match=reason):
         check_layers(network, [layer], X)
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", "vgg11_bn", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_every_layer_asked_for_is_caught_in_one_pass(name: str) -> None:
+    network = build(Architecture(name, 5, 3, 32)).eval()
+    names = [child for child, _ in network.named_children()][:2]
+    with torch.no_grad():
+        found, logits = outputs_at(network, names, X)
+        assert torch.equal(logits, network(X))
+    assert list(found) == names
+    assert not any(module._forward_hooks for module in network.modules())

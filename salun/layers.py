@@ -1,13 +1,13 @@
-"""Which layers of a model are compared: its stem, blocks and head, found in any timm model."""
+"""Layers of a model: which ones are compared (stem, blocks and head of any timm model), and what they give."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
-from salun.latent.extraction import try_layers
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -166,3 +166,58 @@ def check_layers(network: nn.Module, layers: Sequence[str], x: Tensor) -> list[s
             given = f"an output of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "no tensor"
             raise SalunError(f"--layers {name}: gives {given}, not one row an image, when the model runs")
     return list(outputs)
+
+
+def outputs_at(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Run a model once and keep what some of its layers give.
+
+    Args:
+        network: any model.
+        layers: names of modules.
+        x: (B, C, H, W).
+
+    Returns:
+        The layers' outputs by name, those of the last call where a layer is called more than once, and
+        (B, classes) logits.
+
+    Raises:
+        SalunError: a layer is never called, or gives no tensor.
+    """
+    caught, logits = try_layers(network, layers, x)
+    outputs = {name: output for name, output in caught.items() if isinstance(output, Tensor)}
+    for name in layers:
+        if name not in outputs:
+            raise SalunError(f"layer {name}: gives no tensor when the model runs")
+    return outputs, logits
+
+
+def try_layers(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[dict[str, object], Tensor]:
+    """Run a model once to see what some of its layers give.
+
+    Args:
+        network: any model.
+        layers: names of modules.
+        x: (B, C, H, W).
+
+    Returns:
+        Whatever they give, in the order of the names, None of a layer that is never called; and (B, classes)
+        logits.
+    """
+    caught: dict[str, object] = dict.fromkeys(layers)
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            # An activation that works in place, further on, would change what is kept.
+            caught[name] = output.clone() if isinstance(output, Tensor) else output
+
+        return hook
+
+    modules = dict(network.named_modules())
+    handles = [modules[name].register_forward_hook(keep(name)) for name in caught]
+    try:
+        with full_precision(x.device):
+            logits = network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return caught, logits

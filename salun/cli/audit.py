@@ -1,0 +1,274 @@
+"""`salun-audit`: attack methods with many shadow models."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from salun.cli.arguments import (
+    INTERRUPTED,
+    Parser,
+    add_place_flags,
+    check_folder,
+    filled,
+    guarded,
+    notice,
+    positive,
+)
+from salun.cli.viz.album import Album, add_figure_flags
+
+PROGRAM = "salun-audit"
+MOST = 10_000
+HEADINGS = ("", "U-LiRA AUC", "TPR at 0.1 % FPR", "at 1 % FPR", "LiRA AUC", "KLoM forget", "retain", "test", "shadows")
+LEGEND = (
+    "U-LiRA: forgotten images against the same images in retrained models; LiRA: against images that the same model "
+    "never saw",
+    "AUC is good at 0.5, with its 95 % bootstrap interval over images and models; TPR of U-LiRA is good at the FPR; "
+    "KLoM (nats) is good at retrain's own",
+)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The flags.
+    """
+    parser = Parser(PROGRAM, description="Attack methods with many shadow models: U-LiRA and KLoM.")
+    parser.add_argument("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
+    parser.add_argument(
+        "--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)"
+    )
+    parser.add_argument("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
+    parser.add_argument(
+        "--checkpoints",
+        type=filled,
+        default="checkpoints",
+        metavar="DIR",
+        help="where shadow models go (default: checkpoints)",
+    )
+    add_figure_flags(parser)
+    add_place_flags(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Audit the methods of a list.
+
+    Args:
+        argv: arguments; None takes the process's.
+
+    Returns:
+        The exit status.
+    """
+    flags = parse(argv)
+    return guarded(PROGRAM, lambda: audit(flags))
+
+
+def audit(flags: argparse.Namespace) -> int:
+    """Check everything, do what is missing, attack, and show what was found.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: the list, the data or a model is refused.
+    """
+    from salun.audit import FEWEST, Auditor, audits_of
+    from salun.device import pick_device
+    from salun.errors import SalunError
+    from salun.experiment import load_experiments
+    from salun.files import name_part
+    from salun.run import Workbench
+
+    if flags.shadows % 2 or not FEWEST <= flags.shadows <= MOST:
+        raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {MOST}")
+    device, album = pick_device(flags.device), Album.of(flags)
+    experiments = load_experiments(Path(flags.load))
+    name = name_part(Path(flags.load).stem)
+    folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name
+    check_folder("--runs", folder)
+    check_folder("--checkpoints", weights)
+    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
+    auditor = Auditor(bench, folder / "audit", weights / "shadows")
+    audits = audits_of(experiments, bench, flags.load)
+    missing = [auditor.missing(one, flags.shadows) for one in audits]
+    whole, left = sum(flags.shadows * len(one.named) for one in audits), sum(map(len, missing))
+    print(f"{flags.load}: {whole} models, {whole - left} of them kept, on {device}", flush=True)
+    try:
+        do_models(auditor, audits, missing)
+    except KeyboardInterrupt:
+        left = sum(len(auditor.missing(one, flags.shadows)) for one in audits)
+        notice(f"{PROGRAM}: interrupted: {whole - left} of {whole} models are kept; the same command does the rest")
+        return INTERRUPTED
+    conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
+    return 0
+
+
+def do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
+    """Train and unlearn the models that are missing, with progress.
+
+    Args:
+        auditor: does and keeps them.
+        audits: what is to be done.
+        missing: of each audit.
+
+    Raises:
+        SalunError: a model cannot be had, or a file not be written.
+    """
+    from salun.cli.progress import Display
+    from salun.cli.table import make_console
+    from salun.device import settle_threads
+
+    begun, done, count = time.perf_counter(), 0, sum(map(len, missing))
+    with Display(make_console(), lines=False) as display:
+        for one, wanted in zip(audits, missing, strict=True):
+            settle_threads(one.pool.problem.dataset.size)
+            images, titles = len(one.pool.problem.parts.train), titles_of(one)
+            for model in auditor.go(one, wanted, lambda title, images=images: display.watch(title, images)):
+                done += 1
+                left = (time.perf_counter() - begun) / done * (count - done)
+                what = "trained" if model.experiment is None else titles[one.experiments.index(model.experiment)]
+                line = f"[{done}/{count}] shadow model {model.number}: {what} in {model.seconds:.1f} s"
+                line = f"{line}; about {left:.0f} s left"
+                display.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def titles_of(audit: Any) -> list[str]:
+    """Name the experiments of an audit so that no two are called alike.
+
+    Args:
+        audit: its experiments.
+
+    Returns:
+        A title each.
+    """
+    from salun.schedule import told_apart
+
+    titles = told_apart({experiment.number: (experiment, ("", "")) for experiment in audit.experiments})
+    return [titles[experiment.number] for experiment in audit.experiments]
+
+
+def conclude(auditor: Any, audits: list[Any], shadows: int, album: Album, name: str, path: Path) -> None:
+    """Attack all models, print tables, write figures and verdicts.
+
+    Args:
+        auditor: reads what is kept.
+        audits: all of whose models are done.
+        shadows: how many each.
+        album: takes the figures.
+        name: of the list.
+        path: of the verdicts.
+
+    Raises:
+        SalunError: a file cannot be read or written.
+    """
+    from salun.cli.table import make_console
+    from salun.files import write_text
+
+    console, content = make_console(), []
+    for number, one in enumerate(audits, 1):
+        verdicts = verdicts_of(auditor, one, shadows)
+        place = Path("audit") / (name if len(audits) == 1 else f"{name}_{number}")
+        show(console, album, str(one), verdicts, place)
+        content.append({"problem": str(one), "methods": [verdict.plain() for verdict in verdicts]})
+    print("\n".join(LEGEND))
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    print(path)
+
+
+def verdicts_of(auditor: Any, audit: Any, shadows: int) -> list[Any]:
+    """Attack every method of an audit, and the models that unlearned nothing.
+
+    Args:
+        auditor: reads the margins.
+        audit: its pool and experiments.
+        shadows: how many models each.
+
+    Returns:
+        Verdicts: base models, retrained models, methods.
+    """
+    from salun.audit import BASE, name_of
+    from salun.cli.steps import watched
+    from salun.verdicts import judge
+
+    pool, experiments = audit.pool, audit.experiments
+    names = [BASE, *(name_of(experiment, pool) for experiment in experiments)]
+    retrained, verdicts = auditor.margins(pool, names[1], shadows), []
+    with watched("attacking", len(names)) as step:
+        for place, (name, title) in enumerate(zip(names, ["base", *titles_of(audit)], strict=True)):
+            models = retrained if place == 1 else auditor.margins(pool, name, shadows)
+            verdicts.append(judge(pool, title, models, retrained))
+            step()
+    return verdicts
+
+
+def show(console: Any, album: Album, title: str, verdicts: list[Any], place: Path) -> None:
+    """Print the table and write the figure of an audit.
+
+    Args:
+        console: to print on.
+        album: takes the figure.
+        title: of the audit.
+        verdicts: of its methods.
+        place: of the figure, without an ending.
+
+    Raises:
+        SalunError: the figure cannot be written.
+    """
+    from rich.text import Text
+
+    from salun.cli.table import plain_table, print_table
+    from salun.plots.roc import draw_roc
+    from salun.plots.style import styled
+
+    table = plain_table(title)
+    for column, heading in enumerate(HEADINGS):
+        table.add_column(Text(heading), justify="right" if column else "left", overflow="fold")
+    for verdict in verdicts:
+        table.add_row(*map(Text, cells(verdict)))
+    print_table(console, table)
+    curves = [(verdict.title, verdict.ulira) for verdict in verdicts if verdict.ulira is not None]
+    if curves:
+        with styled():
+            album.keep(draw_roc(f"U-LiRA: {title}", curves), place)
+    else:
+        notice("no method has finite margins; no figure")
+
+
+def cells(verdict: Any) -> list[str]:
+    """Lay a verdict out as text.
+
+    Args:
+        verdict: of a method.
+
+    Returns:
+        One text a heading.
+    """
+    curve, alone = verdict.ulira, verdict.lira
+    if curve is None or alone is None:
+        return [verdict.title, *["–"] * (len(HEADINGS) - 2), f"{verdict.shadows} ({verdict.diverged} diverged)"]
+    rates = [f"{100 * rate:.2f} %" for rate in curve.tpr_at.values()]
+    distances = (verdict.klom_forget, verdict.klom_retain, verdict.klom_test)
+    numbers = ["–" if value is None else f"{value:.2f}" for value in distances]
+    return [verdict.title, spanned(curve), *rates, spanned(alone), *numbers, str(verdict.shadows)]
+
+
+def spanned(curve: Any) -> str:
+    """Print an area with its interval.
+
+    Args:
+        curve: of an attack.
+
+    Returns:
+        For example "0.612 [0.580, 0.643]".
+    """
+    low, high = curve.interval
+    return f"{curve.auc:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,165 @@
+"""Lists of what there is: metrics and methods, from their registries."""
+
+import re
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from salun.cli.table import plain_table, print_table
+from salun.metrics import METRICS, Metric, load_metrics
+from salun.unlearning import METHODS, load_methods
+
+SECTIONS = (
+    ("From outputs that are there", "free"),
+    ("Attacks, which fit something", "attack"),
+    ("From the models themselves", "weights"),
+    ("From many models", "many models"),
+)
+ORIGINALS = "Original forms of corrected definitions"
+INTRODUCTION = """# Metrics
+
+This page is written by `scripts/metrics_page` from what the code says of itself.
+
+A metric is a function of a model's outputs (logits, labels) on the forget, retain, validation and test set, of those of
+several runs, or of models themselves. Fractions are stored in [0, 1] and printed as percentages. Most metrics are good
+not when they are high or low but when they *equal* the retrained model's value; the row of the retrained models in a
+table shows how far two retrainings lie apart, which is as near as a method can come.
+
+What compares a run with a retrained model takes the one of the run's own seed; a retrained model is compared with the
+next. A membership score is always higher for a member; *efficacy* is the share called non-member.
+
+Choose with `"metrics": [...]` in an entry or `--metrics`: names, or the sets `default`, `attacks` and `all`. Those that
+need only outputs or kept weights are added to finished runs without running them again."""
+
+
+def print_metrics(console: Console) -> None:
+    """Print every metric with unit, direction, ideal, cost and source.
+
+    Args:
+        console: where.
+    """
+    load_metrics()
+    rows = [
+        (found.name, unit_of(found), found.direction, found.ideal, found.cost, chosen_by(found), found.source)
+        for found in METRICS.values()
+    ]
+    headings = ("metric", "unit", "good", "ideal", "cost", "in", "source")
+    print_table(console, filled("metrics", headings, rows))
+
+
+def unit_of(found: Metric) -> str:
+    """Say what a metric's values are.
+
+    Args:
+        found: the metric.
+
+    Returns:
+        Its unit, "number" where it has none.
+    """
+    return found.unit or "number"
+
+
+def chosen_by(found: Metric) -> str:
+    """Say which sets of metrics hold a metric.
+
+    Args:
+        found: the metric.
+
+    Returns:
+        Names of the sets.
+    """
+    if found.original:
+        return ""
+    sets = {"default": found.default, "attacks": found.cost == "attack", "all": True}
+    return " ".join(name for name, holds in sets.items() if holds)
+
+
+def print_methods(console: Console) -> None:
+    """Print every method with its settings, whether it takes a mask, and its source.
+
+    Args:
+        console: where.
+    """
+    load_methods()
+    rows = []
+    for found in METHODS.values():
+        settings = " ".join(f"{key}={default}" for key, (_, default) in found.settings.items())
+        rows.append((found.name, found.summary, "yes" if found.maskable else "no", settings, found.source))
+    print_table(console, filled("methods", ("method", "what it does", "mask", "settings", "source"), rows))
+
+
+def filled(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Lay texts out.
+
+    Args:
+        title: above the table.
+        headings: of the columns.
+        rows: one text a column.
+
+    Returns:
+        The table; long texts go on in the next line.
+    """
+    table = plain_table(title)
+    for place, heading in enumerate(headings):
+        table.add_column(Text(heading), no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def metrics_page() -> str:
+    """Render the page of all metrics.
+
+    Returns:
+        Markdown text.
+    """
+    load_metrics()
+    blocks = [INTRODUCTION]
+    families = {found.family: found for found in METRICS.values()}
+    for heading, cost in SECTIONS:
+        chosen = [found for found in families.values() if found.cost == cost and not found.original]
+        blocks += [f"## {heading}", *map(block_of, chosen)]
+    originals = [found for found in families.values() if found.original]
+    return "\n\n".join([*blocks, f"## {ORIGINALS}", *map(block_of, originals)]) + "\n"
+
+
+def block_of(found: Metric) -> str:
+    """Render one metric, or several that are computed together.
+
+    Args:
+        found: one of them.
+
+    Returns:
+        Markdown text.
+    """
+    family = [METRICS[name] for name in found.family]
+    ideals = list(dict.fromkeys(member.ideal for member in family))
+    ideal = ideals[0] if len(ideals) == 1 else ", ".join(f"{member.name} {member.ideal}" for member in family)
+    held = " and ".join(found.against)
+    facts = {
+        "Formula": found.formula,
+        "Unit": unit_of(found),
+        "Good": f"{found.direction}; ideal: {ideal}",
+        "Cost": found.cost + (f"; looks at the {held} model too" if held else ""),
+        "In": chosen_by(found).replace(" ", ", ") or "no set",
+        "Cannot see": found.blind,
+        "Source": found.source,
+    }
+    lines = "\n".join(f"- **{name}**: {escaped(text)}" for name, text in facts.items())
+    return f"### {', '.join(found.family)}\n\n{escaped(found.summary)}\n\n{lines}"
+
+
+def escaped(text: str) -> str:
+    """Keep formulas from being read as Markdown; names between backticks stay as they are.
+
+    Args:
+        text: of a docstring.
+
+    Returns:
+        The text.
+    """
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([*_|<>\[\]~$])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)

@@ -1,0 +1,363 @@
+"""Metrics that look at more than one run: computed from kept outputs and weights when the runs are done."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from salun import records
+from salun.errors import SalunError
+from salun.files import read_json, write_text
+from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate
+from salun.outputs import kept_outputs
+from salun.run import Record, Workbench, compared, measure, parted, weights_name
+from salun.schedule import Job, missing_from
+
+JOINT = "joint.json"
+
+
+@dataclass
+class Comparison:
+    """Adds to the records of a list what could not be computed while its runs were done.
+
+    Attributes:
+        bench: data sets and base models.
+        path: `records.jsonl` of the list.
+        weights: folder of unlearned models.
+        done: records by id.
+        before: metrics of base models, by base model, retrained model and metrics.
+    """
+
+    bench: Workbench
+    path: Path
+    weights: Path
+    done: dict[str, Record] = field(default_factory=dict)
+    before: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
+
+    def count(self, jobs: Sequence[Job]) -> int:
+        """Count the runs whose records lack metrics.
+
+        Args:
+            jobs: all runs of the list.
+
+        Returns:
+            How many records `complete` will write anew.
+        """
+        return sum(1 for _ in self.lacking(jobs))
+
+    def complete(self, jobs: Sequence[Job]) -> Iterator[Record]:
+        """Compute the metrics that records lack, and write the records anew.
+
+        Args:
+            jobs: all runs of the list.
+
+        Yields:
+            Each record that gained metrics.
+
+        Raises:
+            SalunError: records or weights cannot be read or written.
+        """
+        for job, partner, names in self.lacking(jobs):
+            self.done[job.id] = self.completed(job, self.done[job.id], partner, names)
+            records.append(self.path, self.done[job.id])
+            yield self.done[job.id]
+
+    def lacking(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record | None, tuple[str, ...]]]:
+        """Find the runs whose records lack metrics.
+
+        Args:
+            jobs: all runs of the list.
+
+        Yields:
+            The run, the retrained model that it is compared with, and the names of what its record lacks.
+        """
+        self.done, _ = records.read(self.path)
+        for job in {job.id: job for job in jobs if job.id in self.done}.values():
+            partner = partner_of(self.done[job.id], self.retrained(jobs, job))
+            names = lacking(self.done[job.id], partner, job.experiment.metrics)
+            if names:
+                yield job, partner, names
+
+    def retrained(self, jobs: Sequence[Job], job: Job) -> list[Record]:
+        """List the retrained models that a run can be compared with.
+
+        Args:
+            jobs: all runs of the list.
+            job: one of them.
+
+        Returns:
+            Finished retrainings of the same base model and forget set that did not diverge, by seed.
+        """
+        alike = (other for other in jobs if other.experiment.method == "retrain" and other.cell == job.cell)
+        found = {other.id: self.done[other.id] for other in alike if other.id in self.done}
+        return sorted((record for record in found.values() if not record.diverged), key=lambda record: record.seed)
+
+    def completed(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> Record:
+        """Compute metrics of one run.
+
+        Args:
+            job: the run.
+            record: of it.
+            partner: the retrained model that it is compared with.
+            names: which metrics.
+
+        Returns:
+            The record with them; what cannot be computed is None.
+        """
+        held = record.metrics.keys() | record.details.keys()
+        found: dict[str, Any] = {name: None for name in names if name not in held}
+        if not record.diverged:
+            found |= self.measured(job, record, partner, names)
+        metrics, details = parted(found)
+        return replace(
+            record,
+            metrics=record.metrics | metrics,
+            details=record.details | details,
+            base_metrics=record.base_metrics | self.base_metrics(job, record, partner, names),
+            retrained=None if partner is None else partner.id,
+        )
+
+    def measured(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> dict[str, Any]:
+        """Compute metrics of a run from what is kept of it.
+
+        Args:
+            job: the run.
+            record: of it.
+            partner: the retrained model that it is compared with.
+            names: which metrics.
+
+        Returns:
+            Values by name, of those that can be computed.
+        """
+        found: dict[str, Any] = {}
+        evaluation, weights = self.evaluation(record, partner), self.file(record)
+        if evaluation is not None:
+            measured = measure(evaluation, names)
+            found |= measured.metrics | measured.details
+        if weights is not None and any(METRICS[name].subject is Models for name in names):
+            found |= evaluate(self.bench.models(job.problem, weights, self.file(partner)), names)
+        return found
+
+    def base_metrics(
+        self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]
+    ) -> dict[str, Value]:
+        """Compute metrics of a run's base model, once for all runs that share it and the retrained model.
+
+        Args:
+            job: the run.
+            record: of it.
+            partner: the retrained model.
+            names: which metrics.
+
+        Returns:
+            Values by name.
+        """
+        key = (record.base_name, "" if partner is None else partner.id, *names)
+        if key not in self.before:
+            found: dict[str, Any] = {}
+            evaluation = self.base_evaluation(record, partner)
+            if evaluation is not None:
+                found |= measure(evaluation, names).metrics
+            if any(METRICS[name].subject is Models for name in names):
+                found |= parted(evaluate(self.bench.models(job.problem, None, self.file(partner)), names))[0]
+            self.before[key] = found
+        return self.before[key]
+
+    def file(self, record: Record | None) -> Path | None:
+        """Find the weights of a run.
+
+        Args:
+            record: of the run.
+
+        Returns:
+            The checkpoint, or None where it is not kept.
+        """
+        path = None if record is None else self.weights / weights_name(record)
+        return path if path is not None and path.is_file() else None
+
+    def evaluation(self, record: Record, partner: Record | None) -> Evaluation | None:
+        """Read the outputs of a run and of the models that it is compared with.
+
+        Args:
+            record: of the run.
+            partner: the retrained model.
+
+        Returns:
+            The outputs; None where they are not kept.
+        """
+        folder = self.path.parent
+        found = kept_outputs(folder, record.id, record.outputs, record.unlearning_seconds)
+        before = kept_outputs(folder, record.base_name)
+        if found is None or before is None:
+            return found
+        return compared(found, before, None if partner is None else self.alone(partner))
+
+    def base_evaluation(self, record: Record, partner: Record | None) -> Evaluation | None:
+        """Read the outputs of a run's base model, beside the retrained model's.
+
+        Args:
+            record: of the run.
+            partner: the retrained model.
+
+        Returns:
+            The outputs; None where they are not kept.
+        """
+        before = kept_outputs(self.path.parent, record.base_name)
+        return None if before is None else compared(before, before, None if partner is None else self.alone(partner))
+
+    def alone(self, record: Record) -> Evaluation | None:
+        """Read the outputs of a run.
+
+        Args:
+            record: of the run.
+
+        Returns:
+            The outputs; None where they are not kept.
+        """
+        return kept_outputs(self.path.parent, record.id, record.outputs, record.unlearning_seconds)
+
+    def joint(self, jobs: Sequence[Job]) -> dict[int, dict[str, Value]]:
+        """Compute the metrics of several runs together, or read them where they are recorded.
+
+        Args:
+            jobs: all runs of the list.
+
+        Returns:
+            By entry number the values; the mean over base models and forget sets where there are several.
+
+        Raises:
+            SalunError: `joint.json` cannot be written.
+        """
+        found: dict[int, list[dict[str, Value]]] = {}
+        cells = {(job.experiment.number, job.cell): job for job in jobs}
+        for (number, _), job in cells.items():
+            names = [name for name in check_metrics(job.experiment.metrics) if METRICS[name].subject is Runs]
+            runs = [other for other in jobs if (other.experiment.number, other.cell) == (number, job.cell)]
+            kept = [self.done[run.id] for run in runs if run.id in self.done and not self.done[run.id].diverged]
+            if names and kept:
+                found.setdefault(number, []).append(self.of_cell(kept, self.retrained(jobs, job), tuple(names)))
+        return {number: averaged(values) for number, values in found.items()}
+
+    def of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
+        """Compute the metrics of the runs on one base model and forget set together.
+
+        Args:
+            kept: records of the runs.
+            gold: of the retrained models.
+            names: which metrics.
+
+        Returns:
+            Values by name.
+
+        Raises:
+            SalunError: `joint.json` cannot be written.
+        """
+        path = self.path.parent / JOINT
+        known = read_joint(path)
+        unlearned, retrained = apart(kept, gold)
+        asked = [[(record.id, record.outputs) for record in side] for side in (unlearned, retrained)]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+        held = known.get(key, {})
+        missing = tuple(name for name in names if name not in held)
+        if missing:
+            sides = (tuple(filter(None, map(self.alone, side))) for side in (unlearned, retrained))
+            held = held | evaluate(Runs(*sides), missing)
+            write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
+        return {name: held[name] for name in names}
+
+
+def partner_of(record: Record, gold: list[Record]) -> Record | None:
+    """Choose the retrained model that a run is compared with.
+
+    Each run is compared with the retrained model of its own seed, so that runs stay independent of each other; a
+    retrained model with that of the next seed, which shows how far two retrainings are apart.
+
+    Args:
+        record: of the run.
+        gold: retrained models, by seed.
+
+    Returns:
+        The retrained model's record; where none has the seed, the runs' seeds go round. None where there is none
+        but the run itself.
+    """
+    seeds = [other.seed for other in gold]
+    if record.settings["method"] == "retrain":
+        others = [other for other in gold if other.id != record.id]
+        later = [other for other in others if other.seed > record.seed]
+        return next(iter([*later, *others]), None)
+    if record.seed in seeds:
+        return gold[seeds.index(record.seed)]
+    return gold[record.seed % len(gold)] if gold else None
+
+
+def lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """List the metrics that a record lacks, or that compare it with another retrained model than they should.
+
+    Args:
+        record: of the run.
+        partner: the retrained model that it should be compared with.
+        names: what is asked for; none for the default ones.
+
+    Returns:
+        Names; without those that need a retrained model where there is none.
+    """
+    missing = [name for name in missing_from(record, names) if METRICS[name].subject is not Runs]
+    if partner is None:
+        return tuple(name for name in missing if "retrained" not in METRICS[name].against)
+    if record.retrained == partner.id:
+        return tuple(missing)
+    held = [name for name in (*record.metrics, *record.details) if name in METRICS]
+    stale = [name for name in held if "retrained" in METRICS[name].against]
+    return tuple(dict.fromkeys([*missing, *stale]))
+
+
+def apart(kept: list[Record], gold: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Settle which models stand on which side of a metric of several runs.
+
+    Args:
+        kept: runs of one experiment.
+        gold: the retrained models.
+
+    Returns:
+        The runs and the retrained models; of retrained models themselves every other one on each side, which
+        shows what the metric gives where there is no difference.
+    """
+    if kept[0].settings["method"] != "retrain":
+        return kept, gold
+    return gold[::2], gold[1::2]
+
+
+def averaged(values: list[dict[str, Value]]) -> dict[str, Value]:
+    """Average values over base models and forget sets.
+
+    Args:
+        values: by metric, one dictionary a base model and forget set.
+
+    Returns:
+        Means; None where one is missing.
+    """
+    means: dict[str, Value] = {}
+    for name in values[0]:
+        found = [value[name] for value in values]
+        known = [value for value in found if value is not None]
+        means[name] = fmean(known) if len(known) == len(found) else None
+    return means
+
+
+def read_joint(path: Path) -> dict[str, Any]:
+    """Read the metrics of several runs together.
+
+    Args:
+        path: `joint.json`, which need not exist.
+
+    Returns:
+        By the hash of the runs, values by metric; nothing of a file that cannot be read.
+    """
+    try:
+        found = read_json(path)
+    except SalunError:
+        return {}
+    return found if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()) else {}

@@ -1,0 +1,85 @@
+"""Tables as Markdown and LaTeX, in which a user's words stay words."""
+
+from collections.abc import Sequence
+
+from salun.errors import one_line
+
+DIFFERS, ALIKE = "≠", "≈"
+
+
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None) -> str:
+    """Render a table for a README.
+
+    Args:
+        headings: of the columns, the first of which is aligned left, the others right.
+        lines: the cells.
+        bold: place of the line that is printed bold, if any is.
+
+    Returns:
+        Markdown text.
+    """
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    shown = [
+        [f"**{text}**" if place == bold and text else text for text in map(escape_markdown, line)]
+        for place, line in enumerate(lines)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [map(escape_markdown, headings), rule, *shown])
+
+
+def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None) -> str:
+    """Render a table for a paper, with booktabs rules.
+
+    Args:
+        headings: of the columns, the first of which is aligned left, the others right.
+        lines: the cells.
+        bold: place of the line that is printed bold, if any is.
+
+    Returns:
+        LaTeX text.
+    """
+    shown = [
+        [f"\\textbf{{{text}}}" if place == bold and text else text for text in map(escape_latex, line)]
+        for place, line in enumerate(lines)
+    ]
+    head, *body = (" & ".join(line) + r" \\" for line in [map(escape_latex, headings), *shown])
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def escape_markdown(text: str) -> str:
+    """Keep text from being read as Markdown or HTML.
+
+    Args:
+        text: from a user.
+
+    Returns:
+        The text, its special characters escaped.
+    """
+    return "".join("\\" + mark if mark in "\\`*_|<>[]~$&#" else mark for mark in one_line(text))
+
+
+def escape_latex(text: str) -> str:
+    """Keep text from being read as LaTeX commands.
+
+    Args:
+        text: from a user.
+
+    Returns:
+        The text, its special characters escaped.
+    """
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",
+        "*": "{*}",
+        "±": r"$\pm$",
+        DIFFERS: r"$\neq$",
+        ALIKE: r"$\approx$",
+        "–": "--",
+    }
+    special |= {mark: "\\" + mark for mark in "&%$#_{}"}
+    return "".join(special.get(mark, mark) for mark in one_line(text))

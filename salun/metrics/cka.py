@@ -1,0 +1,144 @@
+"""Similarity of a model's layers to those of the base model and of the retrained one."""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from salun.data.images import Images
+from salun.errors import SalunError
+from salun.layers import default_layers
+from salun.metrics import Models, Value, metric
+from salun.metrics.hsic import SMALLEST_BATCH, Similarity, layer_grams
+
+MOST = 2000
+BATCH = 256
+
+Layered = tuple[Value, dict[str, float | None] | None]
+
+
+@metric("CKA_base", "CKA_base_layers", unit=("", "table"), cost="weights", against=("base",))
+def similarity_to_base(models: Models) -> Layered:
+    """Linear CKA between the model's layers and the base model's on the forget images: in the mean, layer by layer.
+
+    Formula:
+        For each of the stem, the blocks and the head: CKA = sum over the batches of HSIC(K, L) / sqrt(sum of
+        HSIC(K, K) * sum of HSIC(L, L)), with HSIC the unbiased estimate and K, L the products of the layer's outputs
+        for every two images, in the one model and in the other; the value is the mean over the layers. At most 2,000
+        forget images, evenly spaced in the order of their indices, in batches of equal size of at most 256.
+
+    Cannot see:
+        What rotates or scales a layer's outputs as a whole; which layers differ (see `CKA_base_layers`); what the
+        retain images give.
+
+    Args:
+        models: the model and the base model.
+
+    Returns:
+        The mean, at most 1, where the model gives what the base model gives; slightly below 0 for unrelated
+        features; good when it equals the retrained model's. And the value of each layer by its name, None where its
+        outputs are all alike. None of both where there are fewer than 4 forget images, or no layer has a value.
+
+    Source:
+        Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3; linear CKA by
+        Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019.
+    """
+    return similarity(models.model, models.base, models.forget)
+
+
+@metric(
+    "CKA_retrained",
+    "CKA_retrained_layers",
+    unit=("", "table"),
+    direction="higher",
+    ideal="1",
+    cost="weights",
+    against=("retrained",),
+)
+def similarity_to_retrained(models: Models) -> Layered:
+    """Linear CKA between the model's layers and the retrained model's on the forget images: mean, layer by layer.
+
+    Formula:
+        As `CKA_base`, with the retrained model in the place of the base model.
+
+    Cannot see:
+        How near two retrained models of different seeds would be, which is less than 1: compare with that where
+        there are several. Otherwise what `CKA_base` cannot.
+
+    Args:
+        models: the model and the retrained model.
+
+    Returns:
+        The mean, at most 1, good when high, and the value of each layer by its name. None as in `CKA_base`, and
+        without a retrained model.
+
+    Source:
+        As `CKA_base`.
+    """
+    assert models.retrained is not None
+    return similarity(models.model, models.retrained, models.forget)
+
+
+# All that one function gives is registered with one unit.
+
+
+
+@torch.no_grad()
+def similarity(model: nn.Module, other: nn.Module, images: Images) -> Layered:
+    """Compare the same layers of two models of one architecture.
+
+    Args:
+        model: the one; is not changed.
+        other: the other; is not changed.
+        images: what they are given.
+
+    Returns:
+        Mean over the layers that have a value, and every layer's value; None of both where there is none.
+    """
+    if len(images) < SMALLEST_BATCH:
+        return None, None
+    images = spread(images)
+    # Copies, because a model may hold parts in training and parts in evaluation mode, which must stay so.
+    networks = [deepcopy(network).eval() for network in (model, other)]
+    try:
+        layers = default_layers(networks[0], next(images.batches(2)).x)
+    except SalunError:
+        return None, None
+    total = Similarity()
+    for batch in images.batches(even_size(len(images))):
+        total.add(*(layer_grams(network, layers, batch.x) for network in networks))
+    values = np.diag(total.values()).tolist()
+    defined = [value for value in values if math.isfinite(value)]
+    if not defined:
+        return None, None
+    by_layer = {layer: value if math.isfinite(value) else None for layer, value in zip(layers, values, strict=True)}
+    return math.fsum(defined) / len(defined), by_layer
+
+
+def spread(images: Images) -> Images:
+    """Take evenly spaced images in the order of their indices.
+
+    Args:
+        images: N of them, in any order.
+
+    Returns:
+        All of them, or 2,000.
+    """
+    order = images.rows.argsort(stable=True)
+    count = min(len(order), MOST)
+    return images.take(order[torch.arange(count, device=order.device) * len(order) // count])
+
+
+def even_size(count: int) -> int:
+    """Choose a batch size that leaves no small last batch, which would count as much as the others.
+
+    Args:
+        count: images.
+
+    Returns:
+        Images a batch, at most 256.
+    """
+    return math.ceil(count / math.ceil(count / BATCH))

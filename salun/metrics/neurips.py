@@ -1,0 +1,278 @@
+"""The forgetting quality and the score of the NeurIPS 2023 unlearning challenge."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from salun.metrics import Evaluation, Runs, Value, metric
+from salun.metrics.matching import enough, on_forget
+from salun.training import Outputs, accuracy
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Counts = NDArray[np.int64]
+
+FEWEST = 3
+DELTA = 1e-5
+LARGEST = 50.0
+PER_UNIT = 100
+BUFFER = 2.0
+NARROW = 0.01
+SMALLEST = 1e-45
+BIN = 0.5
+
+
+def scaled_confidence(outputs: Outputs) -> Floats:
+    """Compute ln p_y - ln sum over c != y of p_c, each with 1e-45 added, in float64.
+
+    Args:
+        outputs: logits (N, C) and labels (N,).
+
+    Returns:
+        (N,) float64; about -103 and 103 at the ends.
+    """
+    p = outputs.logits.double().softmax(1).numpy()
+    rows, labels = np.arange(len(p)), outputs.labels.numpy()
+    own = p[rows, labels].copy()
+    p[rows, labels] = 0
+    return np.asarray(np.log(own + SMALLEST) - np.log(p.sum(1) + SMALLEST))
+
+
+def epsilon_table(positives: int, negatives: int) -> Singles:
+    """Compute the epsilon of every pair of error counts, in float32 as the challenge's code does.
+
+    With the error rates of a decision rule, epsilon = max(0, ln(1 - d - fpr) - ln fnr, ln(1 - d - fnr) - ln fpr),
+    d = 1e-5.
+
+    Args:
+        positives: models of the positive kind.
+        negatives: of the other kind.
+
+    Returns:
+        (negatives + 1, positives + 1): row the number of negatives called positive, column the number of positives
+        called negative. Infinite where both are 0; -infinity, for a rule that does not count, where one of them is,
+        or both rates are 1.
+    """
+    fpr = (np.arange(negatives + 1, dtype=np.float32) / np.float32(negatives))[:, None]
+    fnr = (np.arange(positives + 1, dtype=np.float32) / np.float32(positives))[None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ways = np.log(1 - DELTA - fpr) - np.log(fnr), np.log(1 - DELTA - fnr) - np.log(fpr)
+        table = np.maximum(np.fmax(*ways), np.float32(0))
+    table[np.isnan(table)] = -np.inf
+    table[0, :] = table[:, 0] = -np.inf
+    table[0, 0] = np.inf
+    return np.asarray(table, dtype=np.float32)
+
+
+def by_one_threshold(positives: Floats, negatives: Floats) -> tuple[Counts, Counts]:
+    """Count the errors of calling an image's values positive from a threshold on.
+
+    Args:
+        positives: (K,) sorted values.
+        negatives: (L,) sorted values.
+
+    Returns:
+        For each threshold the number of negatives called positive and of positives called negative.
+    """
+    start, stop = min(positives[0], negatives[0]), max(positives[-1], negatives[-1])
+    steps = math.ceil((stop - start) * PER_UNIT)
+    # Float32, as in the challenge's code: the greatest threshold may so lie above or below the greatest value.
+    thresholds = torch.linspace(float(start), float(stop), steps, dtype=torch.float32).numpy().astype(np.float64)
+    below = [np.searchsorted(values, thresholds, side="left") for values in (negatives, positives)]
+    return len(negatives) - below[0], below[1]
+
+
+def reached_numbers(grids: Floats, values: Floats) -> NDArray[np.bool_]:
+    """Tell how many values can lie below a point of a grid.
+
+    Args:
+        grids: (G, P), each row ascending.
+        values: (V,) sorted.
+
+    Returns:
+        (G, V + 1): whether a point of the grid has exactly so many of the values below it.
+    """
+    rows = torch.from_numpy(values).expand(len(grids), -1).contiguous()
+    # Where each grid first exceeds each value: from there on, one more value lies below.
+    first = torch.searchsorted(torch.from_numpy(grids), rows, right=True).numpy()
+    return np.asarray(np.diff(first, axis=1, prepend=0, append=grids.shape[1]) > 0)
+
+
+def by_two_thresholds(positives: Floats, negatives: Floats) -> tuple[Counts, Counts]:
+    """Count the errors of calling an image's values positive between two thresholds.
+
+    The right threshold runs about the greatest positive value, the left one about the right less the positives'
+    range, each on a grid of some 400 points. Of the 160,000 pairs only those are listed that count differently.
+
+    Args:
+        positives: (K,) sorted values, those of the narrower kind.
+        negatives: (L,) sorted values.
+
+    Returns:
+        For each pair the number of negatives called positive and of positives called negative.
+    """
+    width = positives[-1] - positives[0]
+    start, stop = positives[0] + width - BUFFER, positives[-1] + BUFFER
+    right = np.linspace(start, stop, math.ceil((stop - start) * PER_UNIT))
+    left = np.linspace(right - width - BUFFER, right - width + BUFFER, math.ceil(2 * BUFFER * PER_UNIT))
+    values = np.concatenate([positives, negatives])
+    order = values.argsort(kind="stable")
+    reached = reached_numbers(left.T.copy(), values[order])
+    negatives_below = np.concatenate([[0], np.cumsum(order >= len(positives))])
+    below = np.arange(len(values) + 1) - negatives_below, negatives_below
+    inside = [
+        np.maximum(np.searchsorted(kind, right, side="right")[:, None] - under, 0)[reached]
+        for kind, under in zip((positives, negatives), below, strict=True)
+    ]
+    return inside[1], len(positives) - inside[0]
+
+
+def epsilon(positives: Floats, negatives: Floats, table: Singles, swapped: Singles) -> float:
+    """Find how surely the best rule tells two kinds of model apart by their confidence in one image.
+
+    Args:
+        positives: (K,) sorted values of the kind with the larger median.
+        negatives: (L,) sorted values of the other kind.
+        table: of `epsilon_table(K, L)`.
+        swapped: of `epsilon_table(L, K)`.
+
+    Returns:
+        In [0, 50]; 50 where one range is less than a hundredth of the other, and 0 where no rule counts.
+    """
+    ranges = positives[-1] - positives[0], negatives[-1] - negatives[0]
+    if max(ranges) > 0 and min(ranges) / max(ranges) < NARROW:
+        return LARGEST
+    found = [table[by_one_threshold(positives, negatives)]]
+    if ranges[0] >= ranges[1]:
+        found.append(swapped[by_two_thresholds(negatives, positives)])
+    else:
+        found.append(table[by_two_thresholds(positives, negatives)])
+    return float(np.clip(max(values.max(initial=-np.inf) for values in found), 0, LARGEST))
+
+
+def epsilons(unlearned: Floats, retrained: Floats) -> Floats:
+    """Find for each image how surely the best rule tells unlearned from retrained models by its confidence.
+
+    Args:
+        unlearned: (K, N) scaled confidences in the unlearned models, finite.
+        retrained: (L, N) in the retrained models, finite.
+
+    Returns:
+        (N,) in [0, 50].
+
+    Source:
+        google-deepmind/unlearning_evaluation, `metric.py`; Triantafillou et al., "Are we making progress in
+        unlearning? Findings from the first NeurIPS unlearning competition", arXiv 2406.09073.
+    """
+    tables = epsilon_table(len(unlearned), len(retrained)), epsilon_table(len(retrained), len(unlearned))
+    after, never = (np.sort(values.astype(np.float64), axis=0).T.copy() for values in (unlearned, retrained))
+    larger = np.median(retrained, axis=0) > np.median(unlearned, axis=0)
+    return np.array(
+        [
+            epsilon(theirs, ours, *tables[::-1]) if swap else epsilon(ours, theirs, *tables)
+            for ours, theirs, swap in zip(after, never, larger, strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+def points(found: Floats, models: int) -> Floats:
+    """Give each image its points: halved with every half unit of epsilon, none from the cap on.
+
+    Args:
+        found: (N,) epsilons.
+        models: of each kind; the cap is the logarithm of one less, rounded up.
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    cap = math.ceil(math.log(models - 1))
+    return np.where(found < cap, 0.5 ** np.floor(found / BIN), 0.0)
+
+
+def mean_accuracy(runs: tuple[Evaluation, ...], name: str) -> float:
+    """Average the accuracy on a set over models.
+
+    Args:
+        runs: the models' outputs.
+        name: of the set, not empty.
+
+    Returns:
+        In [0, 1].
+    """
+    return sum(accuracy(run.sets[name]) for run in runs) / len(runs)
+
+
+@metric("forgetting_quality", unit="", direction="higher", ideal="1", cost="many models")
+def forgetting_quality(runs: Runs) -> Value:
+    """Forgetting quality of the NeurIPS 2023 challenge: how hard unlearned and retrained models are to tell apart.
+
+    Formula:
+        Confidence = ln p_y - ln sum over c != y of p_c. For each forget image epsilon = the largest value over many
+        rules of one or two thresholds of max(ln(1-d-fpr) - ln fnr, ln(1-d-fnr) - ln fpr), d = 1e-5.
+        F = mean over images of 2^-floor(2 epsilon), 0 from epsilon = ceil(ln(models - 1)) on.
+
+    Cannot see:
+        Little with few models: the best of 160,000 rules is far too good by chance, so that even two groups of
+        retrained models score far below 1 (0.1 to 0.2 with 64 of each; below 64 the value says next to nothing).
+        Compare only equal numbers of models, and with the value between two groups of retrained models.
+
+    Args:
+        runs: outputs of the unlearned and the retrained models.
+
+    Returns:
+        In [0, 1]; good when 1. None for less than 3 models of a kind, or confidences that are not finite.
+
+    Raises:
+        SalunError: the models' forget images differ.
+
+    Source:
+        google-deepmind/unlearning_evaluation, `metric.py`; Triantafillou et al., "Are we making progress in
+        unlearning? Findings from the first NeurIPS unlearning competition", arXiv 2406.09073.
+    """
+    if not enough(runs.unlearned, runs.retrained, FEWEST):
+        return None
+    known = [on_forget(kind, scaled_confidence) for kind in (runs.unlearned, runs.retrained)]
+    if not all(np.isfinite(kind).all() for kind in known):
+        return None
+    fewest = min(len(runs.unlearned), len(runs.retrained))
+    return float(points(epsilons(known[0], known[1]), fewest).mean())
+
+
+@metric("neurips_score", unit="", direction="higher", ideal="1", cost="many models")
+def neurips_score(runs: Runs) -> Value:
+    """Score of the NeurIPS 2023 challenge: forgetting quality times what is left of retain and test accuracy.
+
+    Formula:
+        neurips_score = F (RA / RA*) (TA / TA*), with F the forgetting_quality, RA and TA the mean accuracies of the
+        unlearned models on retain and test set, and RA* and TA* the retrained models'.
+
+    Cannot see:
+        What forgetting_quality cannot; and an accuracy above the retrained models' makes up for forgetting.
+
+    Args:
+        runs: outputs of the unlearned and the retrained models.
+
+    Returns:
+        At least 0; good when 1. None where forgetting_quality is, a set is empty, or retrained models are never
+        right.
+
+    Raises:
+        SalunError: the models' forget images differ.
+
+    Source:
+        As forgetting_quality; the product is taken in `main.py` there.
+    """
+    everyone = (*runs.unlearned, *runs.retrained)
+    if not all(len(run.sets[name].labels) for run in everyone for name in ("retain", "test")):
+        return None
+    ours, theirs = (
+        [mean_accuracy(kind, name) for name in ("retain", "test")] if kind else [0.0]
+        for kind in (runs.unlearned, runs.retrained)
+    )
+    quality = forgetting_quality(runs)
+    if quality is None or not all(theirs):
+        return None
+    return float(quality * math.prod(ours) / math.prod(theirs))

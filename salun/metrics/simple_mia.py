@@ -1,0 +1,63 @@
+"""The logistic membership attack of the unlearning challenge's starting kit."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+
+from salun.metrics import Evaluation, Value, metric
+from salun.metrics.matching import unseen
+from salun.metrics.scores import Singles, evenly_spaced, losses
+
+SPLITS = 10
+# The attack is asked of a tenth of the images, which must hold one of either kind.
+FEWEST = 10
+
+
+def logistic_attack(members: Singles, others: Singles) -> Value:
+    """Learn to tell members from others by their losses.
+
+    Args:
+        members: (N,) losses.
+        others: (M,) losses.
+
+    Returns:
+        Mean accuracy over 10 stratified splits on the held-back tenth, as many of either kind; None where either
+        kind has less than 10, or a loss is not finite.
+
+    Source:
+        unlearning-challenge/starting-kit, `simple_mia`.
+    """
+    count = min(len(members), len(others))
+    if count < FEWEST:
+        return None
+    known = np.concatenate([evenly_spaced(members, count), evenly_spaced(others, count)]).astype(np.float64)
+    if not np.isfinite(known).all():
+        return None
+    splits = StratifiedShuffleSplit(n_splits=SPLITS, random_state=0)
+    truth = np.repeat([1, 0], count)
+    return float(cross_val_score(LogisticRegression(), known[:, None], truth, cv=splits, scoring="accuracy").mean())
+
+
+@metric("simple_MIA", direction="as retrained", ideal="0.5", cost="attack", needs=("forget",))
+def simple_attack(evaluation: Evaluation) -> Value:
+    """Simple MIA: accuracy of a logistic regression on losses that tells forget images from unseen ones.
+
+    Formula:
+        simple_MIA = mean over 10 stratified splits of the accuracy on the held-back tenth of a logistic regression
+        on -ln p_y, forget images (1) against as many test images (0), chosen evenly. Where classes are forgotten
+        the test images are those of the forgotten classes: against others the attack would tell the classes.
+
+    Cannot see:
+        An image's own difficulty, and losses that are too large and too small by turns: the attack has one
+        threshold. Its steps are coarse: a tenth of the images is asked at a time.
+
+    Args:
+        evaluation: a model's outputs.
+
+    Returns:
+        A fraction in [0, 1]; good at 0.5. None for less than 10 forget or unseen images.
+
+    Source:
+        unlearning-challenge/starting-kit (NeurIPS 2023), `unlearning-CIFAR10.ipynb`.
+    """
+    return logistic_attack(losses(evaluation.forget), losses(unseen(evaluation)))

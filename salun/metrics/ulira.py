@@ -1,0 +1,116 @@
+"""The likelihood-ratio attack on unlearning, with a Gaussian for each image and kind of model."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salun.metrics import Runs, Value, metric
+from salun.metrics.matching import enough, on_forget
+from salun.metrics.scores import area, margins
+
+Floats = NDArray[np.float64]
+
+FEWEST = 3
+FEWEST_FOR_OWN_VARIANCE = 64
+SMALLEST_VARIANCE = 1e-6
+
+
+def gaussian(values: Floats, shared: bool) -> tuple[Floats, Floats]:
+    """Fit a Gaussian to each image's margins.
+
+    Args:
+        values: (K, N) margins, K at least 1.
+        shared: whether all images have one variance, the mean of their own.
+
+    Returns:
+        (N,) means and (N,) variances, at least 1e-6.
+    """
+    variance = values.var(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+    if shared:
+        variance = np.full_like(variance, variance.mean())
+    return values.mean(0), np.maximum(variance, SMALLEST_VARIANCE)
+
+
+def ulira_scores(
+    unlearned_margins: Floats, retrained_margins: Floats, target_margins: Floats, shared_variance: bool | None = None
+) -> Floats:
+    """Score images by how much likelier their margin is of an unlearned model than of one that never saw them.
+
+    Args:
+        unlearned_margins: (K, N) margins of each image in models that were trained on it and unlearned it.
+        retrained_margins: (L, N) in models that were never trained on it.
+        target_margins: (N,) in the model that is asked, which is none of those.
+        shared_variance: whether all images share one variance for each kind of model; None for yes where a kind
+            has less than 64 models.
+
+    Returns:
+        (N,) log likelihood ratios; higher where the image was trained on and unlearned.
+
+    Source:
+        Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
+        2403.01218, algorithm 1; the shared variance after Carlini et al., "Membership Inference Attacks From First
+        Principles", S&P 2022, section VI.
+    """
+    if shared_variance is None:
+        shared_variance = min(len(unlearned_margins), len(retrained_margins)) < FEWEST_FOR_OWN_VARIANCE
+    logs = []
+    for known in (unlearned_margins, retrained_margins):
+        mean, variance = gaussian(known, shared_variance)
+        logs.append(-((target_margins - mean) ** 2) / (2 * variance) - np.log(variance) / 2)
+    return np.asarray(logs[0] - logs[1])
+
+
+def left_out_scores(unlearned: Floats, retrained: Floats) -> tuple[Floats, Floats]:
+    """Score every model's images with Gaussians from the other models.
+
+    With each model that is asked, one of the other kind is left out as well: were it not, both Gaussians would
+    know their own kind a little less well, and the attack would look better or worse than it is by that alone.
+
+    Args:
+        unlearned: (K, N) margins in the unlearned models.
+        retrained: (L, N) in the retrained models.
+
+    Returns:
+        (K, N) scores of the unlearned, (L, N) of the retrained models.
+    """
+
+    def asked(own: Floats, index: int) -> Floats:
+        after, never = (np.delete(kind, index % len(kind), axis=0) for kind in (unlearned, retrained))
+        return ulira_scores(after, never, own[index])
+
+    first, second = (np.stack([asked(kind, i) for i in range(len(kind))]) for kind in (unlearned, retrained))
+    return first, second
+
+
+@metric("ULiRA_auc", ideal="0.5", cost="many models")
+def likelihood_ratio_attack(runs: Runs) -> Value:
+    """U-LiRA: area under the ROC curve of an attack that knows each image's margin in many models of either kind.
+
+    Formula:
+        Margin = z_y - ln sum over c != y of exp z_c. Score = ln N(margin; unlearned) - ln N(margin; retrained), with
+        a Gaussian for each forget image and kind of model, fitted to the other models; below 64 models the images
+        share one variance a kind. ULiRA_auc = area under the ROC curve of the scores of all forget images, in the
+        unlearned models against the retrained ones, each left out in turn with one of the other kind.
+
+    Cannot see:
+        A rate of false positives that matters for one person: the area averages over all. With few models, and one
+        forget set for all, it is a lower bound of what an attacker can do; salun-audit draws many splits.
+
+    Args:
+        runs: outputs of the unlearned and the retrained models.
+
+    Returns:
+        In [0, 1]; good at 0.5. None for less than 3 models of a kind, or margins that are not finite.
+
+    Raises:
+        SalunError: the models' forget images differ.
+
+    Source:
+        Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
+        2403.01218.
+    """
+    if not enough(runs.unlearned, runs.retrained, FEWEST):
+        return None
+    known = [on_forget(kind, margins) for kind in (runs.unlearned, runs.retrained)]
+    if not all(np.isfinite(kind).all() for kind in known):
+        return None
+    return area(*(scores.ravel() for scores in left_out_scores(*known)))

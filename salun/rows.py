@@ -1,0 +1,395 @@
+"""What records say together: one row an experiment, compared with retraining and with each other."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
+from salun.run import Record
+from salun.statistics import (
+    Comparison,
+    Draw,
+    Figure,
+    Sample,
+    adjusted_by_holm,
+    difference,
+    figure,
+    means_by,
+    units,
+    versus,
+)
+
+Group = tuple[str, str]
+Entry = tuple[str, list[Record], Mapping[str, Value]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment, or one base model, over its runs.
+
+    Attributes:
+        title: what it is.
+        group: base models and forget sets; rows of one group are compared.
+        kind: "base", "retrain" or "method".
+        records: its runs; none for a base model.
+        draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
+        figures: by metric.
+        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and
+            MIA; empty where the list holds no retraining.
+        gap: of the average, over the runs.
+        diverged: runs whose outputs stopped being numbers.
+        against: by metric the comparison with the retrained models, adjusted over the table; without those that
+            are not best when as retrained, or of which there are too few values.
+        behind: of a method, its average gap less that of the best method, over the same draws, adjusted over the
+            table; None of the best itself and of fewer than two pairs.
+    """
+
+    title: str
+    group: Group
+    kind: str
+    records: tuple[Record, ...]
+    draws: tuple[Draw, ...]
+    figures: dict[str, Figure]
+    gaps: tuple[dict[str, Value], ...]
+    gap: Figure
+    diverged: int
+    against: dict[str, Comparison] = field(default_factory=dict)
+    behind: Comparison | None = None
+
+
+def group_of(record: Record) -> Group:
+    """Tell which runs a run may be compared with.
+
+    Args:
+        record: of a run.
+
+    Returns:
+        Base model and forget set.
+    """
+    settings = record.settings
+    return settings["base"]["identity"], settings["forget"]["fingerprint"]
+
+
+def group_named(cells: Iterable[Group]) -> Group:
+    """Name what experiments over several base models or forget sets are compared within.
+
+    Args:
+        cells: pairs of base model and forget set.
+
+    Returns:
+        The base models and the forget sets, each once, sorted, with blanks between them.
+    """
+    bases, forgets = zip(*cells, strict=True)
+    return " ".join(sorted(set(bases))), " ".join(sorted(set(forgets)))
+
+
+def sample_of(records: Iterable[Record]) -> Sample:
+    """Gather the metrics of runs.
+
+    Args:
+        records: of runs.
+
+    Returns:
+        Their sample.
+    """
+    runs = list(records)
+    return Sample([run.metrics for run in runs], [(*group_of(run), run.seed) for run in runs])
+
+
+def gap_to(values: Mapping[str, Value], standard: Mapping[str, Value]) -> dict[str, Value]:
+    """Compute the distance to retraining.
+
+    Args:
+        values: of one run.
+        standard: mean over the retrained models of the same base model and forget set.
+
+    Returns:
+        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA,
+        RA, TA and MIA, None where one of them is missing.
+    """
+    gaps: dict[str, Value] = {}
+    for name, value in values.items():
+        reference = standard.get(name)
+        if is_compared(name) and METRICS[name].unit == "%":
+            gaps[name] = None if value is None or reference is None else abs(value - reference)
+    parts = [gaps.get(name) for name in GAP_METRICS]
+    known = [part for part in parts if part is not None]
+    gaps["average"] = fmean(known) if len(known) == len(parts) else None
+    return gaps
+
+
+def is_compared(name: str) -> bool:
+    """Tell whether retrained models show what a metric is at best: those that are best when equal to theirs, and
+    those that measure the distance to a retrained model, of which they have one to each other.
+
+    Args:
+        name: of a metric, which need no longer exist.
+
+    Returns:
+        Whether they do, and it is a number.
+    """
+    found = METRICS.get(name)
+    if found is None or found.unit == "table":
+        return False
+    return found.direction == "as retrained" or "retrained" in found.against
+
+
+def gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
+    """Compute every model's distance to retraining.
+
+    Args:
+        sample: of the models.
+        gold: of the retrained ones.
+
+    Returns:
+        Gaps of each model to the mean of the retrained models of its own base model and forget set; nothing
+        where nothing was retrained.
+    """
+    if not gold.values:
+        return ()
+    standard = gold.by_cell()
+    pairs = zip(sample.values, sample.draws, strict=True)
+    return tuple(gap_to(values, standard.get(draw[:2], {})) for values, draw in pairs)
+
+
+def against(sample: Sample, gold: Sample) -> dict[str, Comparison]:
+    """Test each metric for a difference from the retrained models, over the base models and forget sets of both.
+
+    Args:
+        sample: of models.
+        gold: of the retrained ones.
+
+    Returns:
+        Comparisons by metric, where one can be made; p is not adjusted yet.
+    """
+    cells = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
+    ours, theirs = sample.within(cells), gold.within(cells)
+    found = {
+        name: versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws))
+        for name in ours.names
+        if is_compared(name)
+    }
+    return {name: comparison for name, comparison in found.items() if comparison is not None}
+
+
+def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mapping[str, Value]] = ()) -> list[Row]:
+    """Turn the records of a list into rows, base models first in each group.
+
+    An experiment of which only some base models and forget sets are finished yet stands in the table of those
+    that have all of them.
+
+    Args:
+        experiments: title and finished runs of each entry.
+        joint: by entry the metrics that belong to all of its runs together; none at all, or as many as entries.
+
+    Returns:
+        The rows, group by group, in the order of the list.
+    """
+    load_metrics()
+    whole = joint or [{}] * len(experiments)
+    entries = [(*experiment, values) for experiment, values in zip(experiments, whole, strict=True) if experiment[1]]
+    cells = [{group_of(record) for record in records} for _, records, _ in entries]
+    groups: dict[Group, list[Entry]] = {}
+    for entry, own in zip(entries, cells, strict=True):
+        widest = max((other for other in cells if own <= other), key=len)
+        groups.setdefault(group_named(widest), []).append(entry)
+    return [row for group, members in groups.items() for row in rows_within(group, members)]
+
+
+def rows_within(group: Group, entries: list[Entry]) -> list[Row]:
+    """Make the rows of one group.
+
+    Args:
+        group: base models and forget sets.
+        entries: title, runs and joint metrics of its experiments.
+
+    Returns:
+        The rows, compared with each other.
+    """
+    runs = [record for _, records, _ in entries for record in records]
+    gold = sample_of(run for run in runs if run.settings["method"] == "retrain")
+    return tested([base_row(group, runs, gold), *(run_row(group, entry, gold) for entry in entries)])
+
+
+def base_row(group: Group, records: list[Record], gold: Sample) -> Row:
+    """Summarise base models, each of which counts once, whatever the number of its forget sets and runs.
+
+    Args:
+        group: base models and forget sets.
+        records: all runs that began with them.
+        gold: sample of the retrained models.
+
+    Returns:
+        The row.
+    """
+    cells = Sample([run.base_metrics for run in records], sample_of(records).draws).by_cell()
+    sample = Sample(list(cells.values()), [(*cell, 0) for cell in cells])
+    owners, gaps = [base for base, _ in cells], gaps_of(sample, gold)
+    return Row(
+        title="base",
+        group=group,
+        kind="base",
+        records=(),
+        draws=tuple(sample.draws),
+        figures={name: figure(means_by(sample.of(name), owners)) for name in sample.names},
+        gaps=gaps,
+        gap=figure(means_by([gap["average"] for gap in gaps], owners[: len(gaps)])),
+        diverged=0,
+        against=against(sample, gold),
+    )
+
+
+def run_row(group: Group, entry: Entry, gold: Sample) -> Row:
+    """Summarise one experiment.
+
+    Args:
+        group: base models and forget sets.
+        entry: title, runs and joint metrics.
+        gold: sample of the retrained models.
+
+    Returns:
+        The row; the gold standard itself has no gap.
+    """
+    title, records, joint = entry
+    kind = "retrain" if records[0].settings["method"] == "retrain" else "method"
+    sample = sample_of(records)
+    gaps = gaps_of(sample, gold) if kind == "method" else ()
+    figures = {name: figure(sample.of(name), sample.draws) for name in sample.names}
+    together = {name: Figure(value, None, 0 if value is None else len(records), None) for name, value in joint.items()}
+    return Row(
+        title=title,
+        group=group,
+        kind=kind,
+        records=tuple(records),
+        draws=tuple(sample.draws),
+        figures=figures | together,
+        gaps=gaps,
+        gap=figure([gap["average"] for gap in gaps], sample.draws[: len(gaps)]),
+        diverged=sum(record.diverged for record in records),
+        against=against(sample, gold) if kind == "method" else {},
+    )
+
+
+def tested(rows: list[Row]) -> list[Row]:
+    """Compare the rows of a table with its best one, and adjust all tests for their number.
+
+    The tests against the retrained models are one family, those against the best method another.
+
+    Args:
+        rows: of one group, their comparisons with the retrained models not adjusted.
+
+    Returns:
+        The same with adjusted comparisons.
+    """
+    adjusted = iter(adjusted_by_holm([found for row in rows for found in row.against.values()]))
+    rows = [replace(row, against={name: next(adjusted) for name in row.against}) for row in rows]
+    best = best_of(rows, rows[0].group)
+    if best is None:
+        return rows
+    others = [row for row in rows if row.kind == "method" and row is not best]
+    found = [(row, difference(averages(row), averages(best))) for row in others]
+    known = [(row, comparison) for row, comparison in found if comparison is not None]
+    pairs = zip(known, adjusted_by_holm([comparison for _, comparison in known]), strict=True)
+    behind = {id(row): comparison for (row, _), comparison in pairs}
+    return [replace(row, behind=behind.get(id(row))) for row in rows]
+
+
+def averages(row: Row) -> dict[Draw, float]:
+    """Look up the average gap of each run.
+
+    Args:
+        row: of a method.
+
+    Returns:
+        By base model, forget set and seed; without runs that have none.
+    """
+    found = {draw: gap["average"] for draw, gap in zip(row.draws, row.gaps, strict=False)}
+    return {draw: gap for draw, gap in found.items() if gap is not None}
+
+
+def contenders(rows: list[Row], group: Group) -> list[Row]:
+    """List the methods that can be nearest to retraining.
+
+    Args:
+        rows: all rows.
+        group: which of them are compared.
+
+    Returns:
+        Those with an average gap; none of which a run diverged, however near the others came.
+    """
+    methods = [row for row in rows if row.group == group and row.kind == "method" and not row.diverged]
+    return [row for row in methods if row.gap.mean is not None]
+
+
+def best_of(rows: list[Row], group: Group) -> Row | None:
+    """Find the unlearned row that is nearest to retraining.
+
+    Args:
+        rows: all rows.
+        group: which of them are compared.
+
+    Returns:
+        The method's row with the smallest average gap; None where nothing can be compared.
+    """
+    return min(contenders(rows, group), key=lambda row: row.gap.mean or 0.0, default=None)
+
+
+def is_distinct(rows: list[Row], best: Row | None) -> bool:
+    """Tell whether the best method can be told from every other that could be best.
+
+    Args:
+        rows: all rows.
+        best: of its group, if there is one.
+
+    Returns:
+        Whether its average gap differs from each other's beyond noise; never of the only method.
+    """
+    if best is None:
+        return False
+    others = [row for row in contenders(rows, best.group) if row is not best]
+    return bool(others) and all(row.behind is not None and row.behind.differs for row in others)
+
+
+def bold_of(rows: list[Row]) -> int | None:
+    """Find the row that is printed bold.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        Place of the best method's, where it can be told from all others.
+    """
+    best = best_of(rows, rows[0].group)
+    return next((place for place, row in enumerate(rows) if row is best and is_distinct(rows, row)), None)
+
+
+def mixtures(rows: list[Row]) -> list[str]:
+    """Say where a table's runs were not made alike.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        A line for devices and one for revisions of the code, where there are several.
+    """
+    runs = [record for row in rows for record in row.records]
+    lines = []
+    for what, found in (("devices", {run.device for run in runs}), ("revisions", {run.revision for run in runs})):
+        if len(found) > 1:
+            lines.append(f"the runs of this list were made on several {what}: {', '.join(sorted(found))}")
+    return lines
+
+
+def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
+    """Gather rows by what they are compared within.
+
+    Args:
+        rows: all rows.
+
+    Returns:
+        Rows by group, in order.
+    """
+    groups: dict[Group, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    return groups

@@ -1,0 +1,309 @@
+"""What several runs say together: means with intervals, tests of two samples, and their adjustment for many tests."""
+
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, stdev, variance
+
+from scipy.stats import t as student
+
+Cell = tuple[str, str]
+Draw = tuple[str, str, int]
+
+LEVEL = 0.05
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value over several runs.
+
+    Attributes:
+        mean: of the independent units, which is that of the runs where each unit has as many; None where no run
+            has a value.
+        sd: sample standard deviation over all runs; None of fewer than two.
+        n: runs that have a value.
+        half_width: of the 95 % t-interval of the mean, over independent units; None of fewer than two.
+    """
+
+    mean: float | None
+    sd: float | None
+    n: int
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What several models were measured to be.
+
+    Attributes:
+        values: metrics of each model.
+        draws: base model, forget set and seed of each.
+    """
+
+    values: list[dict[str, float | None]]
+    draws: list[Draw]
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics that some model has, in the order in which they first appear."""
+        return list(dict.fromkeys(name for values in self.values for name in values))
+
+    def of(self, name: str) -> list[float | None]:
+        """Take one metric of every model.
+
+        Args:
+            name: of the metric.
+
+        Returns:
+            A value a model; None where it has none.
+        """
+        return [values.get(name) for values in self.values]
+
+    def within(self, cells: Collection[Cell]) -> "Sample":
+        """Keep the models of some base models and forget sets.
+
+        Args:
+            cells: pairs of both.
+
+        Returns:
+            Their sample.
+        """
+        kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in cells]
+        return Sample([values for values, _ in kept], [draw for _, draw in kept])
+
+    def by_cell(self) -> dict[Cell, dict[str, float | None]]:
+        """Average over the models of the same base model and forget set.
+
+        Returns:
+            Means by metric of each such pair.
+        """
+        cells = dict.fromkeys(draw[:2] for draw in self.draws)
+        parts = {cell: self.within([cell]) for cell in cells}
+        return {cell: {name: mean_of(part.of(name)) for name in part.names} for cell, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far two things are apart, and whether chance alone explains it.
+
+    Attributes:
+        difference: of their means, the first less the second.
+        half_width: of its 95 % interval.
+        p: two-sided.
+        n: pairs of a paired test; units of both sides of another.
+        adjusted: p where several tests are made, at first that of this one alone.
+    """
+
+    difference: float
+    half_width: float
+    p: float
+    n: int
+    adjusted: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the adjusted p is below 5 %."""
+        return self.adjusted < LEVEL
+
+
+def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure:
+    """Summarise a value over runs.
+
+    Args:
+        values: one a run; None where it does not apply.
+        draws: base model, forget set and seed of each run; none where all share base model and forget set.
+
+    Returns:
+        Mean, spread, number, and the interval over what `units` takes for independent.
+    """
+    values = list(values)
+    known = [value for value in values if value is not None]
+    independent = units(values, draws) if draws else known
+    if not known:
+        return Figure(None, None, 0, None)
+    centre = mean(independent)
+    sd = stdev(known) if len(known) > 1 else None
+    if len(independent) < 2:
+        return Figure(centre, sd, len(known), None)
+    error = stdev(independent) / math.sqrt(len(independent))
+    return Figure(centre, sd, len(known), quantile(len(independent) - 1) * error)
+
+
+def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
+    """Reduce runs to values that may be taken for independent.
+
+    Runs of one base model, or of one forget set, share its luck. Where several base models or forget sets were
+    drawn, the units are therefore the means over the runs of each: of the source, of these two, with the fewest
+    draws but more than one, the base model where both have as many. This is the cautious choice; the other
+    source then counts as part of each unit's noise. Where only the seed varies the units are the runs.
+
+    Args:
+        values: one a run; None where it does not apply.
+        draws: base model, forget set and seed of each run, those without a value too.
+
+    Returns:
+        A value a unit that has one.
+    """
+    sources = [[draw[place] for draw in draws] for place in (0, 1)]
+    varied = [source for source in sources if len(set(source)) > 1]
+    if not varied:
+        return [value for value in values if value is not None]
+    return means_by(values, min(varied, key=lambda source: len(set(source))))
+
+
+def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[float]:
+    """Average what belongs together.
+
+    Args:
+        values: None where there is none.
+        keys: as many; equal ones belong together.
+
+    Returns:
+        A mean for each key that has a value, in the order in which the keys first appear.
+    """
+    parts: dict[Hashable, list[float]] = {}
+    for value, key in zip(values, keys, strict=True):
+        if value is not None:
+            parts.setdefault(key, []).append(value)
+    return [mean(part) for part in parts.values()]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Average what there is.
+
+    Args:
+        values: None where there is none.
+
+    Returns:
+        The mean; None of nothing.
+    """
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def difference(first: Mapping[Draw, float], second: Mapping[Draw, float]) -> Comparison | None:
+    """Compare two methods over the same draws, by a paired t-test.
+
+    Where base model or forget set vary, the pairs' differences are first averaged over what `units` says.
+    Differences below 1e-12 are rounding and count as 0. Where all are equal the interval has no width, and p is
+    1 where they are 0 and else 0.
+
+    Args:
+        first: value of each run of one method, by base model, forget set and seed.
+        second: of the other.
+
+    Returns:
+        The comparison, first less second; None of fewer than two independent pairs.
+
+    Source:
+        Student, "The probable error of a mean", Biometrika 6 (1908).
+    """
+    draws = [draw for draw in first if draw in second]
+    apart = units([first[draw] - second[draw] for draw in draws], draws)
+    if len(apart) < 2:
+        return None
+    size = max(abs(values[draw]) for values in (first, second) for draw in draws)
+    return judged(mean(apart), stdev(apart) / math.sqrt(len(apart)), len(apart) - 1, size, len(draws))
+
+
+def versus(values: Sequence[float], standard: Sequence[float]) -> Comparison | None:
+    """Compare two independent samples, by Welch's t-test.
+
+    A side of one value has no spread of its own and is given the other's: it is then held against the other's
+    prediction interval. Where no side has spread the interval has no width, and p is 1 where the means are equal
+    to 1e-12 and else 0.
+
+    Args:
+        values: independent units of a method, or of base models.
+        standard: of the retrained models.
+
+    Returns:
+        The comparison, values less standard; None where a side has no value, or neither has two.
+
+    Source:
+        Welch, "The generalization of Student's problem when several different population variances are
+        involved", Biometrika 34 (1947).
+    """
+    sides = (values, standard)
+    counts = [len(side) for side in sides]
+    if min(counts) < 1 or max(counts) < 2:
+        return None
+    size = max(abs(value) for side in sides for value in side)
+    apart = mean(values) - mean(standard)
+    if min(counts) == 1:
+        shared = variance(standard if len(values) == 1 else values)
+        return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
+    parts = [variance(side) / len(side) for side in sides]
+    error = math.sqrt(sum(parts))
+    weights = [part / sum(parts) if error else 0.5 for part in parts]
+    freedom = 1 / sum(weight**2 / (count - 1) for weight, count in zip(weights, counts, strict=True))
+    return judged(apart, error, freedom, size, sum(counts))
+
+
+def judged(apart: float, error: float, freedom: float, size: float, n: int) -> Comparison:
+    """Compute interval and p of a difference.
+
+    Args:
+        apart: the difference.
+        error: its standard error.
+        freedom: degrees of freedom of the error.
+        size: of the largest value that it was computed from, which says what is rounding.
+        n: of the comparison.
+
+    Returns:
+        The comparison.
+    """
+    rounding = ROUNDING * max(1.0, size)
+    if error <= rounding:
+        p = 1.0 if abs(apart) <= rounding else 0.0
+        return Comparison(apart, 0.0, p, n, p)
+    p = 2 * float(student.sf(abs(apart) / error, freedom))
+    return Comparison(apart, quantile(freedom) * error, p, n, p)
+
+
+def quantile(freedom: float) -> float:
+    """Look up how many standard errors a 95 % interval reaches to either side.
+
+    Args:
+        freedom: degrees of freedom, positive.
+
+    Returns:
+        The 97.5 % quantile of Student's distribution.
+    """
+    return float(student.ppf(1 - LEVEL / 2, freedom))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust p for the number of tests, so that any false alarm at all is as rare as the level says.
+
+    Args:
+        p_values: one a test; None where none could be made.
+
+    Returns:
+        Adjusted ones in the same order, at most 1; None where there was none.
+
+    Source:
+        Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[place] = highest
+    return adjusted
+
+
+def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Adjust comparisons for their number.
+
+    Args:
+        comparisons: all that were made together.
+
+    Returns:
+        The same in the same order, with adjusted p.
+    """
+    found = holm([comparison.p for comparison in comparisons])
+    pairs = zip(comparisons, found, strict=True)
+    return [replace(comparison, adjusted=p) for comparison, p in pairs if p is not None]

@@ -1,0 +1,454 @@
+"""Tables of rows, for a terminal, programs, spreadsheets and papers."""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from salun.errors import one_line
+from salun.files import write_text
+from salun.markup import ALIKE, DIFFERS, escape_markdown, latex_table, markdown_table
+from salun.metrics import METRICS
+from salun.rows import Group, Row, best_of, bold_of, contenders, group_of, grouped, is_distinct
+from salun.run import Record
+from salun.statistics import Comparison, Figure, figure
+
+INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
+MOST_NAMED = 3
+
+
+def columns_of(rows: list[Row]) -> list[str]:
+    """List the metrics that a table shows.
+
+    Args:
+        rows: the table's.
+
+    Returns:
+        Metrics that some row has a value of, in the registry's order; tables of their own are none.
+    """
+    able = [name for name in METRICS if METRICS[name].unit != "table"]
+    shown = [name for name in able if any(row.figures.get(name, figure([])).n for row in rows)]
+    order = ("UA", "RA", "VA", "TA", "TUA", "MIA")
+    return sorted(shown, key=lambda name: order.index(name) if name in order else len(order) + (name == "RTE"))
+
+
+def heading(name: str) -> str:
+    """Title a metric's column.
+
+    Args:
+        name: of the metric.
+
+    Returns:
+        Its name, and its unit where it has one.
+    """
+    return f"{name} {METRICS[name].unit}".rstrip()
+
+
+def cell(value: Figure, unit: str) -> str:
+    """Print a figure, the spread only where there is one.
+
+    Args:
+        value: mean and spread.
+        unit: as `Metric` says; a fraction of unit "%" is printed as a percentage.
+
+    Returns:
+        For example "97.21±0.40", or "–" where there is no value.
+    """
+    if value.mean is None:
+        return "–"
+    factor = 100 if unit == "%" else 1
+    digits = {"%": 2, "s": 2, "epochs": 1}.get(unit, 3)
+    spread = "" if value.sd is None else f"±{value.sd * factor:.{digits}f}"
+    return f"{value.mean * factor:.{digits}f}{spread}"
+
+
+def interval(gap: Figure) -> str:
+    """Print the 95 % interval of an average gap, which is never negative.
+
+    Args:
+        gap: mean and half width.
+
+    Returns:
+        For example "0.15–0.47", in percent; nothing of a single run.
+    """
+    if gap.mean is None or gap.half_width is None:
+        return ""
+    low, high = max(0.0, gap.mean - gap.half_width), gap.mean + gap.half_width
+    return f"{100 * low:.2f}–{100 * high:.2f}"
+
+
+def mark_of(row: Row, name: str) -> str:
+    """Say with a mark whether a value differs from the retrained models'.
+
+    Args:
+        row: of the table.
+        name: of a metric.
+
+    Returns:
+        The mark and a blank before it; nothing where it was not tested.
+    """
+    if name not in row.against:
+        return ""
+    return f" {DIFFERS if row.against[name].differs else ALIKE}"
+
+
+def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Lay rows out as text.
+
+    Args:
+        rows: of one group.
+        hidden: metrics that are left out, and `INTERVAL` or `SPREAD`.
+
+    Returns:
+        Column headings, and the cells of each row.
+    """
+    names = [name for name in columns_of(rows) if name not in hidden]
+    with_interval = INTERVAL not in hidden and any(interval(row.gap) for row in rows)
+    headings = ["", *map(heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
+    lines = []
+    for row in rows:
+        values = {name: row.figures.get(name, figure([])) for name in names}
+        if SPREAD in hidden:
+            values = {name: replace(value, sd=None) for name, value in values.items()}
+        figures = [cell(value, METRICS[name].unit) + mark_of(row, name) for name, value in values.items()]
+        gap = [cell(row.gap, "%"), *[interval(row.gap)] * with_interval]
+        lines.append([one_line(row.title), *figures, *gap, count_of(row)])
+    return headings, lines
+
+
+def count_of(row: Row) -> str:
+    """Say over how many runs a row is.
+
+    Args:
+        row: of the table.
+
+    Returns:
+        Their number and how many of them diverged; of base models their number, where they are several.
+    """
+    if row.kind == "base":
+        models = len({base for base, _, _ in row.draws})
+        return f"{models} models" if models > 1 else ""
+    return str(len(row.records)) + (f" ({row.diverged} diverged)" if row.diverged else "")
+
+
+def legend(rows: list[Row]) -> list[str]:
+    """Explain a table.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        A line each: what is averaged over what, which method is nearest to retraining, what the marks mean.
+    """
+    lines = [f"{over(rows)}; {about_gap(rows)}"]
+    best = best_of(rows, rows[0].group)
+    if best is not None:
+        lines.append(verdict(rows, best))
+    if any(row.against for row in rows):
+        marks = f"{DIFFERS} differs from retrained beyond noise, {ALIKE} not shown to, unmarked: not tested"
+        lines.append(f"{marks} (t-tests, 5 %, Holm over the table)")
+    return lines
+
+
+def over(rows: list[Row]) -> str:
+    """Say what a table's figures are means over.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        For example "mean ± standard deviation over 6 runs: 2 base models × 3 unlearning seeds", and what the
+        intervals and tests are over, where that is not the runs.
+    """
+    drawn = [row.draws for row in rows if row.records]
+    runs = sorted({len(draws) for draws in drawn})
+    if runs == [1]:
+        return "one run each"
+    sources = ("base model", "forget set", "unlearning seed")
+    counts = [max(len({draw[place] for draw in draws}) for draws in drawn) for place in range(len(sources))]
+    varied = {source: count for source, count in zip(sources, counts, strict=True) if count > 1}
+    what = " × ".join(f"{count} {source}s" for source, count in varied.items())
+    shown = what if len(varied) > 1 else f"{next(iter(varied))} varied"
+    text = f"mean ± standard deviation over {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs: {shown}"
+    shared = {source: count for source, count in varied.items() if source != sources[-1]}
+    if len(varied) > 1:
+        text += f"; intervals and tests over the {min(shared, key=lambda source: shared[source])}s"
+    return text
+
+
+def about_gap(rows: list[Row]) -> str:
+    """Say what the gap of a table is.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        A phrase, or what is lacking for a gap.
+    """
+    problem = "same base model and forget set"
+    if not any(row.kind == "retrain" for row in rows):
+        return f"no gap without a 'retrain' entry of the {problem}"
+    text = "gap: mean distance of UA, RA, TA and MIA to retraining"
+    return f"{text} with the {problem}" if len({draw[:2] for row in rows for draw in row.draws}) > 1 else text
+
+
+def verdict(rows: list[Row], best: Row) -> str:
+    """Say whether the best method can be told from the others.
+
+    Args:
+        rows: of one group.
+        best: of them.
+
+    Returns:
+        A sentence that names it, and the methods that may be as near, the likeliest first.
+    """
+    others = [row for row in contenders(rows, best.group) if row is not best]
+    text = f"nearest to retraining: {one_line(best.title)}"
+    untested = [one_line(row.title) for row in others if row.behind is None]
+    close = [(row.behind.adjusted, one_line(row.title)) for row in others if row.behind and not row.behind.differs]
+    if not others:
+        return f"{text}, with no other method to tell it from"
+    if len(untested) == len(others):
+        alone = all(len(row.draws) == 1 for row in (best, *others))
+        return f"{text}; {'one run each' if alone else 'too few runs in common'}: no test"
+    if is_distinct(rows, best):
+        return f"{text}, distinguishable from all others (in bold)"
+    shown = [f"{title} (p {p:.2g})" for p, title in sorted(close, reverse=True)]
+    parts = [f"not distinguishable from {enumerated(shown)}"] if shown else []
+    parts += [f"not tested against {enumerated(untested)}"] if untested else []
+    return f"{text}, {'; '.join(parts)}"
+
+
+def enumerated(names: list[str]) -> str:
+    """List names, of many the first.
+
+    Args:
+        names: at least one.
+
+    Returns:
+        For example "a, b, c and 4 others".
+    """
+    rest = len(names) - MOST_NAMED
+    more = f" and {rest} other{'s' if rest > 1 else ''}" if rest > 0 else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def group_title(rows: list[Row], group: Group) -> str:
+    """Say what the rows of a group have in common.
+
+    Args:
+        rows: all rows.
+        group: which.
+
+    Returns:
+        One line: model, data set and forget set, and what tells them apart where that does not.
+    """
+    titles = {
+        key: problem_of([run for row in members for run in row.records]) for key, members in grouped(rows).items()
+    }
+    title = titles[group]
+    others = [other for other in titles if other != group and titles[other] == title]
+    if any(other[0] != group[0] for other in others):
+        title += f"; base model: {group[0]}"
+    if any(other[1] != group[1] for other in others):
+        title += f"; forget set: {group[1]}"
+    return one_line(title)
+
+
+def problem_of(records: list[Record]) -> str:
+    """Describe a forgetting problem.
+
+    Args:
+        records: all runs of a group.
+
+    Returns:
+        Model, data set and forget set, with the number of base models and of forget sets where they are several.
+    """
+    settings, train = records[0].settings, records[0].split["train"]
+    bases, forgets = (len(set(found)) for found in zip(*map(group_of, records), strict=True))
+    sizes = sorted({record.split["forget"] for record in records})
+    text = f"{settings['base']['model']} on {settings['base']['dataset']}"
+    text += f" ({bases} base models)" if bases > 1 else ""
+    text += f", forgetting {settings['forget']['request']}"
+    text += f" ({forgets} forget sets)" if forgets > 1 else ""
+    return f"{text}: {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} of {train} images"
+
+
+def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
+    """Write `summary.json`, `.csv`, `.md` and `.tex`.
+
+    Args:
+        folder: of the list's records.
+        rows: the table.
+
+    Returns:
+        The files.
+
+    Raises:
+        SalunError: they cannot be written.
+    """
+    texts = {"json": as_json(rows), "csv": as_csv(rows), "md": as_markdown(rows), "tex": as_latex(rows)}
+    paths = []
+    for suffix, text in texts.items():
+        paths.append(folder / f"summary.{suffix}")
+        write_text(paths[-1], text)
+    return paths
+
+
+def as_json(rows: list[Row]) -> str:
+    """Render rows for programs: fractions and seconds, every run with its gap.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        JSON text.
+    """
+    return json.dumps([described(rows, row) for row in rows], indent=1, allow_nan=False) + "\n"
+
+
+def described(rows: list[Row], row: Row) -> dict[str, Any]:
+    """Gather all that is known of a row.
+
+    Args:
+        rows: the table.
+        row: of it.
+
+    Returns:
+        What JSON holds of it.
+    """
+    gaps = row.gaps if row.kind == "method" and row.gaps else (None,) * len(row.records)
+    runs = [
+        {"id": record.id, "base": base, "forget": forget, "seed": seed, "metrics": record.metrics, "gap": gap}
+        for record, (base, forget, seed), gap in zip(row.records, row.draws[: len(row.records)], gaps, strict=True)
+    ]
+    return {
+        "title": row.title,
+        "kind": row.kind,
+        "problem": group_title(rows, row.group),
+        "settings": row.records[0].settings if row.records else None,
+        **sources_of(row),
+        "metrics": {name: asdict(value) for name, value in row.figures.items()},
+        "against_retrained": {name: numbers_of(comparison) for name, comparison in row.against.items()},
+        "average_gap": asdict(row.gap),
+        "behind_best": numbers_of(row.behind) if row.behind else None,
+        "diverged": row.diverged,
+        **standing_of(rows, row),
+        "runs": runs,
+    }
+
+
+def standing_of(rows: list[Row], row: Row) -> dict[str, bool]:
+    """Say how a row stands among those of its group.
+
+    Args:
+        rows: the table.
+        row: of it.
+
+    Returns:
+        Whether it is the best, and whether it can then be told from all others.
+    """
+    best = row is best_of(rows, row.group)
+    return {"best": best, "distinct": best and is_distinct(rows, row)}
+
+
+def sources_of(row: Row) -> dict[str, int]:
+    """Count what a row's runs were drawn from.
+
+    Args:
+        row: of the table.
+
+    Returns:
+        Number of base models, forget sets and seeds, of which base models have none.
+    """
+    bases, forgets, seeds = (len(set(found)) for found in zip(*row.draws, strict=True))
+    return {"base_models": bases, "forget_sets": forgets, "seeds": seeds if row.records else 0}
+
+
+def numbers_of(comparison: Comparison) -> dict[str, float | bool]:
+    """Lay a comparison out.
+
+    Args:
+        comparison: of two means.
+
+    Returns:
+        Difference, its 95 % interval, p, and whether the two differ, by name.
+    """
+    return {
+        "difference": comparison.difference,
+        "low": comparison.difference - comparison.half_width,
+        "high": comparison.difference + comparison.half_width,
+        "p": comparison.p,
+        "adjusted_p": comparison.adjusted,
+        "n": comparison.n,
+        "differs": comparison.differs,
+    }
+
+
+def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
+    """Render rows for a spreadsheet: one line a row.
+
+    Args:
+        rows: the table; fractions and seconds.
+        shown: metrics; none for all that some row has.
+
+    Returns:
+        CSV text: mean, sd, n and half width of each metric and of the average gap, and below `_vs_retrained_` and
+        `_vs_best_` the comparisons; what there is none of is left empty.
+    """
+    names = shown or columns_of(rows)
+    lines = []
+    for row in rows:
+        line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": one_line(row.title), "kind": row.kind}
+        line |= sources_of(row) | standing_of(rows, row)
+        for name, value in [*((name, row.figures.get(name, figure([]))) for name in names), ("gap", row.gap)]:
+            line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
+        tests = {f"{name}_vs_retrained": row.against.get(name) for name in names} | {"gap_vs_best": row.behind}
+        for name, comparison in tests.items():
+            line |= {f"{name}_{part}": number for part, number in numbers_of(comparison).items()} if comparison else {}
+        lines.append(line)
+    out = io.StringIO()
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """Render rows for a README, the best method of each group in bold where it can be told from the others.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        Markdown text, with a legend below each table.
+    """
+    blocks = []
+    for group, members in grouped(rows).items():
+        headings, lines = lines_of(members)
+        table = markdown_table(headings, lines, bold_of(members))
+        words = [escape_markdown(line) for line in (group_title(rows, group), *legend(members))]
+        blocks.append("\n\n".join([words[0], table, *words[1:]]) + "\n")
+    return "\n".join(blocks)
+
+
+def as_latex(rows: list[Row]) -> str:
+    """Render rows for a paper, in bold what `as_markdown` has in bold.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        LaTeX text, with a legend as comments below each table.
+    """
+    blocks = []
+    for group, members in grouped(rows).items():
+        headings, lines = lines_of(members)
+        table = latex_table(headings, lines, bold_of(members))
+        words = [f"% {line}" for line in (group_title(rows, group), *legend(members))]
+        blocks.append("\n".join([words[0], table, *words[1:]]) + "\n")
+    return "\n".join(blocks)

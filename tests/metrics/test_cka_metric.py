@@ -1,0 +1,141 @@
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trios
+
+from salun.data.augment import Preparation
+from salun.data.images import Images
+from salun.latent.cka import Bench
+from salun.latent.extraction import Sample, read_model
+from salun.metrics import METRICS, Models, evaluate, load_metrics
+from salun.metrics.cka import similarity_to_base, similarity_to_retrained
+from salun.models import Architecture, build
+from salun.training import Recipe
+
+CPU = torch.device("cpu")
+MANY = 4001
+
+
+@pytest.fixture(scope="module")
+def many() -> Images:
+    """More images than are looked at."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (MANY, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    view = Preparation((0.5,), (0.25,), 0, False)
+    return Images(pixels, torch.arange(MANY), torch.arange(MANY) % 4, CPU, view)
+
+
+@pytest.fixture(scope="module")
+def models(many: Images) -> Models:
+    networks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(build(Architecture("resnet_tiny", 4, 1, 8)).eval())
+    few = many.take(torch.arange(40))
+    return Models(networks[0], networks[1], None, few, few, Recipe())
+
+
+def of(models: Models, images: Images) -> float:
+    return similarity_to_base(replace(models, forget=images))[0]
+
+
+def test_is_the_diagonal_that_the_figure_shows() -> None:
+    paths = trios.put_trio()
+    both = [read_model(paths[name]) for name in ("unlearned", "retrained")]
+    sample = Sample(trios.pictures(), torch.arange(60), "train", None)
+    networks = [model.restore(CPU) for model in both]
+    images = sample.images(both[0], CPU)
+    models = Models(networks[0], networks[0], networks[1], images, images, trios.RECIPE)
+    mean, layers = similarity_to_retrained(models)
+    bench = Bench.of(both, sample, CPU)
+    (wanted,) = bench.compare(sample, [(0, 1)])
+    assert list(layers) == bench.layers
+    np.testing.assert_allclose(list(layers.values()), np.diag(wanted), atol=1e-9)
+    assert mean == pytest.approx(np.diag(wanted).mean(), abs=1e-9)
+    assert similarity_to_base(models)[0] == pytest.approx(1, abs=1e-9)
+
+
+def test_both_values_of_a_comparison_cost_one_run_of_the_models(models: Models) -> None:
+    counted = deepcopy(models.model)
+    seen: list[int] = []
+    counted.register_forward_hook(lambda *_: seen.append(1))
+    measured = replace(models, model=counted)
+    found = evaluate(measured, ("CKA_base", "CKA_base_layers"))
+    together = len(seen)
+    seen.clear()
+    assert evaluate(measured, ("CKA_base",))["CKA_base"] == found["CKA_base"]
+    assert together == len(seen) > 0
+    assert np.mean(list(found["CKA_base_layers"].values())) == pytest.approx(found["CKA_base"])
+
+
+def test_values_by_layer_stand_in_no_column() -> None:
+    load_metrics()
+    assert [METRICS[f"CKA_{end}"].unit for end in ("base", "retrained")] == ["", ""]
+    assert [METRICS[f"CKA_{end}_layers"].unit for end in ("base", "retrained")] == ["table", "table"]
+
+
+def test_many_images_are_thinned_out_evenly(models: Models, many: Images) -> None:
+    whole = of(models, many.take(torch.arange(4000)))
+    assert whole == of(models, many.take(torch.arange(0, 4000, 2)))
+    assert whole != of(models, many.take(torch.arange(2000)))
+
+
+def test_every_image_counts_where_they_do_not_fill_a_batch(models: Models, many: Images) -> None:
+    # 257 images in batches of 256 would leave the last one out.
+    images = many.take(torch.arange(257))
+    other = many.take(torch.cat([torch.arange(256), torch.tensor([300])]))
+    assert of(models, images) != of(models, other)
+
+
+def test_the_order_of_the_images_does_not_count(models: Models, many: Images) -> None:
+    images = many.take(torch.arange(300))
+    shuffled = images.take(torch.randperm(300, generator=torch.Generator().manual_seed(1)))
+    assert of(models, images) == of(models, shuffled)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_fewer_than_4_images_have_no_value(models: Models, many: Images, count: int) -> None:
+    assert similarity_to_base(replace(models, forget=many.take(torch.arange(count)))) == (None, None)
+
+
+def test_images_that_are_all_alike_have_no_value(models: Models, many: Images) -> None:
+    assert similarity_to_base(replace(models, forget=many.take(torch.zeros(20, dtype=torch.int64)))) == (None, None)
+
+
+def test_a_dead_layer_has_no_value_and_does_not_count(models: Models) -> None:
+    dead = deepcopy(models.model)
+    torch.nn.init.zeros_(dead.get_submodule("fc").weight)
+    mean, layers = similarity_to_base(replace(models, model=dead))
+    alive = dict(similarity_to_base(models)[1])
+    assert layers.pop("fc") is None
+    assert alive.pop("fc") is not None
+    assert layers == pytest.approx(alive)
+    assert mean == pytest.approx(np.mean(list(alive.values())))
+
+
+def test_falls_with_the_change_of_the_weights(models: Models) -> None:
+    values = []
+    for strength in (0.0, 0.3, 3.0):
+        changed = deepcopy(models.base)
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for weight in changed.parameters():
+                weight += strength * weight.std().nan_to_num() * torch.randn(weight.shape, generator=generator)
+        values.append(similarity_to_base(replace(models, model=changed))[0])
+    assert values[0] == pytest.approx(1, abs=1e-9)
+    assert values[0] > values[1] + 0.01 > values[2] + 0.02
+
+
+def test_only_the_retrained_model_is_looked_at_for_its_value(models: Models) -> None:
+    swapped = replace(models, base=models.model, retrained=models.base)
+    assert similarity_to_retrained(swapped) == similarity_to_base(models)
+    assert similarity_to_retrained(models) == (None, None)
+
+
+def test_a_model_without_layers_to_compare_has_no_value(many: Images) -> None:
+    scalar = torch.nn.Sequential(torch.nn.Flatten(0))
+    images = many.take(torch.arange(10))
+    assert similarity_to_base(Models(scalar, scalar, None, images, images, Recipe())) == (None, None)

@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from fabricated import CLASS_WISE, compared, model, outputs, several
+
+from salun.errors import SalunError
+from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
+from salun.metrics.matching import check_same_images, together, unseen
+from salun.metrics.scores import area, evenly_spaced
+from salun.training import Outputs
+
+load_metrics()
+COMPARED_BY_IMAGE = [
+    "JS",
+    "disagreement",
+    "disagreement_test",
+    "completeness",
+    "activation_distance",
+    "confidence_distance",
+    "confidence_difference",
+    "RMIA_auc",
+]
+
+
+def test_same_images_pass() -> None:
+    check_same_images("forget", outputs(9), outputs(9, seed=2), outputs(9, seed=3))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        outputs(8),
+        outputs(9, labels=1),
+        replace(outputs(9), indices=torch.arange(1, 10)),
+        replace(outputs(9, labels=1), indices=None),
+    ],
+    ids=["fewer", "other labels", "other places", "other labels at unknown places"],
+)
+def test_other_images_are_refused_in_one_line(other: Outputs) -> None:
+    with pytest.raises(SalunError, match=r"forget set: .*same images") as caught:
+        check_same_images("forget", outputs(9), other)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", COMPARED_BY_IMAGE)
+def test_metrics_refuse_models_asked_of_other_images(name: str) -> None:
+    subject = compared()
+    other = Evaluation(*(outputs(len(held.labels), labels=7) for held in subject.sets.values()))
+    with pytest.raises(SalunError, match="same images"):
+        evaluate(replace(subject, retrained=other), (name,))
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.subject is Runs])
+def test_metrics_of_many_models_refuse_models_asked_of_other_images(name: str) -> None:
+    runs = several()
+    strange = replace(runs.retrained[0], forget=outputs(60, labels=7))
+    with pytest.raises(SalunError, match="same images"):
+        evaluate(Runs(runs.unlearned, (strange, *runs.retrained[1:])), (name,))
+
+
+def test_sets_put_together_leave_out_empty_ones() -> None:
+    empty = Outputs(torch.empty(0, 0), torch.empty(0, dtype=torch.int64))
+    first, second = outputs(3), outputs(4, labels=1)
+    both = together(first, empty, second)
+    assert both.logits.equal(torch.cat([first.logits, second.logits]))
+    assert both.labels.equal(torch.cat([first.labels, second.labels]))
+    assert both.indices is not None
+    assert together(first, replace(second, indices=None)).indices is None
+    assert together(empty, empty) is empty
+
+
+def test_unseen_images_are_of_the_forgotten_classes_where_classes_are_forgotten() -> None:
+    random, class_wise = model(), model(sizes=CLASS_WISE)
+    assert unseen(random) is random.test
+    assert unseen(class_wise) is class_wise.forgotten_test
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "wanted"),
+    [([3, 4], [1, 2], 1), ([1], [2, 3], 0), ([1, 1], [1], 0.5), ([2, 0], [1], 0.5), ([1, 2], [1, 0], 0.875)],
+)
+def test_area_under_the_curve(members: list[float], others: list[float], wanted: float) -> None:
+    assert area(torch.tensor(members).numpy(), torch.tensor(others).numpy()) == wanted
+
+
+def test_rows_are_chosen_evenly() -> None:
+    chosen = evenly_spaced(torch.arange(101.0).numpy(), 5)
+    assert chosen.tolist() == [0, 25, 50, 75, 100]
