@@ -11,11 +11,13 @@ from salun.metrics.svc.smo import compiler
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Places = NDArray[np.int32]
 
 DRAWS = 1000
 LEVELS = (0.001, 0.01)
 COVERED = (2.5, 97.5)
 RESOLVED = 200
+TOGETHER = 50
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,25 @@ class Roc:
         return {**vars(self), "fpr": fpr.tolist(), "tpr": tpr.tolist()}
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Scores, the largest first.
+
+    Attributes:
+        truth: (P,) whether each is a member's.
+        last: (P,) whether each is the last of equal scores.
+        images: (P,) which image each is of, from 0.
+        models: (P,) which model, from 0.
+        counts: (N, S) how many scores of others an image has in a model.
+    """
+
+    truth: Flags
+    last: Flags
+    images: Places
+    models: Places
+    counts: Floats
+
+
 def roc_of(members: Floats, member_models: Counts, others: Floats, other_models: Counts, draws: int = DRAWS) -> Roc:
     """Draw an attack's ROC curve.
 
@@ -84,96 +105,127 @@ def roc_of(members: Floats, member_models: Counts, others: Floats, other_models:
         2022; the bootstrap over two kinds of units: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics
         2007.
     """
+    ranking = ranked(members, member_models, others, other_models)
+    sizes = ranking.counts.shape
+    ((auc, *rates),) = figures(ranking, np.ones((sizes[0], 1)), np.ones((sizes[1], 1))).tolist()
+    generator = np.random.default_rng(0)
+    found = []
+    for first in range(0, draws, TOGETHER):
+        times = min(TOGETHER, draws - first)
+        found.append(figures(ranking, draw(sizes[0], times, generator), draw(sizes[1], times, generator)))
+    spans = list(zip(*np.nanpercentile(np.concatenate(found), COVERED, axis=0).tolist(), strict=True))
+    tpr_at, intervals = dict(zip(LEVELS, rates, strict=True)), dict(zip(LEVELS, spans[1:], strict=True))
+    return Roc(*curve(ranking), auc, spans[0], tpr_at, intervals)
+
+
+def ranked(members: Floats, member_models: Counts, others: Floats, other_models: Counts) -> Ranking:
+    """Sort scores.
+
+    Args:
+        members: (K, N) scores of members.
+        member_models: (K, N) which model each is of.
+        others: (L, N) scores of the others.
+        other_models: (L, N).
+
+    Returns:
+        The ranking.
+    """
     scores = np.concatenate([members.ravel(), others.ravel()])
     order = np.argsort(-scores, kind="stable")
     last = np.append(scores[order[1:]] != scores[order[:-1]], True)
     truth = (np.arange(len(scores)) < members.size)[order]
     images = np.tile(np.arange(members.shape[1]), len(members) + len(others))[order]
     models = np.concatenate([member_models.ravel(), other_models.ravel()])[order]
-    sizes = int(images.max()) + 1, int(models.max()) + 1
-    weights = np.ones(sizes[0]), np.ones(sizes[1])
-    auc, *rates = figures(truth, last, images, models, weights)
-    generator = np.random.default_rng(0)
-    found = []
-    for _ in range(draws):
-        drawn = [generator.multinomial(size, np.full(size, 1 / size)).astype(np.float64) for size in sizes]
-        found.append(figures(truth, last, images, models, (drawn[0], drawn[1])))
-    spans = list(zip(*np.nanpercentile(found, COVERED, axis=0).tolist(), strict=True))
-    tpr_at, intervals = dict(zip(LEVELS, rates, strict=True)), dict(zip(LEVELS, spans[1:], strict=True))
-    return Roc(*curve(truth, last), auc, spans[0], tpr_at, intervals)
+    counts = np.zeros((members.shape[1], models.max() + 1))
+    np.add.at(counts, (images[~truth], models[~truth]), 1)
+    return Ranking(truth, last, images.astype(np.int32), models.astype(np.int32), counts)
 
 
-def curve(truth: Flags, last: Flags) -> tuple[Floats, Floats]:
+def draw(size: int, times: int, generator: np.random.Generator) -> Floats:
+    """Draw as many of some things as there are, with replacement, several times.
+
+    Args:
+        size: how many there are.
+        times: D.
+        generator: draws.
+
+    Returns:
+        (size, D) how often each was drawn.
+    """
+    drawn = [np.bincount(generator.integers(0, size, size), minlength=size) for _ in range(times)]
+    return np.ascontiguousarray(np.transpose(drawn), dtype=np.float64)
+
+
+def curve(ranking: Ranking) -> tuple[Floats, Floats]:
     """Accumulate a ROC curve.
 
     Args:
-        truth: (P,) whether each score is a member's, the largest score first.
-        last: (P,) whether each is the last of equal scores.
+        ranking: of the scores.
 
     Returns:
         False- and true-positive rates, from 0 to 1.
     """
-    hits, misses = (np.append(0, np.cumsum(kind)[last]) for kind in (truth, ~truth))
+    kinds = ranking.truth, ~ranking.truth
+    hits, misses = (np.append(0, np.cumsum(kind)[ranking.last]) for kind in kinds)
     return misses / misses[-1], hits / hits[-1]
 
 
-def figures(
-    truth: Flags, last: Flags, images: Counts, models: Counts, weights: tuple[Floats, Floats]
-) -> tuple[float, ...]:
-    """Summarise the ROC curve of weighted scores.
+def figures(ranking: Ranking, of_image: Floats, of_model: Floats) -> Floats:
+    """Summarise ROC curves of the same scores with several weights; a score's is its image's times its model's.
 
     Args:
-        truth: (P,) whether each score is a member's, the largest score first.
-        last: (P,) whether each is the last of equal scores.
-        images: (P,) which image each is of.
-        models: (P,) which model.
-        weights: of each image and of each model; a score's is the product.
+        ranking: of the scores.
+        of_image: (N, D).
+        of_model: (S, D).
 
     Returns:
-        The area, and the true-positive rates at 0.1 % and 1 %; NaN where one kind has no weight.
+        (D, 3) area, and true-positive rates at 0.1 % and 1 %; NaN where one kind has no weight.
     """
-    area, hits, misses, reached = accumulate(truth, last, images, models, *weights, np.array(LEVELS))
-    if not hits or not misses:
-        return (float("nan"),) * (1 + len(LEVELS))
-    return area / (hits * misses), *(reached / hits).tolist()
+    most = np.outer(LEVELS, ((ranking.counts.T @ of_image) * of_model).sum(0))
+    scores = ranking.truth, ranking.last, ranking.images, ranking.models
+    area, hits, misses, reached = accumulate(*scores, of_image, of_model, most)
+    with np.errstate(invalid="ignore"):
+        return np.column_stack([area / (hits * misses), *(reached / hits)])
 
 
 @compiler()
 def accumulate(
-    truth: Flags, last: Flags, images: Counts, models: Counts, of_image: Floats, of_model: Floats, levels: Floats
-) -> tuple[float, float, float, Floats]:
-    """Walk down the scores of a ROC curve.
+    truth: Flags, last: Flags, images: Places, models: Places, of_image: Floats, of_model: Floats, most: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Walk down the scores of ROC curves, with several weights at once.
 
     Args:
         truth: (P,) whether each score is a member's, the largest score first.
         last: (P,) whether each is the last of equal scores.
         images: (P,) which image each is of.
         models: (P,) which model.
-        of_image: weight of each image.
-        of_model: weight of each model.
-        levels: (L,) false-positive rates.
+        of_image: (N, D) weights of each image.
+        of_model: (S, D) weights of each model.
+        most: (L, D) weights of others.
 
     Returns:
-        Area under the curve of weights, weight of members, weight of others, and (L,) weight of the members that
-        the least strict threshold finds that keeps to each level.
+        (D,) area under the curve of weights, (D,) weight of members, (D,) weight of others, and (L, D) the weight of
+        members above the least strict threshold that has no more than `most` of the others above it.
     """
-    everyone = 0.0
+    width = of_image.shape[1]
+    area, hits, misses = np.zeros(width), np.zeros(width), np.zeros(width)
+    member, both = np.zeros(width), np.zeros(width)
+    reached = np.zeros(most.shape)
     for place in range(len(truth)):
-        if not truth[place]:
-            everyone += of_image[images[place]] * of_model[models[place]]
-    area, hits, misses, member, other = 0.0, 0.0, 0.0, 0.0, 0.0
-    reached = np.zeros(len(levels))
-    for place in range(len(truth)):
-        weight = of_image[images[place]] * of_model[models[place]]
-        if truth[place]:
-            member += weight
-        else:
-            other += weight
+        first, second, share = of_image[images[place]], of_model[models[place]], np.float64(truth[place])
+        for each in range(width):
+            weight = first[each] * second[each]
+            both[each] += weight
+            member[each] += weight * share
         if last[place]:
-            area += other * (hits + member / 2)
-            hits, misses = hits + member, misses + other
-            member, other = 0.0, 0.0
-            for level in range(len(levels)):
-                if misses <= levels[level] * everyone:
-                    reached[level] = hits
+            for each in range(width):
+                other = both[each] - member[each]
+                area[each] += other * (hits[each] + member[each] / 2)
+                hits[each] += member[each]
+                misses[each] += other
+                member[each] = both[each] = 0.0
+            for level in range(len(most)):
+                for each in range(width):
+                    if misses[each] <= most[level, each]:
+                        reached[level, each] = hits[each]
     return area, hits, misses, reached

@@ -14,7 +14,7 @@ import pytest
 import torch
 from problems import make_task
 
-from salun.cli import extract, train, unlearn, viz
+from salun.cli import audit, extract, train, unlearn, viz
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, split
@@ -33,6 +33,7 @@ MAINS = {
     "salun-unlearn": unlearn.main,
     "salun-extract": extract.main,
     "salun-viz": viz.main,
+    "salun-audit": audit.main,
 }
 
 
@@ -131,7 +132,7 @@ def test_the_keys_table_is_complete_and_its_defaults_true() -> None:
 def test_the_flags_of_the_keys_table_exist() -> None:
     for row in rows_after("| key | flag | meaning | default |"):
         for flag in re.findall(r"`(-[\w-]+)`", row[1]):
-            assert flag in unlearn.ENTRY_FLAGS.values(), flag
+            assert flag in {*unlearn.ENTRY_FLAGS.values(), "--metrics"}, flag
 
 
 def test_the_tables_of_extract_and_viz_are_complete(capsys: pytest.CaptureFixture[str]) -> None:

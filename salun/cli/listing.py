@@ -116,13 +116,26 @@ def metrics_page() -> str:
         Markdown text.
     """
     load_metrics()
-    blocks = [INTRODUCTION]
+    blocks = [INTRODUCTION, overview()]
     families = {found.family: found for found in METRICS.values()}
     for heading, cost in SECTIONS:
         chosen = [found for found in families.values() if found.cost == cost and not found.original]
         blocks += [f"## {heading}", *map(block_of, chosen)]
     originals = [found for found in families.values() if found.original]
     return "\n\n".join([*blocks, f"## {ORIGINALS}", *map(block_of, originals)]) + "\n"
+
+
+def overview() -> str:
+    """Render all metrics as one table.
+
+    Returns:
+        Markdown text.
+    """
+    lines = ["| metric | unit | good | ideal | cost | in |", "| --- | --- | --- | --- | --- | --- |"]
+    for found in METRICS.values():
+        facts = (found.name, unit_of(found), found.direction, found.ideal, found.cost, chosen_by(found))
+        lines.append(f"| {' | '.join(map(escaped, facts))} |")
+    return "\n".join(lines)
 
 
 def block_of(found: Metric) -> str:

@@ -9,5 +9,9 @@ def retrain(task: Task) -> None:
 
     Args:
         task: what to unlearn.
+
+    Source:
+        Bourtoule et al., "Machine Unlearning", S&P 2021, section II, where it is the baseline that everything else is
+        held against.
     """
     task.retrain()

@@ -1,7 +1,6 @@
 """How far a model's weights lie from those of the base model and of the retrained one."""
 
 import math
-from dataclasses import replace
 
 from torch import Tensor, nn
 

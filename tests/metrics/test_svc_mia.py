@@ -1,24 +1,85 @@
+import numpy as np
 import pytest
 import reference
 import torch
 
-from salun.metrics import Evaluation
-from salun.metrics.svc_mia import svc_confidence, true_confidence
+from salun.metrics import Evaluation, evaluate
+from salun.metrics.scores import entropy, modified_entropy, true_confidence
+from salun.metrics.svc import called_member
+from salun.metrics.svc_mia import FEATURES, svc_confidence
 from salun.training import Outputs
 
 NOTHING = Outputs(torch.empty(0, 10), torch.empty(0, dtype=torch.int64))
+ORIGINAL_NAMES = {
+    "MIA_correctness": "correctness",
+    "MIA": "confidence",
+    "MIA_entropy": "entropy",
+    "MIA_m_entropy_original": "m_entropy",
+    "MIA_m_entropy": "m_entropy_song",
+    "MIA_probability": "prob",
+}
+CASES = ("random", "oneclass")
 
 
 def evaluation(retain: Outputs, test: Outputs, forget: Outputs) -> Evaluation:
     return Evaluation(forget=forget, retain=retain, validation=NOTHING, test=test, forgotten_test=NOTHING)
 
 
-@pytest.mark.parametrize("case", ["random", "oneclass"])
-def test_equals_the_official_attack(case: str) -> None:
+def reference_sets(case: str) -> dict[str, Outputs]:
     data = reference.arrays(f"svc_mia_{case}")
-    sets = {name: Outputs(data[f"{name}_logits"], data[f"{name}_labels"]) for name in ("retain", "test", "forget")}
-    wanted = reference.settings("svc_mia")[case]["forget_efficacy"]["confidence"]
-    assert svc_confidence(evaluation(**sets)) == pytest.approx(wanted, abs=1e-9)
+    return {name: Outputs(data[f"{name}_logits"], data[f"{name}_labels"]) for name in ("retain", "test", "forget")}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ORIGINAL_NAMES)
+def test_equals_the_official_attacks(case: str, name: str) -> None:
+    wanted = reference.settings("svc_mia")[case]["forget_efficacy"][ORIGINAL_NAMES[name]]
+    assert evaluate(evaluation(**reference_sets(case)), (name,))[name] == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", set(ORIGINAL_NAMES) - {"MIA_m_entropy"})
+def test_equals_the_official_attacks_on_all_retain_images(case: str, name: str) -> None:
+    wanted = reference.settings("svc_mia")[case]["without_retain_truncation"][ORIGINAL_NAMES[name]]
+    sets = reference_sets(case)
+    retain, test, forget = (FEATURES[name](sets[part]) for part in ("retain", "test", "forget"))
+    called = called_member(*(part.reshape(len(part), -1) for part in (retain, test, forget)))
+    assert 1 - called.mean() == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_features_equal_the_official_ones(case: str) -> None:
+    data, sets = reference.arrays(f"svc_mia_{case}"), reference_sets(case)
+    count = len(data["shadow_train_entropy"])
+    shadows = Outputs(sets["retain"].logits[:count], sets["retain"].labels[:count])
+    for outputs, name in ((shadows, "shadow_train"), (sets["test"], "shadow_test"), (sets["forget"], "forget")):
+        found = {
+            "entropy": entropy(outputs),
+            "m_entropy": modified_entropy(outputs, variant="original"),
+            "m_entropy_song": modified_entropy(outputs),
+        }
+        for feature, values in found.items():
+            np.testing.assert_allclose(values, data[f"{name}_{feature}"].numpy(), rtol=2e-5, atol=1e-6)
+
+
+def test_the_original_modified_entropy_does_not_see_the_label_and_the_corrected_one_does() -> None:
+    sure = torch.tensor([[9.0, 0, 0], [9.0, 0, 0], [0, 9.0, 0]])
+    outputs = Outputs(sure, torch.tensor([0, 1, 1]))
+    original, corrected = (modified_entropy(outputs, variant=variant) for variant in ("original", "corrected"))
+    assert original[0] == original[1]
+    assert corrected[0] < 0.01 < 5 < corrected[1]
+
+
+def test_attacks_side_by_side_equal_each_alone() -> None:
+    subject = evaluation(drawn(120, 6, 0), drawn(90, 2, 1), drawn(60, 4, 2))
+    together = evaluate(subject, tuple(ORIGINAL_NAMES))
+    assert together == {name: evaluate(subject, (name,))[name] for name in ORIGINAL_NAMES}
+
+
+@pytest.mark.parametrize("name", ORIGINAL_NAMES)
+def test_equal_features_everywhere_have_a_value(name: str) -> None:
+    flat = Outputs(torch.zeros(40, 10), torch.zeros(40, dtype=torch.int64))
+    assert evaluate(evaluation(flat, flat, flat), (name,))[name] in (0.0, 1.0)
 
 
 def drawn(count: int, confidence: float, seed: int) -> Outputs:
@@ -42,7 +103,7 @@ def test_fewer_retain_than_test_images() -> None:
 def test_confidence_is_of_the_true_class() -> None:
     outputs = drawn(20, 2, 0)
     expected = outputs.logits.softmax(1)[torch.arange(20), outputs.labels]
-    assert torch.equal(torch.from_numpy(true_confidence(outputs)).flatten(), expected)
+    assert torch.equal(torch.from_numpy(true_confidence(outputs)), expected)
 
 
 @pytest.mark.parametrize("empty", ["forget", "test", "retain"])

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from salun.cli.listing import metrics_page
+from salun.cli.unlearn import main
+from salun.metrics import METRICS, load_metrics
+from salun.unlearning import METHODS, load_methods
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def words_of(out: str, name: str) -> list[str]:
+    return next(line for line in out.splitlines() if line.split()[:1] == [name]).split()
+
+
+def test_every_metric_is_listed_with_direction_ideal_cost_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+    load_metrics()
+    assert main(["--list-metrics"]) == 0
+    out = capsys.readouterr().out
+    for name, found in METRICS.items():
+        line = " ".join(words_of(out, name))
+        assert found.direction in line
+        assert found.ideal in line
+        assert found.cost in line
+        assert " ".join(found.source.split()[:3]) in line
+    assert words_of(out, "UA")[1] == "%"
+    assert "default attacks all" in " ".join(words_of(out, "MIA"))
+    assert not {"default", "attacks", "all"} & set(words_of(out, "ZRF_original")[:8])
+
+
+def test_every_method_is_listed_with_settings_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+    load_methods()
+    assert main(["--list-methods"]) == 0
+    out = capsys.readouterr().out
+    for name, found in METHODS.items():
+        line = " ".join(words_of(out, name))
+        assert found.summary in line
+        assert all(f"{key}={default}" in line for key, (_, default) in found.settings.items())
+        assert " ".join(found.source.split()[:3]) in line
+        assert found.source
+
+
+def test_both_lists_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list-metrics", "--list-methods"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("metrics") < out.index("methods")
+
+
+def test_the_page_of_metrics_is_what_the_code_says() -> None:
+    assert (ROOT / "docs/metrics.md").read_text() == metrics_page(), "run scripts/metrics_page"
+
+
+def test_the_page_tells_formula_direction_ideal_cost_source_and_what_each_cannot_see() -> None:
+    page = metrics_page()
+    for found in METRICS.values():
+        block = page[page.index(f"### {', '.join(found.family)}\n") :].split("\n### ")[0]
+        for fact in ("Formula", "Good", "Cost", "Cannot see", "Source"):
+            text = block.split(f"**{fact}**: ")[1].splitlines()[0]
+            assert len(text) > 3, (found.name, fact)
+        assert found.ideal in block.replace("\\", "")
