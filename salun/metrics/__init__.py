@@ -64,6 +64,7 @@ class Metric:
         source: of the docstring.
         default: whether it is computed where no metric is named.
         original: whether it is kept only to reproduce figures of a code whose definition is faulty.
+        home: the module that it stands in.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Metric:
     source: str
     default: bool
     original: bool
+    home: str
 
 
 METRICS: dict[str, Metric] = {}
@@ -152,6 +154,7 @@ def metric(
                 source=said.get("Source", ""),
                 default=default,
                 original=original,
+                home=function.__module__,
             )
         return able
 
@@ -179,9 +182,12 @@ def is_met(subject: Subject, against: tuple[Against, ...], needs: tuple[str, ...
 
 
 def load_metrics() -> None:
-    """Import every file of `salun.metrics`, which registers its metrics."""
+    """Import every file of `salun.metrics`, which registers its metrics, and put them in the files' order."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
+    ordered = sorted(METRICS.items(), key=lambda item: item[1].home)
+    METRICS.clear()
+    METRICS.update(ordered)
 
 
 def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
