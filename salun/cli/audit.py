@@ -99,16 +99,36 @@ def audit(flags: argparse.Namespace) -> int:
     bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
     auditor = Auditor(bench, folder / "audit", weights / "shadows")
     audits = audits_of(experiments, bench, flags.load)
-    missing = [auditor.missing(one, flags.shadows) for one in audits]
-    whole, left = sum(flags.shadows * len(one.named) for one in audits), sum(map(len, missing))
-    print(f"{flags.load}: {whole} models, {whole - left} of them kept, on {device}", flush=True)
+    status = do_missing(auditor, audits, flags.shadows, flags.load)
+    if status == 0:
+        conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
+    return status
+
+
+def do_missing(auditor: Any, audits: list[Any], shadows: int, source: str) -> int:
+    """Train and unlearn what is not kept; stop in good order when interrupted.
+
+    Args:
+        auditor: does and keeps the models.
+        audits: what is to be done.
+        shadows: to how many models.
+        source: of the experiments.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: a model cannot be had, or a file not be written.
+    """
+    missing = [auditor.missing(one, shadows) for one in audits]
+    whole, left = sum(shadows * len(one.named) for one in audits), sum(map(len, missing))
+    print(f"{source}: {whole} models, {whole - left} of them kept, on {auditor.bench.device}", flush=True)
     try:
         do_models(auditor, audits, missing)
     except KeyboardInterrupt:
-        left = sum(len(auditor.missing(one, flags.shadows)) for one in audits)
-        notice(f"{PROGRAM}: interrupted: {whole - left} of {whole} models are kept; the same command does the rest")
+        kept = whole - sum(len(auditor.missing(one, shadows)) for one in audits)
+        notice(f"{PROGRAM}: interrupted: {kept} of {whole} models are kept; the same command does the rest")
         return INTERRUPTED
-    conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
     return 0
 
 
@@ -176,7 +196,7 @@ def conclude(auditor: Any, audits: list[Any], shadows: int, album: Album, name: 
     console, content = make_console(), []
     for number, one in enumerate(audits, 1):
         verdicts = verdicts_of(auditor, one, shadows)
-        place = Path("audit") / (name if len(audits) == 1 else f"{name}_{number}")
+        place = Path(name) / ("audit" if len(audits) == 1 else f"audit_{number}")
         show(console, album, str(one), verdicts, place)
         content.append({"problem": str(one), "methods": [verdict.plain() for verdict in verdicts]})
     print("\n".join(LEGEND))

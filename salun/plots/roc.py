@@ -1,6 +1,7 @@
 """ROC curves on logarithmic axes, where the few images matter that an attack is sure of."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,6 +10,8 @@ from salun.plots.style import COLOURS, FAINT, INK, shorten
 from salun.roc import LEVELS, Roc
 
 STYLES = ("-", "--", "-.", ":")
+LETTERS = 100
+LINE = 0.17
 
 
 def draw_roc(title: str, curves: Sequence[tuple[str, Roc]]) -> Figure:
@@ -22,27 +25,27 @@ def draw_roc(title: str, curves: Sequence[tuple[str, Roc]]) -> Figure:
         The figure; both axes are logarithmic, the diagonal is what guessing gives. Rates below the axes, zero among
         them, lie on their edges.
     """
-    figure = Figure(figsize=(7.4, 4.2))
+    figure = Figure(figsize=(7.4, max(4.2, LINE * (len(curves) + 8))))
     axes = figure.add_subplot()
     least = min(floor_of(curve) for _, curve in curves)
-    axes.plot([least, 1], [least, 1], color=FAINT, linewidth=1, label="guessing")
     for level in LEVELS:
         axes.axvline(level, color=FAINT, linewidth=0.6, linestyle=":")
-    for place, (name, curve) in enumerate(curves):
-        axes.plot(
+    lines = axes.plot([least, 1], [least, 1], color=FAINT, linewidth=1)
+    for place, (_, curve) in enumerate(curves):
+        lines += axes.plot(
             *(np.maximum(rates, least) for rates in curve.thinned()),
             color=COLOURS[place % len(COLOURS)],
             linestyle=STYLES[(place // len(COLOURS) + place) % len(STYLES)],
-            linewidth=1.4,
-            label=f"{shorten(name, 34)}  {curve.auc:.3f}",
+            linewidth=2.2 - place / len(curves),
         )
     axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-    axes.set_xlabel("false-positive rate")
-    axes.set_ylabel("true-positive rate")
-    figure.suptitle(title, color=INK, x=0.01, ha="left", fontsize=10)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="method  AUC", alignment="left")
+    decades = 10.0 ** np.arange(round(np.log10(least)), 1)
+    for axis, kind in ((axes.xaxis, "false"), (axes.yaxis, "true")):
+        axis.set_ticks(decades, [f"{100 * rate:g} %" for rate in decades])
+        axis.set_label_text(f"{kind}-positive rate")
+    figure.suptitle(fill(title, LETTERS), color=INK, x=0.01, ha="left", fontsize=10)
+    names = ["guessing", *(f"{shorten(name, 34)}  {curve.auc:.3f}" for name, curve in curves)]
+    figure.legend(lines, names, loc="outside right center", title="method  AUC", alignment="left")
     return figure
 
 

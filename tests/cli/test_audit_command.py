@@ -1,0 +1,313 @@
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lists import SHORT, SMALL, train_small
+from PIL import Image
+
+from salun.cli.audit import main
+from salun.models import save_checkpoint
+from salun.unlearning import unlearn
+
+Refuse = Callable[[Any, list[str]], list[str]]
+Write = Callable[[str, Any], Path]
+
+COMMON = {"model": "resnet_tiny", "dataset": SMALL, "recipe": SHORT, "unlearning_rate": 0.3}
+FT = COMMON | {"method": "ft", "epochs": 1}
+MASKED = COMMON | {"method": "rl", "epochs": 1, "use_mask": True, "tag": "SalUn"}
+FLAGS = ["-L", "list.json", "--shadows", "6", "--dpi", "30"]
+AREA = re.compile(r"[01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\]")
+
+
+def audit(*flags: str) -> int:
+    return main([*FLAGS, *flags])
+
+
+def verdicts(path: str = "runs/list/audit.json") -> list[dict[str, Any]]:
+    """What was written for programs, in which no number may be none."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    return json.loads(Path(path).read_text(), parse_constant=refuse)
+
+
+def rows(out: str) -> list[list[str]]:
+    """The lines of all tables, each cell a text."""
+    lines = [line for line in out.splitlines() if AREA.search(line) or "diverged" in line]
+    return [re.split(r"\s{2,}", line.strip()) for line in lines]
+
+
+def stamps() -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for folder in ("runs", "checkpoints") for path in Path(folder).rglob("*.*")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder where a list of two methods was audited, and what was printed: shared, so it must not be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "list.json").write_text(json.dumps([FT, MASKED]))
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        assert audit() == 0
+    return folder, out.getvalue()
+
+
+@pytest.fixture
+def done(finished: tuple[Path, str], tmp_path: Path) -> str:
+    """The same in the test's folder; gives what was printed."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return finished[1]
+
+
+def test_progress_says_how_many_of_how_many_and_how_long(done: str) -> None:
+    lines = done.splitlines()
+    assert lines[0] == "list.json: 24 models, 0 of them kept, on cpu"
+    steps = [line for line in lines if line.startswith("[")]
+    whats = [f"shadow model {number}: {what}" for number in range(6) for what in ("trained", "retrain", "ft", "SalUn")]
+    for place, (line, what) in enumerate(zip(steps, whats, strict=True), 1):
+        assert re.fullmatch(rf"\[{place}/24\] {what} in \d+\.\d s; about \d+ s left", line)
+    assert steps[-1].endswith("about 0 s left")
+
+
+def test_the_table_has_a_row_a_method_with_its_areas_and_intervals(done: str) -> None:
+    found = rows(done)
+    assert [row[0] for row in found] == ["base", "retrain", "ft", "SalUn"]
+    (problem,) = verdicts()
+    assert problem["problem"] in done
+    assert problem["problem"] == f"resnet_tiny on {SMALL}, forgetting 0.3 of the training split: 38 images asked for"
+    for row, method in zip(found, problem["methods"], strict=True):
+        attacks = [
+            f"{attack['auc']:.3f} [{attack['interval'][0]:.3f}, {attack['interval'][1]:.3f}]"
+            for attack in (method["ulira"], method["lira"])
+        ]
+        rates = [f"{100 * method['ulira']['tpr_at'][level]:.2f} %" for level in ("0.001", "0.01")]
+        distances = [f"{method[f'klom_{name}']:.2f}" for name in ("forget", "retain", "test")]
+        assert row == [method["title"], attacks[0], *rates, attacks[1], *distances, "6"]
+
+
+def test_verdicts_are_written_for_programs(done: str) -> None:
+    (problem,) = verdicts()
+    for method in problem["methods"]:
+        assert (method["shadows"], method["diverged"]) == (6, 0)
+        for attack in (method["ulira"], method["lira"]):
+            assert attack["interval"][0] <= attack["auc"] <= attack["interval"][1]
+            assert attack["fpr"][0] == attack["tpr"][0] == 0
+            assert attack["fpr"][-1] == attack["tpr"][-1] == 1
+    assert "runs/list/audit.json" in done.splitlines()
+
+
+def test_the_figure_is_written(done: str) -> None:
+    assert "images/list/audit.png" in done.splitlines()
+    with Image.open("images/list/audit.png") as image:
+        assert image.convert("L").getextrema() == (pytest.approx(30, abs=30), 255)
+
+
+def test_the_same_command_again_trains_nothing_and_finds_the_same(
+    done: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, found = stamps(), Path("runs/list/audit.json").read_text()
+    assert audit() == 0
+    out = capsys.readouterr().out
+    assert out.startswith("list.json: 24 models, 24 of them kept, on cpu\n")
+    assert "[1/" not in out
+    assert rows(out) == rows(done)
+    assert Path("runs/list/audit.json").read_text() == found
+    changed = {path for path, stamp in stamps().items() if before.get(path) != stamp}
+    assert changed == {Path("runs/list/audit.json")}
+
+
+def test_methods_and_shadow_models_can_be_added(done: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: stamp for path, stamp in stamps().items() if path.name != "audit.json"}
+    write("list.json", [COMMON | {"method": "ga_small", "epochs": 1}, FT, MASKED])
+    assert main(["-L", "list.json", "--shadows", "8", "--dpi", "30"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("list.json: 40 models, 24 of them kept, on cpu\n")
+    assert [row[0] for row in rows(out)] == ["base", "retrain", "ga_small", "ft", "SalUn"]
+    assert before.items() <= stamps().items()
+
+
+def test_an_interruption_is_told_and_the_same_command_goes_on(
+    finished: tuple[Path, str], write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("list.json", [FT, MASKED])
+    calls = []
+
+    def interrupt(*arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return unlearn(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("salun.run.unlearn", interrupt)
+        assert audit() == 130
+    captured = capsys.readouterr()
+    assert captured.err == "salun-audit: interrupted: 3 of 24 models are kept; the same command does the rest\n"
+    assert not Path("runs/list/audit.json").exists()
+    assert audit() == 0
+    out = capsys.readouterr().out
+    assert out.startswith("list.json: 24 models, 3 of them kept, on cpu\n")
+    assert Path("runs/list/audit.json").read_text() == (finished[0] / "runs/list/audit.json").read_text()
+
+
+def test_methods_that_diverge_have_no_figures(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write("list.json", [COMMON | {"method": "ga", "epochs": 2, "lr": 1e30}])
+    assert audit() == 0
+    found = rows(capsys.readouterr().out)
+    assert found[2] == ["ga", *["–"] * 7, "6 (6 diverged)"]
+    (problem,) = verdicts()
+    assert problem["methods"][2] == {
+        "title": "ga",
+        "shadows": 6,
+        "diverged": 6,
+        **dict.fromkeys(["ulira", "lira", "klom_forget", "klom_retain", "klom_test"]),
+    }
+
+
+def test_problems_are_audited_apart(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    by_class = {key: value for key, value in FT.items() if key != "unlearning_rate"} | {"class_to_forget": 1}
+    write("list.json", [FT, by_class])
+    assert audit() == 0
+    out = capsys.readouterr().out
+    problems = verdicts()
+    assert all(problem["problem"] in out for problem in problems)
+    assert [[method["title"] for method in problem["methods"]] for problem in problems] == [
+        ["base", "retrain", "ft"]
+    ] * 2
+    assert sorted(os.listdir("images/list")) == [f"audit_{number}.png" for number in (1, 2)]
+
+
+def test_a_base_model_named_by_its_checkpoint(done: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its recipe is what counts: the shadow models of the model and data set are its own too."""
+    save_checkpoint(Path("mine.pt"), train_small())
+    own = {"checkpoint": "mine.pt", "unlearning_rate": 0.3, "method": "ft", "epochs": 1}
+    write("list.json", [own | {"metrics": ["UA"]}])
+    assert audit("--format", "svg", "--out", "figures") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("list.json: 18 models, 18 of them kept, on cpu\n")
+    assert rows(out) == rows(done)[:3]
+    assert Path("figures/list/audit.svg").is_file()
+
+
+def test_a_narrow_terminal_loses_no_figure(
+    done: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("COLUMNS", "80"), ("FORCE_COLOR", "1"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    assert audit() == 0
+    out = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    words = set(out.split())
+    assert {word for row in rows(done) for cell in row for word in cell.split()} <= words
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("shadows", ["1", "4", "7", "10001", "10002"])
+def test_numbers_of_shadow_models_that_do_not_go(shadows: str, write: Write, refuse: Refuse) -> None:
+    write("list.json", [FT])
+    (line,) = refuse(main, ["-L", "list.json", "--shadows", shadows])
+    assert line == f"salun-audit: --shadows {shadows}: must be an even number from 6 to 10000"
+
+
+@pytest.mark.parametrize("shadows", ["0", "-6", "six", "6.0", ""])
+def test_what_is_no_number_of_shadow_models(shadows: str, write: Write, refuse: Refuse) -> None:
+    write("list.json", [FT])
+    (line,) = refuse(main, ["-L", "list.json", "--shadows", shadows])
+    assert "--shadows" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("[{", "list.json: not valid JSON"),
+        ([], "list.json: holds no experiment"),
+        ([FT | {"epoch": 1}], "list.json: entry 1: epoch: unknown key; did you mean 'epochs'?"),
+        ([FT, COMMON | {"method": "gaa"}], "list.json: entry 2: method: \"gaa\": unknown; did you mean 'ga'?"),
+        ([FT | {"metrics": ["no"]}], "list.json: entry 1: metrics: metric 'no': unknown"),
+        ([FT | {"load_mask": "no.mask"}], "list.json: entry 1: load_mask: no.mask: no such file"),
+        ([FT, FT | {"dataset": "folder:nowhere"}], "list.json: entry 2: "),
+        ([FT, FT | {"unlearning_rate": 0.001}], "list.json: entry 2: 0.001 of the training split: none of these"),
+    ],
+)
+def test_lists_that_do_not_go(content: Any, text: str, write: Write, refuse: Refuse) -> None:
+    write("list.json", content)
+    (line,) = refuse(main, FLAGS)
+    assert line.startswith(f"salun-audit: {text}")
+
+
+def test_a_missing_list(refuse: Refuse) -> None:
+    (line,) = refuse(main, FLAGS)
+    assert line == "salun-audit: list.json: cannot be read: No such file or directory"
+    (line,) = refuse(main, [])
+    assert "-L/--load" in line
+
+
+def test_a_checkpoint_without_a_recipe(write: Write, refuse: Refuse) -> None:
+    checkpoint = train_small()
+    del checkpoint.config["recipe"]
+    save_checkpoint(Path("old.pt"), checkpoint)
+    write("list.json", [{"checkpoint": "old.pt", "unlearning_rate": 0.3, "method": "ft", "epochs": 1}])
+    (line,) = refuse(main, FLAGS)
+    reason = "records no recipe to train shadow models by; give one under the key 'recipe'"
+    assert line == f"salun-audit: list.json: entry 1: checkpoint: old.pt: {reason}"
+
+
+@pytest.mark.parametrize("flag", ["--runs", "--checkpoints", "--out"])
+def test_folders_that_cannot_be_written(flag: str, write: Write, refuse: Refuse) -> None:
+    write("list.json", [FT])
+    write("file", "")
+    (line,) = refuse(main, [*FLAGS, flag, "file/below"])
+    assert line.startswith(f"salun-audit: {flag}: file/below")
+    assert line.endswith("file is not a folder")
+
+
+def test_a_device_and_a_resolution_that_do_not_go(write: Write, refuse: Refuse) -> None:
+    write("list.json", [FT])
+    assert "--dpi 5000" in refuse(main, ["-L", "list.json", "--dpi", "5000"])[0]
+    assert "abacus" in refuse(main, ["-L", "list.json", "--device", "abacus"])[0]
+
+
+def test_a_training_that_diverges_is_one_line(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write("list.json", [FT | {"recipe": SHORT | {"lr": 1e30, "epochs": 3}}])
+    assert audit() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "diverged at lr 1e+30" in line
+
+
+# Help
+
+
+def test_help_is_instant() -> None:
+    program, took = Path(sys.executable).with_name("salun-audit"), []
+    for _ in range(5):
+        begun = time.perf_counter()
+        shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+        took.append(time.perf_counter() - begun)
+    for flag in ("-L", "--shadows", "--runs", "--checkpoints", "--out", "--format", "--dpi", "--device", "--data-dir"):
+        assert flag in shown
+    assert min(took) < 0.3
+
+
+@pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), (["--no-such-flag"], 2)])
+def test_parsing_imports_nothing_heavy(argv: list[str], status: int) -> None:
+    code = f"from salun.cli.audit import main; main({argv})"
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == status
+    imported = {line.split("|")[-1].strip().partition(".")[0] for line in shown.stderr.splitlines() if "|" in line}
+    assert "argparse" in imported
+    assert not imported & {"torch", "numpy", "timm", "pydantic", "rich", "sklearn", "scipy", "matplotlib", "numba"}
