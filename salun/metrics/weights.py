@@ -72,7 +72,6 @@ def distance_to_retrained(models: Models) -> Layered:
 # All that one function gives is registered with one unit.
 
 
-
 def relative_distance(model: nn.Module, reference: nn.Module) -> Layered:
     """Compare the weights of two models of one architecture, frozen ones too.
 
