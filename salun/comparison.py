@@ -61,9 +61,11 @@ class Comparison:
             SalunError: records or weights cannot be read or written.
         """
         for job, partner, names in self.lacking(jobs):
-            self.done[job.id] = self.completed(job, self.done[job.id], partner, names)
-            records.append(self.path, self.done[job.id])
-            yield self.done[job.id]
+            record = self.completed(job, self.done[job.id], partner, names)
+            if record != self.done[job.id]:
+                self.done[job.id] = record
+                records.append(self.path, record)
+                yield record
 
     def lacking(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record | None, tuple[str, ...]]]:
         """Find the runs whose records lack metrics.
@@ -105,17 +107,16 @@ class Comparison:
             names: which metrics.
 
         Returns:
-            The record with them; what cannot be computed is None.
+            The record with them, without those that outputs or weights are not kept for: neither None nor a value
+            that compares with another retrained model stands in their place, so that a later call asks again.
         """
-        held = record.metrics.keys() | record.details.keys()
-        found: dict[str, Any] = {name: None for name in names if name not in held}
-        if not record.diverged:
-            found |= self.measured(job, record, partner, names)
+        found = dict.fromkeys(names) if record.diverged else self.measured(job, record, partner, names)
         metrics, details = parted(found)
+        kept = [{name: old[name] for name in old if name not in names} for old in (record.metrics, record.details)]
         return replace(
             record,
-            metrics=record.metrics | metrics,
-            details=record.details | details,
+            metrics=kept[0] | metrics,
+            details=kept[1] | details,
             base_metrics=record.base_metrics | self.base_metrics(job, record, partner, names),
             retrained=None if partner is None else partner.id,
         )
@@ -250,7 +251,7 @@ class Comparison:
             names: which metrics.
 
         Returns:
-            Values by name.
+            Values by name; None, and not recorded, where outputs of a run are not kept.
 
         Raises:
             SalunError: `joint.json` cannot be written.
@@ -263,7 +264,9 @@ class Comparison:
         held = known.get(key, {})
         missing = tuple(name for name in names if name not in held)
         if missing:
-            sides = (tuple(filter(None, map(self.alone, side))) for side in (unlearned, retrained))
+            sides = [tuple(filter(None, map(self.alone, side))) for side in (unlearned, retrained)]
+            if [len(side) for side in sides] != [len(unlearned), len(retrained)]:
+                return {name: held.get(name) for name in names}
             held = held | evaluate(Runs(*sides), missing)
             write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
         return {name: held[name] for name in names}

@@ -119,7 +119,28 @@ def plan(experiments: list[Experiment], draws: Draws, bench: Workbench, source: 
             wrong.append(f"{where}: {error}")
     if wrong:
         raise SalunErrors(wrong)
-    return jobs
+    return [asked_as_standard(job, jobs) for job in jobs]
+
+
+def asked_as_standard(job: Job, jobs: list[Job]) -> Job:
+    """Ask a retrained model for the metrics of weights that compare others with it, so that its weights are kept.
+
+    Args:
+        job: a run.
+        jobs: all runs of the list.
+
+    Returns:
+        The run; of a retrained model with those metrics besides its own.
+    """
+    if job.experiment.method != "retrain":
+        return job
+    entries = {other.experiment.metrics for other in jobs if other.cell == job.cell}
+    asked = dict.fromkeys(name for metrics in sorted(entries) for name in check_metrics(metrics))
+    compared = [name for name in asked if METRICS[name].subject is Models and "retrained" in METRICS[name].against]
+    own = check_metrics(job.experiment.metrics)
+    if set(compared) <= set(own):
+        return job
+    return replace(job, experiment=replace(job.experiment, metrics=tuple(dict.fromkeys([*own, *compared]))))
 
 
 def jobs_of(experiment: Experiment, draws: Draws, bench: Workbench) -> list[Job]:
@@ -185,6 +206,7 @@ class Runner:
             if self.keep == "all" or (self.keep == "last" and job.last) or needs_weights(experiment):
                 save_with_forget(self.weights / weights_name(record), result.checkpoint, job.problem.parts)
             self.keep_outputs(record, result.evaluation)
+            record = with_comparisons_of(done.get(job.id), record)
             records.append(self.path, record)
             done[job.id] = record
             yield job, record
@@ -208,7 +230,9 @@ class Runner:
             return False
         if record.diverged or all(subject is Models for subject in missing):
             return True
-        return record.outputs is not None and (kept_outputs(self.path.parent, record.id, record.outputs) is not None)
+        asked = {record.id: record.outputs, record.base_name: None}
+        kept = (kept_outputs(self.path.parent, name, digest) is not None for name, digest in asked.items())
+        return record.outputs is not None and all(kept)
 
     def keep_outputs(self, record: Record, evaluation: Evaluation) -> None:
         """Write a run's outputs, and its base model's where they are not there yet.
@@ -267,6 +291,25 @@ def with_metrics_of(record: Record | None, experiment: Experiment) -> Experiment
         return experiment
     held = [name for name in (*record.metrics, *record.details) if name in METRICS]
     return replace(experiment, metrics=tuple(dict.fromkeys([*check_metrics(experiment.metrics), *held])))
+
+
+def with_comparisons_of(earlier: Record | None, record: Record) -> Record:
+    """Leave room for what an earlier record held of a comparison with a retrained model, to be computed anew.
+
+    Args:
+        earlier: record of the same run, if there is one.
+        record: of the run as it was done again.
+
+    Returns:
+        The record; what it lacks of the earlier one is None, of no retrained model.
+    """
+    if earlier is None:
+        return record
+    metrics, details = (
+        {name: None for name in held if name in METRICS and "retrained" in METRICS[name].against}
+        for held in (earlier.metrics, earlier.details)
+    )
+    return replace(record, metrics=metrics | record.metrics, details=details | record.details)
 
 
 def titles_of(jobs: list[Job]) -> dict[int, str]:

@@ -149,11 +149,12 @@ def block_of(found: Metric) -> str:
     """
     family = [METRICS[name] for name in found.family]
     ideals = list(dict.fromkeys(member.ideal for member in family))
+    units = list(dict.fromkeys(map(unit_of, family)))
     ideal = ideals[0] if len(ideals) == 1 else ", ".join(f"{member.name} {member.ideal}" for member in family)
     held = " and ".join(found.against)
     facts = {
         "Formula": found.formula,
-        "Unit": unit_of(found),
+        "Unit": ", ".join(units),
         "Good": f"{found.direction}; ideal: {ideal}",
         "Cost": found.cost + (f"; looks at the {held} model too" if held else ""),
         "In": chosen_by(found).replace(" ", ", ") or "no set",

@@ -81,9 +81,6 @@ def similarity_to_retrained(models: Models) -> Layered:
     return similarity(models.model, models.retrained, models.forget)
 
 
-# All that one function gives is registered with one unit.
-
-
 @torch.no_grad()
 def similarity(model: nn.Module, other: nn.Module, images: Images) -> Layered:
     """Compare the same layers of two models of one architecture.

@@ -69,9 +69,6 @@ def distance_to_retrained(models: Models) -> Layered:
     return relative_distance(models.model, models.retrained)
 
 
-# All that one function gives is registered with one unit.
-
-
 def relative_distance(model: nn.Module, reference: nn.Module) -> Layered:
     """Compare the weights of two models of one architecture, frozen ones too.
 
