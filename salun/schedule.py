@@ -13,7 +13,7 @@ from salun.experiment import Experiment, MaskRequest
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics
 from salun.outputs import kept_outputs, outputs_path, write_outputs
 from salun.rows import Group, Row, group_named, group_of, summarise
-from salun.run import Problem, Record, Workbench, identify, resolved, save_with_forget, weights_name
+from salun.run import Problem, Record, Workbench, identify, parted, resolved, save_with_forget, weights_name
 from salun.training import Watch
 
 Keep = Literal["all", "last", "none"]
@@ -305,10 +305,8 @@ def with_comparisons_of(earlier: Record | None, record: Record) -> Record:
     """
     if earlier is None:
         return record
-    metrics, details = (
-        {name: None for name in held if name in METRICS and "retrained" in METRICS[name].against}
-        for held in (earlier.metrics, earlier.details)
-    )
+    held = [name for name in (*earlier.metrics, *earlier.details) if name in METRICS]
+    metrics, details = parted({name: None for name in held if "retrained" in METRICS[name].against})
     return replace(record, metrics=metrics | record.metrics, details=details | record.details)
 
 

@@ -179,3 +179,66 @@ def test_all_metrics_of_outputs_can_be_had_of_kept_outputs() -> None:
     assert record.metrics.keys() | record.details.keys() == wanted
     own = read_outputs(outputs_path(RECORDS.parent, record.id), record.unlearning_seconds)
     assert evaluate(own, ("UA", "RA", "RTE")) == {name: record.metrics[name] for name in ("UA", "RA", "RTE")}
+
+
+# Outputs and weights that are not there
+
+
+def test_the_metrics_of_a_run_that_is_done_again_are_all_there_again() -> None:
+    jobs = listed(GOLD, {})
+    do(jobs)
+    complete(jobs)
+    before = records_of(jobs)
+    outputs_path(RECORDS.parent, jobs[2].id).unlink()
+    more = listed(GOLD, {}, metrics=["RA"])
+    assert do(more) == [(2, 0)]
+    complete(more)
+    for old, new in zip(before, records_of(jobs), strict=True):
+        assert {name: new.metrics[name] for name in old.metrics} == old.metrics
+        assert new.retrained == old.retrained
+
+
+def test_lost_outputs_of_a_base_model_are_made_again_for_a_metric_that_needs_them() -> None:
+    do(listed(GOLD, {}, metrics=["UA"]))
+    for path in RECORDS.parent.glob("outputs/base_*.npz"):
+        path.unlink()
+    jobs = listed(GOLD, {}, metrics=["UA", "AUS", "JS"])
+    assert len(do(jobs)) == 1
+    complete(jobs)
+    assert all(record.metrics[name] is not None for record in records_of(jobs) for name in ("AUS", "JS"))
+
+
+def test_a_value_never_passes_for_a_comparison_with_another_retrained_model() -> None:
+    few, many = listed(GOLD, {}, runs=2), listed(GOLD, {}, runs=3)
+    do(few)
+    complete(few)
+    for path in RECORDS.parent.glob("outputs/*.npz"):
+        path.unlink()
+    do(many)
+    complete(many)
+    # The second retrained model was compared with the first and now is with the third, but its outputs are lost.
+    assert "JS" not in records_of(few)[1].metrics
+    do(many)
+    complete(many)
+    assert records_of(few)[1].metrics["JS"] is not None
+
+
+def test_metrics_of_several_runs_are_not_recorded_of_fewer() -> None:
+    jobs = listed(GOLD, {}, runs=3, metrics=["UA", "KLoM"])
+    do(jobs)
+    path = outputs_path(RECORDS.parent, jobs[-1].id)
+    content = path.read_bytes()
+    path.unlink()
+    held = comparison()
+    list(held.complete(jobs))
+    assert held.joint(jobs)[2] == {"KLoM": None}
+    path.write_bytes(content)
+    assert held.joint(jobs)[2]["KLoM"] > 0
+
+
+def test_retrained_models_keep_the_weights_that_others_are_compared_with() -> None:
+    names = ["UA", "weight_distance_retrained"]
+    jobs = planned({"metrics": ["UA"]} | GOLD, {"metrics": names}, runs=2)
+    do(jobs)
+    complete(jobs)
+    assert all(record.metrics["weight_distance_retrained"] > 0 for record in records_of(jobs))

@@ -330,6 +330,17 @@ def test_only_what_retrained_models_show_is_compared() -> None:
     assert set(rows["rl"].gaps[0]) == {"UA", "average"}
 
 
+def test_two_retrained_models_have_one_distance_to_each_other() -> None:
+    gold = [make("retrain", seed, metrics=near(0.1 * seed) | {"JS": 0.2}) for seed in (0, 1)]
+    runs = [make("rl", seed, metrics=near(0.1) | {"JS": 0.1 + 0.01 * seed}) for seed in (0, 1)]
+    base = [replace(record, base_metrics=near(0.3) | {"JS": 0.1}) for record in (*gold, *runs)]
+    rows = rows_by_title(("retrain", base[:2]), ("rl", base[2:]))
+    assert rows["retrain"].figures["JS"] == figure([0.2])
+    assert rows["retrain"].figures["UA"].n == 2
+    assert "JS" not in rows["base"].against
+    assert rows["rl"].against["JS"].n == 3
+
+
 def test_tables_of_equal_models_seldom_show_a_difference() -> None:
     chance = np.random.default_rng(5)
     alarms = 0
