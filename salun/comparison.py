@@ -29,6 +29,7 @@ class Comparison:
         weights: folder of unlearned models.
         done: records by id.
         before: metrics of base models, by base model, retrained model and metrics.
+        lost: ids of runs whose outputs were needed and are not kept.
     """
 
     bench: Workbench
@@ -36,6 +37,7 @@ class Comparison:
     weights: Path
     done: dict[str, Record] = field(default_factory=dict)
     before: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
 
     def count(self, jobs: Sequence[Job]) -> int:
         """Count the runs whose records lack metrics.
@@ -264,10 +266,13 @@ class Comparison:
         held = known.get(key, {})
         missing = tuple(name for name in names if name not in held)
         if missing:
-            sides = [tuple(filter(None, map(self.alone, side))) for side in (unlearned, retrained)]
-            if [len(side) for side in sides] != [len(unlearned), len(retrained)]:
+            sides = [[(record, self.alone(record)) for record in side] for side in (unlearned, retrained)]
+            lost = {record.id for side in sides for record, outputs in side if outputs is None}
+            if lost:
+                self.lost |= lost
                 return {name: held.get(name) for name in names}
-            held = held | evaluate(Runs(*sides), missing)
+            runs = Runs(*(tuple(outputs for _, outputs in side if outputs is not None) for side in sides))
+            held = held | evaluate(runs, missing)
             write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
         return {name: held[name] for name in names}
 

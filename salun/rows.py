@@ -1,5 +1,6 @@
 """What records say together: one row an experiment, compared with retraining and with each other."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -176,12 +177,31 @@ def gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
     return tuple(gap_to(values, standard.get(draw[:2], {})) for values, draw in pairs)
 
 
-def against(sample: Sample, gold: Sample) -> dict[str, Comparison]:
+def step_of(name: str, records: Iterable[Record]) -> float:
+    """Say in which steps a metric moves: a share of images by one image, epochs by one.
+
+    Args:
+        name: of a known metric.
+        records: of the runs, which know how many images there are.
+
+    Returns:
+        The step of the smallest set that the metric is computed from; 0 where it moves smoothly.
+    """
+    found = METRICS[name]
+    if found.unit != "%":
+        return 1.0 if found.unit == "epochs" else 0.0
+    counts = [record.split.get(part) for record in records for part in found.needs]
+    known = [count for count in counts if count]
+    return 1 / min(known) if known else 0.0
+
+
+def against(sample: Sample, gold: Sample, records: Sequence[Record]) -> dict[str, Comparison]:
     """Test each metric for a difference from the retrained models, over the base models and forget sets of both.
 
     Args:
         sample: of models.
         gold: of the retrained ones.
+        records: of the runs, which know how many images there are.
 
     Returns:
         Comparisons by metric, where one can be made; p is not adjusted yet.
@@ -189,7 +209,7 @@ def against(sample: Sample, gold: Sample) -> dict[str, Comparison]:
     cells = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
     ours, theirs = sample.within(cells), gold.within(cells)
     found = {
-        name: versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws))
+        name: versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step_of(name, records))
         for name in ours.names
         if is_compared(name)
     }
@@ -259,7 +279,7 @@ def base_row(group: Group, records: list[Record], gold: Sample) -> Row:
         gaps=gaps,
         gap=figure(means_by([gap["average"] for gap in gaps], owners[: len(gaps)])),
         diverged=0,
-        against=against(sample, gold),
+        against=against(sample, gold, records),
     )
 
 
@@ -290,7 +310,7 @@ def run_row(group: Group, entry: Entry, gold: Sample) -> Row:
         gaps=gaps,
         gap=figure([gap["average"] for gap in gaps], sample.draws[: len(gaps)]),
         diverged=sum(record.diverged for record in records),
-        against=against(sample, gold) if kind == "method" else {},
+        against=against(sample, gold, records) if kind == "method" else {},
     )
 
 
@@ -311,7 +331,8 @@ def tested(rows: list[Row]) -> list[Row]:
     if best is None:
         return rows
     others = [row for row in rows if row.kind == "method" and row is not best]
-    found = [(row, difference(averages(row), averages(best))) for row in others]
+    step = math.hypot(*(step_of(name, best.records) for name in GAP_METRICS)) / len(GAP_METRICS)
+    found = [(row, difference(averages(row), averages(best), step)) for row in others]
     known = [(row, comparison) for row, comparison in found if comparison is not None]
     pairs = zip(known, adjusted_by_holm([comparison for _, comparison in known]), strict=True)
     behind = {id(row): comparison for (row, _), comparison in pairs}
@@ -401,6 +422,25 @@ def mixtures(rows: list[Row]) -> list[str]:
     for what, found in (("devices", {run.device for run in runs}), ("revisions", {run.revision for run in runs})):
         if len(found) > 1:
             lines.append(f"the runs of this list were made on several {what}: {', '.join(sorted(found))}")
+    return lines
+
+
+def partly_known(rows: list[Row]) -> list[str]:
+    """Say which figures are over fewer runs than their row.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        A line a row that has such figures.
+    """
+    lines = []
+    for row in rows:
+        whole = len(row.records) - row.diverged
+        short = [name for name, value in row.figures.items() if row.records and 0 < value.n < whole]
+        if short:
+            counts = sorted({str(row.figures[name].n) for name in short})
+            lines.append(f"{row.title}: {', '.join(short)}: only of {' or '.join(counts)} of {whole} runs")
     return lines
 
 

@@ -182,7 +182,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return mean(known) if known else None
 
 
-def difference(first: Mapping[Draw, float], second: Mapping[Draw, float]) -> Comparison | None:
+def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: float = 0.0) -> Comparison | None:
     """Compare two methods over the same draws, by a paired t-test.
 
     Where base model or forget set vary, the pairs' differences are first averaged over what `units` says.
@@ -192,6 +192,7 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float]) -> Com
     Args:
         first: value of each run of one method, by base model, forget set and seed.
         second: of the other.
+        step: in which values move; each is given the variance of rounding to it, as in `versus`.
 
     Returns:
         The comparison, first less second; None of fewer than two independent pairs.
@@ -204,26 +205,30 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float]) -> Com
     if len(apart) < 2:
         return None
     size = max(abs(values[draw]) for values in (first, second) for draw in draws)
-    return judged(mean(apart), stdev(apart) / math.sqrt(len(apart)), len(apart) - 1, size, len(draws))
+    error = math.sqrt((variance(apart) + 2 * rounding_of(step)) / len(apart))
+    return judged(mean(apart), error, len(apart) - 1, size, len(draws))
 
 
-def versus(values: Sequence[float], standard: Sequence[float]) -> Comparison | None:
+def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0) -> Comparison | None:
     """Compare two independent samples, by Welch's t-test.
 
     A side of one value has no spread of its own and is given the other's: it is then held against the other's
-    prediction interval. Where no side has spread the interval has no width, and p is 1 where the means are equal
-    to 1e-12 and else 0.
+    prediction interval. Shares of few images move in large steps and agree by chance, so that the spread of a few
+    runs may be 0; every value is therefore given the variance of rounding to its step too. Where no side has
+    spread and there is no step, the interval has no width, and p is 1 where the means are equal to 1e-12 and else 0.
 
     Args:
         values: independent units of a method, or of base models.
         standard: of the retrained models.
+        step: in which values move: 1 over the number of images of a share of them; 0 where they move smoothly.
 
     Returns:
         The comparison, values less standard; None where a side has no value, or neither has two.
 
     Source:
         Welch, "The generalization of Student's problem when several different population variances are
-        involved", Biometrika 34 (1947).
+        involved", Biometrika 34 (1947); Sheppard's correction for grouping, here added: Proc. London Math. Soc. 29
+        (1897).
     """
     sides = (values, standard)
     counts = [len(side) for side in sides]
@@ -232,13 +237,25 @@ def versus(values: Sequence[float], standard: Sequence[float]) -> Comparison | N
     size = max(abs(value) for side in sides for value in side)
     apart = mean(values) - mean(standard)
     if min(counts) == 1:
-        shared = variance(standard if len(values) == 1 else values)
+        shared = variance(standard if len(values) == 1 else values) + rounding_of(step)
         return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
-    parts = [variance(side) / len(side) for side in sides]
+    parts = [(variance(side) + rounding_of(step)) / len(side) for side in sides]
     error = math.sqrt(sum(parts))
     weights = [part / sum(parts) if error else 0.5 for part in parts]
     freedom = 1 / sum(weight**2 / (count - 1) for weight, count in zip(weights, counts, strict=True))
     return judged(apart, error, freedom, size, sum(counts))
+
+
+def rounding_of(step: float) -> float:
+    """Compute the variance of rounding to a step, all remainders being as likely.
+
+    Args:
+        step: at least 0.
+
+    Returns:
+        step^2 / 12.
+    """
+    return step**2 / 12
 
 
 def judged(apart: float, error: float, freedom: float, size: float, n: int) -> Comparison:

@@ -9,7 +9,7 @@ from made import METRIC_VALUES, make, measured, near, rows_by_title, spread_out,
 from scipy import stats
 
 from salun.metrics import Value
-from salun.rows import best_of, gap_to, grouped, is_distinct, summarise
+from salun.rows import best_of, gap_to, grouped, is_distinct, partly_known, step_of, summarise
 from salun.run import Record
 from salun.statistics import figure
 from salun.summaries import (
@@ -163,14 +163,14 @@ def test_two_groups_never_have_the_same_title(other: dict[str, str]) -> None:
     rows = summarise([("rl", [make()]), ("rl", [make(**other)])])
     first, second = (group_title(rows, group) for group in grouped(rows))
     assert first != second
-    assert first.startswith("resnet_tiny on digits, forgetting class 0: 10 of 100 images")
+    assert first.startswith("resnet_tiny on digits, forgetting class 0: 10000000 of 100000000 images")
 
 
 def test_a_group_whose_words_tell_it_apart_has_a_short_title() -> None:
     rows = summarise([("rl", [make()]), ("rl", [with_request(make(forget="G"), "class 1")])])
     assert [group_title(rows, group) for group in grouped(rows)] == [
-        "resnet_tiny on digits, forgetting class 0: 10 of 100 images",
-        "resnet_tiny on digits, forgetting class 1: 10 of 100 images",
+        "resnet_tiny on digits, forgetting class 0: 10000000 of 100000000 images",
+        "resnet_tiny on digits, forgetting class 1: 10000000 of 100000000 images",
     ]
 
 
@@ -475,3 +475,37 @@ def test_metrics_of_all_runs_together_have_a_column_and_no_spread() -> None:
 def test_metrics_that_are_tables_have_no_column() -> None:
     rows = summarise([("rl", [make("rl", metrics=METRIC_VALUES | {"prediction_matrix": 1.0})])])
     assert "prediction_matrix" not in columns_of(rows)
+
+
+# Few images, few values
+
+
+def of_few_images(method: str, value: float, images: int, seeds: int = 2) -> list[Record]:
+    split = {"fingerprint": "S", "train": 100, "retain": 90, "validation": 20, "test": 30, "forget": images}
+    metrics = measured(value, 0.5, 0.5, 0.5)
+    return [make(method, seed, metrics=metrics, base_metrics=metrics, split=split) for seed in range(seeds)]
+
+
+@pytest.mark.parametrize(("images", "differs"), [(1, False), (100, True)])
+def test_an_accuracy_of_one_image_is_no_certainty(images: int, differs: bool) -> None:
+    rows = rows_by_title(("retrain", of_few_images("retrain", 1.0, images)), ("ft", of_few_images("ft", 0.0, images)))
+    assert rows["ft"].against["UA"].differs is differs
+    assert rows["ft"].against["RA"].differs is False
+
+
+def test_steps_are_of_the_smallest_set_that_a_metric_is_computed_from() -> None:
+    records = of_few_images("ft", 0.5, 7)
+    assert [step_of(name, records) for name in ("UA", "RA", "MIA", "JS", "relearn_time")] == [
+        1 / 7,
+        1 / 90,
+        1 / 7,
+        0,
+        1,
+    ]
+    assert step_of("UA", [make()]) < 1e-6
+
+
+def test_figures_over_some_of_the_runs_are_named() -> None:
+    runs = [make("ft", seed, metrics=measured(0.1, 0.9, 0.8 if seed else None, 0.3)) for seed in range(3)]
+    rows = summarise([("fine tuning", runs), ("whole", [make("rl", seed) for seed in range(3)])])
+    assert partly_known(rows) == ["fine tuning: TA: only of 2 of 3 runs"]

@@ -329,3 +329,50 @@ def test_comparisons_are_adjusted_together() -> None:
     assert [comparison.p for comparison in found] == [0.04, 0.01, 0.03]
     assert [comparison.adjusted for comparison in found] == pytest.approx([0.06, 0.03, 0.06])
     assert [comparison.differs for comparison in found] == [False, True, False]
+
+
+# Values that move in steps
+
+
+def test_a_step_of_nothing_changes_nothing() -> None:
+    values, standard = [0.2, 0.5, 0.3], [0.4, 0.9, 0.8, 0.7]
+    assert versus(values, standard, 0.0) == versus(values, standard)
+
+
+def test_what_differs_by_one_image_only_may_do_so_by_chance() -> None:
+    step = 1 / 36
+    near = versus([1.0, 1.0], [1.0 - step, 1.0 - step], step)
+    far = versus([0.0, 0.0], [1.0, 1.0], step)
+    assert near is not None
+    assert far is not None
+    assert near.p > 0.05
+    assert far.p < 0.001
+    assert near.half_width > 0
+
+
+def test_one_bit_a_run_says_nothing_in_two_runs() -> None:
+    found = versus([0.0, 0.0], [1.0, 1.0], 1.0)
+    assert found is not None
+    assert not found.differs
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4])
+def test_shares_of_few_images_give_no_certain_false_alarms(runs: int) -> None:
+    chance, step, alarms, certain = np.random.default_rng(runs), 1 / 36, 0, 0
+    for _ in range(1500):
+        sides = np.round(chance.normal(0.5, 0.5 * step, (2, runs)) / step) * step
+        found = versus(*sides.tolist(), step)
+        assert found is not None
+        alarms += found.p < 0.05
+        certain += found.p < 0.001
+    assert alarms / 1500 < 0.06
+    assert certain / 1500 < 0.005
+
+
+def test_paired_differences_of_one_step_may_be_chance_too() -> None:
+    first = {("A", "F", seed): 0.5 for seed in range(2)}
+    second = dict.fromkeys(first, 0.5 - 1 / 36)
+    certain, careful = difference(first, second), difference(first, second, 1 / 36)
+    assert certain is not None
+    assert careful is not None
+    assert (certain.p, careful.p > 0.05) == (0.0, True)

@@ -143,8 +143,8 @@ def do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
     Raises:
         SalunError: a model cannot be had, or a file not be written.
     """
+    from salun.cli.console import make_console
     from salun.cli.progress import Display
-    from salun.cli.table import make_console
     from salun.device import settle_threads
 
     begun, done, count = time.perf_counter(), 0, sum(map(len, missing))
@@ -190,7 +190,7 @@ def conclude(auditor: Any, audits: list[Any], shadows: int, album: Album, name: 
     Raises:
         SalunError: a file cannot be read or written.
     """
-    from salun.cli.table import make_console
+    from salun.cli.console import make_console
     from salun.files import write_text
 
     console, content = make_console(), []
@@ -245,7 +245,7 @@ def show(console: Any, album: Album, title: str, verdicts: list[Any], place: Pat
     """
     from rich.text import Text
 
-    from salun.cli.table import plain_table, print_table
+    from salun.cli.console import plain_table, print_table
     from salun.plots.roc import draw_roc
     from salun.plots.style import styled
 

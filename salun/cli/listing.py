@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from salun.cli.table import plain_table, print_table
+from salun.cli.console import plain_table, print_table
 from salun.metrics import METRICS, Metric, load_metrics
 from salun.unlearning import METHODS, load_methods
 

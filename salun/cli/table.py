@@ -4,19 +4,18 @@ import re
 from importlib import resources
 from typing import Any
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from salun.cli.console import WIDE, plain_table, print_table
 from salun.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
 from salun.rows import Group, Row, bold_of, grouped
 from salun.statistics import figure
 from salun.summaries import INTERVAL, SPREAD, cell, columns_of, group_title, legend, lines_of
 
-WIDE = 4000
 PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
 CELL = re.compile(r"([^± ]*)(±\S*)?(.*)")
 COSTLIEST_FIRST = ("many models", "weights", "attack", "free")
@@ -117,18 +116,6 @@ def aligned(column: list[str]) -> list[str]:
     return [text.ljust(max(map(len, joined))) for text in joined]
 
 
-def print_table(console: Console, table: Table) -> None:
-    """Print a table below its title, which may be wider.
-
-    Args:
-        console: where.
-        table: what.
-    """
-    console.print(Text(str(table.title)), soft_wrap=True)
-    table.title = None
-    console.print(table)
-
-
 def natural_width(console: Console, table: Table) -> int:
     """Measure how wide a table is where nothing limits it.
 
@@ -140,28 +127,6 @@ def natural_width(console: Console, table: Table) -> int:
         Characters.
     """
     return console.measure(table, options=console.options.update(max_width=WIDE)).maximum
-
-
-def plain_table(title: str) -> Table:
-    """Make an empty table in the house's look.
-
-    Args:
-        title: above it; shown as text.
-
-    Returns:
-        The table.
-    """
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=Text(title), title_justify="left")
-
-
-def make_console() -> Console:
-    """Open the terminal; where the output goes elsewhere lines may be as long as they are.
-
-    Returns:
-        The console.
-    """
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def print_published(console: Console, rows: list[Row]) -> None:

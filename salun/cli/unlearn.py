@@ -126,8 +126,8 @@ def print_lists(flags: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
+    from salun.cli.console import make_console
     from salun.cli.listing import print_methods, print_metrics
-    from salun.cli.table import make_console
 
     if flags.list_metrics:
         print_metrics(make_console())
@@ -262,7 +262,7 @@ def unlearn(flags: argparse.Namespace) -> int:
         SalunError: the list, the data or a model is refused.
     """
     from salun import records
-    from salun.cli.table import make_console
+    from salun.cli.console import make_console
     from salun.device import pick_device
     from salun.files import name_part
     from salun.run import Workbench, remarks
@@ -286,38 +286,63 @@ def unlearn(flags: argparse.Namespace) -> int:
     runs = counted(finished + len(missing), "run")
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
-    show(flags, runner, jobs, console, status)
+    joint: dict[int, Any] = {}
+    if status == 0:
+        status, joint = compare(runner, jobs)
+    show(flags, runner, jobs, console, joint)
     return status
 
 
-def show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, status: int) -> None:
-    """Compute what compares runs with each other, and print and write the tables.
+def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
+    """Compute what compares runs with each other; stop in good order when interrupted.
+
+    Args:
+        runner: knows where records and weights lie.
+        jobs: all runs of the list, done.
+
+    Returns:
+        The exit status, and the metrics of all runs of an entry together, by its number.
+
+    Raises:
+        SalunError: a file cannot be read or written.
+    """
+    from salun.cli.steps import watched
+    from salun.comparison import Comparison
+
+    comparison = Comparison(runner.bench, runner.path, runner.weights)
+    try:
+        with watched("comparing runs", comparison.count(jobs)) as step:
+            for _ in comparison.complete(jobs):
+                step()
+        joint = comparison.joint(jobs)
+    except KeyboardInterrupt:
+        notice(f"{PROGRAM}: interrupted: all runs are recorded; the same command compares the rest")
+        return INTERRUPTED, {}
+    if comparison.lost:
+        runs = counted(len(comparison.lost), "run")
+        notice(f"outputs of {runs} are not kept; metrics of several runs together need those of all")
+    return 0, joint
+
+
+def show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, joint: dict[int, Any]) -> None:
+    """Print and write the tables.
 
     Args:
         flags: of the command line.
-        runner: knows where records and weights lie.
+        runner: knows where records lie.
         jobs: all runs of the list.
         console: to print on.
-        status: of the runs; nothing is computed where they were interrupted.
+        joint: metrics of all runs of an entry together, by its number.
 
     Raises:
         SalunError: a file cannot be read or written.
     """
     from salun import records
-    from salun.cli.steps import watched
     from salun.cli.table import print_published, print_rows
-    from salun.comparison import Comparison
-    from salun.rows import mixtures
+    from salun.rows import mixtures, partly_known
     from salun.schedule import rows_of
     from salun.summaries import write_summaries
 
-    comparison = Comparison(runner.bench, runner.path, runner.weights)
-    joint: dict[int, Any] = {}
-    if status == 0:
-        with watched("comparing runs", comparison.count(jobs)) as step:
-            for _ in comparison.complete(jobs):
-                step()
-        joint = comparison.joint(jobs)
     done, _ = records.read(runner.path)
     rows = rows_of(jobs, done, joint)
     if not rows:
@@ -325,7 +350,7 @@ def show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, 
     print_rows(console, rows)
     if flags.published:
         print_published(console, rows)
-    for line in mixtures(rows):
+    for line in [*mixtures(rows), *partly_known(rows)]:
         notice(line)
     written = write_summaries(runner.path.parent, rows)
     print(f"{runner.path} and {', '.join(file.name for file in written)}")

@@ -58,6 +58,7 @@ class Metric:
         cost: "free" of outputs that are there, "attack" where something is fitted, "many models" where several
             runs are needed, "weights" where the models run once more.
         against: models beside its own that it needs.
+        needs: sets that it is computed from.
         summary: first sentence of the docstring.
         formula: of the docstring.
         blind: what it cannot see, of the docstring.
@@ -76,6 +77,7 @@ class Metric:
     ideal: str
     cost: Cost
     against: tuple[Against, ...]
+    needs: tuple[str, ...]
     summary: str
     formula: str
     blind: str
@@ -148,6 +150,7 @@ def metric(
                 ideal=best,
                 cost=cost,
                 against=against,
+                needs=needs,
                 summary=summary_of(function),
                 formula=said.get("Formula", ""),
                 blind=said.get("Cannot see", ""),

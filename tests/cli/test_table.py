@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from salun.cli.table import dispensable, make_console, print_published, print_rows, published_for
+from salun.cli.console import make_console
+from salun.cli.table import dispensable, print_published, print_rows, published_for
 from salun.experiment import MaskRequest
 from salun.metrics import METRICS, load_metrics
 from salun.rows import Row, summarise

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -558,3 +559,40 @@ def test_parsing_imports_nothing_heavy(command: str, argv: list[str], status: in
     imported = {line.split("|")[-1].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "argparse" in imported
     assert not imported & {"torch", "numpy", "timm", "pydantic", "rich", "sklearn", "scipy", "wandb"}
+
+
+# Metrics that are asked for of finished runs
+
+
+def test_metrics_can_be_asked_for_afterwards(base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"checkpoint": BASE, "class_to_forget": 0, "epochs": 1, "metrics": ["UA"]}
+    gold = {"checkpoint": BASE, "class_to_forget": 0, "method": "retrain", "metrics": ["UA"]}
+    write("list.json", [gold, entry | {"method": "ga_small"}])
+    unlearn("-L", "list.json", "--nexp", "2")
+    out = unlearn("-L", "list.json", "--nexp", "2", "--metrics", "attacks", "JS", "KLoM")
+    assert "4 runs, 4 of them finished before" in out
+    head = next(line for line in out.splitlines() if line.split()[:2] == ["UA", "%"])
+    assert {"MIA_entropy", "forest_auc", "RMIA_auc", "ToW_MIA", "JS", "KLoM"} <= set(head.split())
+    summary = json.loads(Path("runs/list/summary.json").read_text())
+    method = next(row for row in summary if row["kind"] == "method")
+    assert method["metrics"]["MIA_entropy"]["n"] == method["metrics"]["JS"]["n"] == 2
+    assert method["metrics"]["KLoM"]["sd"] is None
+    shutil.rmtree("runs/list/outputs")
+    unlearn("-L", "list.json", "--nexp", "2", "--metrics", "JS", "ULiRA_auc")
+    assert "outputs of 4 runs are not kept" in capsys.readouterr().err
+
+
+def test_sources_of_randomness_are_said_in_the_table(write: Write) -> None:
+    entry = {"model": "resnet_tiny", "dataset": "synthetic:n=90,size=8,classes=4", "unlearning_rate": 0.2}
+    small = {"recipe": {"epochs": 1, "batch_size": 32}, "method": "ga_small", "epochs": 1, "metrics": ["UA", "RA"]}
+    write("list.json", [entry | small])
+    flags = ["-L", "list.json", "--nexp", "1", "--nbase", "2", "--nforget", "2"]
+    assert "4 runs (seed 0, 2 base models, 2 forget sets)" in unlearn(*flags, "--dry-run")
+    out = unlearn(*flags)
+    assert "4 runs, 0 of them finished before" in out
+    assert "2 base models" in out
+    assert "2 forget sets" in out
+    seeds = {
+        (record["settings"]["base"]["seed"], record["settings"]["forget"]["seed"]) for record in records_of("list")
+    }
+    assert seeds == {(0, 0), (0, 1), (1, 0), (1, 1)}
