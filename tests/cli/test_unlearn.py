@@ -386,7 +386,10 @@ def test_an_interruption_keeps_finished_runs_and_the_same_command_goes_on(
     common = {"checkpoint": BASE, "class_to_forget": 0, "metrics": ["UA"]}
     entries = [{**common, "method": name, "epochs": 1} for name in ("ga_small", "halting", "ft")]
     write("list.json", entries)
+    # A shell starts what runs in its background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     assert main(["-L", "list.json", "--nexp", "2", "-NL"]) == 130
+    signal.signal(signal.SIGINT, before)
     out, err = capsys.readouterr()
     assert err == "salun-unlearn: interrupted: 3 of 6 runs are recorded; the same command does the rest\n"
     assert [record["settings"]["method"] for record in records_of("list")] == ["ga_small", "ga_small", "halting"]
