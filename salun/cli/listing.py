@@ -9,7 +9,6 @@ from rich.text import Text
 
 from salun.cli.console import plain_table, print_table
 from salun.metrics import METRICS, Metric, load_metrics
-from salun.unlearning import METHODS, load_methods
 
 SECTIONS = (
     ("From outputs that are there", "free"),
@@ -82,6 +81,8 @@ def print_methods(console: Console) -> None:
     Args:
         console: where.
     """
+    from salun.unlearning import METHODS, load_methods
+
     load_methods()
     rows = []
     for found in METHODS.values():
