@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ class Split:
     listed: Tensor
     fingerprint: str
 
-    @property
+    @cached_property
     def forget_fingerprint(self) -> str:
         """Identity of the forget set."""
         return digest(self.listed, torch.tensor(self.classes))
