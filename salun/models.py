@@ -3,7 +3,10 @@
 import hashlib
 import urllib.error
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.request import Request, urlopen
@@ -309,6 +312,31 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
     if has_two_tokens(model):
         return cast(Tensor, features[:, :2].flatten(1))
     return cast(Tensor, cast(Any, model).forward_head(features, pre_logits=True))
+
+
+@contextmanager
+def features_seen(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
+    """Watch what the classification head of a model sees, for losses on the features of a forward pass.
+
+    Args:
+        model: any timm model.
+
+    Yields:
+        A function that gives the (B, D) float32 features of the model's last forward pass, with their gradient.
+    """
+    found = cast(Any, model).get_classifier()
+    layers = found if isinstance(found, tuple) else (found,)
+    parts: dict[int, Tensor] = {}
+
+    def see(layer: nn.Module, inputs: tuple[Tensor, ...], place: int) -> None:
+        parts[place] = inputs[0].flatten(1).float()
+
+    hooks = [layer.register_forward_pre_hook(partial(see, place=place)) for place, layer in enumerate(layers)]
+    try:
+        yield lambda: torch.cat([parts[place] for place in range(len(layers))], 1)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def head(model: nn.Module) -> nn.Linear:

@@ -3,10 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,28 @@ from salun.device import Precision, autocast, settle_precision
 
 Schedule = Literal["constant", "plateau", "multistep", "cosine"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
-Stream = Callable[[int], Iterable[Batch]]
 Loss = Callable[[Tensor, Batch], Tensor]
 
 PLATEAU_PATIENCE = 5
 EVALUATION_BATCH = 1024
 EVALUATION_BYTES = 64 * 1024**2
+
+
+class Step(NamedTuple):
+    """One step of a training that has steps of several kinds.
+
+    Attributes:
+        batch: what the model sees.
+        loss: of its logits and the batch; None for the training's own.
+        forgets: whether the step is to forget: the second optimiser takes it, where there is one.
+    """
+
+    batch: Batch
+    loss: Loss | None = None
+    forgets: bool = False
+
+
+Stream = Callable[[int], Iterable[Batch | Step]]
 
 
 @dataclass(frozen=True)
@@ -211,27 +227,39 @@ def predict(model: nn.Module, images: Images, batch_size: int | None = None) -> 
     return Outputs(torch.cat(logits).cpu(), images.labels.cpu(), images.rows.cpu())
 
 
-def make_optimizer(
-    model: nn.Module, name: OptimizerName, lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Build an optimiser over all trainable weights.
+@dataclass(frozen=True)
+class Descent:
+    """How weights follow their gradient.
+
+    Attributes:
+        lr: learning rate.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: in [0, 1); of "adam" and "adamw" the first beta.
+        weight_decay: L2 penalty; decoupled in "adamw".
+    """
+
+    lr: float
+    optimizer: OptimizerName = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+def make_optimizer(weights: list[nn.Parameter], descent: Descent) -> torch.optim.Optimizer:
+    """Build an optimiser.
 
     Args:
-        model: whose weights.
-        name: "sgd", "adam" or "adamw"; the latter two take `momentum` as their first beta.
-        lr: learning rate.
-        momentum: in [0, 1).
-        weight_decay: L2 penalty; decoupled in "adamw".
+        weights: to be trained, all on one device.
+        descent: which one.
 
     Returns:
         The optimiser, fused where the device has such a kernel.
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
     fused = weights[0].device.type in ("cpu", "cuda")
-    if name == "sgd":
-        return torch.optim.SGD(weights, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
-    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-    return kind(weights, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay, fused=fused)
+    lr, momentum, decay = descent.lr, descent.momentum, descent.weight_decay
+    if descent.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
+    kind = torch.optim.Adam if descent.optimizer == "adam" else torch.optim.AdamW
+    return kind(weights, lr=lr, betas=(momentum, 0.999), weight_decay=decay, fused=fused)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int) -> LRScheduler:
@@ -254,6 +282,20 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int)
     return MultiStepLR(optimizer, milestones, gamma=0.1)
 
 
+def step_schedules(schedules: list[LRScheduler], score: float) -> None:
+    """Go on to the next epoch's learning rates.
+
+    Args:
+        schedules: one an optimiser.
+        score: of the epoch that is over, higher where it is better; steers "plateau".
+    """
+    for schedule in schedules:
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(score)
+        else:
+            schedule.step()
+
+
 def fit(
     model: nn.Module,
     stream: Stream,
@@ -270,8 +312,11 @@ def fit(
     watch: Watch = unwatched,
     validate: Callable[[], float] | None = None,
     patience: int | None = None,
+    beside: Iterable[nn.Parameter] = (),
+    forgetting: Descent | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
-    """Train a model, in place.
+    """Train a model, in place; an epoch whose loss is no number is the last.
 
     Args:
         model: on its device; is left in training mode.
@@ -288,20 +333,26 @@ def fit(
         watch: is told of every step.
         validate: gives the validation accuracy; the weights of the best epoch are kept, of equal ones the later.
         patience: epochs without a better validation accuracy after which training stops.
+        beside: weights outside the model that are trained with it.
+        forgetting: a second optimiser, with momentum of its own, for the steps that forget; None lets one take all.
+        enough: is asked before each step whether to stop.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
     """
-    updates = make_optimizer(model, optimizer, lr, momentum, weight_decay)
-    steps = make_schedule(updates, schedule, epochs)
+    weights = [*(weight for weight in model.parameters() if weight.requires_grad), *beside]
+    own = Descent(lr, optimizer, momentum, weight_decay)
+    optimizers = [make_optimizer(weights, descent) for descent in (own, forgetting) if descent]
+    updates = optimizers[0]
+    schedules = [make_schedule(each, schedule, epochs) for each in optimizers]
     curve: list[Epoch] = []
     best, risen, best_weights = -math.inf, 0, None
     for number in range(epochs):
         begun, rate = time.perf_counter(), updates.param_groups[0]["lr"]
-        totals = run_epoch(
-            model, stream(number), updates, loss, grad_clip, precision, Pace(number, epochs, begun, watch)
-        )
-        images, mean_loss, share = totals
+        pace = Pace(number, epochs, begun, watch, enough)
+        images, mean_loss, share = run_epoch(model, stream(number), optimizers, loss, grad_clip, precision, pace)
+        if images == 0:
+            break
         trained = time.perf_counter()
         validation = validate() if validate else None
         idle = time.perf_counter() - trained if validate else 0.0
@@ -310,10 +361,9 @@ def fit(
         if validation is not None and validation >= best:
             risen = number if validation > best else risen
             best, best_weights = validation, deepcopy(model.state_dict())
-        if isinstance(steps, ReduceLROnPlateau):
-            steps.step(validation if validation is not None else -mean_loss)
-        else:
-            steps.step()
+        if not math.isfinite(mean_loss):
+            break
+        step_schedules(schedules, validation if validation is not None else -mean_loss)
         if patience is not None and validation is not None and number - risen >= patience:
             break
     if best_weights is not None:
@@ -323,12 +373,13 @@ def fit(
 
 @dataclass(frozen=True)
 class Pace:
-    """Which epoch is running, since when, and who watches."""
+    """Which epoch is running, since when, who watches, and who says when it is enough."""
 
     number: int
     epochs: int
     begun: float
     watch: Watch
+    enough: Callable[[], bool]
 
     def tell(self, images: int) -> None:
         """Report a step.
@@ -341,8 +392,8 @@ class Pace:
 
 def run_epoch(
     model: nn.Module,
-    batches: Iterable[Batch],
-    updates: torch.optim.Optimizer,
+    steps: Iterable[Batch | Step],
+    optimizers: list[torch.optim.Optimizer],
     loss: Loss,
     grad_clip: float | None,
     precision: Precision,
@@ -352,29 +403,33 @@ def run_epoch(
 
     Args:
         model: is trained in place.
-        batches: of one epoch.
-        updates: the optimiser.
-        loss: of logits and batch.
+        steps: of one epoch.
+        optimizers: of the same weights; the last takes the steps that forget, the first all others.
+        loss: of logits and batch, where a step has none of its own.
         grad_clip: largest norm of the gradient; None for no limit.
         precision: of the forward pass.
-        pace: is told of every step.
+        pace: is told of every step, and asked before each whether it is enough.
 
     Returns:
         Images seen, mean loss and training accuracy; the device is read once, at the end.
     """
     model.train()
-    weights = [weight for group in updates.param_groups for weight in group["params"]]
+    weights = [weight for group in optimizers[0].param_groups for weight in group["params"]]
     device = weights[0].device
     precision = settle_precision(precision, device)
     images, summed = 0, torch.zeros(2, device=device)
-    for batch in batches:
+    for given in steps:
+        if pace.enough():
+            break
+        batch, own_loss, forgets = given if isinstance(given, Step) else Step(given)
+        updates = optimizers[-1 if forgets else 0]
         single = len(batch.x) == 1
         if single:
             still_norms(model, True)
         updates.zero_grad(set_to_none=True)
         with autocast(precision, device):
             logits = model(batch.x)
-        value = loss(logits.float(), batch)
+        value = (own_loss or loss)(logits.float(), batch)
         value.backward()
         if grad_clip is not None:
             nn.utils.clip_grad_norm_(weights, grad_clip)
@@ -409,6 +464,7 @@ def train(
     recipe: Recipe,
     generator: torch.Generator,
     watch: Watch = unwatched,
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -419,10 +475,16 @@ def train(
         recipe: all settings.
         generator: shuffles and augments.
         watch: is told of every step.
+        aside: is entered while the validation set is looked at.
 
     Returns:
         The curve and the optimiser's state.
     """
+
+    def validated() -> float:
+        with aside():
+            return accuracy(predict(model, validation))
+
     curve, optimizer = fit(
         model,
         lambda epoch: images.batches(recipe.batch_size, generator),
@@ -434,7 +496,7 @@ def train(
         schedule=recipe.schedule,
         precision=recipe.precision,
         watch=watch,
-        validate=(lambda: accuracy(predict(model, validation))) if len(validation) else None,
+        validate=validated if len(validation) else None,
         patience=recipe.patience,
     )
     return curve, optimizer.state_dict()

@@ -2,40 +2,72 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from salun.data.images import Images
-from salun.device import Precision
+from salun.data.images import Batch, Images
+from salun.device import Precision, autocast
 from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
+from salun.passes import Passes
 from salun.saliency import Mask, only
-from salun.training import Epoch, Loss, Recipe, Schedule, Stream, Watch, cross_entropy, fit, train, unwatched
+from salun.training import (
+    Descent,
+    Epoch,
+    Loss,
+    OptimizerName,
+    Recipe,
+    Schedule,
+    Step,
+    Stream,
+    Watch,
+    cross_entropy,
+    fit,
+    train,
+    unwatched,
+)
 
 Labels = Literal["any", "other", "remaining"]
 Momentum = typing.Annotated[float, Field(ge=0, lt=1)]
+Share = typing.Annotated[float, Field(ge=0, le=1)]
+Dual = bool | PositiveFloat
+DUAL_LR = 1e-4
+DUAL_DECAY = 0.05
+WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
 
 __all__ = [
     "METHODS",
+    "Dual",
     "Labels",
     "Method",
     "Momentum",
     "NonNegativeFloat",
+    "NonNegativeInt",
+    "OptimizerName",
     "PositiveFloat",
     "PositiveInt",
     "Schedule",
+    "Share",
+    "Step",
     "Task",
     "find_method",
     "method",
     "unlearn",
 ]
+
+
+class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an error
+    """A training whose loss stopped being a number."""
 
 
 @dataclass
@@ -55,6 +87,8 @@ class Task:
         precision: of forward passes.
         watch: is told of every step.
         curve: the epochs trained so far; `fit` and `retrain` add to it.
+        passes: counts the images that go through the model and its copies, and holds the budget.
+        diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
     """
 
     model: nn.Module
@@ -69,6 +103,8 @@ class Task:
     precision: Precision = "float32"
     watch: Watch = unwatched
     curve: Sequence[Epoch] = ()
+    passes: Passes = field(default_factory=Passes)
+    diverged: int | None = None
 
     def fit(
         self,
@@ -76,29 +112,45 @@ class Task:
         *,
         epochs: int,
         lr: float,
-        momentum: float,
-        weight_decay: float,
-        schedule: Schedule,
-        grad_clip: float | None,
+        optimizer: OptimizerName = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        schedule: Schedule = "constant",
+        grad_clip: float | None = None,
         loss: Loss = cross_entropy,
+        beside: Iterable[nn.Parameter] = (),
+        dual: Dual = False,
     ) -> None:
-        """Train the model on a stream of batches with SGD.
+        """Train the model on a stream of batches, until the budget is spent.
 
         Args:
-            stream: gives the batches of epoch 0, 1, ...
+            stream: gives the batches of epoch 0, 1, ..., or steps with a loss of their own.
             epochs: passes over the stream.
             lr: learning rate at the start.
-            momentum: of SGD.
-            weight_decay: L2 penalty.
+            optimizer: "sgd", "adam" or "adamw".
+            momentum: of SGD; the first beta of Adam.
+            weight_decay: L2 penalty; decoupled in "adamw".
             schedule: of the learning rate.
             grad_clip: largest norm of the gradient; None for no limit.
-            loss: of logits and batch.
+            loss: of logits and batch, where a step has none of its own.
+            beside: weights outside the model that are trained with it; no mask holds them.
+            dual: DualOptim: AdamW with momentum of its own, weight decay 0.05 and learning rate `dual`, or 1e-4
+                for True, takes the steps that forget.
+
+        Raises:
+            Diverged: the loss of an epoch is no number.
+
+        Source:
+            Zhong et al., "DualOptim: Enhancing Efficacy and Stability in Machine Unlearning with Dual Optimizers",
+            NeurIPS 2025, https://arxiv.org/abs/2504.15827, algorithm 1.
         """
+        rate = DUAL_LR if dual is True else dual
         curve, _ = fit(
             self.model,
             stream,
             epochs=epochs,
             lr=lr,
+            optimizer=optimizer,
             momentum=momentum,
             weight_decay=weight_decay,
             schedule=schedule,
@@ -106,14 +158,79 @@ class Task:
             loss=loss,
             precision=self.precision,
             watch=self.watch,
+            beside=beside,
+            forgetting=Descent(rate, "adamw", 0.9, DUAL_DECAY) if rate else None,
+            enough=lambda: self.passes.spent,
+        )
+        self.curve = [*self.curve, *curve]
+        if curve and not math.isfinite(curve[-1].loss):
+            raise Diverged
+
+    def retrain(self) -> None:
+        """Train fresh weights on the retain set by the base model's own recipe, whatever the budget."""
+        self.model.load_state_dict(self.fresh().state_dict())
+        curve, _ = train(
+            self.model, self.retain, self.validation, self.recipe, self.generator, self.watch, self.passes.aside
         )
         self.curve = [*self.curve, *curve]
 
-    def retrain(self) -> None:
-        """Train fresh weights on the retain set by the base model's own recipe."""
-        self.model.load_state_dict(self.fresh().state_dict())
-        curve, _ = train(self.model, self.retain, self.validation, self.recipe, self.generator, self.watch)
-        self.curve = [*self.curve, *curve]
+    def logits(self, x: Tensor) -> Tensor:
+        """Run the model on a batch in the training's precision, for a loss of more than the step's own batch.
+
+        Args:
+            x: (B, C, H, W) model input.
+
+        Returns:
+            (B, classes) float32, with their gradient.
+        """
+        with autocast(self.precision, x.device):
+            logits: Tensor = self.model(x)
+        return logits.float()
+
+    def frozen(self, model: nn.Module | None = None) -> nn.Module:
+        """Make a teacher.
+
+        Args:
+            model: to copy; None for the model as it is now.
+
+        Returns:
+            A copy in evaluation mode whose weights take no gradient.
+        """
+        return deepcopy(self.model if model is None else model).eval().requires_grad_(False)
+
+    def random_teacher(self) -> nn.Module:
+        """Make a teacher that knows nothing.
+
+        Returns:
+            The architecture with weights from before training, frozen.
+        """
+        return self.passes.watch(self.fresh()).eval().requires_grad_(False)
+
+    def pairs(self, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+        """Go once through the retain images, beside as many batches of the forget images, again and again.
+
+        Args:
+            batch_size: images a batch, of each.
+
+        Yields:
+            A forget and a retain batch; each of the two is shuffled.
+        """
+        forget = self.forever(self.forget, batch_size)
+        for batch in self.retain.batches(batch_size, self.generator):
+            yield next(forget), batch
+
+    def forever(self, images: Images, batch_size: int) -> Iterator[Batch]:
+        """Go through images again and again, shuffled anew each time.
+
+        Args:
+            images: any.
+            batch_size: images a batch; the last of each round may be smaller.
+
+        Yields:
+            One batch after another, without end.
+        """
+        while True:
+            yield from images.batches(batch_size, self.generator)
 
     def random_labels(self, labels: Labels) -> Tensor:
         """Draw a label for every forget image.
@@ -144,32 +261,49 @@ class Method:
         run: the function of a `Task` and keyword-only settings.
         settings: annotation and default of each setting.
         summary: first sentence of its docstring.
+        equation: of its docstring.
+        deviations: from the source, of its docstring.
         source: of its docstring.
         maskable: whether a mask may hold weights while it runs.
-        forgets: whether it is meant to forget a class at its default strength.
+        classwise: whether it can only forget whole classes.
+        forgets: whether it is meant to forget a class at the strength that the authors chose.
         keeps: whether it is meant to keep the accuracy on the rest.
+        alias: another name that JSON may give it.
     """
 
     name: str
     run: Callable[..., None]
     settings: dict[str, tuple[Any, Any]]
     summary: str
+    equation: str
+    deviations: str
     source: str
     maskable: bool
+    classwise: bool
     forgets: bool
     keeps: bool
+    alias: str | None
 
 
 METHODS: dict[str, Method] = {}
 
 
-def method(*, maskable: bool = True, forgets: bool = True, keeps: bool = True) -> Callable[..., Callable[..., None]]:
+def method(
+    *,
+    maskable: bool = True,
+    classwise: bool = False,
+    forgets: bool = True,
+    keeps: bool = True,
+    alias: str | None = None,
+) -> Callable[..., Callable[..., None]]:
     """Register an unlearning method; its signature is its schema.
 
     Args:
         maskable: whether a mask may hold weights while it runs.
-        forgets: whether it is meant to forget a class at its default strength.
+        classwise: whether it can only forget whole classes.
+        forgets: whether it is meant to forget a class at the strength that the authors chose.
         keeps: whether it is meant to keep the accuracy on the rest.
+        alias: another name that JSON may give it, where its own cannot be a function's.
 
     Returns:
         A decorator for a function of a `Task` and keyword-only settings with annotation and default.
@@ -187,8 +321,21 @@ def method(*, maskable: bool = True, forgets: bool = True, keeps: bool = True) -
             if parameter.kind is not parameter.KEYWORD_ONLY or not complete:
                 raise TypeError(f"{name}: setting '{parameter.name}' must be keyword-only, with annotation and default")
             settings[parameter.name] = (hints[parameter.name], parameter.default)
-        source = sections_of(run).get("Source", "")
-        METHODS[name] = Method(name, run, settings, summary_of(run), source, maskable, forgets, keeps)
+        sections = sections_of(run)
+        METHODS[name] = Method(
+            name=name,
+            run=run,
+            settings=settings,
+            summary=summary_of(run),
+            equation=sections.get("Equation", ""),
+            deviations=sections.get("Deviations", ""),
+            source=sections.get("Source", ""),
+            maskable=maskable,
+            classwise=classwise,
+            forgets=forgets,
+            keeps=keeps,
+            alias=alias,
+        )
         return run
 
     return register
@@ -207,9 +354,10 @@ def find_method(name: str) -> Method:
         SalunError: there is none of that name; the nearest is named.
     """
     load_methods()
-    if name not in METHODS:
-        raise SalunError(f"method '{name}': unknown{did_you_mean(name, METHODS)}")
-    return METHODS[name]
+    aliases = {found.alias: found for found in METHODS.values() if found.alias}
+    if name not in METHODS and name not in aliases:
+        raise SalunError(f"method '{name}': unknown{did_you_mean(name, [*METHODS, *aliases])}")
+    return METHODS.get(name) or aliases[name]
 
 
 def load_methods() -> None:
@@ -223,23 +371,26 @@ def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask:
     """Run a method on a task, under a mask where one is given.
 
     Args:
-        task: its model is edited in place and left in evaluation mode.
+        task: its model is edited in place and left in evaluation mode; `task.diverged` says whether the loss
+            stopped being a number, and `task.passes` what it cost.
         name: of the method.
         settings: the method's, where they differ from its defaults.
         mask: a boolean tensor a weight, True where it may move.
 
     Raises:
-        SalunError: the method, a setting, or a mask on this method is refused.
+        SalunError: the method, a setting, the forget set, or a mask on this method is refused.
     """
     chosen = find_method(name)
     for key in settings or {}:
         if key not in chosen.settings:
             raise SalunError(f"method '{name}': setting '{key}': unknown{did_you_mean(key, chosen.settings)}")
-    if mask is None:
-        chosen.run(task, **(settings or {}))
-    elif not chosen.maskable:
+    if chosen.classwise and not task.forgotten:
+        raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
+    if mask is not None and not chosen.maskable:
         raise SalunError(f"method '{name}': takes no mask: {chosen.summary}")
-    else:
-        with only(task.model, mask):
+    with task.passes.watching(task.model), nullcontext() if mask is None else only(task.model, mask):
+        try:
             chosen.run(task, **(settings or {}))
+        except Diverged:
+            task.diverged = len(task.curve)
     task.model.eval()

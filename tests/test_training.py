@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 
 import pytest
 import reference
@@ -11,7 +12,18 @@ from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.models import TINY, Architecture, Checkpoint, build
 from salun.saliency import only
-from salun.training import Epoch, Progress, accuracy, cross_entropy, fit, make_optimizer, make_schedule, predict
+from salun.training import (
+    Descent,
+    Epoch,
+    Loss,
+    Progress,
+    Step,
+    accuracy,
+    cross_entropy,
+    fit,
+    make_schedule,
+    predict,
+)
 
 CPU = torch.device("cpu")
 RUNS = ["masked", "nomask", "masked_2epochs_lrdrop", "masked_concat", "nomask_concat"]
@@ -157,11 +169,85 @@ def test_optimizers_train(sets: Sets, name: str) -> None:
     assert type(optimizer).__name__.lower() == name
 
 
-def test_optimizer_leaves_frozen_weights_out(trained: Checkpoint) -> None:
+def test_frozen_weights_stay(sets: Sets, trained: Checkpoint) -> None:
     model = trained.restore()
     model.fc.weight.requires_grad_(False)
-    optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
-    assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters())) - 1
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    taken = sets.forget.take(torch.arange(32))
+    fit(model, lambda epoch: taken.batches(32), epochs=1, lr=0.1, weight_decay=0.1)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved
+    assert "fc.weight" not in moved
+
+
+def test_weights_beside_the_model_are_trained_too(sets: Sets, trained: Checkpoint) -> None:
+    scale = nn.Parameter(torch.ones(()))
+    taken = sets.forget.take(torch.arange(32))
+
+    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return cross_entropy(logits * scale, batch)
+
+    fit(trained.restore(), lambda epoch: taken.batches(32), epochs=1, lr=0.1, loss=loss, beside=[scale])
+    assert scale.item() != 1.0
+
+
+def test_a_step_may_have_a_loss_of_its_own(sets: Sets, trained: Checkpoint) -> None:
+    seen: list[str] = []
+
+    def of(name: str) -> Loss:
+        def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+            seen.append(name)
+            return cross_entropy(logits, batch)
+
+        return loss
+
+    taken = sets.forget.take(torch.arange(64))
+
+    def stream(epoch: int) -> Iterator[Batch | Step]:
+        first, second = taken.batches(32)
+        yield Step(first, of("own"))
+        yield second
+
+    fit(trained.restore(), stream, epochs=2, lr=0.01, loss=of("shared"))
+    assert seen == ["own", "shared"] * 2
+
+
+def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: Checkpoint) -> None:
+    taken = sets.forget.take(torch.arange(64))
+    batches = list(taken.batches(32))
+
+    def after(forgets: tuple[bool, bool], second: Descent | None) -> dict[str, torch.Tensor]:
+        model = trained.restore()
+        steps = [Step(batch, forgets=flag) for batch, flag in zip(batches, forgets, strict=True)]
+        fit(model, lambda epoch: steps, epochs=1, lr=0.01, momentum=0.9, weight_decay=0, forgetting=second)
+        return dict(model.named_parameters())
+
+    def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+    alike = Descent(0.01, "sgd", 0.9, 0.0)
+    shared = after((False, False), None)
+    assert equal(after((True, False), None), shared)
+    assert equal(after((True, True), alike), shared)
+    assert not equal(after((True, False), alike), shared)
+    no_memory = Descent(0.01, "sgd", 0.0, 0.0)
+    assert not equal(after((True, False), Descent(0.1, "adamw", 0.9, 0.05)), after((True, False), no_memory))
+
+
+def test_training_stops_when_it_is_enough(sets: Sets, trained: Checkpoint) -> None:
+    asked = iter([False, False, True])
+    taken = sets.forget.take(torch.arange(64))
+    curve, _ = fit(
+        trained.restore(), lambda epoch: taken.batches(32), epochs=9, lr=0.01, enough=lambda: next(asked, True)
+    )
+    assert len(curve) == 1
+
+
+def test_an_epoch_whose_loss_is_no_number_is_the_last(sets: Sets, trained: Checkpoint) -> None:
+    taken = sets.forget.take(torch.arange(64))
+    curve, _ = fit(trained.restore(), lambda epoch: taken.batches(32), epochs=9, lr=1e30)
+    assert len(curve) < 9
+    assert not math.isfinite(curve[-1].loss)
 
 
 def test_gradient_is_clipped(sets: Sets, trained: Checkpoint) -> None:

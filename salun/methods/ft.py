@@ -25,8 +25,15 @@ def ft(
         grad_clip: largest norm of the gradient; None for no limit.
         schedule: of the learning rate.
 
+    Equation:
+        L = CE(retain).
+
+    Deviations:
+        None from the baseline of the SalUn paper.
+
     Source:
-        Warnecke et al., "Machine Unlearning of Features and Labels", NDSS 2023, arXiv 2108.11577.
+        Warnecke, Pirch, Wressnegger and Rieck, "Machine Unlearning of Features and Labels", NDSS 2023,
+        https://arxiv.org/abs/2108.11577; settings of Fan et al., https://arxiv.org/abs/2310.12508.
     """
     task.fit(
         lambda epoch: task.retain.batches(batch_size, task.generator),

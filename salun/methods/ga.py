@@ -22,9 +22,6 @@ def ga(
 ) -> None:
     """Gradient ascent on the forget images and descent on the retain images, in one shuffled mix.
 
-    The loss of a batch is the mean over its images of s * cross-entropy, with s = -1 for forget and
-    +1 for retain images.
-
     Args:
         task: what to unlearn.
         lr: learning rate.
@@ -35,9 +32,15 @@ def ga(
         grad_clip: largest norm of the gradient; None for no limit.
         schedule: of the learning rate.
 
+    Equation:
+        L = mean over a batch of s(x) * CE(x), s = -1 for forget and +1 for retain images.
+
+    Deviations:
+        The paper ascends on the forget set alone, which is `ga_small`; the mix is the SalUn DeepDive project's.
+
     Source:
-        Thudi et al., "Unrolling SGD", EuroS&P 2022, arXiv 2109.13398, for the ascent; the mix is
-        the SalUn DeepDive project's.
+        Thudi, Deza, Chandrasekaran and Papernot, "Unrolling SGD: Understanding Factors Influencing Machine
+        Unlearning", EuroS&P 2022, https://arxiv.org/abs/2109.13398.
     """
     mixed = task.forget.join(task.retain)
     sign = torch.ones(len(mixed), device=mixed.device)

@@ -29,8 +29,15 @@ def ga_small(
         grad_clip: largest norm of the gradient; None for no limit.
         schedule: of the learning rate.
 
+    Equation:
+        L = -CE(forget).
+
+    Deviations:
+        Of the paper's single-gradient unlearning, equation 6, this takes as many steps as asked for, with momentum.
+
     Source:
-        Thudi et al., "Unrolling SGD", EuroS&P 2022, arXiv 2109.13398.
+        Thudi, Deza, Chandrasekaran and Papernot, "Unrolling SGD: Understanding Factors Influencing Machine
+        Unlearning", EuroS&P 2022, https://arxiv.org/abs/2109.13398.
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -10,8 +10,14 @@ def retrain(task: Task) -> None:
     Args:
         task: what to unlearn.
 
+    Equation:
+        theta = A(retain) for the training algorithm A of the base model.
+
+    Deviations:
+        None.
+
     Source:
-        Bourtoule et al., "Machine Unlearning", S&P 2021, section II, where it is the baseline that everything else is
-        held against.
+        Bourtoule et al., "Machine Unlearning", S&P 2021, https://arxiv.org/abs/1912.03817, section II, where it is the
+        baseline that everything else is held against.
     """
     task.retrain()

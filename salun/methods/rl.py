@@ -34,10 +34,17 @@ def rl(
         labels: which labels a forget image may get: "any", "other" than its own, or of the
             "remaining" classes.
 
+    Equation:
+        L = mean over forget and retain together of CE(x, y'), y' drawn at random for forget images.
+
+    Deviations:
+        The paper's equation 5 draws a label other than the true one, as `labels` "other" does; its code draws "any".
+
     Source:
-        Golatkar et al., "Eternal Sunshine of the Spotless Net", CVPR 2020; Fan et al., "SalUn:
-        Empowering Machine Unlearning via Gradient-based Weight Saliency", ICLR 2024, arXiv
-        2310.12508, equation 5.
+        Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020,
+        https://arxiv.org/abs/1911.04933; Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning
+        via Gradient-based Weight Saliency in Both Image Classification and Generation", ICLR 2024,
+        https://arxiv.org/abs/2310.12508, equation 5.
     """
 
     def stream(epoch: int) -> Iterator[Batch]:

@@ -1,7 +1,18 @@
 from collections.abc import Iterator
 
 from salun.data.images import Batch
-from salun.unlearning import Labels, Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import (
+    Dual,
+    Labels,
+    Momentum,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Schedule,
+    Step,
+    Task,
+    method,
+)
 
 
 @method()
@@ -16,6 +27,7 @@ def rl_split(
     grad_clip: PositiveFloat | None = None,
     schedule: Schedule = "constant",
     labels: Labels = "any",
+    dual: Dual = False,
 ) -> None:
     """Random labels in two phases: each epoch all forget batches, relabelled, then all retain batches.
 
@@ -33,15 +45,24 @@ def rl_split(
         schedule: of the learning rate.
         labels: which labels a forget image may get: "any", "other" than its own, or of the
             "remaining" classes.
+        dual: whether AdamW, at this learning rate or at 1e-4 for true, takes the forget batches.
+
+    Equation:
+        each epoch L = CE(forget, y') over all forget batches, y' drawn at random, then L = CE(retain).
+
+    Deviations:
+        The paper's equation 5 draws a label other than the true one, as `labels` "other" does; its code, whose order
+        this is, draws "any".
 
     Source:
-        Fan et al., "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency", ICLR
-        2024, arXiv 2310.12508, equation 5, in the order of its code.
+        Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency
+        in Both Image Classification and Generation", ICLR 2024, https://arxiv.org/abs/2310.12508, equation 5;
+        `dual` is DualOptim's, https://arxiv.org/abs/2504.15827.
     """
 
-    def stream(epoch: int) -> Iterator[Batch]:
+    def stream(epoch: int) -> Iterator[Batch | Step]:
         relabelled = task.forget.relabel(task.random_labels(labels))
-        yield from relabelled.batches(batch_size, task.generator)
+        yield from (Step(batch, forgets=True) for batch in relabelled.batches(batch_size, task.generator))
         yield from task.retain.batches(batch_size, task.generator)
 
     task.fit(
@@ -52,4 +73,5 @@ def rl_split(
         weight_decay=weight_decay,
         grad_clip=grad_clip,
         schedule=schedule,
+        dual=dual,
     )

@@ -26,6 +26,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "rl": {"lr": 0.05, "epochs": 2, "batch_size": 64, "labels": "remaining"},
     "rl_split": {"lr": 0.1, "epochs": 4, "batch_size": 128, "labels": "remaining"},
 }
+WITHOUT_IMAGES: set[str] = set()
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
 
 
@@ -125,6 +126,35 @@ def test_refuses_an_unknown_setting(name: str, run: Run, few: Sets) -> None:
         run(name, few, {"learning_rates": 0.1})
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].classwise])
+def test_refuses_to_forget_less_than_whole_classes(name: str, few: Sets, trained: Checkpoint) -> None:
+    task = make_task(trained, few, forgotten=())
+    with pytest.raises(SalunError, match=f"'{name}': forgets whole classes only"):
+        unlearn(task, name, quick(name))
+    assert all(torch.equal(tensor, trained.weights[key]) for key, tensor in task.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cost_is_counted(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
+    task = make_task(trained, few, recipe=RECIPE.model_copy(update={"epochs": 1}))
+    unlearn(task, name, quick(name))
+    assert task.passes.forward >= task.passes.backward >= 0
+    sizes = {len(few.forget), len(few.retain)}
+    assert task.passes.forward >= min(sizes) or name in WITHOUT_IMAGES
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "epochs" in METHODS[name].settings])
+def test_a_budget_stops_it(name: str, few: Sets, trained: Checkpoint) -> None:
+    def spent(budget: int | None) -> int:
+        task = make_task(trained, few)
+        task.passes.budget = budget
+        unlearn(task, name, quick(name) | {"epochs": 3})
+        return task.passes.total
+
+    whole = spent(None)
+    assert spent(whole // 2) < whole
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].maskable])
 def test_refuses_a_mask_where_none_may_be(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
     with pytest.raises(SalunError, match="takes no mask"):
@@ -151,5 +181,8 @@ def test_says_what_it_is(name: str) -> None:
     assert METHODS[name].summary.endswith(".")
     assert METHODS[name].run.__name__ == name
     assert METHODS[name].run.__module__ == f"salun.methods.{name}"
+    assert METHODS[name].equation
+    assert METHODS[name].deviations.endswith(".")
+    assert "https://" in METHODS[name].source
     for setting in METHODS[name].settings:
         assert f"        {setting}: " in doc, setting

@@ -9,7 +9,7 @@ from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.models import Checkpoint
-from salun.unlearning import Task, find_method
+from salun.unlearning import Step, Task, find_method
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,8 @@ def batches_of(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **setting
     seen: list[list[Batch]] = []
 
     def record(stream: Any, *, epochs: int, **rest: Any) -> None:
-        seen.extend(list(stream(epoch)) for epoch in range(epochs))
+        for epoch in range(epochs):
+            seen.append([given.batch if isinstance(given, Step) else given for given in stream(epoch)])
 
     monkeypatch.setattr(task, "fit", record)
     find_method(name).run(task, **settings)

@@ -1,0 +1,113 @@
+"""The cost of a method in images that went through a model, counted as they go."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Passes:
+    """Image passes through the models that it watches, and through their copies.
+
+    Attributes:
+        forward: images that went forward through a model.
+        backward: images whose gradient came back from a model's output.
+        budget: forward and backward passes together after which training stops; None for no limit.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    budget: int | None = None
+    counting: bool = True
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Passes":
+        """Stay one counter, so that the copy of a watched model is counted too."""
+        return self
+
+    @property
+    def total(self) -> int:
+        """Forward and backward passes together."""
+        return self.forward + self.backward
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget, if there is one, is used up."""
+        return self.budget is not None and self.total >= self.budget
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Count what goes through a model.
+
+        Args:
+            model: is watched until the block ends; copies of it that are made meanwhile stay watched.
+
+        Yields:
+            Nothing.
+        """
+        hook = model.register_forward_hook(self.see)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def watch(self, model: nn.Module) -> nn.Module:
+        """Count what goes through a model from now on.
+
+        Args:
+            model: any.
+
+        Returns:
+            The same model.
+        """
+        model.register_forward_hook(self.see)
+        return model
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave out what goes through models meanwhile, such as the validation set of a training.
+
+        Yields:
+            Nothing.
+        """
+        before, self.counting = self.counting, False
+        try:
+            yield
+        finally:
+            self.counting = before
+
+    def see(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Count one forward pass, and the backward pass that may follow it.
+
+        Args:
+            _: the model that ran.
+            inputs: its images first.
+            output: its logits.
+        """
+        if not self.counting:
+            return
+        images = count_images(inputs[0])
+        self.forward += images
+
+        def came_back(gradient: Tensor) -> None:
+            self.backward += images
+
+        if output.requires_grad:
+            output.register_hook(came_back)
+
+
+def count_images(x: Tensor) -> int:
+    """Count the images of a batch, those included that `torch.func.vmap` holds behind a single one.
+
+    Args:
+        x: (B, C, H, W) model input.
+
+    Returns:
+        Their number.
+    """
+    values = x
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):
+        values = torch._C._functorch.get_unwrapped(values)
+    return values.numel() // x[0].numel()
