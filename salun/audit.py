@@ -376,10 +376,8 @@ class Auditor:
             SalunError: what is recorded of the shadow model is not usable.
         """
         problem = replace(pool.problem, parts=pool.parts(number))
-        task, *_ = self.bench.unlearned(
-            experiment, problem, base, self.sets(problem, base), experiment.seed + number, watch
-        )
-        return task.model
+        sets = self.sets(problem, base)
+        return self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, watch).task.model
 
     def sets(self, problem: Problem, base: Checkpoint) -> Sets:
         """Take a shadow model's sets.

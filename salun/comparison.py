@@ -191,9 +191,7 @@ class Comparison:
         Returns:
             The outputs; None where they are not kept.
         """
-        folder = self.path.parent
-        found = kept_outputs(folder, record.id, record.outputs, record.unlearning_seconds)
-        before = kept_outputs(folder, record.base_name)
+        found, before = self.alone(record), kept_outputs(self.path.parent, record.base_name)
         if found is None or before is None:
             return found
         return compared(found, before, None if partner is None else self.alone(partner))
@@ -220,7 +218,8 @@ class Comparison:
         Returns:
             The outputs; None where they are not kept.
         """
-        return kept_outputs(self.path.parent, record.id, record.outputs, record.unlearning_seconds)
+        cost = (record.unlearning_seconds, record.unlearning_passes)
+        return kept_outputs(self.path.parent, record.id, record.outputs, *cost)
 
     def joint(self, jobs: Sequence[Job]) -> dict[int, dict[str, Value]]:
         """Compute the metrics of several runs together, or read them where they are recorded.

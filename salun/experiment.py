@@ -17,13 +17,21 @@ from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
 from salun.models import check_model, default_model
 from salun.saliency import Score
 from salun.training import Recipe
-from salun.unlearning import METHODS, find_method, load_methods
+from salun.unlearning import METHODS, WHOLE_CLASSES, find_method, load_methods
 
 DEFAULT_METHOD = "rl"
 DEFAULT_DATASET = "cifar10"
 MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
+UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs", "budget")
+SHARE_KEYS = ("unlearning_rate", "idxs_to_forget")
 FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
 BASE_KEYS = ("model", "dataset", "split_seed", "base_seed")
+REFUSALS = {
+    **dict.fromkeys(SHARE_KEYS, WHOLE_CLASSES),
+    **dict.fromkeys(("use_mask", "load_mask"), "takes no mask"),
+    **dict.fromkeys(("prune", "prune_epochs"), "trains from scratch; there is nothing to prune before it"),
+    "budget": "is the gold standard, which no budget cuts short",
+}
 Label = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -57,6 +65,15 @@ class Entry(BaseModel):
     mask_batches: int | None = Field(None, ge=1, description="Forget batches that the mask reads at most.")
     load_mask: str | None = Field(None, min_length=1, description="Path of a mask to use instead of computing one.")
     method: str = Field(DEFAULT_METHOD, description="Unlearning method.")
+    prune: float | None = Field(
+        None, gt=0, lt=1, description="Share of the weights that are pruned by magnitude, and stay zero, before it."
+    )
+    prune_epochs: int | None = Field(
+        None, ge=0, description="Epochs of training after the pruning, before the method. Not given: the recipe's."
+    )
+    budget: int | None = Field(
+        None, ge=1, description="Image passes, forward and backward together, after which the method's training stops."
+    )
     metrics: list[str] = Field(
         [], description="Metrics to compute, or sets of them: default, attacks, all; empty for the default ones."
     )
@@ -87,6 +104,19 @@ class MaskRequest:
 
 
 @dataclass(frozen=True)
+class PruneRequest:
+    """How a model is made sparse before the method.
+
+    Attributes:
+        share: of the weights that are set to zero.
+        epochs: of training after that; None for the recipe's.
+    """
+
+    share: float
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One validated entry of a list.
 
@@ -105,6 +135,8 @@ class Experiment:
         seed: of the first run.
         tag: the user's name for it.
         base_seed: of the base model's training; None for its recipe's own.
+        prune: how the model is made sparse before the method; None where it is not.
+        budget: image passes after which the method's training stops; None for no limit.
     """
 
     number: int
@@ -121,6 +153,8 @@ class Experiment:
     seed: int
     tag: str | None
     base_seed: int | None = None
+    prune: PruneRequest | None = None
+    budget: int | None = None
 
     @property
     def base(self) -> str:
@@ -129,23 +163,33 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        """Method and mask, as a user reads them."""
-        return self.method + (f" + {self.mask}" if self.mask else "")
+        """Method, mask and pruning, as a user reads them."""
+        sparse = f"prune {self.prune.share:g} + " if self.prune else ""
+        return sparse + self.method + (f" + {self.mask}" if self.mask else "")
 
 
 def method_models() -> dict[str, type[Entry]]:
     """Build the schema of an entry for each method, from the method's signature.
 
     Returns:
-        A pydantic model by method name.
+        A pydantic model by method name; an alias has its method's.
+
+    Raises:
+        SalunError: a method's setting is called as a key that all of them share.
     """
     load_methods()
-    models = {}
+    models: dict[str, type[Entry]] = {}
     for name, found in METHODS.items():
-        fields: dict[str, Any] = {"method": (Literal[name], name), **found.settings}
+        for key in found.settings.keys() & Entry.model_fields.keys():
+            raise SalunError(f"method '{name}': setting '{key}': every experiment has a key of that name; rename it")
+        names = (name, found.alias) if found.alias else (name,)
+        fields: dict[str, Any] = {"method": (Literal[names], name), **found.settings}
         if not found.maskable:
-            fields |= {"use_mask": (Literal[False], False), "load_mask": (None, None)}
-        models[name] = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
+            fields |= {"use_mask": (Literal[False], False), **dict.fromkeys(UNMASKED_KEYS, (None, None))}
+        if found.classwise:
+            fields |= dict.fromkeys(SHARE_KEYS, (None, None))
+        model = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
+        models |= dict.fromkeys(names, model)
     return models
 
 
@@ -157,7 +201,7 @@ def json_schema() -> dict[str, Any]:
     """
     load_metrics()
     union: Any = None
-    for model in method_models().values():
+    for model in dict.fromkeys(method_models().values()):
         union = model if union is None else union | model
     schema = TypeAdapter(list[union] | union).json_schema()
     for definition in schema["$defs"].values():
@@ -165,7 +209,7 @@ def json_schema() -> dict[str, Any]:
         if "method" in shapes:
             shapes["metrics"]["items"]["enum"] = [*METRIC_SETS, *METRICS]
             definition |= exclusions()
-            if shapes["method"]["const"] != DEFAULT_METHOD:
+            if shapes["method"].get("const") != DEFAULT_METHOD:
                 definition["allOf"] += [is_given("method")]
         definition["properties"] = {key: or_null(shape) for key, shape in shapes.items()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
@@ -331,10 +375,11 @@ def resolve(entry: Entry, number: int) -> Experiment:
     file = Path(entry.load_mask) if entry.load_mask else None
     masked = entry.use_mask or file is not None
     dataset = None if entry.checkpoint else entry.dataset or DEFAULT_DATASET
+    method = find_method(entry.method)
     return Experiment(
         number=number,
-        method=entry.method,
-        settings={key: getattr(entry, key) for key in find_method(entry.method).settings},
+        method=method.name,
+        settings={key: getattr(entry, key) for key in method.settings},
         checkpoint=Path(entry.checkpoint) if entry.checkpoint else None,
         model=None if dataset is None else entry.model or default_model(dataset),
         dataset=dataset,
@@ -346,6 +391,8 @@ def resolve(entry: Entry, number: int) -> Experiment:
         seed=entry.seed,
         tag=entry.tag,
         base_seed=entry.base_seed,
+        prune=None if entry.prune is None else PruneRequest(entry.prune, entry.prune_epochs),
+        budget=entry.budget,
     )
 
 
@@ -368,9 +415,9 @@ def explain(error: ValidationError, model: type[Entry]) -> list[str]:
         if problem["type"] == "extra_forbidden":
             valid = Recipe.model_fields if path[0] == "recipe" else model.model_fields
             lines[key] = f"{key}: unknown key{did_you_mean(path[-1], valid)}"
-        elif key in ("use_mask", "load_mask") and problem["type"] in ("literal_error", "none_required"):
+        elif problem["type"] == "none_required" or (key == "use_mask" and problem["type"] == "literal_error"):
             name = model.model_fields["method"].default
-            lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' takes no mask"
+            lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' {REFUSALS[key]}"
         elif problem["type"] == "model_type":
             lines[key] = f"{key}: {shown(problem['input'])}: must be an object of keys and values"
         elif key == "class_to_forget":
@@ -405,6 +452,8 @@ def conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
         lines.append(f"{' and '.join(shaping)}: without effect on a mask that is loaded")
     elif shaping and "use_mask" not in given:
         lines.append(f"{' and '.join(shaping)}: without effect unless use_mask is true")
+    if "prune_epochs" in given and "prune" not in given:
+        lines.append("prune_epochs: without effect unless prune is given")
     if "load_mask" in given and given.get("use_mask") is False:
         lines.append("use_mask: false: contradicts load_mask")
     return lines

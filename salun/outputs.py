@@ -74,12 +74,13 @@ def digest_of(evaluation: Evaluation) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_outputs(path: Path, seconds: float | None = None) -> Evaluation:
+def read_outputs(path: Path, seconds: float | None = None, passes: int | None = None) -> Evaluation:
     """Read a model's outputs.
 
     Args:
         path: of the file.
         seconds: wall time of mask and method, which stands in the record.
+        passes: image passes of mask and method, likewise.
 
     Returns:
         The outputs.
@@ -91,7 +92,7 @@ def read_outputs(path: Path, seconds: float | None = None) -> Evaluation:
         arrays = {name: torch.from_numpy(content[name]) for name in content.files}
         random = taken(arrays, "random") if "random/logits" in arrays else None
         sets: Any = {name: taken(arrays, name) for name in SETS}
-        return Evaluation(**sets, seconds=seconds, random=random)
+        return Evaluation(**sets, seconds=seconds, passes=passes, random=random)
 
 
 def taken(arrays: dict[str, torch.Tensor], name: str) -> Outputs:
@@ -121,7 +122,9 @@ def taken(arrays: dict[str, torch.Tensor], name: str) -> Outputs:
     return outputs
 
 
-def kept_outputs(folder: Path, name: str, digest: str | None = None, seconds: float | None = None) -> Evaluation | None:
+def kept_outputs(
+    folder: Path, name: str, digest: str | None = None, seconds: float | None = None, passes: int | None = None
+) -> Evaluation | None:
     """Read outputs if they are there and are those that a record speaks of.
 
     Args:
@@ -129,12 +132,13 @@ def kept_outputs(folder: Path, name: str, digest: str | None = None, seconds: fl
         name: as in `outputs_path`.
         digest: of the record; None takes the outputs as they are.
         seconds: wall time of mask and method.
+        passes: image passes of mask and method.
 
     Returns:
         The outputs, or None.
     """
     try:
-        evaluation = read_outputs(outputs_path(folder, name), seconds)
+        evaluation = read_outputs(outputs_path(folder, name), seconds, passes)
     except SalunError:
         return None
     return evaluation if digest in (None, digest_of(evaluation)) else None

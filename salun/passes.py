@@ -33,6 +33,11 @@ class Passes:
         return self.forward + self.backward
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What was counted so far, "forward" and "backward"."""
+        return {"forward": self.forward, "backward": self.backward}
+
+    @property
     def spent(self) -> bool:
         """Whether the budget, if there is one, is used up."""
         return self.budget is not None and self.total >= self.budget

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from salun import __version__
 from salun.base_model import (
@@ -44,13 +44,16 @@ from salun.device import (
     settle_threads,
 )
 from salun.errors import SalunError
-from salun.experiment import Experiment
+from salun.experiment import Experiment, PruneRequest
 from salun.files import name_part
 from salun.metrics import METRICS, Evaluation, Models, Value, check_metrics, evaluate
 from salun.models import Architecture, Checkpoint, build, load_checkpoint, save_checkpoint, tensors_digest
 from salun.outputs import digest_of
-from salun.saliency import Mask, check_mask, load_mask, saliency, save_mask
-from salun.training import Epoch, Recipe, Watch, default_recipe, predict, unwatched
+from salun.passes import Passes
+from salun.pruning import both, prune
+from salun.registry import ADDED
+from salun.saliency import Mask, check_mask, load_mask, only, saliency, save_mask
+from salun.training import Epoch, Recipe, Watch, default_recipe, predict, train, unwatched
 from salun.unlearning import Task, unlearn
 
 
@@ -66,17 +69,20 @@ class Record:
         metrics: fractions and seconds by name; None where a metric does not apply.
         base_metrics: the same of the base model.
         curve: one point an epoch.
-        seconds: wall time of "mask", "method" and "evaluation".
+        seconds: wall time of "mask", "method" and "evaluation", and of "prune", which precedes them.
         peak_memory: bytes.
         device: where it ran.
-        versions: of the packages that matter.
+        versions: of the packages that matter; of plugin files the digest.
         revision: of the code.
         split: fingerprints and sizes.
-        diverged: whether the model's outputs stopped being numbers; its metrics are then None.
+        diverged: whether the loss or the model's outputs stopped being numbers; its metrics are then None.
         finished: when, UTC.
         details: matrices and values a layer, by metric.
         retrained: id of the retrained model that the run was compared with.
         outputs: digest of the outputs that are kept beside the record.
+        passes: images that went "forward" and "backward" through models, for "mask", "method", and "prune".
+        diverged_epoch: of a diverged run, the epoch, from 1, in which its loss or, after the last one, its outputs
+            stopped being numbers; None of a method without epochs.
     """
 
     id: str
@@ -97,6 +103,14 @@ class Record:
     details: dict[str, Any] = field(default_factory=dict)
     retrained: str | None = None
     outputs: str | None = None
+    passes: dict[str, dict[str, int]] = field(default_factory=dict)
+    diverged_epoch: int | None = None
+
+    @property
+    def unlearning_passes(self) -> int | None:
+        """Image passes of mask and method, forward and backward together; None where they were not counted."""
+        counted = [sum(self.passes[part].values()) for part in ("mask", "method") if part in self.passes]
+        return sum(counted) if counted else None
 
     @property
     def unlearning_seconds(self) -> float:
@@ -123,6 +137,40 @@ class Result:
     record: Record
     checkpoint: Checkpoint
     evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A base model that was pruned and trained on.
+
+    Attributes:
+        weights: its state.
+        survivors: which weights are not zero, and so may move.
+        seconds: wall time that it took.
+        passes: images that went "forward" and "backward" through it.
+    """
+
+    weights: dict[str, Tensor]
+    survivors: Mask
+    seconds: float
+    passes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a mask and a method left behind.
+
+    Attributes:
+        task: with the model as it is now.
+        mask: under which the method ran; None where it had none.
+        seconds: wall time by part, without those that went into watching the validation set.
+        passes: images that went "forward" and "backward", by part.
+    """
+
+    task: Task
+    mask: Mask | None
+    seconds: dict[str, float]
+    passes: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -162,6 +210,7 @@ class Workbench:
     bases: dict[str, Checkpoint] = field(default_factory=dict)
     before: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     built: dict[tuple[Architecture, bool], dict[str, nn.Parameter]] = field(default_factory=dict)
+    pruned: dict[tuple[str, PruneRequest], Sparse] = field(default_factory=dict)
 
     def dataset(self, name: str) -> Dataset:
         """Load a data set once and move it to the device.
@@ -295,11 +344,13 @@ class Workbench:
         sets = make_sets(problem.dataset, problem.parts, preparation, self.device)
         before = self.evaluate_base(base, sets, problem)
         forget_peak_memory(self.device)
-        task, mask, mask_seconds, method_seconds = self.unlearned(experiment, problem, base, sets, seed, watch)
+        done = self.unlearned(experiment, problem, base, sets, seed, watch)
+        task = done.task
         begun = clock(self.device)
-        evaluation = compared(outputs_of(task.model, sets, mask_seconds + method_seconds), before)
-        measured = measure(evaluation, experiment.metrics)
-        seconds = {"mask": mask_seconds, "method": method_seconds, "evaluation": clock(self.device) - begun}
+        cost = (done.seconds["mask"] + done.seconds["method"], task.passes.total)
+        evaluation = compared(outputs_of(task.model, sets, *cost), before)
+        measured = measure(evaluation, experiment.metrics, task.diverged is not None)
+        seconds = done.seconds | {"evaluation": clock(self.device) - begun}
         settings = resolved(experiment, problem)
         record = Record(
             id=identify(settings, seed),
@@ -312,20 +363,22 @@ class Workbench:
             seconds=seconds,
             peak_memory=peak_memory(self.device),
             device=device_name(self.device),
-            versions=versions(),
+            versions=versions() | ADDED,
             revision=revision(),
             split=sizes(problem.parts) | {"recorded": "split" in base.config},
             diverged=measured.diverged,
             details=measured.details,
             outputs=digest_of(evaluation),
+            passes=done.passes,
+            diverged_epoch=(task.diverged or len(task.curve) or None) if measured.diverged else None,
         )
         checkpoint = self.checkpoint(task.model, base, preparation, problem, record)
-        return Result(record, replace(checkpoint, mask=mask), evaluation)
+        return Result(record, replace(checkpoint, mask=done.mask), evaluation)
 
     def unlearned(
         self, experiment: Experiment, problem: Problem, base: Checkpoint, sets: Sets, seed: int, watch: Watch
-    ) -> tuple[Task, Mask | None, float, float]:
-        """Compute the mask and run the method, and time both.
+    ) -> Done:
+        """Prune where that is asked for, compute the mask and run the method; time and count each.
 
         Args:
             experiment: what to do.
@@ -336,17 +389,22 @@ class Workbench:
             watch: is told of every step.
 
         Returns:
-            The task done, the mask, and the seconds of mask and method, without those that went into watching
-            the validation set.
+            The task done, its mask, and what it took.
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
         model = base.restore().to(self.device)
+        sparse = None
+        if experiment.prune is not None:
+            sparse = self.sparse(experiment.prune, problem, base, sets, watch)
+            model.load_state_dict(sparse.weights)
         seed = drawn_seed(experiment.method, recipe, seed)
         seed_globally(seed)
-        generator = seeded(seed, self.device)
+        generator, passes = seeded(seed, self.device), Passes(budget=experiment.budget)
         begun = clock(self.device)
-        mask = self.mask(experiment, problem, model, sets, generator)
-        masked = clock(self.device)
+        with passes.watching(model):
+            asked = self.mask(experiment, problem, model, sets, generator)
+        masked, spent = clock(self.device), passes.counts
+        mask = both(asked, sparse.survivors if sparse else None)
         task = Task(
             model=model,
             forget=sets.forget,
@@ -359,10 +417,49 @@ class Workbench:
             generator=generator,
             precision=settle_precision(recipe.precision, self.device),
             watch=watch,
+            passes=passes,
         )
         unlearn(task, experiment.method, experiment.settings, mask)
         method_seconds = clock(self.device) - masked - sum(point.evaluation_seconds for point in task.curve)
-        return task, mask, masked - begun if mask is not None else 0.0, method_seconds
+        seconds = {"mask": masked - begun if asked is not None else 0.0, "method": method_seconds}
+        counted = {"mask": spent, "method": {name: passes.counts[name] - spent[name] for name in spent}}
+        if sparse is not None:
+            seconds, counted = seconds | {"prune": sparse.seconds}, counted | {"prune": sparse.passes}
+        return Done(task, mask, seconds, counted)
+
+    def sparse(self, request: PruneRequest, problem: Problem, base: Checkpoint, sets: Sets, watch: Watch) -> Sparse:
+        """Make a base model sparse, once for all runs that ask for it.
+
+        The smallest weights are set to zero, and the others are trained on, on all training images, by the base
+        model's recipe with its own seed.
+
+        Args:
+            request: how sparse.
+            problem: holds the recipe.
+            base: the model.
+            sets: the images.
+            watch: is told of every step.
+
+        Returns:
+            The sparse model.
+        """
+        key = (tensors_digest(base.weights), request)
+        if key in self.pruned:
+            return self.pruned[key]
+        recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
+        epochs = recipe.epochs if request.epochs is None else request.epochs
+        model, passes, idle = base.restore().to(self.device), Passes(), 0.0
+        begun = clock(self.device)
+        seed_globally(recipe.seed)
+        survivors = prune(model, request.share)
+        if epochs:
+            shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, self.device)
+            with passes.watching(model), only(model, survivors):
+                curve, _ = train(model, sets.train, sets.validation, shorter, generator, watch, passes.aside)
+            idle = sum(point.evaluation_seconds for point in curve)
+        seconds = clock(self.device) - begun - idle
+        self.pruned[key] = Sparse(model.state_dict(), survivors, seconds, passes.counts)
+        return self.pruned[key]
 
     def mask(
         self, experiment: Experiment, problem: Problem, model: nn.Module, sets: Sets, generator: torch.Generator
@@ -546,6 +643,7 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
     if described and problem.mask is not None:
         described["digest"] = tensors_digest(problem.mask)
     recipe = origin.recipe.model_dump() if origin.recipe else None
+    limits = {"prune": experiment.prune and asdict(experiment.prune), "budget": experiment.budget}
     return {
         "base": {
             "identity": origin.identity,
@@ -565,6 +663,7 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
         "method": experiment.method,
         "settings": experiment.settings,
         "mask": described,
+        **{name: value for name, value in limits.items() if value is not None},
     }
 
 
@@ -588,13 +687,14 @@ def identify(settings: dict[str, Any], seed: int) -> str:
     return hashlib.sha256(json.dumps([deciding, seed], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def outputs_of(model: nn.Module, sets: Sets, seconds: float | None) -> Evaluation:
+def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int | None = None) -> Evaluation:
     """Compute a model's outputs on every set, one forward pass an image.
 
     Args:
         model: on its device.
         sets: the images.
         seconds: what unlearning took; None for a base model.
+        passes: image passes that it took, likewise.
 
     Returns:
         What all metrics are computed from.
@@ -606,6 +706,7 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None) -> Evaluatio
         test=predict(model, sets.test),
         forgotten_test=predict(model, sets.forgotten_test),
         seconds=seconds,
+        passes=passes,
     )
 
 
@@ -638,12 +739,13 @@ class Measured:
     diverged: bool
 
 
-def measure(evaluation: Evaluation, names: tuple[str, ...]) -> Measured:
+def measure(evaluation: Evaluation, names: tuple[str, ...], diverged: bool = False) -> Measured:
     """Compute those metrics that a model's outputs are enough for, unless the model diverged.
 
     Args:
         evaluation: a model's outputs; with or without a retrained model's.
         names: which metrics; none for the default ones.
+        diverged: whether that is known already; else the outputs tell.
 
     Returns:
         The values; those that need a retrained model only where there is one.
@@ -651,7 +753,7 @@ def measure(evaluation: Evaluation, names: tuple[str, ...]) -> Measured:
     able = [name for name in check_metrics(names) if METRICS[name].subject is Evaluation]
     if evaluation.retrained is None:
         able = [name for name in able if "retrained" not in METRICS[name].against]
-    diverged = not all(bool(outputs.logits.isfinite().all()) for outputs in evaluation.sets.values())
+    diverged = diverged or not all(bool(outputs.logits.isfinite().all()) for outputs in evaluation.sets.values())
     found = dict.fromkeys(able) if diverged or not able else evaluate(evaluation, tuple(able))
     return Measured(*parted(found), diverged)
 

@@ -27,12 +27,13 @@ def columns_of(rows: list[Row]) -> list[str]:
         rows: the table's.
 
     Returns:
-        Metrics that some row has a value of, in the registry's order; tables of their own are none.
+        Metrics that some row has a value of, no tables of their own: accuracies first, cost last.
     """
     able = [name for name in METRICS if METRICS[name].unit != "table"]
     shown = [name for name in able if any(row.figures.get(name, figure([])).n for row in rows)]
-    order = ("UA", "RA", "VA", "TA", "TUA", "MIA")
-    return sorted(shown, key=lambda name: order.index(name) if name in order else len(order) + (name == "RTE"))
+    first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
+    others = [name for name in shown if name not in first + last]
+    return [name for name in (*first, *others, *last) if name in shown]
 
 
 def heading(name: str) -> str:
@@ -42,9 +43,10 @@ def heading(name: str) -> str:
         name: of the metric.
 
     Returns:
-        Its name, and its unit where it has one.
+        Its name, and its unit where it has one that the name does not say.
     """
-    return f"{name} {METRICS[name].unit}".rstrip()
+    unit = METRICS[name].unit
+    return name if unit == "images" else f"{name} {unit}".rstrip()
 
 
 def cell(value: Figure, unit: str) -> str:
@@ -60,7 +62,7 @@ def cell(value: Figure, unit: str) -> str:
     if value.mean is None:
         return "–"
     factor = 100 if unit == "%" else 1
-    digits = {"%": 2, "s": 2, "epochs": 1}.get(unit, 3)
+    digits = {"%": 2, "s": 2, "epochs": 1, "images": 0}.get(unit, 3)
     spread = "" if value.sd is None else f"±{value.sd * factor:.{digits}f}"
     return f"{value.mean * factor:.{digits}f}{spread}"
 
@@ -126,12 +128,14 @@ def count_of(row: Row) -> str:
         row: of the table.
 
     Returns:
-        Their number and how many of them diverged; of base models their number, where they are several.
+        Their number, how many of them diverged and in which epochs; of base models their number, where they are several.
     """
     if row.kind == "base":
         models = len({base for base, _, _ in row.draws})
         return f"{models} models" if models > 1 else ""
-    return str(len(row.records)) + (f" ({row.diverged} diverged)" if row.diverged else "")
+    epochs = sorted({record.diverged_epoch for record in row.records if record.diverged_epoch is not None})
+    span = f" in epoch {'-'.join(map(str, dict.fromkeys([epochs[0], epochs[-1]])))}" if epochs else ""
+    return str(len(row.records)) + (f" ({row.diverged} diverged{span})" if row.diverged else "")
 
 
 def legend(rows: list[Row]) -> list[str]:
@@ -323,6 +327,7 @@ def described(rows: list[Row], row: Row) -> dict[str, Any]:
     gaps = row.gaps if row.kind == "method" and row.gaps else (None,) * len(row.records)
     runs = [
         {"id": record.id, "base": base, "forget": forget, "seed": seed, "metrics": record.metrics, "gap": gap}
+        | ({"diverged_epoch": record.diverged_epoch} if record.diverged else {})
         for record, (base, forget, seed), gap in zip(row.records, row.draws[: len(row.records)], gaps, strict=True)
     ]
     return {

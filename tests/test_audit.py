@@ -46,9 +46,9 @@ class Recording(Workbench):
         self.calls: list[tuple[str, Split, Sets, Mask | None, int]] = []
 
     def unlearned(self, experiment: Any, problem: Any, base: Any, sets: Sets, seed: int, watch: Watch) -> Any:
-        task, mask, *seconds = super().unlearned(experiment, problem, base, sets, seed, watch)
-        self.calls.append((experiment.method, problem.parts, sets, mask, seed))
-        return task, mask, *seconds
+        done = super().unlearned(experiment, problem, base, sets, seed, watch)
+        self.calls.append((experiment.method, problem.parts, sets, done.mask, seed))
+        return done
 
 
 class Seen:

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
-from salun.experiment import Experiment, json_schema, load_experiments, shown, validate
+from salun.experiment import Experiment, PruneRequest, json_schema, load_experiments, shown, validate
 from salun.metrics import METRIC_SETS, METRICS, load_metrics
 from salun.training import Recipe
 from salun.unlearning import METHODS, PositiveFloat, Task, load_methods, method
@@ -468,3 +468,48 @@ def test_unreadable_places_are_mistakes_not_faults(tmp_path: Path) -> None:
     assert "checkpoint: pipe: no such file" in line
     (line,) = mistakes({"checkpoint": "a\0b", "class_to_forget": 0}, files_must_exist=True)
     assert "no such file" in line
+
+
+@pytest.mark.parametrize("key", ["prune", "budget"])
+def test_nothing_shortens_the_gold_standard(key: str) -> None:
+    value = {"prune": 0.5, "budget": 100}[key]
+    (line,) = mistakes({"method": "retrain", key: value, "class_to_forget": 0})
+    assert line.startswith(f"list.json: entry 1: {key}: {value}: method 'retrain' ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("prune", 0.0), ("prune", 1.0), ("prune", "much"), ("budget", 0), ("budget", 1.5)]
+)
+def test_pruning_and_budget_have_bounds(key: str, value: Any) -> None:
+    (line,) = mistakes({key: value, "class_to_forget": 0})
+    assert line.startswith(f"list.json: entry 1: {key}: ")
+
+
+def test_epochs_of_pruning_need_pruning() -> None:
+    (line,) = mistakes({"prune_epochs": 3, "class_to_forget": 0})
+    assert line == "list.json: entry 1: prune_epochs: without effect unless prune is given"
+    (found,) = validate([{"prune": 0.95, "prune_epochs": 0, "class_to_forget": 0, "budget": 7}], "list.json")
+    assert (found.prune, found.budget) == (PruneRequest(0.95, 0), 7)
+    assert found.title == "prune 0.95 + rl"
+
+
+CLASSWISE = sorted(name for name, found in METHODS.items() if found.classwise)
+
+
+@pytest.mark.parametrize("name", CLASSWISE)
+@pytest.mark.parametrize(("key", "value"), [("unlearning_rate", 0.1), ("idxs_to_forget", "f.json")])
+def test_a_method_of_whole_classes_refuses_other_forget_sets(name: str, key: str, value: Any) -> None:
+    (line,) = mistakes({"method": name, key: value})
+    assert line.startswith(f"list.json: entry 1: {key}: ")
+    assert line.endswith(f"method '{name}' forgets whole classes only; give class_to_forget")
+    assert validate([{"method": name, "class_to_forget": 0}], "list.json")
+
+
+ALIASES = sorted((found.alias, name) for name, found in METHODS.items() if found.alias)
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES)
+def test_an_alias_is_another_name_of_a_method(alias: str, name: str) -> None:
+    one, other = validate([{"method": each, "class_to_forget": 0} for each in (alias, name)], "list.json")
+    assert replace(one, number=2) == other
+    assert other.method == name

@@ -120,6 +120,92 @@ def test_a_record_holds_seconds_apart_and_rte_is_mask_and_method(example: Exampl
     assert record.seconds["method"] >= sum(point.seconds for point in record.curve)
 
 
+def test_a_record_holds_image_passes_apart(example: Example) -> None:
+    record, _, problem = example
+    forget, images = len(problem.parts.forget), len(problem.parts.train)
+    assert record.passes == {
+        "mask": {"forward": forget, "backward": forget},
+        "method": {"forward": 2 * images, "backward": 2 * images},
+    }
+    assert record.metrics["passes"] == record.unlearning_passes == 2 * forget + 4 * images
+    assert record.base_metrics["passes"] is None
+
+
+def test_retraining_does_not_count_looks_at_the_validation_set(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    experiment = entry(trained_file, method="retrain")
+    problem = bench.problem(experiment)
+    record = bench.run(experiment, problem, 0).record
+    seen = len(record.curve) * len(problem.parts.retain)
+    assert record.passes["method"] == {"forward": seen, "backward": seen}
+
+
+def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    plain, short = (entry(trained_file, method="ft", epochs=3, batch_size=64, budget=each) for each in (None, 1000))
+    problem = bench.problem(plain)
+    record = bench.run(short, problem, 0).record
+    assert 1000 <= record.unlearning_passes < 1000 + 2 * 64
+    assert len(record.curve) == 1
+    assert record.settings["budget"] == 1000
+    assert identify(resolved(plain, problem), 0) != identify(resolved(short, problem), 0)
+    assert "budget" not in resolved(plain, problem)
+
+
+def test_the_mask_counts_into_the_budget(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    experiment = entry(trained_file, method="ft", epochs=3, use_mask=True, budget=100)
+    record = bench.run(experiment, bench.problem(experiment), 0).record
+    assert record.unlearning_passes == sum(record.passes["mask"].values())
+    assert record.curve == []
+
+
+def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    experiment = entry(trained_file, method="ga_small", lr=1e4, epochs=50)
+    record = bench.run(experiment, bench.problem(experiment), 0).record
+    assert record.diverged
+    assert record.diverged_epoch == len(record.curve) < 50
+    assert set(record.metrics.values()) == {None}
+
+
+def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    experiment = entry(trained_file, method="ft", epochs=1, weight_decay=0.1, prune=0.8, prune_epochs=2)
+    problem = bench.problem(experiment)
+    results = [bench.run(experiment, problem, seed) for seed in (0, 1)]
+    for result in results:
+        weights = [w for name, w in result.checkpoint.weights.items() if w.ndim == 4]
+        share = sum(int((w == 0).sum()) for w in weights) / sum(map(torch.numel, weights))
+        assert share == pytest.approx(0.8, abs=0.001)
+        assert bool((result.checkpoint.weights["fc.weight"] != 0).all())
+        seen = 2 * len(problem.parts.train)
+        assert result.record.passes["prune"] == {"forward": seen, "backward": seen}
+        assert result.record.settings["prune"] == {"share": 0.8, "epochs": 2}
+        assert result.record.metrics["RTE"] < sum(result.record.seconds.values()) - result.record.seconds["evaluation"]
+        assert result.record.metrics["TA"] > 0.8
+    assert results[0].record.seconds["prune"] == results[1].record.seconds["prune"] > 0
+    zeros = [{name: w == 0 for name, w in each.checkpoint.weights.items() if w.ndim == 4} for each in results]
+    assert all(torch.equal(zeros[0][name], zeros[1][name]) for name in zeros[0])
+
+
+def test_pruning_and_a_mask_hold_together(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    experiment = entry(
+        trained_file, method="rl", epochs=1, lr=0.05, prune=0.5, prune_epochs=0, use_mask=True, mask_thr=0.3
+    )
+    result = bench.run(experiment, bench.problem(experiment), 0)
+    before = load_checkpoint(trained_file).weights
+    moved = still = 0
+    for name, chosen in result.checkpoint.mask.items():
+        after, start = result.checkpoint.weights[name], before[name]
+        held = ~chosen
+        assert bool(((after == start) | (after == 0))[held].all()), name
+        moved, still = moved + int((after != start)[chosen].sum()), still + int((after == start)[held].sum())
+    assert moved
+    assert still
+
+
 def test_a_record_tells_where_and_with_what_it_was_made(example: Example) -> None:
     record, _, problem = example
     assert record.device == f"cpu: {torch.get_num_threads()} thread"
@@ -517,7 +603,7 @@ def test_a_diverged_run_is_recorded_as_such(run: Run, tmp_path: Path, keys: dict
     (again,), notices = list(read(path)[0].values()), read(path)[1]
     assert notices == []
     assert again.diverged is True
-    assert "1 (1 diverged)" in as_markdown(summarise([("rl", [again])]))
+    assert "1 (1 diverged in epoch " in as_markdown(summarise([("rl", [again])]))
 
 
 def test_a_mask_is_part_of_the_seeded_randomness(trained: Checkpoint, run: Run) -> None:

@@ -71,6 +71,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
     )
     parser.add_argument(
+        "--budget", type=int, metavar="PASSES", help="image passes, forward and backward, at which every method stops"
+    )
+    parser.add_argument(
         "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
     )
     parser.add_argument("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
@@ -97,12 +100,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     flags = parse(argv)
     if flags.schema:
-        return guarded(PROGRAM, print_schema)
+        return guarded(PROGRAM, print_schema, flags.plugin)
     if flags.list_metrics or flags.list_methods:
-        return guarded(PROGRAM, lambda: print_lists(flags))
+        return guarded(PROGRAM, lambda: print_lists(flags), flags.plugin)
     if flags.dry_run:
-        return guarded(PROGRAM, lambda: dry_run(flags))
-    return guarded(PROGRAM, lambda: unlearn(flags))
+        return guarded(PROGRAM, lambda: dry_run(flags), flags.plugin)
+    return guarded(PROGRAM, lambda: unlearn(flags), flags.plugin)
 
 
 def print_schema() -> int:
@@ -164,6 +167,8 @@ def dry_run(flags: argparse.Namespace) -> int:
         print(f"   settings {json.dumps(experiment.settings)}")
         if experiment.recipe is not None:
             print(f"   recipe {experiment.recipe.model_dump_json()}")
+        if experiment.budget is not None:
+            print(f"   budget {experiment.budget} image passes")
         if experiment.metrics:
             print(f"   metrics {', '.join(experiment.metrics)}")
     runs = len(experiments) * each
@@ -203,16 +208,18 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     for flag in ("nexp", "nbase", "nforget"):
         if not 1 <= getattr(flags, flag) <= MOST_RUNS:
             raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {MOST_RUNS}")
+    if flags.budget is not None and flags.budget < 1:
+        raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
     asked = asked_metrics(flags)
     given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
-        return with_metrics(validate([given], "command line", files_must_exist), asked), "command line"
+        return asked_for(validate([given], "command line", files_must_exist), asked, flags.budget), "command line"
     if given:
         flag = ENTRY_FLAGS[next(iter(given))]
         raise SalunError(f"{flag} goes without -L: put '{next(iter(given))}' into the entries of {flags.load}")
-    return with_metrics(load_experiments(Path(flags.load), files_must_exist), asked), flags.load
+    return asked_for(load_experiments(Path(flags.load), files_must_exist), asked, flags.budget), flags.load
 
 
 def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
@@ -236,17 +243,25 @@ def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
         raise SalunError(f"--metrics: {error}") from error
 
 
-def with_metrics(experiments: list[Any], names: tuple[str, ...]) -> list[Any]:
-    """Put the metrics of the command line in the place of the entries' own.
+def asked_for(experiments: list[Any], names: tuple[str, ...], budget: int | None) -> list[Any]:
+    """Put what the command line asks of all entries in the place of their own.
 
     Args:
         experiments: validated entries.
-        names: none to leave them as they are.
+        names: of metrics; none to leave the entries' own.
+        budget: image passes, which the gold standard knows no limit of; None to leave the entries' own.
 
     Returns:
         The experiments.
     """
-    return [replace(experiment, metrics=names) for experiment in experiments] if names else experiments
+    if names:
+        experiments = [replace(experiment, metrics=names) for experiment in experiments]
+    if budget is not None:
+        experiments = [
+            experiment if experiment.method == "retrain" else replace(experiment, budget=budget)
+            for experiment in experiments
+        ]
+    return experiments
 
 
 def unlearn(flags: argparse.Namespace) -> int:
@@ -265,6 +280,7 @@ def unlearn(flags: argparse.Namespace) -> int:
     from salun.cli.console import make_console
     from salun.device import pick_device
     from salun.files import name_part
+    from salun.plugins import outdated
     from salun.run import Workbench, remarks
     from salun.schedule import Draws, Runner, plan
 
@@ -279,7 +295,9 @@ def unlearn(flags: argparse.Namespace) -> int:
     jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
     runner = Runner(bench, folder / "records.jsonl", weights, flags.keep)
     done, torn = records.read(runner.path)
-    for line in dict.fromkeys([*torn, *(line for job in jobs for line in remarks(job.problem))]):
+    versions = {job.id: done[job.id].versions for job in jobs if job.id in done}
+    said = [*torn, *(line for job in jobs for line in remarks(job.problem)), *outdated(versions.values())]
+    for line in dict.fromkeys(said):
         notice(line)
     missing = {job.id for job in jobs if not runner.is_finished(job, done)}
     finished = len({job.id for job in jobs}) - len(missing)
@@ -439,7 +457,8 @@ def run_line(title: str, record: Any) -> str:
         for name in ("UA", "RA", "TA", "MIA")
         if record.metrics.get(name) is not None
     ]
-    figures = "diverged" if record.diverged else " ".join(shown)
+    when = "" if record.diverged_epoch is None else f" in epoch {record.diverged_epoch}"
+    figures = f"diverged{when}" if record.diverged else " ".join(shown)
     took = record.seconds["mask"] + record.seconds["method"]
     return f"{title}, seed {record.seed}: {figures} in {took:.1f} s"
 
@@ -461,3 +480,4 @@ def log_run(tracker: Any, name: str, title: str, job: Any, record: Any) -> None:
         log({key: value for key, value in record.metrics.items() if value is not None})
         log({f"base {key}": value for key, value in record.base_metrics.items() if value is not None})
         log({f"seconds {key}": value for key, value in record.seconds.items()})
+        log({f"{name} passes {key}": count for key, value in record.passes.items() for name, count in value.items()})

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
 from salun.metrics.subjects import Evaluation, Models, Runs, Subject
+from salun.registry import claim, load_installed
 
 __all__ = [
     "GAP_METRICS",
@@ -29,7 +30,7 @@ __all__ = [
     "metric",
 ]
 
-Unit = Literal["%", "s", "epochs", "nats", "bits", "", "table"]
+Unit = Literal["%", "s", "epochs", "images", "nats", "bits", "", "table"]
 Direction = Literal["as retrained", "higher", "lower", "none"]
 Cost = Literal["free", "attack", "many models", "weights"]
 Against = Literal["base", "retrained", "random"]
@@ -118,10 +119,14 @@ def metric(
         A decorator for a function of one argument, annotated with its subject, that returns one value or a
         tuple of them; or of two, the second being the names that are wanted, that returns a dictionary of
         those. Where `against` or `needs` is not met, the values are None and the function is not called.
+
+    Raises:
+        TypeError: the function names no subject, or there are not as many units or ideals as names.
+        SalunError: a name is taken.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
 
         @wraps(function)
         def able(subject: Any, *wanted: tuple[str, ...]) -> Any:
@@ -135,7 +140,12 @@ def metric(
             found = able(subject)
             return dict(zip(names, found if len(names) > 1 else (found,), strict=True))
 
-        subject = parameters[0].annotation
+        subject = parameters[0].annotation if parameters else None
+        if not names or subject not in (Evaluation, Runs, Models):
+            raise TypeError(f"{function.__name__}: needs a name and an argument of type Evaluation, Runs or Models")
+        homes = {name: found.home for name, found in METRICS.items()}
+        for name in names:
+            claim("metric", name, function.__module__, homes)
         said = sections_of(function)
         units = (unit,) * len(names) if isinstance(unit, str) else unit
         ideals = (ideal,) * len(names) if isinstance(ideal, str) else ideal
@@ -185,10 +195,14 @@ def is_met(subject: Subject, against: tuple[Against, ...], needs: tuple[str, ...
 
 
 def load_metrics() -> None:
-    """Import every file of `salun.metrics`, which registers its metrics, and put them in the files' order."""
+    """Import every file of `salun.metrics`, which registers its metrics, and what installed packages add.
+
+    The package's own come first, in the order of its files.
+    """
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    ordered = sorted(METRICS.items(), key=lambda item: item[1].home)
+    load_installed("salun.metrics")
+    ordered = sorted(METRICS.items(), key=lambda item: (not item[1].home.startswith(__name__), item[1].home))
     METRICS.clear()
     METRICS.update(ordered)
 

@@ -158,3 +158,26 @@ def running_time(evaluation: Evaluation) -> Value:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
     return evaluation.seconds
+
+
+@metric("passes", unit="images", direction="lower", ideal="low", default=True)
+def image_passes(evaluation: Evaluation) -> Value:
+    """Image passes: images that went forward or backward through a model for mask and method, teachers included.
+
+    Formula:
+        passes = images forward + images backward, each counted as often as it went.
+
+    Cannot see:
+        What a pass costs: a backward pass takes about twice a forward pass, a second-order one more, and a pass
+        through a layer is not counted. The seconds of work without images are in RTE alone.
+
+    Args:
+        evaluation: a model's outputs and cost.
+
+    Returns:
+        A count; methods are compared at equal compute where theirs are equal. None for a model that was not unlearned.
+
+    Source:
+        This project.
+    """
+    return evaluation.passes

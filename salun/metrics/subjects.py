@@ -22,6 +22,7 @@ class Evaluation:
         test: on the test set, without the forgotten classes.
         forgotten_test: on the test images of the forgotten classes; empty for other forget sets.
         seconds: wall time of mask and method; None for a model that was not unlearned.
+        passes: image passes of mask and method, forward and backward together; None where they were not counted.
         random: outputs on the forget set of a model with random weights.
         base: the model before unlearning.
         retrained: the model that was trained without the forget set.
@@ -33,6 +34,7 @@ class Evaluation:
     test: Outputs
     forgotten_test: Outputs
     seconds: float | None = None
+    passes: int | None = None
     random: Outputs | None = None
     base: "Evaluation | None" = None
     retrained: "Evaluation | None" = None

@@ -35,7 +35,7 @@ def test_unknown_metric_is_refused_with_the_nearest_name() -> None:
 def test_default_metrics_are_cheap_and_those_that_a_table_needs() -> None:
     load_metrics()
     default = {name: found for name, found in METRICS.items() if found.default}
-    assert set(default) == {"UA", "RA", "VA", "TA", "TUA", "MIA", "RTE", "FQS", "JS", "ToW"}
+    assert set(default) == {"UA", "RA", "VA", "TA", "TUA", "MIA", "RTE", "passes", "FQS", "JS", "ToW"}
     assert set(GAP_METRICS) < set(default)
     assert [name for name, found in default.items() if found.cost != "free"] == ["MIA"]
 
