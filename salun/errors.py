@@ -43,7 +43,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     near = nearest(name, known)
     if near is not None:
         return f"; did you mean '{near}'?"
-    return f"; accepted: {', '.join(known[:20])}" + (", ..." if len(known) > 20 else "")
+    return f"; accepted: {', '.join(known[:40])}" + (", ..." if len(known) > 40 else "")
 
 
 def one_line(text: str) -> str:

@@ -92,6 +92,27 @@ def batch_gradients(
             yield dict(zip(weights, found, strict=True)), len(batch.x)
 
 
+def mean_gradient(
+    model: nn.Module, images: Images, batch_size: int = 256, objective: Objective = mean_cross_entropy
+) -> Gradients:
+    """Average the gradient over all images.
+
+    Args:
+        model: is left as it is.
+        images: N images.
+        batch_size: images at once; the mean does not depend on it.
+        objective: of logits and labels, a mean over the images of a batch.
+
+    Returns:
+        A tensor a weight, by name.
+    """
+    total = {name: torch.zeros_like(weight) for name, weight in trainable(model).items()}
+    for gradients, count in batch_gradients(model, images, batch_size, objective):
+        for name, gradient in gradients.items():
+            total[name].add_(gradient, alpha=count / len(images))
+    return total
+
+
 def squared_gradients(
     model: nn.Module,
     images: Images,
@@ -115,16 +136,62 @@ def squared_gradients(
     Returns:
         A tensor a weight, by name; none negative.
     """
+    return averaged(torch.square, model, images, each, batch_size, objective)
+
+
+def absolute_gradients(
+    model: nn.Module,
+    images: Images,
+    each: Each = "image",
+    batch_size: int = 256,
+    objective: Objective = mean_cross_entropy,
+) -> Gradients:
+    """Average absolute gradients, of single images or of batches.
+
+    Args:
+        model: is left as it is.
+        images: N images, taken in order and plain.
+        each: "image" or "batch", as for squared gradients.
+        batch_size: images a batch, for "batch".
+        objective: of logits and labels.
+
+    Returns:
+        A tensor a weight, by name; none negative.
+    """
+    return averaged(torch.abs, model, images, each, batch_size, objective)
+
+
+def averaged(
+    change: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    images: Images,
+    each: Each,
+    batch_size: int,
+    objective: Objective,
+) -> Gradients:
+    """Average what becomes of gradients.
+
+    Args:
+        change: of a gradient, entry by entry.
+        model: is left as it is.
+        images: N images, taken in order and plain.
+        each: gradients of single images or of batches.
+        batch_size: images a batch.
+        objective: of logits and labels.
+
+    Returns:
+        A tensor a weight, by name.
+    """
     total = {name: torch.zeros_like(weight) for name, weight in trainable(model).items()}
     count = 0
     if each == "image":
         for found in image_gradients(model, images, objective):
             count += len(next(iter(found.values())))
             for name, gradient in found.items():
-                total[name] += gradient.square_().sum(0)
+                total[name] += change(gradient).sum(0)
     else:
         for gradients, _ in batch_gradients(model, images, batch_size, objective):
             count += 1
             for name, gradient in gradients.items():
-                total[name] += gradient.square()
+                total[name] += change(gradient)
     return {name: summed / max(count, 1) for name, summed in total.items()}

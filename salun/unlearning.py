@@ -6,13 +6,24 @@ import math
 import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from torch import Tensor, nn
 
 from salun.data.images import Batch, Images
@@ -20,6 +31,7 @@ from salun.device import Precision, autocast
 from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
 from salun.passes import Passes
+from salun.registry import claim, load_installed
 from salun.saliency import Mask, only
 from salun.training import (
     Descent,
@@ -44,6 +56,7 @@ Dual = bool | PositiveFloat
 DUAL_LR = 1e-4
 DUAL_DECAY = 0.05
 WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 __all__ = [
     "METHODS",
@@ -62,6 +75,7 @@ __all__ = [
     "Task",
     "find_method",
     "method",
+    "settled",
     "unlearn",
 ]
 
@@ -162,7 +176,8 @@ class Task:
             forgetting=Descent(rate, "adamw", 0.9, DUAL_DECAY) if rate else None,
             enough=lambda: self.passes.spent,
         )
-        self.curve = [*self.curve, *curve]
+        before = len(self.curve)
+        self.curve = [*self.curve, *(replace(point, epoch=before + point.epoch) for point in curve)]
         if curve and not math.isfinite(curve[-1].loss):
             raise Diverged
 
@@ -173,6 +188,45 @@ class Task:
             self.model, self.retain, self.validation, self.recipe, self.generator, self.watch, self.passes.aside
         )
         self.curve = [*self.curve, *curve]
+
+    @contextmanager
+    def part(
+        self, *, model: nn.Module | None = None, forget: Images | None = None, retain: Images | None = None
+    ) -> Iterator["Task"]:
+        """Make a task of some of the images, or of another model; all else, budget and randomness too, is this one's.
+
+        Args:
+            model: to edit; None for this task's.
+            forget: images to forget; None for this task's.
+            retain: images to keep; None for this task's.
+
+        Yields:
+            The task; what it trains goes on with this one's curve.
+        """
+        part = replace(
+            self,
+            model=self.model if model is None else model,
+            forget=self.forget if forget is None else forget,
+            retain=self.retain if retain is None else retain,
+        )
+        try:
+            yield part
+        finally:
+            self.curve = part.curve
+
+    def apply(self, name: str, settings: dict[str, Any]) -> None:
+        """Run another method on this task, under the mask that holds; the model is left in evaluation mode.
+
+        Args:
+            name: of the method.
+            settings: the method's, where they differ from its defaults.
+
+        Raises:
+            SalunError: the method, a setting, or the forget set is refused.
+            Diverged: the loss of an epoch is no number.
+        """
+        chosen_for(self, name, settings).run(self, **settings)
+        self.model.eval()
 
     def logits(self, x: Tensor) -> Tensor:
         """Run the model on a batch in the training's precision, for a loss of more than the step's own batch.
@@ -269,6 +323,7 @@ class Method:
         forgets: whether it is meant to forget a class at the strength that the authors chose.
         keeps: whether it is meant to keep the accuracy on the rest.
         alias: another name that JSON may give it.
+        home: the module that it stands in.
     """
 
     name: str
@@ -283,6 +338,7 @@ class Method:
     forgets: bool
     keeps: bool
     alias: str | None
+    home: str
 
 
 METHODS: dict[str, Method] = {}
@@ -309,11 +365,15 @@ def method(
         A decorator for a function of a `Task` and keyword-only settings with annotation and default.
 
     Raises:
-        TypeError: a setting lacks annotation or default, or is not keyword-only.
+        TypeError: a setting lacks annotation or default, is not keyword-only, or is of a type without values in JSON.
+        SalunError: the name is taken.
     """
 
     def register(run: Callable[..., None]) -> Callable[..., None]:
         name = str(getattr(run, "__name__", ""))
+        homes = {known: found.home for found in METHODS.values() for known in (found.name, found.alias) if known}
+        for wanted in (name, alias):
+            claim("method", wanted or name, run.__module__, homes)
         hints = typing.get_type_hints(run, include_extras=True)
         settings = {}
         for parameter in list(inspect.signature(run).parameters.values())[1:]:
@@ -321,6 +381,7 @@ def method(
             if parameter.kind is not parameter.KEYWORD_ONLY or not complete:
                 raise TypeError(f"{name}: setting '{parameter.name}' must be keyword-only, with annotation and default")
             settings[parameter.name] = (hints[parameter.name], parameter.default)
+        check_settings(name, settings)
         sections = sections_of(run)
         METHODS[name] = Method(
             name=name,
@@ -335,10 +396,27 @@ def method(
             forgets=forgets,
             keeps=keeps,
             alias=alias,
+            home=run.__module__,
         )
         return run
 
     return register
+
+
+def check_settings(name: str, settings: dict[str, tuple[Any, Any]]) -> None:
+    """Check that values of a method's settings can be validated.
+
+    Args:
+        name: of the method.
+        settings: annotation and default of each.
+
+    Raises:
+        TypeError: they cannot.
+    """
+    try:
+        create_model(name, **cast(Any, settings))
+    except PydanticUserError as error:
+        raise TypeError(f"{name}: {error.message.partition('. ')[0]}") from error
 
 
 def find_method(name: str) -> Method:
@@ -361,10 +439,76 @@ def find_method(name: str) -> Method:
 
 
 def load_methods() -> None:
-    """Import every file of `salun.methods`, which registers its method."""
+    """Import every file of `salun.methods`, which registers its method, and what installed packages add."""
     package = importlib.import_module("salun.methods")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"salun.methods.{module.name}")
+    load_installed("salun.methods")
+
+
+def settled(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Check a method's settings and fill in the rest of them.
+
+    Args:
+        name: of the method.
+        given: settings as JSON gives them; null means not given.
+
+    Returns:
+        All of the method's settings.
+
+    Raises:
+        SalunError: there is no such method or setting, or a value is not accepted.
+    """
+    complete = {}
+    for key, (annotation, default) in named_settings(name, given).settings.items():
+        value = given.get(key)
+        try:
+            checked = value is not None and TypeAdapter(annotation, config=STRICT).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise SalunError(f"method '{name}': setting '{key}': {value!r}: {reason[0].lower()}{reason[1:]}") from error
+        complete[key] = default if value is None else checked
+    return complete
+
+
+def named_settings(name: str, given: Iterable[str]) -> Method:
+    """Look a method up that is to have certain settings.
+
+    Args:
+        name: of the method.
+        given: names of settings.
+
+    Returns:
+        The method.
+
+    Raises:
+        SalunError: there is no such method or setting.
+    """
+    chosen = find_method(name)
+    for key in given:
+        if key not in chosen.settings:
+            raise SalunError(f"method '{name}': setting '{key}': unknown{did_you_mean(key, chosen.settings)}")
+    return chosen
+
+
+def chosen_for(task: Task, name: str, settings: dict[str, Any]) -> Method:
+    """Look up a method that is to run on a task.
+
+    Args:
+        task: what it is to work on.
+        name: of the method.
+        settings: where they differ from its defaults.
+
+    Returns:
+        The method.
+
+    Raises:
+        SalunError: the method, a setting, or the forget set is refused.
+    """
+    chosen = named_settings(name, settings)
+    if chosen.classwise and not task.forgotten:
+        raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
+    return chosen
 
 
 def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask: Mask | None = None) -> None:
@@ -380,12 +524,7 @@ def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask:
     Raises:
         SalunError: the method, a setting, the forget set, or a mask on this method is refused.
     """
-    chosen = find_method(name)
-    for key in settings or {}:
-        if key not in chosen.settings:
-            raise SalunError(f"method '{name}': setting '{key}': unknown{did_you_mean(key, chosen.settings)}")
-    if chosen.classwise and not task.forgotten:
-        raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
+    chosen = chosen_for(task, name, settings or {})
     if mask is not None and not chosen.maskable:
         raise SalunError(f"method '{name}': takes no mask: {chosen.summary}")
     with task.passes.watching(task.model), nullcontext() if mask is None else only(task.model, mask):

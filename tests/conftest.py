@@ -12,12 +12,28 @@ from salun.base_model import train_checkpoint
 from salun.data.parts import Dataset
 from salun.data.sources import load
 from salun.data.split import ForgetRequest
+from salun.errors import SalunError
 from salun.models import TINY, Checkpoint
+from salun.plugins import load_plugins
 from salun.run import save_with_forget
 from salun.training import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a plugin be held to the tests that every method, metric and data set must pass."""
+    parser.addoption("--plugin", action="append", default=[], metavar="FILE", help="a file as salun-unlearn takes it")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the plugins before the tests look at what there is."""
+    if files := config.getoption("--plugin"):
+        try:
+            load_plugins(map(Path, files))
+        except SalunError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.fixture(autouse=True)

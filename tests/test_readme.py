@@ -6,24 +6,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from problems import make_task
 
 from salun.cli import audit, extract, train, unlearn, viz
-from salun.data.parts import Dataset
-from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, split
 from salun.experiment import Entry, validate
 from salun.metrics import METRICS, load_metrics
-from salun.models import Checkpoint
-from salun.training import Recipe, accuracy, predict
+from salun.training import Recipe
 from salun.unlearning import METHODS, load_methods
-from salun.unlearning import unlearn as run_method
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -184,20 +177,3 @@ def test_the_example_list_is_valid() -> None:
         "rl_split",
         "rl_split",
     ]
-
-
-def test_the_example_method_works(digits: Dataset, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert block is not None
-    load_methods()
-    monkeypatch.setattr("salun.unlearning.METHODS", dict(METHODS))
-    example = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", example)
-    exec(compile(block[1], "README.md", "exec"), example.__dict__)
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    sets = make_sets(digits, parts, prepare(digits, parts), torch.device("cpu"))
-    task = make_task(trained, sets)
-    assert float(predict(task.model, sets.forget).logits.softmax(1).amax(1).mean()) > 0.9
-    run_method(task, "flatten", {"epochs": 3})
-    assert float(predict(task.model, sets.forget).logits.softmax(1).amax(1).mean()) < 0.3
-    assert accuracy(predict(task.model, sets.test)) > 0.9

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,13 +38,21 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_place_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name a device and a folder of data.
+    """Add the flags that name a device, a folder of data, and files of code.
 
     Args:
         parser: gets the flags.
     """
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
+    parser.add_argument(
+        "--plugin",
+        type=filled,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run a Python file that adds methods, metrics or data sets; may be given several times",
+    )
 
 
 def positive(text: str) -> int:
@@ -68,17 +76,20 @@ def positive(text: str) -> int:
     return number
 
 
-def guarded(program: str, command: Callable[[], int]) -> int:
+def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = ()) -> int:
     """Run a command; print what the user did wrong in place of a traceback.
 
     Args:
         program: the command's name.
         command: gives an exit status.
+        plugins: files that are run before it.
 
     Returns:
         The exit status: 2 for a user's mistake, 130 where interrupted, 141 where nobody reads on.
     """
     try:
+        if plugins:
+            load(plugins)
         return command()
     except SalunError as error:
         for line in error.lines if isinstance(error, SalunErrors) else [str(error)]:
@@ -91,6 +102,20 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         # Python flushes standard output once more as it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+
+
+def load(plugins: Sequence[str]) -> None:
+    """Run the files that the user named as plugins.
+
+    Args:
+        plugins: paths of the files.
+
+    Raises:
+        SalunError: one is refused.
+    """
+    from salun.plugins import load_plugins
+
+    load_plugins(map(Path, plugins))
 
 
 def filled(text: str) -> str:

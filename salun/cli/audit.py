@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     flags = parse(argv)
-    return guarded(PROGRAM, lambda: audit(flags))
+    return guarded(PROGRAM, lambda: audit(flags), flags.plugin)
 
 
 def audit(flags: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 3 where some checkpoints failed.
     """
     flags = parse(argv)
-    return guarded(PROGRAM, lambda: extract(flags))
+    return guarded(PROGRAM, lambda: extract(flags), flags.plugin)
 
 
 def extract(flags: argparse.Namespace) -> int:

@@ -1,14 +1,20 @@
 """Lists of what there is: metrics and methods, from their registries."""
 
+import json
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from salun.cli.console import plain_table, print_table
+from salun.docstrings import arguments_of, remarks_of
 from salun.metrics import METRICS, Metric, load_metrics
+
+if TYPE_CHECKING:
+    from salun.unlearning import Method
 
 SECTIONS = (
     ("From outputs that are there", "free"),
@@ -31,6 +37,19 @@ next. A membership score is always higher for a member; *efficacy* is the share 
 
 Choose with `"metrics": [...]` in an entry or `--metrics`: names, or the sets `default`, `attacks` and `all`. Those that
 need only outputs or kept weights are added to finished runs without running them again."""
+METHODS_INTRODUCTION = """# Methods
+
+This page is written by `scripts/methods_page` from what the code says of itself.
+
+A method gets the base model, the images to forget, those to retain and those of the validation set, and edits the model
+in place. Choose one with `"method"` in an entry; its settings are keys of the same entry, and the defaults are its
+authors' values, for CIFAR-10 and ResNet-18 where there are several. They are not meant for other data: search before
+you compare. *Deviations* says where the method here is not the paper's, or not the code's that its authors published.
+
+With `"use_mask": true` a mask decides which weights may move while a method runs, whatever its optimiser or its edits
+in place (`mask_thr`, `mask_score`, `load_mask`). Methods that train have `grad_clip`, the largest norm of a gradient;
+null stands for none. With `"dual": true`, where a method has that setting, an optimiser of its own takes the steps
+that forget."""
 
 
 def print_metrics(console: Console) -> None:
@@ -76,7 +95,7 @@ def chosen_by(found: Metric) -> str:
 
 
 def print_methods(console: Console) -> None:
-    """Print every method with its settings, whether it takes a mask, and its source.
+    """Print every method with its settings, whether it takes a mask, what it can forget, and its source.
 
     Args:
         console: where.
@@ -86,9 +105,58 @@ def print_methods(console: Console) -> None:
     load_methods()
     rows = []
     for found in METHODS.values():
-        settings = " ".join(f"{key}={default}" for key, (_, default) in found.settings.items())
-        rows.append((found.name, found.summary, "yes" if found.maskable else "no", settings, found.source))
-    print_table(console, filled("methods", ("method", "what it does", "mask", "settings", "source"), rows))
+        settings = " ".join(f"{key}={as_json(default)}" for key, (_, default) in found.settings.items())
+        rows.append((title_of(found), found.summary, mask_of(found), forgets_of(found), settings, found.source))
+    headings = ("method", "what it does", "mask", "forgets", "settings", "source")
+    print_table(console, filled("methods", headings, rows))
+
+
+def title_of(found: "Method") -> str:
+    """Give a method's names.
+
+    Args:
+        found: the method.
+
+    Returns:
+        Its name, and in brackets the other one where it has one.
+    """
+    return found.name + (f" ({found.alias})" if found.alias else "")
+
+
+def mask_of(found: "Method") -> str:
+    """Say whether a mask may hold weights while a method runs.
+
+    Args:
+        found: the method.
+
+    Returns:
+        "yes" or "no".
+    """
+    return "yes" if found.maskable else "no"
+
+
+def forgets_of(found: "Method") -> str:
+    """Say what a method can forget.
+
+    Args:
+        found: the method.
+
+    Returns:
+        "any images" or "whole classes".
+    """
+    return "whole classes" if found.classwise else "any images"
+
+
+def as_json(value: object) -> str:
+    """Show a setting's value as it stands in JSON.
+
+    Args:
+        value: of a setting.
+
+    Returns:
+        JSON text.
+    """
+    return json.dumps(value)
 
 
 def filled(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
@@ -164,6 +232,62 @@ def block_of(found: Metric) -> str:
     }
     lines = "\n".join(f"- **{name}**: {escaped(text)}" for name, text in facts.items())
     return f"### {', '.join(found.family)}\n\n{escaped(found.summary)}\n\n{lines}"
+
+
+def methods_page() -> str:
+    """Render the page of all methods.
+
+    Returns:
+        Markdown text.
+    """
+    from salun.unlearning import METHODS, load_methods
+
+    load_methods()
+    lines = ["| method | what it does | mask | forgets |", "| --- | --- | --- | --- |"]
+    for found in METHODS.values():
+        facts = (title_of(found), found.summary, mask_of(found), forgets_of(found))
+        lines.append(f"| {' | '.join(map(escaped, facts))} |")
+    return "\n\n".join([METHODS_INTRODUCTION, "\n".join(lines), *map(method_block, METHODS.values())]) + "\n"
+
+
+def method_block(found: "Method") -> str:
+    """Render one method.
+
+    Args:
+        found: the method.
+
+    Returns:
+        Markdown text.
+    """
+    meanings = arguments_of(found.run)
+    settings = [
+        f"  - `{key}`, {escaped(as_json(default))}: {escaped(meanings.get(key, ''))}"
+        for key, (_, default) in found.settings.items()
+    ]
+    facts = {
+        "Equation": found.equation,
+        "Forgets": forgets_of(found) + limits_of(found),
+        "Mask": mask_of(found),
+        "Deviations": found.deviations,
+        "Source": found.source,
+    }
+    lines = [f"- **{name}**: {escaped(text)}" for name, text in facts.items()]
+    lines[1:1] = ["- **Settings**, with defaults:", *settings] if settings else ["- **Settings**: none"]
+    introduction = "\n\n".join(map(escaped, [found.summary, *remarks_of(found.run)]))
+    return f"## {escaped(title_of(found))}\n\n{introduction}\n\n" + "\n".join(lines)
+
+
+def limits_of(found: "Method") -> str:
+    """Say what a method is not meant to do at its authors' settings.
+
+    Args:
+        found: the method.
+
+    Returns:
+        A clause; empty where it is meant to forget and to keep the rest.
+    """
+    forgetting = "" if found.forgets else "; a whole class it hardly forgets at its authors' settings"
+    return forgetting + ("" if found.keeps else "; it does not keep the accuracy on the rest by itself")
 
 
 def escaped(text: str) -> str:

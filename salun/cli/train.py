@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--dataset",
         default="cifar10",
         help="digits, cifar10, cifar100, svhn, mnist, fashion_mnist, folder:PATH[:size=PIXELS] or "
-        "synthetic[:n=..,size=..,classes=..,noise=..,seed=..] (default: cifar10)",
+        "synthetic[:n=..,size=..,classes=..,noise=..,seed=..], or a plugin's (default: cifar10)",
     )
     parser.add_argument(
         "--comment",
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     flags = parse(argv)
-    return guarded(PROGRAM, lambda: train(flags))
+    return guarded(PROGRAM, lambda: train(flags), flags.plugin)
 
 
 def train(flags: argparse.Namespace) -> int:

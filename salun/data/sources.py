@@ -19,6 +19,7 @@ from salun.data.folder import read_folder
 from salun.data.parts import Dataset, Part, held_out
 from salun.data.pickles import as_text, unpickle
 from salun.errors import SalunError, did_you_mean
+from salun.registry import claim, file_of, load_installed
 
 DIGITS = tuple(str(digit) for digit in range(10))
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -28,20 +29,57 @@ FASHION = (
 )  # fmt: skip
 DOWNLOAD_TIMEOUT = 20.0
 LARGEST_SYNTHETIC = 64 * 2**30
+OPEN = {"folder": "folder:PATH", "synthetic": "synthetic"}
+
+
+Read = Callable[[Path, bool], Dataset]
 
 
 class Source(NamedTuple):
-    """A named data set: how it is read, and how its training images may be augmented."""
+    """A named data set.
 
-    read: Callable[[Path, bool], Dataset]
+    Attributes:
+        read: gives it, of the folder of data and whether absent data may be fetched.
+        classes: number of classes.
+        home: the module that it stands in.
+    """
+
+    read: Read
     classes: int
+    home: str = __name__
+
+
+def dataset(name: str, *, classes: int) -> Callable[[Read], Read]:
+    """Register a data set.
+
+    Args:
+        name: as in JSON and on the command line.
+        classes: number of classes.
+
+    Returns:
+        A decorator for a function of the folder of data and whether absent data may be fetched, which gives the
+        data set under that very name.
+
+    Raises:
+        TypeError: the name or the number cannot be one.
+        SalunError: the name is taken.
+    """
+    if not re.fullmatch(r"[\w.-]+", name) or name in OPEN or classes < 1:
+        raise TypeError(f"data set '{name}' of {classes} classes: needs a name of letters and digits, and classes")
+
+    def register(read: Read) -> Read:
+        claim("data set", name, read.__module__, {known: source.home for known, source in SOURCES.items()})
+        SOURCES[name] = Source(read, classes, read.__module__)
+        return read
+
+    return register
 
 
 def load(name: str, data_dir: Path = Path("data"), download: bool = True) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: one of `SOURCES`, `folder:PATH[:size=PIXELS]`, or
+        name: one of `SOURCES` or of an installed package, `folder:PATH[:size=PIXELS]`, or
             `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and where large folders are cached.
         download: whether absent data may be fetched.
@@ -50,7 +88,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True) -> Dat
         Training and test part with their class names.
 
     Raises:
-        SalunError: the name is unknown, or the data are absent and cannot be had, or unreadable.
+        SalunError: the name is unknown, or the data are absent and cannot be had, unreadable, or not as registered.
     """
     kind, _, rest = name.partition(":")
     if kind == "folder":
@@ -58,9 +96,57 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True) -> Dat
         return read_folder(name, path, size, data_dir)
     if kind == "synthetic":
         return synthetic(name, **parse_synthetic(rest))
+    source = find_source(name)
+    found = source.read(data_dir, download)
+    if source.home != __name__:
+        check_read(name, source, found)
+    return found
+
+
+def check_read(name: str, source: Source, found: object) -> None:
+    """Check that a function outside this file gave the data set that it is registered for.
+
+    Args:
+        name: of the data set.
+        source: as registered.
+        found: what the function returned.
+
+    Raises:
+        SalunError: it is none, has another name or number of classes, or holds values of another type.
+    """
+    place = f"data set '{name}': the function of {file_of(source.home)} gave"
+    if not isinstance(found, Dataset):
+        raise SalunError(f"{place} a {type(found).__name__}; it must return a salun.data.parts.Dataset")
+    if (found.name, len(found.classes)) != (name, source.classes):
+        raise SalunError(f"{place} '{found.name}' of {len(found.classes)} classes; registered are {source.classes}")
+    for part in (found.train, found.test):
+        if (part.pixels.dtype, part.labels.dtype) != (torch.uint8, torch.int64):
+            types = f"pixels of {part.pixels.dtype} and labels of {part.labels.dtype}"
+            raise SalunError(f"{place} {types}; they must be torch.uint8 and torch.int64")
+
+
+def find_source(name: str) -> Source:
+    """Look a data set up by name; installed packages are asked where the name is not one of ours.
+
+    Args:
+        name: without options.
+
+    Returns:
+        How it is read.
+
+    Raises:
+        SalunError: there is none of that name; the nearest is named.
+    """
     if name not in SOURCES:
-        raise SalunError(f"data set '{name}': unknown{did_you_mean(name, KINDS)}")
-    return SOURCES[name].read(data_dir, download)
+        load_sources()
+    if name not in SOURCES:
+        raise SalunError(f"data set '{name}': unknown{did_you_mean(name, [*SOURCES, *OPEN.values()])}")
+    return SOURCES[name]
+
+
+def load_sources() -> None:
+    """Import the data sets that installed packages add."""
+    load_installed("salun.datasets")
 
 
 def class_count(name: str) -> int | None:
@@ -81,9 +167,7 @@ def class_count(name: str) -> int | None:
     if kind == "folder":
         parse_folder(name)
         return None
-    if name not in SOURCES:
-        raise SalunError(f"data set '{name}': unknown{did_you_mean(name, KINDS)}")
-    return SOURCES[name].classes
+    return find_source(name).classes
 
 
 def parse_folder(name: str) -> tuple[Path, int | None]:
@@ -438,7 +522,7 @@ def readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[b
             yield member
 
 
-SOURCES = {
+SOURCES: dict[str, Source] = {
     "digits": Source(digits, 10),
     "cifar10": Source(partial(cifar, "cifar10"), 10),
     "cifar100": Source(partial(cifar, "cifar100"), 100),
@@ -446,4 +530,3 @@ SOURCES = {
     "mnist": Source(partial(mnist, "mnist"), 10),
     "fashion_mnist": Source(partial(mnist, "fashion_mnist"), 10),
 }
-KINDS = (*SOURCES, "folder:PATH", "synthetic")

@@ -1,8 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from salun.cli.listing import metrics_page
+from salun.cli.listing import methods_page, metrics_page
 from salun.cli.unlearn import main
 from salun.metrics import METRICS, load_metrics
 from salun.unlearning import METHODS, load_methods
@@ -36,7 +37,9 @@ def test_every_method_is_listed_with_settings_and_source(capsys: pytest.CaptureF
     for name, found in METHODS.items():
         line = " ".join(words_of(out, name))
         assert found.summary in line
-        assert all(f"{key}={default}" in line for key, (_, default) in found.settings.items())
+        assert all(f"{key}={json.dumps(default)}" in line for key, (_, default) in found.settings.items())
+        assert ("whole classes" if found.classwise else "any images") in line
+        assert f"({found.alias})" in line or not found.alias
         assert " ".join(found.source.split()[:3]) in line
         assert found.source
 
@@ -59,3 +62,33 @@ def test_the_page_tells_formula_direction_ideal_cost_source_and_what_each_cannot
             text = block.split(f"**{fact}**: ")[1].splitlines()[0]
             assert len(text) > 3, (found.name, fact)
         assert found.ideal in block.replace("\\", "")
+
+
+def test_the_page_of_methods_is_what_the_code_says() -> None:
+    assert (ROOT / "docs/methods.md").read_text() == methods_page(), "run scripts/methods_page"
+
+
+def test_the_page_tells_equation_settings_mask_classes_deviations_and_source_of_each_method() -> None:
+    page = methods_page().replace("\\", "")
+    for name, found in METHODS.items():
+        block = page[page.index(f"\n## {name}") :].split("\n## ")[1]
+        assert found.summary in block
+        assert f"**Equation**: {found.equation}" in block
+        assert f"**Deviations**: {found.deviations}" in block
+        assert f"**Source**: {found.source}" in block
+        assert f"**Mask**: {'yes' if found.maskable else 'no'}" in block
+        assert f"**Forgets**: {'whole classes' if found.classwise else 'any images'}" in block
+        for key, (_, default) in found.settings.items():
+            line = next(line for line in block.splitlines() if line.startswith(f"  - `{key}`"))
+            meaning = line.removeprefix(f"  - `{key}`, {json.dumps(default)}: ")
+            assert len(meaning) > 3, (name, key)
+            assert meaning != line, (name, key)
+
+
+def test_the_page_names_every_method_in_its_overview() -> None:
+    page = methods_page().replace("\\", "")
+    overview = page[page.index("| method |") : page.index("\n## ")]
+    for name, found in METHODS.items():
+        line = next(line for line in overview.splitlines() if line.split()[1] == name)
+        assert ("whole classes" in line) == found.classwise
+        assert f"({found.alias})" in line or not found.alias

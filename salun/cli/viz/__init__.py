@@ -46,4 +46,4 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     flags, draw = parse(argv)
-    return guarded(f"{PROGRAM} {flags.command}", lambda: draw(flags))
+    return guarded(f"{PROGRAM} {flags.command}", lambda: draw(flags), getattr(flags, "plugin", ()))

@@ -1,0 +1,171 @@
+"""Adversarial examples: images, moved a little in pixel space, that a model takes for another class."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from salun.data.images import Images, unit_interval
+from salun.training import evaluating
+
+LEVELS = 255
+
+
+def fgsm(model: nn.Module, images: Images, bound: float, batch_size: int = 256) -> Images:
+    """Move each image one step up the loss of its label: the fast gradient sign method.
+
+    x_adv = round(clip(x + bound * sign(d CE(f(x), y) / dx), 0, 1) * 255) / 255, with f in evaluation mode.
+
+    Args:
+        model: is left as it is.
+        images: N images, taken in order and plain; their normalisation is differentiated through.
+        bound: length of the step in each pixel, of pixels in [0, 1].
+        batch_size: images at once.
+
+    Returns:
+        The N moved images, float32 in [0, 1], under the classes that the model takes them for. Where the step
+        crosses no boundary that is the class of before.
+
+    Source:
+        Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015,
+        https://arxiv.org/abs/1412.6572.
+    """
+    moved, classes = [], []
+    with evaluating(model):
+        for pixels, labels in pixel_batches(images, batch_size):
+            gradient, _ = loss_gradient(model, images, pixels, labels)
+            moved.append(((pixels + bound * gradient.sign()).clamp(0, 1) * LEVELS).round() / LEVELS)
+            with torch.no_grad():
+                classes.append(model(images.view(moved[-1], None)).argmax(1))
+    return computed(images, moved, classes)
+
+
+def nearest_adversarial(
+    model: nn.Module, images: Images, epsilon: float = 0.04, steps: int = 50, batch_size: int = 256
+) -> Images:
+    """Search for the nearest image that a model takes for another class: projected gradient ascent, L2.
+
+    Every image takes steps of epsilon / 10 along its own normalised gradient, held within epsilon of where it
+    was and within [0, 1]. It stops as soon as the model errs. What has not crossed a boundary after `steps` goes on
+    with twice the epsilon, until the ball is larger than the cube of all images.
+
+    Args:
+        model: is left as it is; runs in evaluation mode.
+        images: N images, taken in order and plain; their normalisation is differentiated through.
+        epsilon: radius of the first ball, of pixels in [0, 1].
+        steps: in each ball.
+        batch_size: images at once.
+
+    Returns:
+        The N images that were found, float32 in [0, 1], under the classes that the model takes them for: another
+        than their label, or the label where none was found.
+
+    Source:
+        Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,
+        https://arxiv.org/abs/1706.06083; the growing ball is of Ebrahimpour-Boroojeny, Sundaram and Chandrasekaran,
+        "Not All Wrong is Bad: Using Adversarial Examples for Unlearning", ICML 2025,
+        https://arxiv.org/abs/2503.00917.
+    """
+    found, classes = [], []
+    with evaluating(model):
+        for pixels, labels in pixel_batches(images, batch_size):
+            moved, seen, left = pixels.clone(), labels.clone(), torch.arange(len(pixels), device=pixels.device)
+            radius = epsilon
+            while len(left) and radius < 2 * pixels[0].numel() ** 0.5:
+                for _ in range(steps):
+                    gradient, seen[left] = loss_gradient(model, images, moved[left], labels[left])
+                    still = seen[left] == labels[left]
+                    left, gradient = left[still], gradient[still]
+                    if len(left) == 0:
+                        break
+                    moved[left] = climb(pixels[left], moved[left], gradient, radius)
+                radius *= 2
+            if len(left):
+                with torch.no_grad():
+                    seen[left] = model(images.view(moved[left], None)).argmax(1)
+            found.append(moved)
+            classes.append(seen)
+    return computed(images, found, classes)
+
+
+def climb(start: Tensor, moved: Tensor, gradient: Tensor, radius: float) -> Tensor:
+    """Take one step of projected gradient ascent.
+
+    Args:
+        start: (B, C, H, W) pixels in [0, 1], the middles of the balls.
+        moved: (B, C, H, W) where the images are.
+        gradient: (B, C, H, W) of the loss, of any length.
+        radius: of the balls; a step is a tenth of it.
+
+    Returns:
+        (B, C, H, W) where they are next.
+    """
+    change = moved + radius / 10 * unit(gradient) - start
+    length = change.square().sum((1, 2, 3), keepdim=True).sqrt()
+    return (start + change / (length / radius).clamp_min(1)).clamp(0, 1)
+
+
+def unit(gradient: Tensor) -> Tensor:
+    """Bring each image's gradient to length 1, however small it is.
+
+    Args:
+        gradient: (B, C, H, W).
+
+    Returns:
+        (B, C, H, W); zeros where the gradient is zero.
+    """
+    tiny = torch.finfo(gradient.dtype).tiny
+    # The largest entry is divided out first: squares of the gradients of a model that is sure would vanish.
+    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
+    return scaled / scaled.square().sum((1, 2, 3), keepdim=True).sqrt().clamp_min(tiny)
+
+
+def loss_gradient(model: nn.Module, images: Images, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the gradient of each image's loss with respect to its pixels.
+
+    Args:
+        model: in evaluation mode.
+        images: their view turns pixels into model input.
+        pixels: (B, C, H, W) float32 in [0, 1].
+        labels: (B,) int64.
+
+    Returns:
+        (B, C, H, W) gradients, and the (B,) classes that the model takes the images for.
+    """
+    with torch.enable_grad():
+        x = pixels.detach().requires_grad_()
+        logits = model(images.view(x, None)).float()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x)
+    return gradient, logits.detach().argmax(1)
+
+
+def pixel_batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Go once through images as pixels, in order and plain.
+
+    Args:
+        images: N images.
+        batch_size: images a batch; the last may be smaller.
+
+    Yields:
+        (B, C, H, W) float32 in [0, 1] and (B,) labels, on the device.
+    """
+    for rows, labels in zip(images.rows.split(batch_size), images.labels.split(batch_size), strict=True):
+        yield unit_interval(images.pixels[rows].to(images.device)), labels
+
+
+def computed(images: Images, pixels: list[Tensor], labels: list[Tensor]) -> Images:
+    """Make a set of computed images.
+
+    Args:
+        images: gives device and view.
+        pixels: parts of (B, C, H, W) float32 in [0, 1].
+        labels: parts of (B,) int64.
+
+    Returns:
+        The set, in a store of its own.
+    """
+    store = torch.cat(pixels)
+    rows = torch.arange(len(store), device=store.device)
+    return replace(images, pixels=store, rows=rows, labels=torch.cat(labels))

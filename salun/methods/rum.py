@@ -1,0 +1,191 @@
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from salun.data.images import Images
+from salun.errors import SalunError
+from salun.memorization import divergence, doubt
+from salun.unlearning import WHOLE_CLASSES, PositiveFloat, PositiveInt, Task, find_method, method, settled
+
+NOTHING = "nothing"
+
+
+def checked(methods: list[str | dict[str, Any]], info: ValidationInfo) -> list[dict[str, Any]]:
+    """Check the methods of the parts where an experiment is read, before anything is computed.
+
+    Args:
+        methods: as JSON gives them.
+        info: what is known of the experiment.
+
+    Returns:
+        A method and all of its settings a part.
+
+    Raises:
+        PydanticCustomError: a method or a setting is refused.
+    """
+    known = info.data or {}
+    try:
+        return plan(methods, "class_to_forget" not in known or known["class_to_forget"] is not None)
+    except SalunError as error:
+        raise PydanticCustomError("methods", "{reason}", {"reason": str(error)}) from error
+
+
+Methods = Annotated[list[str | dict[str, Any]], Field(min_length=1, validate_default=True), AfterValidator(checked)]
+SGD = {"batch_size": 256, "momentum": 0.9, "weight_decay": 5e-4, "grad_clip": None, "schedule": "constant"}
+CIFAR10: list[str | dict[str, Any]] = [
+    {"method": NOTHING},
+    {"method": "ft", "lr": 0.1, "epochs": 10, **SGD},
+    {"method": "rl", "lr": 0.1, "epochs": 5, **SGD, "labels": "any"},
+]
+
+
+@method()
+def rum(
+    task: Task,
+    *,
+    methods: Methods = CIFAR10,
+    proxy: Literal["confidence", "holdout"] = "confidence",
+    proxy_epochs: PositiveInt = 30,
+    proxy_lr: PositiveFloat = 0.1,
+    proxy_batch_size: PositiveInt = 256,
+) -> None:
+    """Split the forget set by how far its images are memorised and unlearn part after part, each by its own method.
+
+    Parts are of equal size and come in the order of growing memorisation. Images whose turn has not come yet count
+    among those to retain: they are to be forgotten from a model that still knows them.
+    A method for whole classes may take a part where classes are forgotten; of these it then gets some images only.
+
+    Args:
+        task: what to unlearn.
+        methods: one a part, from the least memorised part on: names, or objects of "method" and its settings;
+            "nothing" leaves a part alone.
+        proxy: how memorisation is measured: "confidence", the lower the model's probability of the true class the
+            higher; "holdout", the further the model moves on an image when a copy is fine-tuned on the validation
+            images the higher.
+        proxy_epochs: passes of "holdout" over the validation images.
+        proxy_lr: learning rate of "holdout".
+        proxy_batch_size: images a step of "holdout".
+
+    Equation:
+        forget = S_1 + ... + S_K by memorisation; theta_i = U_i(theta_i-1, S_i, train - S_1 - ... - S_i). "confidence":
+        -p(y); "holdout": (KL(p, q) + KL(q, p)) / 2, p of the model and q of the fine-tuned copy.
+
+    Deviations:
+        Memorisation scores proper take many models, trained with and without each image; both proxies are from the
+        second paper, where confidence is the mean over the training, here the trained model's. "holdout" uses SGD at a
+        constant rate as the code, which takes the test images for it and stops early. The code cuts the parts out of
+        the whole training set, the ends and the middle of the order; here a given forget set is split. The mask, if
+        one is used, holds for all parts; the paper uses SalUn's in the last part alone.
+
+    Source:
+        Zhao, Kurmanji, Barbulescu, Triantafillou and Triantafillou, "What makes unlearning hard and what to do about
+        it", NeurIPS 2024, https://arxiv.org/abs/2406.01257; Zhao and Triantafillou, "Scalability of memorization-based
+        machine unlearning", 2024, https://arxiv.org/abs/2410.16516; methods of the CIFAR-10 pipeline of their code.
+    """
+    chosen = plan(methods, bool(task.forgotten))
+    confident = proxy == "confidence"
+    scores = doubt(task.model, task.forget) if confident else holdout(task, proxy_epochs, proxy_lr, proxy_batch_size)
+    parts = [task.forget.take(places) for places in scores.argsort(stable=True).tensor_split(len(chosen))]
+    for number, (part, settings) in enumerate(zip(parts, chosen, strict=True), 1):
+        name, rest = settings["method"], {key: value for key, value in settings.items() if key != "method"}
+        if name == NOTHING or not len(part):
+            continue
+        with task.part(forget=part, retain=joined(task.retain, parts[number:])) as smaller:
+            smaller.apply(name, rest)
+
+
+def joined(images: Images, others: Sequence[Images]) -> Images:
+    """Put sets of images one after the other.
+
+    Args:
+        images: the first.
+        others: those that follow.
+
+    Returns:
+        All of them.
+    """
+    for other in others:
+        images = images.join(other)
+    return images
+
+
+def plan(methods: Sequence[str | dict[str, Any]], whole_classes: bool) -> list[dict[str, Any]]:
+    """Check the methods of the parts.
+
+    Args:
+        methods: names, or objects of method and settings.
+        whole_classes: whether whole classes are to be forgotten.
+
+    Returns:
+        A method and all of its settings a part.
+
+    Raises:
+        SalunError: a method or a setting is refused; it says which part's.
+    """
+    found = []
+    for number, given in enumerate(methods, 1):
+        entry = {"method": given} if isinstance(given, str) else given
+        try:
+            found.append(step(entry, whole_classes))
+        except SalunError as error:
+            raise SalunError(f"part {number}: {error}") from error
+    return found
+
+
+def step(entry: dict[str, Any], whole_classes: bool) -> dict[str, Any]:
+    """Check the method of one part.
+
+    Args:
+        entry: "method" and settings.
+        whole_classes: whether whole classes are to be forgotten.
+
+    Returns:
+        The method's name and all of its settings.
+
+    Raises:
+        SalunError: the method or a setting is refused.
+    """
+    name, given = entry.get("method"), {key: value for key, value in entry.items() if key != "method"}
+    if not isinstance(name, str):
+        raise SalunError("must be a method's name, or an object of 'method' and its settings")
+    if name == NOTHING:
+        if given:
+            raise SalunError(f"method '{NOTHING}': has no settings, but '{next(iter(given))}' is given")
+        return {"method": NOTHING}
+    chosen = find_method(name)
+    if chosen.run is rum or not chosen.maskable:
+        raise SalunError(f"method '{name}': cannot unlearn a part; it takes the whole forget set")
+    if chosen.classwise and not whole_classes:
+        raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
+    return {"method": chosen.name, **settled(name, given)}
+
+
+def holdout(task: Task, epochs: int, lr: float, batch_size: int) -> Tensor:
+    """Score forget images by how far the model moves on them when a copy learns the validation images.
+
+    Args:
+        task: whose model stays as it is; the copy's epochs are added to its curve.
+        epochs: passes over the validation images.
+        lr: learning rate.
+        batch_size: images a step.
+
+    Returns:
+        (len(forget),) float64.
+
+    Raises:
+        SalunError: there are no validation images.
+    """
+    if not len(task.validation):
+        raise SalunError("method 'rum': proxy 'holdout': there are no validation images; use 'confidence'")
+    with task.part(model=deepcopy(task.model)) as aside:
+        aside.fit(
+            lambda epoch: task.validation.batches(batch_size, task.generator),
+            epochs=epochs,
+            lr=lr,
+            weight_decay=5e-4,
+        )
+    return divergence(task.model, aside.model, task.forget)

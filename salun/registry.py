@@ -1,0 +1,92 @@
+"""What the registries of methods, metrics and data sets share: no name twice, and what installed packages add."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+from salun.errors import SalunError, one_line
+
+ADDED: dict[str, str] = {}
+LOG = logging.getLogger("salun")
+
+
+def claim(kind: str, name: str, home: str, homes: Mapping[str, str]) -> None:
+    """Check that nobody else has registered a name.
+
+    Args:
+        kind: of what is registered, such as "method".
+        name: that it is to have.
+        home: the module that registers it, which may do so again.
+        homes: of the names that are taken, the modules.
+
+    Raises:
+        SalunError: another module has it; both files are named.
+    """
+    other = homes.get(name, home)
+    if other != home:
+        raise SalunError(
+            f"{kind} '{name}': {file_of(other)} and {file_of(home)} both register it; give one of them another name"
+        )
+
+
+def file_of(home: str) -> str:
+    """Tell where a module lies.
+
+    Args:
+        home: a module's name.
+
+    Returns:
+        Its file, or its name where it has none.
+    """
+    return getattr(sys.modules.get(home), "__file__", None) or home
+
+
+@lru_cache
+def load_installed(group: str) -> None:
+    """Import what installed packages add to a registry, once; what is broken is named on standard error and left out.
+
+    Args:
+        group: of entry points: "salun.methods", "salun.metrics" or "salun.datasets".
+    """
+    for entry in entry_points(group=group):
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:
+            place = f"'{entry.name}' of package {' '.join(package_of(entry))}"
+            LOG.warning(one_line(f"salun: plugin {place} ({entry.value}) is left out: {reason(error)}"))
+        else:
+            name, version = package_of(entry)
+            ADDED[f"plugin {name}"] = version
+
+
+def package_of(entry: EntryPoint) -> tuple[str, str]:
+    """Tell which package an entry point belongs to.
+
+    Args:
+        entry: of an installed package.
+
+    Returns:
+        The package's name and version.
+    """
+    return (entry.dist.name, entry.dist.version) if entry.dist else (entry.module, "unknown")
+
+
+def reason(error: BaseException, file: str | None = None) -> str:
+    """Say in one line what an import raised.
+
+    Args:
+        error: what was raised.
+        file: whose line is told; None for no line.
+
+    Returns:
+        The line, where it is known, the kind of the error, and its text.
+    """
+    lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file and error.lineno is not None:
+        lines = [error.lineno]
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    where = f"line {lines[-1]}: " if lines else ""
+    return where + type(error).__name__ + (f": {text}" if text else "")

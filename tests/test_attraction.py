@@ -1,0 +1,54 @@
+import pytest
+import torch
+from steps import task_of
+
+from salun.attraction import accuracy_sought, against_retain, features_of, nearest_other
+from salun.data.parts import Dataset
+from salun.data.split import ForgetRequest
+from salun.models import Checkpoint, embed, head
+from salun.training import accuracy, predict
+
+
+def test_the_nearest_other_class_is_neither_the_own_nor_an_absent_one() -> None:
+    distances = torch.rand(500, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(500) % 6
+    present = torch.tensor([True, True, False, True, True, False])
+    chosen = nearest_other(distances, labels, present)
+    assert not bool((chosen == labels).any())
+    assert bool(present[chosen].all())
+    for place in range(500):
+        allowed = [label for label in range(6) if present[label] and label != labels[place]]
+        assert distances[place, chosen[place]] == min(distances[place, label] for label in allowed)
+
+
+def test_features_are_what_the_head_sees(digits: Dataset, trained: Checkpoint) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 50)
+    task.model.train()
+    features = features_of(task.model, task.forget, 16)
+    assert task.model.training
+    task.model.eval()
+    x = next(task.forget.batches(50)).x
+    with torch.no_grad():
+        torch.testing.assert_close(features, embed(task.model, x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(head(task.model)(features), task.model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("retain_steps", "steps"), [(1, 3), (2, 6), (99, 9)])
+def test_each_forget_batch_meets_several_retain_batches(
+    digits: Dataset, trained: Checkpoint, retain_steps: int, steps: int
+) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 60)
+    pairs = list(against_retain(task, 20, retain_steps))
+    assert len(pairs) == steps
+    met = torch.cat([batch.at for batch, _ in pairs[:: steps // 3]])
+    assert sorted(met.tolist()) == list(range(60))
+    assert all(set(batch.y.tolist()) == {0} and 0 not in kept.y for batch, kept in pairs)
+
+
+def test_classes_are_forgotten_at_nothing_and_others_at_the_accuracy_on_unseen_images(
+    digits: Dataset, trained: Checkpoint
+) -> None:
+    assert accuracy_sought(task_of(digits, trained, ForgetRequest(classes=(0,)), 60)) == 0.01
+    task = task_of(digits, trained, ForgetRequest(share=0.1))
+    validation = accuracy(predict(task.model, task.validation))
+    assert accuracy_sought(task, 0.015) == pytest.approx(validation - 0.015)
