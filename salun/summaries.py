@@ -128,7 +128,7 @@ def count_of(row: Row) -> str:
         row: of the table.
 
     Returns:
-        Their number, how many of them diverged and in which epochs; of base models their number, where they are several.
+        Their number, how many diverged and in which epochs; of base models their number, where they are several.
     """
     if row.kind == "base":
         models = len({base for base, _, _ in row.draws})

@@ -423,19 +423,14 @@ def run_epoch(
             break
         batch, own_loss, forgets = given if isinstance(given, Step) else Step(given)
         updates = optimizers[-1 if forgets else 0]
-        single = len(batch.x) == 1
-        if single:
-            still_norms(model, True)
         updates.zero_grad(set_to_none=True)
-        with autocast(precision, device):
+        with autocast(precision, device), steady_norms(model, len(batch.x) == 1):
             logits = model(batch.x)
         value = (own_loss or loss)(logits.float(), batch)
         value.backward()
         if grad_clip is not None:
             nn.utils.clip_grad_norm_(weights, grad_clip)
         updates.step()
-        if single:
-            still_norms(model, False)
         with torch.no_grad():
             right = (logits.argmax(1) == batch.y).sum()
             summed += torch.stack([value.detach() * len(batch.x), right.float()])
@@ -445,16 +440,40 @@ def run_epoch(
     return images, mean_loss, share
 
 
-def still_norms(model: nn.Module, still: bool) -> None:
-    """Let batch normalisation use its running statistics, for a batch of one image, which has none.
+def still_norms(model: nn.Module) -> list[nn.Module]:
+    """Let batch normalisation use its running statistics, and leave them as they are, until the model trains again.
 
     Args:
         model: whose layers.
-        still: True to use running statistics, False to go back to the batch's.
+
+    Returns:
+        The layers that were in training mode.
     """
-    for layer in model.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.train(not still)
+    norms: list[nn.Module] = [
+        layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training
+    ]
+    for layer in norms:
+        layer.eval()
+    return norms
+
+
+@contextmanager
+def steady_norms(model: nn.Module, single: bool) -> Iterator[None]:
+    """Let batch normalisation use its running statistics for a batch of one image, which has none of its own.
+
+    Args:
+        model: in any mode.
+        single: whether the batch is of one image; else nothing changes.
+
+    Yields:
+        Nothing.
+    """
+    norms = still_norms(model) if single else []
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.train()
 
 
 def train(

@@ -45,6 +45,7 @@ from salun.training import (
     Watch,
     cross_entropy,
     fit,
+    steady_norms,
     train,
     unwatched,
 )
@@ -237,7 +238,7 @@ class Task:
         Returns:
             (B, classes) float32, with their gradient.
         """
-        with autocast(self.precision, x.device):
+        with autocast(self.precision, x.device), steady_norms(self.model, len(x) == 1):
             logits: Tensor = self.model(x)
         return logits.float()
 

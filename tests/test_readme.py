@@ -132,7 +132,7 @@ def test_the_keys_table_is_complete_and_its_defaults_true() -> None:
 def test_the_flags_of_the_keys_table_exist() -> None:
     for row in rows_after("| key | flag | meaning | default |"):
         for flag in re.findall(r"`(-[\w-]+)`", row[1]):
-            assert flag in {*unlearn.ENTRY_FLAGS.values(), "--metrics"}, flag
+            assert flag in {*unlearn.ENTRY_FLAGS.values(), "--metrics", "--budget"}, flag
 
 
 def test_the_tables_of_extract_and_viz_are_complete(capsys: pytest.CaptureFixture[str]) -> None:

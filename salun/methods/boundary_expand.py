@@ -64,7 +64,7 @@ def boundary_expand(
         def stream(epoch: int) -> Iterator[Batch]:
             for batch in task.forget.batches(batch_size, task.generator):
                 if freeze_norms:
-                    still_norms(task.model, True)
+                    still_norms(task.model)
                 yield batch
 
         task.fit(

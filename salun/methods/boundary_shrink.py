@@ -57,7 +57,7 @@ def boundary_shrink(
     def stream(epoch: int) -> Iterator[Batch]:
         for batch in shrunk.batches(batch_size, task.generator):
             if freeze_norms:
-                still_norms(task.model, True)
+                still_norms(task.model)
             yield batch
 
     task.fit(

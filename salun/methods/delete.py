@@ -60,7 +60,7 @@ def delete(
     def stream(epoch: int) -> Iterator[Batch]:
         for batch in task.forget.batches(batch_size, task.generator):
             if freeze_norms:
-                still_norms(task.model, True)
+                still_norms(task.model)
             yield batch
 
     task.fit(

@@ -38,7 +38,7 @@ def neggrad_plus(
 
     Deviations:
         The paper states a weight decay of 0.1; its code runs this method without any, as the default is here.
-        For large forget sets the authors take alpha 0.9999 and 5 epochs.
+        In the large experiments the authors take alpha 0.9999, batches of 16 forget images and 5 epochs.
 
     Source:
         Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023,

@@ -64,11 +64,11 @@ def salun_soft(
         forget and of the retain set.
 
     Deviations:
-        The paper shrinks the change from the base model by a fixed t. Its code sets t as above, so that a share of
-        the weights is undone, and measures the change from the start of the epoch; that is `anchor` "epoch". `ratio`
-        is no option of its command line, so that it does not run as shipped: half is this file's choice. The code
-        fails where k is 0, this leaves the weights. Of its two forms this is the one for CIFAR-10, CIFAR-100 and
-        TinyImageNet; the one for SVHN goes through forget and retain set in turn.
+        The paper has an L1 penalty on the change from the base model, whose proximal step this is. Its code sets t
+        as above, so that a share of the weights is undone, and measures the change from the start of the epoch; that
+        is `anchor` "epoch". `ratio` is no option of its command line, so that it does not run as shipped: half is this
+        file's choice. The code fails where k is 0, this leaves the weights. Of its two forms this is the one for
+        CIFAR-10, CIFAR-100 and TinyImageNet; the one for SVHN goes through forget and retain set in turn.
 
     Source:
         Fan, Liu, Zhang, Wong, Wei and Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency

@@ -1,9 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from plain_training import small_task
+from problems import make_task
 from torch import Tensor
 
+from salun.data.parts import Dataset
+from salun.data.sets import make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.models import Checkpoint
 from salun.unlearning import Task, unlearn
 
 
@@ -40,3 +47,11 @@ def test_both_batches_are_counted() -> None:
     unlearn(task, "neggrad_plus", {"batch_size": 5, "epochs": 1})
     steps = -(-len(task.retain) // 5)
     assert task.passes.forward == task.passes.backward == len(task.retain) + 5 * steps
+
+
+def test_a_last_batch_of_one_forget_image_is_no_obstacle(digits: Dataset, trained: Checkpoint) -> None:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    sets = make_sets(digits, parts, prepare(digits, parts), torch.device("cpu"))
+    task = make_task(trained, replace(sets, forget=sets.forget.take(torch.arange(65))))
+    unlearn(task, "neggrad_plus", {"epochs": 1, "batch_size": 64})
+    assert task.diverged is None
