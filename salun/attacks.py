@@ -1,6 +1,6 @@
 """Adversarial examples: images, moved a little in pixel space, that a model takes for another class."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -43,7 +43,12 @@ def fgsm(model: nn.Module, images: Images, bound: float, batch_size: int = 256) 
 
 
 def nearest_adversarial(
-    model: nn.Module, images: Images, epsilon: float = 0.04, steps: int = 50, batch_size: int = 256
+    model: nn.Module,
+    images: Images,
+    epsilon: float = 0.04,
+    steps: int = 50,
+    batch_size: int = 256,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Images:
     """Search for the nearest image that a model takes for another class: projected gradient ascent, L2.
 
@@ -57,6 +62,7 @@ def nearest_adversarial(
         epsilon: radius of the first ball, of pixels in [0, 1].
         steps: in each ball.
         batch_size: images at once.
+        enough: is asked before each step whether to stop; what has not crossed a boundary by then keeps its label.
 
     Returns:
         The N images that were found, float32 in [0, 1], under the classes that the model takes them for: another
@@ -73,8 +79,10 @@ def nearest_adversarial(
         for pixels, labels in pixel_batches(images, batch_size):
             moved, seen, left = pixels.clone(), labels.clone(), torch.arange(len(pixels), device=pixels.device)
             radius = epsilon
-            while len(left) and radius < 2 * pixels[0].numel() ** 0.5:
+            while len(left) and radius < 2 * pixels[0].numel() ** 0.5 and not enough():
                 for _ in range(steps):
+                    if enough():
+                        break
                     gradient, seen[left] = loss_gradient(model, images, moved[left], labels[left])
                     still = seen[left] == labels[left]
                     left, gradient = left[still], gradient[still]
@@ -82,7 +90,7 @@ def nearest_adversarial(
                         break
                     moved[left] = climb(pixels[left], moved[left], gradient, radius)
                 radius *= 2
-            if len(left):
+            if len(left) and not enough():
                 with torch.no_grad():
                     seen[left] = model(images.view(moved[left], None)).argmax(1)
             found.append(moved)

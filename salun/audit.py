@@ -208,7 +208,8 @@ def with_retraining(experiments: Sequence[Experiment]) -> tuple[Experiment, ...]
     found = sorted(experiments, key=lambda experiment: experiment.method != "retrain")
     if found[0].method == "retrain":
         return tuple(found)
-    added = replace(found[0], number=0, method="retrain", settings={}, mask=None, metrics=(), seed=0, tag=None)
+    plain = replace(found[0], mask=None, metrics=(), tag=None, prune=None, budget=None)
+    added = replace(plain, number=0, method="retrain", settings={}, seed=0)
     return (added, *found)
 
 
@@ -306,7 +307,7 @@ class Auditor:
             base = self.base(audit.pool, number, watch(f"shadow model {number}"))
             for _, name in names:
                 experiment = audit.named[name]
-                model = base.restore().to(self.bench.device)
+                model: nn.Module | None = base.restore().to(self.bench.device)
                 if experiment is not None:
                     seen = watch(f"shadow model {number}, {experiment.title}")
                     model = self.unlearned(audit.pool, base, experiment, number, seen)
@@ -359,7 +360,9 @@ class Auditor:
         checkpoint, _ = train_on(origin.model, data, recipe, learned, origin.split_seed, device, watch)
         return replace(checkpoint, optimizer=None)
 
-    def unlearned(self, pool: Pool, base: Checkpoint, experiment: Experiment, number: int, watch: Watch) -> nn.Module:
+    def unlearned(
+        self, pool: Pool, base: Checkpoint, experiment: Experiment, number: int, watch: Watch
+    ) -> nn.Module | None:
         """Unlearn a shadow model's half of the candidates.
 
         Args:
@@ -370,14 +373,15 @@ class Auditor:
             watch: is told of every step.
 
         Returns:
-            The model after, on the device.
+            The model after, on the device; None where the method's loss stopped being a number.
 
         Raises:
             SalunError: what is recorded of the shadow model is not usable.
         """
         problem = replace(pool.problem, parts=pool.parts(number))
         sets = self.sets(problem, base)
-        return self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, watch).task.model
+        task = self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, watch).task
+        return task.model if task.diverged is None else None
 
     def sets(self, problem: Problem, base: Checkpoint) -> Sets:
         """Take a shadow model's sets.
@@ -395,13 +399,13 @@ class Auditor:
         data, parts = problem.dataset, problem.parts
         return make_sets(data, parts, preparation_of(base, data, parts), self.bench.device)
 
-    def keep(self, path: Path, pool: Pool, model: nn.Module, base: Checkpoint) -> None:
+    def keep(self, path: Path, pool: Pool, model: nn.Module | None, base: Checkpoint) -> None:
         """Write the margins of a model.
 
         Args:
             path: of the file.
             pool: the images.
-            model: on the device.
+            model: on the device; None of one that diverged, whose margins are NaN.
             base: the shadow model, which knows how its images are prepared.
 
         Raises:
@@ -411,7 +415,9 @@ class Auditor:
         sets = self.sets(replace(pool.problem, parts=asked), base)
 
         def of(images: Images) -> Singles:
-            return margins(predict(model, images)) if len(images) else np.empty(0, dtype=np.float32)
+            if model is None or not len(images):
+                return np.full(len(images), np.nan, dtype=np.float32)
+            return margins(predict(model, images))
 
         found = Margins(of(sets.forget), of(sets.retain), np.concatenate([of(sets.test), of(sets.forgotten_test)]))
         write_arrays(path, asdict(found))

@@ -22,14 +22,14 @@ from salun.unlearning import METHODS, WHOLE_CLASSES, find_method, load_methods
 DEFAULT_METHOD = "rl"
 DEFAULT_DATASET = "cifar10"
 MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
-UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs", "budget")
+UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs")
 SHARE_KEYS = ("unlearning_rate", "idxs_to_forget")
 FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
 BASE_KEYS = ("model", "dataset", "split_seed", "base_seed")
 REFUSALS = {
     **dict.fromkeys(SHARE_KEYS, WHOLE_CLASSES),
     **dict.fromkeys(("use_mask", "load_mask"), "takes no mask"),
-    **dict.fromkeys(("prune", "prune_epochs"), "trains from scratch; there is nothing to prune before it"),
+    **dict.fromkeys(("prune", "prune_epochs"), "takes no mask, which is what keeps pruned weights at zero"),
     "budget": "is the gold standard, which no budget cuts short",
 }
 Label = Annotated[int, Field(ge=0)]
@@ -186,6 +186,8 @@ def method_models() -> dict[str, type[Entry]]:
         fields: dict[str, Any] = {"method": (Literal[names], name), **found.settings}
         if not found.maskable:
             fields |= {"use_mask": (Literal[False], False), **dict.fromkeys(UNMASKED_KEYS, (None, None))}
+        if name == "retrain":
+            fields["budget"] = (None, None)
         if found.classwise:
             fields |= dict.fromkeys(SHARE_KEYS, (None, None))
         model = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
@@ -413,8 +415,7 @@ def explain(error: ValidationError, model: type[Entry]) -> list[str]:
         if key in lines:
             continue
         if problem["type"] == "extra_forbidden":
-            valid = Recipe.model_fields if path[0] == "recipe" else model.model_fields
-            lines[key] = f"{key}: unknown key{did_you_mean(path[-1], valid)}"
+            lines[key] = f"{key}: unknown key{instead_of(path, model)}"
         elif problem["type"] == "none_required" or (key == "use_mask" and problem["type"] == "literal_error"):
             name = model.model_fields["method"].default
             lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' {REFUSALS[key]}"
@@ -425,6 +426,24 @@ def explain(error: ValidationError, model: type[Entry]) -> list[str]:
         else:
             lines[key] = f"{key}: {shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     return list(lines.values())
+
+
+def instead_of(path: list[str], model: type[Entry]) -> str:
+    """Say which keys there are in place of an unknown one.
+
+    Args:
+        path: of the unknown key.
+        model: the entry's schema.
+
+    Returns:
+        The method's settings, where the key is another method's; else the nearest key.
+    """
+    if path[0] == "recipe":
+        return did_you_mean(path[-1], Recipe.model_fields)
+    if not any(path[0] in found.settings for found in METHODS.values()):
+        return did_you_mean(path[0], model.model_fields)
+    settings = [name for name in model.model_fields if name not in Entry.model_fields]
+    return f" of method '{model.model_fields['method'].default}'; its settings: {', '.join(settings) or 'none'}"
 
 
 def conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:

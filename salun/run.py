@@ -404,6 +404,7 @@ class Workbench:
         with passes.watching(model):
             asked = self.mask(experiment, problem, model, sets, generator)
         masked, spent = clock(self.device), passes.counts
+        untrained = recipe.model_copy(update={"pretrained": False})
         mask = both(asked, sparse.survivors if sparse else None)
         task = Task(
             model=model,
@@ -414,6 +415,7 @@ class Workbench:
             forgotten=problem.parts.classes,
             recipe=recipe,
             fresh=lambda: fresh_model(base.architecture, recipe, seed, self.device),
+            untrained=lambda: fresh_model(base.architecture, untrained, seed, self.device),
             generator=generator,
             precision=settle_precision(recipe.precision, self.device),
             watch=watch,

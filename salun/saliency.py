@@ -1,6 +1,6 @@
 """The saliency mask, and the context that holds every other weight still."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -154,7 +154,7 @@ def largest(values: Tensor, count: int) -> float:
 
 
 @contextmanager
-def only(model: nn.Module, mask: Mask) -> Iterator[None]:
+def only(model: nn.Module, mask: Mask) -> Iterator[Callable[[], None]]:
     """Let only the weights of a mask move.
 
     theta = mask * (theta0 + delta) + (1 - mask) * theta0: inside the block the held weights are put
@@ -165,6 +165,9 @@ def only(model: nn.Module, mask: Mask) -> Iterator[None]:
     Args:
         model: whose weights.
         mask: a boolean tensor a weight, True where it may move; weights without one are free.
+
+    Yields:
+        A function that puts the held weights back at once, after an edit in place.
 
     Raises:
         SalunError: the mask names a weight that the model lacks, or has another shape.
@@ -191,7 +194,7 @@ def only(model: nn.Module, mask: Mask) -> Iterator[None]:
         if weight.requires_grad
     ]
     try:
-        yield
+        yield lambda: put_back(held)
     finally:
         for hook in hooks:
             hook.remove()

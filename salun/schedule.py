@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from salun import records
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
-from salun.experiment import Experiment, MaskRequest
+from salun.experiment import Experiment, MaskRequest, PruneRequest
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics
 from salun.outputs import kept_outputs, outputs_path, write_outputs
 from salun.rows import Group, Row, group_named, group_of, summarise
@@ -258,9 +258,10 @@ def missing_from(record: Record, names: tuple[str, ...]) -> list[str]:
         names: what is asked for; none for the default ones.
 
     Returns:
-        Names; metrics of several runs, which no record holds, only where there are no outputs to make them of.
+        Names; metrics of several runs, which no record holds, only where there are no outputs to make them of, and
+        no passes of a run from before they were counted, which nothing can give it later.
     """
-    held = record.metrics.keys() | record.details.keys()
+    held = record.metrics.keys() | record.details.keys() | (set() if record.passes else {"passes"})
     able = [name for name in check_metrics(names) if METRICS[name].subject is not Runs or record.outputs is None]
     return [name for name in able if name not in held]
 
@@ -358,22 +359,39 @@ def differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
     """
     known: dict[int, dict[str, str]] = {}
     for experiment in experiments:
-        mask = experiment.mask
-        settings = {
+        mask, prune = experiment.mask, experiment.prune
+        settings: dict[str, Any] = {
             "method": experiment.method,
             **experiment.settings,
+            "prune": prune and prune.share,
             "mask": str(mask or "none").removeprefix("mask "),
         }
         settings |= {"mask batches": mask.batches, "mask file": mask.file} if mask else {}
+        settings |= {"prune_epochs": "the recipe's" if prune.epochs is None else prune.epochs} if prune else {}
         settings |= {"metrics": " ".join(experiment.metrics) or "default", "seed": experiment.seed}
         settings |= {"forget_seed": experiment.forget.seed, "base_seed": experiment.base_seed}
-        known[experiment.number] = {key: "none" if value is None else str(value) for key, value in settings.items()}
+        settings |= {"budget": experiment.budget}
+        known[experiment.number] = {key: spelled(value) for key, value in settings.items()}
     shared = [key for key in known[experiments[0].number] if all(key in settings for settings in known.values())]
     apart = [key for key in shared if len({settings[key] for settings in known.values()}) > 1]
     shown = {number: {key: settings[key] for key in apart} for number, settings in known.items()}
     if len({tuple(details.values()) for details in shown.values()}) < len(shown):
         return {number: details | {"entry": str(number)} for number, details in shown.items()}
     return shown
+
+
+def spelled(value: object) -> str:
+    """Spell a setting as a title shows it.
+
+    Args:
+        value: of the setting.
+
+    Returns:
+        Its text: "none" where there is none, truth values as in JSON.
+    """
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def rows_of(
@@ -415,6 +433,7 @@ def experiment_of(record: Record, number: int) -> Experiment:
     try:
         base, forget, mask = (record.settings[key] for key in ("base", "forget", "mask"))
         file = Path(mask["file"]) if mask and mask["file"] else None
+        prune = record.settings.get("prune")
         return Experiment(
             number=number,
             method=record.settings["method"],
@@ -429,6 +448,8 @@ def experiment_of(record: Record, number: int) -> Experiment:
             metrics=(),
             seed=0,
             tag=record.tag,
+            prune=PruneRequest(prune["share"], prune["epochs"]) if prune else None,
+            budget=record.settings.get("budget"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SalunError(f"record {record.id}: its settings cannot be read") from error

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +150,7 @@ def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
 
 
 def key_of(experiment: Experiment) -> str:
-    """Make a key of an experiment's method and settings.
+    """Make a key of an experiment's method, settings, pruning and budget.
 
     Args:
         experiment: of a record.
@@ -158,7 +158,8 @@ def key_of(experiment: Experiment) -> str:
     Returns:
         A text, equal for equal ones.
     """
-    return json.dumps([experiment.method, experiment.settings], sort_keys=True)
+    sparse = experiment.prune and asdict(experiment.prune)
+    return json.dumps([experiment.method, experiment.settings, sparse, experiment.budget], sort_keys=True)
 
 
 def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:

@@ -449,9 +449,7 @@ def still_norms(model: nn.Module) -> list[nn.Module]:
     Returns:
         The layers that were in training mode.
     """
-    norms: list[nn.Module] = [
-        layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training
-    ]
+    norms: list[nn.Module] = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in norms:
         layer.eval()
     return norms

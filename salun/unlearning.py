@@ -6,7 +6,7 @@ import math
 import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
@@ -85,6 +85,10 @@ class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an e
     """A training whose loss stopped being a number."""
 
 
+def nothing_held() -> None:
+    """Put nothing back, as there is no mask."""
+
+
 @dataclass
 class Task:
     """What a method works on: a model to edit in place, and the images to forget and to retain.
@@ -104,6 +108,8 @@ class Task:
         curve: the epochs trained so far; `fit` and `retrain` add to it.
         passes: counts the images that go through the model and its copies, and holds the budget.
         diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
+        untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
+        hold: puts back what a mask holds, before a training begins on weights that a method has edited.
     """
 
     model: nn.Module
@@ -120,6 +126,8 @@ class Task:
     curve: Sequence[Epoch] = ()
     passes: Passes = field(default_factory=Passes)
     diverged: int | None = None
+    untrained: Callable[[], nn.Module] | None = None
+    hold: Callable[[], None] = nothing_held
 
     def fit(
         self,
@@ -159,6 +167,7 @@ class Task:
             Zhong et al., "DualOptim: Enhancing Efficacy and Stability in Machine Unlearning with Dual Optimizers",
             NeurIPS 2025, https://arxiv.org/abs/2504.15827, algorithm 1.
         """
+        self.hold()
         rate = DUAL_LR if dual is True else dual
         curve, _ = fit(
             self.model,
@@ -257,9 +266,9 @@ class Task:
         """Make a teacher that knows nothing.
 
         Returns:
-            The architecture with weights from before training, frozen.
+            The architecture with random weights, frozen.
         """
-        return self.passes.watch(self.fresh()).eval().requires_grad_(False)
+        return self.passes.watch((self.untrained or self.fresh)()).eval().requires_grad_(False)
 
     def pairs(self, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
         """Go once through the retain images, beside as many batches of the forget images, again and again.
@@ -528,9 +537,13 @@ def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask:
     chosen = chosen_for(task, name, settings or {})
     if mask is not None and not chosen.maskable:
         raise SalunError(f"method '{name}': takes no mask: {chosen.summary}")
-    with task.passes.watching(task.model), nullcontext() if mask is None else only(task.model, mask):
+    with ExitStack() as stack:
+        stack.enter_context(task.passes.watching(task.model))
+        if mask is not None:
+            task.hold = stack.enter_context(only(task.model, mask))
         try:
             chosen.run(task, **(settings or {}))
         except Diverged:
             task.diverged = len(task.curve)
+    task.hold = nothing_held
     task.model.eval()

@@ -154,3 +154,19 @@ def test_attacks_leave_the_model_as_it_is(attack: object, sets: Sets, trained: C
     assert all(weight.grad is None for weight in model.parameters())
     assert all(torch.equal(tensor, trained.weights[key]) for key, tensor in model.state_dict().items())
     assert passes.forward >= passes.backward >= 4
+
+
+def test_a_search_that_is_told_to_stop_leaves_labels_as_they_were() -> None:
+    asked: list[None] = []
+
+    def enough() -> bool:
+        asked.append(None)
+        return len(asked) > 5
+
+    plane = Linear(torch.ones(4), 1.0)
+    images = raw(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
+    found = nearest_adversarial(plane, images, 0.01, 1000, 2, enough)
+    assert len(found) == 3
+    assert found.labels.tolist() == [0, 0, 0]
+    assert 0 < float(distances(images, found)[:2].min()) <= 0.01 + 1e-6
+    assert torch.equal(found.pixels[2:], images.pixels[2:])

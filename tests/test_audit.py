@@ -15,11 +15,12 @@ from salun.data.sets import Sets
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, Split
 from salun.errors import SalunError, SalunErrors
-from salun.experiment import validate
+from salun.experiment import PruneRequest, validate
 from salun.models import load_checkpoint, save_checkpoint
 from salun.run import Workbench
 from salun.saliency import Mask, save_mask
 from salun.training import Progress, Recipe, Watch, unwatched
+from salun.unlearning import METHODS, Diverged, Task
 
 CPU = torch.device("cpu")
 DATA = "synthetic:n=90,size=8,classes=4"
@@ -237,6 +238,24 @@ def test_images_that_a_base_model_never_saw_are_not_asked_for() -> None:
     never = numbers(parts.forget)
     assert never <= numbers(one.pool.parts(0).train)
     assert not never & (numbers(other.pool.parts(0).train) | numbers(other.pool.witnesses))
+
+
+def test_added_retraining_has_no_pruning_and_no_budget() -> None:
+    plain, sparse = (audit_of(SHARE | keys).experiments for keys in ({}, {"prune": 0.5, "budget": 9}))
+    assert sparse[0] == plain[0]
+    assert (sparse[1].prune, sparse[1].budget) == (PruneRequest(0.5), 9)
+
+
+def test_a_method_whose_loss_is_no_number_gives_no_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(task: Task) -> None:
+        raise Diverged
+
+    monkeypatch.setitem(METHODS, "ft", replace(METHODS["ft"], run=lost, settings={}))
+    audit = audit_of(SHARE | {"epochs": None})
+    do(audit, 1)
+    found = {name: auditor().margins(audit.pool, name, 1)[0] for name in audit.named}
+    assert [margins.diverged for margins in found.values()] == [False, False, True]
+    assert found[BASE].test.shape == list(found.values())[-1].test.shape
 
 
 def test_retraining_is_added_only_where_it_is_missing() -> None:

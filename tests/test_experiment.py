@@ -473,6 +473,17 @@ def test_unreadable_places_are_mistakes_not_faults(tmp_path: Path) -> None:
     assert "no such file" in line
 
 
+def test_a_method_of_a_plugin_without_a_mask_is_not_pruned_but_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "mine", replace(METHODS["retrain"], name="mine"))
+    (line,) = mistakes({"method": "mine", "prune": 0.5, "class_to_forget": 0})
+    assert (
+        line
+        == "list.json: entry 1: prune: 0.5: method 'mine' takes no mask, which is what keeps pruned weights at zero"
+    )
+    (found,) = validate([{"method": "mine", "budget": 5, "class_to_forget": 0}], "list.json")
+    assert found.budget == 5
+
+
 @pytest.mark.parametrize("key", ["prune", "budget"])
 def test_nothing_shortens_the_gold_standard(key: str) -> None:
     value = {"prune": 0.5, "budget": 100}[key]

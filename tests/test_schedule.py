@@ -9,7 +9,7 @@ from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, entries, planne
 from recorded import recorded
 
 from salun.errors import SalunError, SalunErrors
-from salun.experiment import validate
+from salun.experiment import PruneRequest, validate
 from salun.files import name_part, write_text
 from salun.models import TINY, Checkpoint, load_checkpoint, save_checkpoint
 from salun.records import read
@@ -262,6 +262,19 @@ def test_one_row_holds_the_runs_of_all_draws() -> None:
 
 
 @pytest.mark.usefixtures("base_model")
+def test_a_run_from_before_passes_were_counted_is_finished_without_them() -> None:
+    (job,) = jobs = planned({})
+    do(jobs)
+    (record,) = read(RECORDS)[0].values()
+    metrics = {name: value for name, value in record.metrics.items() if name != "passes"}
+    old = replace(record, passes={}, metrics=metrics, outputs=None)
+    assert runner().is_finished(job, {job.id: old})
+    assert not runner().is_finished(job, {job.id: replace(old, metrics={})})
+    (_, row) = rows_of(jobs, {job.id: old})
+    assert row.figures["UA"].mean == record.metrics["UA"]
+
+
+@pytest.mark.usefixtures("base_model")
 def test_a_diverged_run_is_finished() -> None:
     jobs = planned({"lr": 1e30, "epochs": 2})
     assert do(jobs) == [(1, 0)]
@@ -286,6 +299,19 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     (
         [{"lr": 0.1, "epochs": 2}, {"lr": 0.2, "epochs": 2}, {"lr": 0.1, "epochs": 3}],
         ["ga_small (lr 0.1, epochs 2)", "ga_small (lr 0.2, epochs 2)", "ga_small (lr 0.1, epochs 3)"],
+    ),
+    ([{"budget": 700}, {}], ["ga_small (budget 700)", "ga_small (budget none)"]),
+    (
+        [{"prune": 0.5, "prune_epochs": 0}, {"prune": 0.5}, {"prune": 0.9}],
+        [
+            "prune 0.5 + ga_small (prune_epochs 0)",
+            "prune 0.5 + ga_small (prune_epochs the recipe's)",
+            "prune 0.9 + ga_small",
+        ],
+    ),
+    (
+        [{"method": "rl_split", "dual": True}, {"method": "rl_split"}],
+        ["rl_split (dual true)", "rl_split (dual false)"],
     ),
     ([{"grad_clip": 1.5}, {}], ["ga_small (grad_clip 1.5)", "ga_small (grad_clip none)"]),
     ([{"schedule": "cosine"}, {}], ["ga_small (schedule cosine)", "ga_small (schedule constant)"]),
@@ -369,6 +395,16 @@ def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
         ("second (lr 0.001)", 2),
         ("second (lr 0.5)", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "prune", "budget"),
+    [({}, None, None), ({"prune": {"share": 0.9, "epochs": None}, "budget": 50}, PruneRequest(0.9), 50)],
+)
+def test_a_record_tells_pruning_and_budget(given: dict[str, Any], prune: PruneRequest | None, budget: int) -> None:
+    record = recorded()
+    found = experiment_of(replace(record, settings=record.settings | given), 1)
+    assert (found.prune, found.budget) == (prune, budget)
 
 
 @pytest.mark.parametrize("lost", ["base", "forget", "method", "settings", "mask"])

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from recorded import recorded, runs, sweep_runs
 
 from salun.rows import Row, summarise
-from salun.run import Record
+from salun.run import Record, identify
 from salun.schedule import rows_of_records
 from salun.series import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
 from salun.statistics import figure
@@ -123,6 +124,19 @@ def test_a_sweep_holds_the_row_of_each_threshold() -> None:
 def test_only_the_same_settings_are_one_sweep(other: dict[str, Any], titles: list[str]) -> None:
     records = sweep_runs(keeps=(0.2, 0.5)) + [record for keep in (0.3, 0.4) for record in runs(2, keep=keep, **other)]
     assert [sweep.title for sweep in sweeps_of(rows_of_records(records))] == titles
+
+
+@pytest.mark.parametrize("other", [{"prune": {"share": 0.5, "epochs": 1}}, {"budget": 900}])
+def test_pruned_runs_and_runs_with_a_budget_are_in_no_sweep_of_others(other: dict[str, Any]) -> None:
+    def run(keep: float | None, **extra: Any) -> Record:
+        record = recorded(keep=keep)
+        settings = record.settings | extra
+        return replace(record, id=identify(settings, 0), settings=settings)
+
+    assert sweeps_of(rows_of_records([run(0.3), run(None, **other)])) == []
+    found = sweeps_of(rows_of_records([run(0.3), run(None), run(0.3, **other), run(None, **other)]))
+    assert [list(sweep.rows) for sweep in found] == [[0.3, 1.0]] * 2
+    assert len({sweep.title for sweep in found}) == 2
 
 
 def test_the_unmasked_runs_belong_to_every_score_of_the_same_settings() -> None:

@@ -71,7 +71,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
     )
     parser.add_argument(
-        "--budget", type=int, metavar="PASSES", help="image passes, forward and backward, at which every method stops"
+        "--budget", type=int, metavar="PASSES", help="image passes, forward and backward, at which all but retrain stop"
     )
     parser.add_argument(
         "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
@@ -167,6 +167,9 @@ def dry_run(flags: argparse.Namespace) -> int:
         print(f"   settings {json.dumps(experiment.settings)}")
         if experiment.recipe is not None:
             print(f"   recipe {experiment.recipe.model_dump_json()}")
+        if experiment.prune is not None:
+            epochs = "the recipe's" if experiment.prune.epochs is None else experiment.prune.epochs
+            print(f"   prune {experiment.prune.share:g}, then train for {epochs} epochs")
         if experiment.budget is not None:
             print(f"   budget {experiment.budget} image passes")
         if experiment.metrics:

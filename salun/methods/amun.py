@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from salun.attacks import nearest_adversarial
 from salun.data.images import Batch, Images
@@ -49,24 +50,23 @@ def amun(
 
     Deviations:
         The authors search learning rates 1e-5 to 0.1 and a division by ten every 1, 5 or 10 epochs; "multistep" has
-        divisions at a half and three quarters. The search ends where the ball holds all images; an image without
-        an adversarial example by then adds none, where the code would search for ever. A gradient too small to be
-        squared is scaled first. Without both sets it trains on the adversarial examples alone, as the code's
-        advonly does. Adversarial examples are not augmented, as in the code.
+        divisions at a half and three quarters. The search ends where the ball holds all images, or the budget is
+        spent; an image without an adversarial example by then adds none, where the code would search for ever. A
+        gradient too small to be squared is scaled first. Without both sets it trains on the adversarial examples
+        alone, as the code's advonly does. Adversarial examples are not augmented, as in the code.
 
     Source:
         Ebrahimpour-Boroojeny, Sundaram and Chandrasekaran, "Not All Wrong is Bad: Using Adversarial Examples for
         Unlearning", ICML 2025, https://arxiv.org/abs/2503.00917, algorithm 1.
     """
-    attacked = nearest_adversarial(task.model, task.forget, epsilon, pgd_steps, batch_size)
+    attacked = nearest_adversarial(task.model, task.forget, epsilon, pgd_steps, batch_size, lambda: task.passes.spent)
     adversarial = attacked.take((attacked.labels != task.forget.labels).nonzero().flatten())
-    parts = [task.forget] * use_forget + [task.retain] * use_retain + [adversarial]
-    mixed = parts[0]
-    for part in parts[1:]:
-        mixed = mixed.join(part)
+    images = task.forget.take(torch.arange(len(task.forget) * use_forget))
+    if use_retain:
+        images = images.join(task.retain)
 
     task.fit(
-        lambda epoch: half_plain(mixed, len(mixed) - len(adversarial), batch_size, task.generator),
+        lambda epoch: mixed(images, adversarial, batch_size, task.generator),
         epochs=epochs,
         lr=lr,
         momentum=momentum,
@@ -76,20 +76,33 @@ def amun(
     )
 
 
-def half_plain(images: Images, augmented: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Go once through images, shuffled, of which only the first are augmented.
+def mixed(images: Images, adversarial: Images, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Go once through images and adversarial examples, in one shuffled mix; only the images are augmented.
 
     Args:
-        images: any.
-        augmented: how many.
+        images: of the data set; they are not copied, and may lie in a memory-mapped file.
+        adversarial: computed images.
         batch_size: images a batch.
         generator: shuffles and augments.
 
     Yields:
-        One batch after another.
+        One batch after another; positions count the images first, then the adversarial examples.
     """
-    for batch in images.batches(batch_size, generator):
-        rows = images.rows[batch.at.to(images.rows.device)]
-        plain = images.view(images.pixels[rows].to(images.device), None)
-        keep = (batch.at < augmented).view(-1, 1, 1, 1)
-        yield batch._replace(x=torch.where(keep, batch.x, plain))
+    count = len(images)
+    order = torch.randperm(count + len(adversarial), generator=generator, device=generator.device)
+    if not len(order):
+        return
+    # Which of the two sets a place is of is known on the device alone, so every place is read from both, and from the
+    # other one where a set is empty.
+    first, second = images if count else adversarial, adversarial if len(adversarial) else images
+    for at in order.to(images.device).split(batch_size):
+        x, y = read(first, at.clamp(max=max(count - 1, 0)), generator)
+        plain, classes = read(second, (at - count).clamp_min(0), None)
+        own = at < count
+        yield Batch(torch.where(own.view(-1, 1, 1, 1), x, plain), torch.where(own, y, classes), at)
+
+
+def read(images: Images, at: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Read images of a set, augmented where a generator is given: model input and labels."""
+    pixels = images.pixels[images.rows[at.to(images.rows.device)]]
+    return images.view(pixels.to(images.device, non_blocking=True), generator), images.labels[at]

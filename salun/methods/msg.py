@@ -46,8 +46,9 @@ def msg(
         damping * grad for the other j.
 
     Deviations:
-        g is taken in evaluation mode; the code takes it as it finds the model. There the learning rate rises and falls
-        in equal steps over the epochs (at five: 1/3, 2/3, 1, 2/3, 1/3 of lr), which no `schedule` here does.
+        g is taken in evaluation mode; the code takes it as it finds the model. The code replaces the convolutions and
+        so draws their biases anew, all of them; here they stay. There the learning rate rises and falls in equal steps
+        over the epochs (at five: 1/3, 2/3, 1, 2/3, 1/3 of lr), which no `schedule` here does.
 
     Source:
         Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari and Haddadi, "Deep Unlearn: Benchmarking Machine Unlearning for Image

@@ -72,7 +72,7 @@ def rum(
 
     Equation:
         forget = S_1 + ... + S_K by memorisation; theta_i = U_i(theta_i-1, S_i, train - S_1 - ... - S_i). "confidence":
-        -p(y); "holdout": (KL(p, q) + KL(q, p)) / 2, p of the model and q of the fine-tuned copy.
+        -ln p(y); "holdout": (KL(p, q) + KL(q, p)) / 2, p of the model and q of the fine-tuned copy.
 
     Deviations:
         Memorisation scores proper take many models, trained with and without each image; both proxies are from the

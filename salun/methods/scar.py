@@ -97,12 +97,12 @@ def scar(
     far = mahalanobis(features_of(task.model, task.forget, batch_size), means, inverses, delta)
     target = nearest_other(far, task.forget.labels, present)
     weights = torch.ones(task.classes, device=means.device)
+    gone = torch.zeros(task.classes, dtype=torch.bool, device=means.device)
+    gone[list(task.forgotten)] = True
 
     def original(x: Tensor) -> Tensor:
         logits: Tensor = teacher(x)
-        if task.forgotten:
-            logits[:, list(task.forgotten)] = logits.min()
-        return logits / temperature
+        return logits.masked_fill(gone, logits.min()) / temperature
 
     with features_seen(task.model) as features:
 

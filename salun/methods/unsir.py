@@ -156,10 +156,11 @@ def noisy_batches(
     """
     repeated = copies * len(noise)
     order = torch.randperm(repeated + len(samples), generator=generator, device=generator.device)
-    for at in order.to(noise.device).split(batch_size):
-        of_noise, of_samples = at[at < repeated], at[at >= repeated] - repeated
-        x, y = noise[of_noise % len(noise)], labels[of_noise % len(noise)]
+    for chosen in order.to(noise.device).split(batch_size):
+        at, of_samples = chosen[chosen < repeated], chosen[chosen >= repeated]
+        x, y = noise[at % len(noise)], labels[at % len(noise)]
         if len(of_samples):
-            batch = next(samples.take(of_samples).batches(batch_size, generator))
+            batch = next(samples.take(of_samples - repeated).batches(batch_size, generator))
             x, y = torch.cat([x, batch.x]), torch.cat([y, batch.y])
+            at = torch.cat([at, of_samples[batch.at]])
         yield Batch(x, y, at)

@@ -567,6 +567,40 @@ def test_parsing_imports_nothing_heavy(command: str, argv: list[str], status: in
 # Metrics that are asked for of finished runs
 
 
+def test_a_budget_is_of_all_entries_but_the_gold_standard(base_file: Path, write: Write) -> None:
+    common = {"checkpoint": str(base_file), "class_to_forget": 0}
+    entries = [
+        common | {"method": "retrain"},
+        common | {"method": "ft", "epochs": 5, "batch_size": 64},
+        common | {"method": "not", "epochs": 5, "batch_size": 64, "budget": 10**9},
+    ]
+    write("list.json", entries)
+    flags = ["-L", "list.json", "--nexp", "1", "--keep", "none", "--budget", "2000"]
+    assert main([*flags, "--dry-run"]) == 0
+    out = unlearn(*flags)
+    gold, *others = {record["id"]: record for record in records_of("list")}.values()
+    assert "budget" not in gold["settings"]
+    assert [record["settings"]["method"] for record in others] == ["ft", "negate"]
+    for record in others:
+        assert record["settings"]["budget"] == 2000
+        assert 2000 <= record["metrics"]["passes"] < 2000 + 2 * 64
+        assert any(str(int(record["metrics"]["passes"])) in line.split() for line in table_of(out))
+
+
+def test_a_dry_run_tells_pruning_and_budget(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    sparse = DIGITS | {"method": "ft", "prune": 0.95}
+    write("list.json", [sparse, sparse | {"prune_epochs": 3, "budget": 100}, DIGITS | {"method": "retrain"}])
+    assert main(["-L", "list.json", "--nexp", "1", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "1. prune 0.95 + ft on resnet_tiny on digits" in out
+    told = [line.strip() for line in out.splitlines() if line.startswith(("   prune", "   budget"))]
+    assert told == [
+        "prune 0.95, then train for the recipe's epochs",
+        "prune 0.95, then train for 3 epochs",
+        "budget 100 image passes",
+    ]
+
+
 def test_metrics_can_be_asked_for_afterwards(base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     entry = {"checkpoint": BASE, "class_to_forget": 0, "epochs": 1, "metrics": ["UA"]}
     gold = {"checkpoint": BASE, "class_to_forget": 0, "method": "retrain", "metrics": ["UA"]}

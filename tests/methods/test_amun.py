@@ -93,3 +93,25 @@ def test_it_grows_surer_of_the_adversarial_examples_and_keeps_the_rest(task: Tas
     assert confidence() > before + 0.1
     assert right(sets.test) > 0.92
     assert right(sets.forget) > 0.7
+
+
+def test_a_data_set_larger_than_any_memory_is_not_copied(trained: Checkpoint) -> None:
+    side, count = 512, 10**6
+    store = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(count, 1, side, side)
+
+    def small(stored: torch.Tensor, draw: torch.Generator | None) -> torch.Tensor:
+        return stored[..., :: side // 8, :: side // 8].float()
+
+    every = Images(store, torch.arange(count), torch.zeros(count, dtype=torch.int64), CPU, small)
+    sets = Sets(**dict.fromkeys(Sets.__dataclass_fields__, every))
+    task = make_task(trained, sets, forgotten=())
+    task.forget = every.take(torch.arange(2)).relabel(predict(task.model, every.take(torch.arange(2))).logits.argmax(1))
+    task.passes.budget = 60
+    unlearn(task, "amun", {"batch_size": 2, "epsilon": 20.0, "pgd_steps": 10})
+    assert task.passes.total >= 60
+
+
+def test_a_spent_budget_ends_the_search(task: Task) -> None:
+    task.passes.budget = 200
+    unlearn(task, "amun", QUICK | {"epsilon": 1e-3, "pgd_steps": 20})
+    assert task.passes.total <= 200 + 2 * 32

@@ -63,7 +63,6 @@ STRONG: dict[str, dict[str, Any]] = {
     "amun": {"epochs": 1, "epsilon": 0.3, "pgd_steps": 10},
     "rl_split": {"lr": 0.1, "epochs": 4, "batch_size": 128, "labels": "remaining"},
 }
-WITHOUT_IMAGES: set[str] = set()
 WITHOUT_CHANCE = {"assd", "iu", "lfssd", "ssd"}
 SALIENT_ALONE = {"assd", "lfssd", "ssd"}
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
@@ -182,7 +181,7 @@ def test_cost_is_counted(name: str, run: Run, few: Sets, trained: Checkpoint) ->
     unlearn(task, name, quick(name))
     assert task.passes.forward >= task.passes.backward >= 0
     sizes = {len(few.forget), len(few.retain)}
-    assert task.passes.forward >= min(sizes) or name in WITHOUT_IMAGES
+    assert task.passes.forward >= min(sizes)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "epochs" in METHODS[name].settings])
@@ -194,7 +193,7 @@ def test_a_budget_stops_it(name: str, few: Sets, trained: Checkpoint) -> None:
         return task.passes.total
 
     whole = spent(None)
-    assert spent(whole // 2) < whole
+    assert whole // 2 <= spent(whole // 2) < whole
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].maskable])

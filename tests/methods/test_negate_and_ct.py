@@ -10,7 +10,7 @@ from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.experiment import validate
 from salun.models import Checkpoint
-from salun.unlearning import Task, find_method
+from salun.unlearning import Task, find_method, unlearn
 
 CPU = torch.device("cpu")
 
@@ -87,3 +87,19 @@ def test_ct_leaves_kernels_that_are_not_square(task: Task, monkeypatch: pytest.M
     before_training(task, "ct", monkeypatch)
     assert torch.equal(task.model[0].weight, long)
     assert torch.equal(task.model[1].weight, square.transpose(2, 3))
+
+
+@pytest.mark.parametrize("name", ["negate", "ct", "msg", "eu_k"])
+def test_no_image_sees_an_edited_weight_that_a_mask_holds(name: str, trained: Checkpoint, digits: Dataset) -> None:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    task = make_task(trained, make_sets(digits, parts, prepare(digits, parts), torch.device("cpu")))
+    nothing = {key: torch.zeros_like(weight, dtype=torch.bool) for key, weight in task.model.named_parameters()}
+    seen: list[bool] = []
+
+    def compare(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(all(torch.equal(w, trained.weights[key]) for key, w in model.named_parameters()))
+
+    task.model.register_forward_pre_hook(compare)
+    unlearn(task, name, {"epochs": 1, "batch_size": 256, "lr": 0.1}, nothing)
+    assert seen
+    assert all(seen)

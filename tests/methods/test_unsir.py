@@ -8,7 +8,7 @@ from steps import steps_of, task_of
 
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest
-from salun.methods.unsir import make_noise
+from salun.methods.unsir import draw_samples, make_noise, noisy_batches
 from salun.models import Checkpoint
 from salun.unlearning import Task, unlearn
 
@@ -50,6 +50,16 @@ def test_impairs_with_noise_and_samples_then_repairs_with_samples(task: Task, mo
     ]
     rows = torch.cat([step.batch.x[step.batch.y == 0] for step in impair]).flatten(1)
     assert len(rows.unique(dim=0)) == 16
+
+
+def test_positions_are_those_of_the_images_in_the_batch(task: Task) -> None:
+    noise, labels = make_noise(task, 4, 0.1, 1, 0.0)
+    samples = draw_samples(task, 5)
+    x = torch.cat([noise, noise, samples.view(samples.pixels[samples.rows], None)])
+    y = torch.cat([labels, labels, samples.labels])
+    batches = [*noisy_batches(noise, labels, samples, 2, 16, task.generator)]
+    assert all(torch.equal(batch.y, y[batch.at]) for batch in batches)
+    assert all(torch.allclose(batch.x, x[batch.at], atol=1e-5) for batch in batches)
 
 
 def test_the_forget_images_are_never_looked_at(task: Task, digits: Dataset, trained: Checkpoint) -> None:
