@@ -13,8 +13,9 @@ from salun.unlearning import METHODS, load_methods
 load_methods()
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = {"class": "exp/all_methods_class.json", "random": "exp/all_methods_random.json"}
-BASE_KEYS = ("model", "dataset", "class_to_forget", "unlearning_rate", "tag")
-SEEDS = (100, 101, 102)
+BASE_KEYS = ("model", "dataset", "class_to_forget", "unlearning_rate", "forget_seed", "tag")
+CELLS = (0, 1, 2)
+METRICS = ("UA", "RA", "TA", "MIA")
 EACH = pytest.mark.parametrize("problem", sorted(LISTS))
 
 
@@ -40,33 +41,39 @@ def test_the_lists_hold_every_method(problem: str) -> None:
     assert any(experiment.mask for experiment in experiments)
 
 
+def gap(one: dict[str, Any], standard: dict[str, float]) -> float:
+    if any(one[name] is None for name in METRICS):
+        return 1.0
+    return sum(abs(one[name] - standard[name]) for name in METRICS) / len(METRICS)
+
+
 @EACH
 def test_settings_are_those_of_the_search_with_the_smallest_gap_on_validation(problem: str) -> None:
     found = searched(problem)
-    standards = [one for one in found if one["title"] == "retrain"]
-    names = ("UA", "RA", "TA", "MIA")
-    standard = {name: sum(one[name] for one in standards) / len(standards) for name in names}
-
-    def gap(runs: list[dict[str, Any]]) -> float:
-        gaps = [sum(abs(one[name] - standard[name]) for name in names) / 4 for one in runs if one["UA"] is not None]
-        return sum(gaps) / len(gaps) if len(gaps) == len(runs) else 1.0
-
+    standards = {}
+    for cell in CELLS:
+        gold = [one for one in found if one["title"] == "retrain" and one["cell"] == cell]
+        assert len(gold) == 3
+        standards[cell] = {name: sum(one[name] for one in gold) / len(gold) for name in METRICS}
     for entry in written(problem):
         if entry["method"] == "retrain":
             continue
         title = entry.get("tag", entry["method"])
         own = {key: value for key, value in entry.items() if key not in BASE_KEYS}
-        runs: dict[str, list[dict[str, Any]]] = {}
+        gaps: dict[str, list[float]] = {}
         for one in found:
             if one["title"] == title:
-                runs.setdefault(json.dumps(one["settings"], sort_keys=True), []).append(one)
-        chosen = runs[json.dumps(own, sort_keys=True)]
-        assert {one["seed"] for one in chosen} == set(SEEDS), title
-        finalists = [gap(found) for found in runs.values() if len(found) == len(SEEDS)]
-        assert gap(chosen) == pytest.approx(min(finalists)), title
+                key = json.dumps(one["settings"], sort_keys=True)
+                gaps.setdefault(key, []).append(gap(one, standards[one["cell"]]))
+        finalists = {key: sum(values) for key, values in gaps.items() if len(values) == len(CELLS)}
+        assert len(finalists) >= 2, title
+        assert finalists[json.dumps(own, sort_keys=True)] == pytest.approx(min(finalists.values())), title
 
 
 @EACH
-def test_the_search_saw_other_base_models_and_seeds(problem: str) -> None:
-    assert {one["seed"] for one in searched(problem)} == set(SEEDS)
-    assert not any("seed" in entry or "base_seed" in entry for entry in written(problem))
+def test_the_search_saw_other_base_models_forget_sets_and_seeds(problem: str) -> None:
+    assert {one["cell"] for one in searched(problem)} == set(CELLS)
+    assert min(one["seed"] for one in searched(problem)) >= 100
+    for entry in written(problem):
+        assert not {"seed", "base_seed"} & entry.keys()
+        assert entry.get("forget_seed", 0) not in [1 + cell for cell in CELLS]
