@@ -32,7 +32,7 @@ def test_a_later_figure_equals_an_immediate_one() -> None:
     for name, held in {"run": written, "base": written.base, "retrained": written.retrained}.items():
         write_outputs(Path(f"outputs/{name}.npz"), held)
     later = replace(
-        read_outputs(Path("outputs/run.npz"), written.seconds),
+        read_outputs(Path("outputs/run.npz"), written.seconds, written.passes),
         base=read_outputs(Path("outputs/base.npz")),
         retrained=read_outputs(Path("outputs/retrained.npz")),
     )
