@@ -315,6 +315,7 @@ def fit(
     beside: Iterable[nn.Parameter] = (),
     forgetting: Descent | None = None,
     enough: Callable[[], bool] = lambda: False,
+    freeze_norms: bool = False,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
     """Train a model, in place; an epoch whose loss is no number is the last.
 
@@ -336,6 +337,7 @@ def fit(
         beside: weights outside the model that are trained with it.
         forgetting: a second optimiser, with momentum of its own, for the steps that forget; None lets one take all.
         enough: is asked before each step whether to stop.
+        freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
@@ -350,6 +352,9 @@ def fit(
     for number in range(epochs):
         begun, rate = time.perf_counter(), updates.param_groups[0]["lr"]
         pace = Pace(number, epochs, begun, watch, enough)
+        model.train()
+        if freeze_norms:
+            still_norms(model)
         images, mean_loss, share = run_epoch(model, stream(number), optimizers, loss, grad_clip, precision, pace)
         if images == 0:
             break
@@ -402,7 +407,7 @@ def run_epoch(
     """Take one optimiser step a batch.
 
     Args:
-        model: is trained in place.
+        model: is trained in place, in the mode that it is in.
         steps: of one epoch.
         optimizers: of the same weights; the last takes the steps that forget, the first all others.
         loss: of logits and batch, where a step has none of its own.
@@ -413,7 +418,6 @@ def run_epoch(
     Returns:
         Images seen, mean loss and training accuracy; the device is read once, at the end.
     """
-    model.train()
     weights = [weight for group in optimizers[0].param_groups for weight in group["params"]]
     device = weights[0].device
     precision = settle_precision(precision, device)

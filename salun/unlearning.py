@@ -143,6 +143,7 @@ class Task:
         loss: Loss = cross_entropy,
         beside: Iterable[nn.Parameter] = (),
         dual: Dual = False,
+        freeze_norms: bool = False,
     ) -> None:
         """Train the model on a stream of batches, until the budget is spent.
 
@@ -159,6 +160,7 @@ class Task:
             beside: weights outside the model that are trained with it; no mask holds them.
             dual: DualOptim: AdamW with momentum of its own, weight decay 0.05 and learning rate `dual`, or 1e-4
                 for True, takes the steps that forget.
+            freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
 
         Raises:
             Diverged: the loss of an epoch is no number.
@@ -185,6 +187,7 @@ class Task:
             beside=beside,
             forgetting=Descent(rate, "adamw", 0.9, DUAL_DECAY) if rate else None,
             enough=lambda: self.passes.spent,
+            freeze_norms=freeze_norms,
         )
         before = len(self.curve)
         self.curve = [*self.curve, *(replace(point, epoch=before + point.epoch) for point in curve)]
@@ -251,16 +254,13 @@ class Task:
             logits: Tensor = self.model(x)
         return logits.float()
 
-    def frozen(self, model: nn.Module | None = None) -> nn.Module:
-        """Make a teacher.
-
-        Args:
-            model: to copy; None for the model as it is now.
+    def frozen(self) -> nn.Module:
+        """Make a teacher of the model as it is now.
 
         Returns:
             A copy in evaluation mode whose weights take no gradient.
         """
-        return deepcopy(self.model if model is None else model).eval().requires_grad_(False)
+        return deepcopy(self.model).eval().requires_grad_(False)
 
     def random_teacher(self) -> nn.Module:
         """Make a teacher that knows nothing.

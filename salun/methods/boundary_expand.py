@@ -1,12 +1,10 @@
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salun.data.images import Batch
 from salun.models import features_seen
-from salun.training import evaluating, still_norms
+from salun.training import evaluating
 from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
 
 
@@ -61,14 +59,8 @@ def boundary_expand(
             widened = torch.cat([logits, extra(features())], 1)
             return F.cross_entropy(widened, torch.full_like(batch.y, logits.shape[1]))
 
-        def stream(epoch: int) -> Iterator[Batch]:
-            for batch in task.forget.batches(batch_size, task.generator):
-                if freeze_norms:
-                    still_norms(task.model)
-                yield batch
-
         task.fit(
-            stream,
+            lambda epoch: task.forget.batches(batch_size, task.generator),
             epochs=epochs,
             lr=lr,
             momentum=momentum,
@@ -77,6 +69,7 @@ def boundary_expand(
             schedule=schedule,
             loss=loss,
             beside=extra.parameters(),
+            freeze_norms=freeze_norms,
         )
 
 

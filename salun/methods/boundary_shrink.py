@@ -1,8 +1,4 @@
-from collections.abc import Iterator
-
 from salun.attacks import fgsm
-from salun.data.images import Batch
-from salun.training import still_norms
 from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
 
 
@@ -53,19 +49,13 @@ def boundary_shrink(
         Decision Boundary", CVPR 2023, https://arxiv.org/abs/2303.11570, Boundary Shrink.
     """
     shrunk = task.forget.relabel(fgsm(task.model, task.forget, bound, batch_size).labels)
-
-    def stream(epoch: int) -> Iterator[Batch]:
-        for batch in shrunk.batches(batch_size, task.generator):
-            if freeze_norms:
-                still_norms(task.model)
-            yield batch
-
     task.fit(
-        stream,
+        lambda epoch: shrunk.batches(batch_size, task.generator),
         epochs=epochs,
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
         grad_clip=grad_clip,
         schedule=schedule,
+        freeze_norms=freeze_norms,
     )

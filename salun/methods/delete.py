@@ -1,11 +1,8 @@
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from salun.data.images import Batch
 from salun.losses import distillation
-from salun.training import still_norms
 from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
 
 
@@ -57,14 +54,8 @@ def delete(
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return distillation(logits, teacher(batch.x).scatter(1, batch.y[:, None], -torch.inf))
 
-    def stream(epoch: int) -> Iterator[Batch]:
-        for batch in task.forget.batches(batch_size, task.generator):
-            if freeze_norms:
-                still_norms(task.model)
-            yield batch
-
     task.fit(
-        stream,
+        lambda epoch: task.forget.batches(batch_size, task.generator),
         epochs=epochs,
         lr=lr,
         momentum=momentum,
@@ -72,4 +63,5 @@ def delete(
         grad_clip=grad_clip,
         schedule=schedule,
         loss=loss,
+        freeze_norms=freeze_norms,
     )
