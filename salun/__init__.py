@@ -1,3 +1,7 @@
 """Machine unlearning in image classifiers: train, unlearn, measure."""
 
+from salun.imports import postpone
+
 __version__ = "0.1.0"
+
+postpone()

@@ -84,7 +84,7 @@ def nearest_adversarial(
                     if enough():
                         break
                     gradient, seen[left] = loss_gradient(model, images, moved[left], labels[left])
-                    still = seen[left] == labels[left]
+                    still = (seen[left] == labels[left]).nonzero().flatten()
                     left, gradient = left[still], gradient[still]
                     if len(left) == 0:
                         break

@@ -1,6 +1,6 @@
 """What the methods share that draw the features of forget images towards another class."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ FORGOTTEN = 0.01
 
 
 @torch.no_grad()
-def features_of(model: nn.Module, images: Images, batch_size: int) -> Tensor:
+def feature_batches(model: nn.Module, images: Images, batch_size: int) -> Iterator[Tensor]:
     """Compute what the classification head sees of images: evaluation mode, no augmentation, in order.
 
     Args:
@@ -22,15 +22,34 @@ def features_of(model: nn.Module, images: Images, batch_size: int) -> Tensor:
         images: N images.
         batch_size: images at once.
 
-    Returns:
-        (N, D) float32.
+    Yields:
+        (B, D) float32 of each batch.
     """
-    found = []
     with evaluating(model), features_seen(model) as seen:
         for batch in images.batches(batch_size):
             model(batch.x)
-            found.append(seen())
-    return torch.cat(found)
+            yield seen()
+
+
+def class_batches(
+    model: nn.Module, images: Images, batch_size: int, classes: int
+) -> Iterator[tuple[int, int, Iterator[Tensor]]]:
+    """Compute the features of images class after class, no more of them at a time than of one batch.
+
+    Args:
+        model: any timm model; is left in the mode that it was in.
+        images: N images.
+        batch_size: images at once.
+        classes: number of classes.
+
+    Yields:
+        Of each class that has images: the class, their number, and their features in batches.
+    """
+    counts = torch.bincount(images.labels, minlength=classes).tolist()
+    members = images.labels.argsort(stable=True).split(counts)
+    for label, places in enumerate(members):
+        if len(places):
+            yield label, len(places), feature_batches(model, images.take(places), batch_size)
 
 
 def nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor:
@@ -46,6 +65,28 @@ def nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     """
     own = torch.zeros_like(distances, dtype=torch.bool).scatter_(1, labels[:, None], True)
     return distances.masked_fill(own | ~present, torch.inf).argmin(1)
+
+
+@torch.no_grad()
+def targets(
+    model: nn.Module, images: Images, batch_size: int, distances: Callable[[Tensor], Tensor], present: Tensor
+) -> Tensor:
+    """Choose for each image the class, not its own, that its features are nearest to.
+
+    Args:
+        model: any timm model; is left in the mode that it was in.
+        images: N images.
+        batch_size: images at once.
+        distances: of (B, D) features to the classes, (B, C).
+        present: (C,) boolean, the classes that may be chosen.
+
+    Returns:
+        (N,) int64.
+    """
+    labels = images.labels.split(batch_size)
+    found = feature_batches(model, images, batch_size)
+    pairs = zip(found, labels, strict=True)
+    return torch.cat([nearest_other(distances(features), own, present) for features, own in pairs])
 
 
 def against_retain(task: Task, batch_size: int, retain_steps: int) -> Iterator[tuple[Batch, Batch]]:

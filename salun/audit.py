@@ -20,6 +20,7 @@ from salun.base_model import preparation_of, train_on
 from salun.data.images import Images
 from salun.data.sets import Sets, make_sets
 from salun.data.split import Split, digest, without
+from salun.device import placed
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import Experiment
 from salun.metrics.scores import margins
@@ -307,7 +308,7 @@ class Auditor:
             base = self.base(audit.pool, number, watch(f"shadow model {number}"))
             for _, name in names:
                 experiment = audit.named[name]
-                model: nn.Module | None = base.restore().to(self.bench.device)
+                model: nn.Module | None = placed(base.restore(), self.bench.device)
                 if experiment is not None:
                     seen = watch(f"shadow model {number}, {experiment.title}")
                     model = self.unlearned(audit.pool, base, experiment, number, seen)

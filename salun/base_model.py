@@ -16,10 +16,11 @@ from salun.data.augment import Preparation
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, Split, split
-from salun.device import seed_globally, seeded
+from salun.device import placed, seed_globally, seeded
 from salun.errors import SalunError
 from salun.files import name_part
 from salun.models import TINY, Architecture, Checkpoint, build, load_checkpoint, pretrained_size
+from salun.speed import precision_for
 from salun.training import Epoch, Recipe, Watch, train, unwatched
 
 
@@ -255,7 +256,7 @@ def fresh_model(architecture: Architecture, recipe: Recipe, seed: int, device: t
         SalunError: it cannot be built.
     """
     seed_globally(seed)
-    return build(architecture, recipe.pretrained).to(device)
+    return placed(build(architecture, recipe.pretrained), device)
 
 
 def train_checkpoint(
@@ -266,6 +267,7 @@ def train_checkpoint(
     split_seed: int,
     device: torch.device,
     watch: Watch = unwatched,
+    compiled: bool = False,
 ) -> tuple[Checkpoint, Split, list[Epoch]]:
     """Train a model by a recipe on everything but the forget set.
 
@@ -277,6 +279,7 @@ def train_checkpoint(
         split_seed: of the validation split.
         device: where it runs.
         watch: is told of every step.
+        compiled: whether the model is compiled for its steps.
 
     Returns:
         The checkpoint of the epoch that is best on validation, the split, and the curve.
@@ -285,7 +288,7 @@ def train_checkpoint(
         SalunError: the model, the forget set, or the pretrained weights cannot be had, or training diverged.
     """
     parts = split(dataset, request, split_seed)
-    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch)
+    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch, compiled)
     return checkpoint, parts, curve
 
 
@@ -297,6 +300,7 @@ def train_on(
     split_seed: int,
     device: torch.device,
     watch: Watch = unwatched,
+    compiled: bool = False,
 ) -> tuple[Checkpoint, list[Epoch]]:
     """Train a model by a recipe on the retain set of a split.
 
@@ -308,6 +312,7 @@ def train_on(
         split_seed: of the validation split.
         device: where it runs.
         watch: is told of every step.
+        compiled: whether the model is compiled for its steps.
 
     Returns:
         The checkpoint of the epoch that is best on validation, and the curve.
@@ -319,7 +324,16 @@ def train_on(
     preparation = prepare(dataset, parts, resize)
     network = fresh_model(architecture, recipe, recipe.seed, device)
     sets = make_sets(dataset, parts, preparation, device)
-    curve, optimizer = train(network, sets.retain, sets.validation, recipe, seeded(recipe.seed, device), watch)
+    curve, optimizer = train(
+        network,
+        sets.retain,
+        sets.validation,
+        recipe,
+        seeded(recipe.seed, device),
+        watch,
+        precision=precision_for(recipe.precision, architecture, device),
+        compiled=compiled,
+    )
     config = describe(dataset, recipe, preparation, parts, split_seed)
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):

@@ -24,6 +24,5 @@ def dampen(model: nn.Module, forget: Gradients, everything: Gradients, alpha: fl
         Dampening", AAAI 2024, https://arxiv.org/abs/2308.07707.
     """
     for name, weight in trainable(model).items():
-        chosen = forget[name] > alpha * everything[name]
-        factor = (dampening * everything[name][chosen] / forget[name][chosen]).clamp_(max=1)
-        weight[chosen] = weight[chosen] * factor
+        factor = (dampening * everything[name] / forget[name]).clamp_(max=1)
+        weight.copy_(torch.where(forget[name] > alpha * everything[name], weight * factor, weight))

@@ -1,28 +1,37 @@
 """Where the arithmetic runs, in which precision, from which seed, at what cost."""
 
+import math
 import os
 import resource
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
+
+# Torch reads this as it is imported: an operator that MPS lacks then runs on the processor.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 import numpy as np
 import torch
+from torch import nn
 
 from salun.errors import SalunError
 
 Precision = Literal["auto", "float32", "bf16"]
 
 SMALL_IMAGE = 16
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """Choose the device to compute on; on CUDA, torch is told to give the same bits each time.
+def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device:
+    """Choose the device to compute on, and whether it is to be fast or to give the same bits each time.
 
     Args:
         name: "auto" (CUDA, else MPS, else CPU), or a name that torch knows, such as "cuda:1".
+        deterministic: whether the same seed must give the same bits, at the price of speed.
 
     Returns:
         The device.
@@ -45,34 +54,92 @@ def pick_device(name: str = "auto") -> torch.device:
         raise SalunError(f"--device {name}: unknown; accepted: auto, cpu, cuda, cuda:N, mps")
     if (device.index or 0) >= present[device.type]:
         raise SalunError(f"--device {name}: this machine has no such device; --device cpu always works")
+    settle_bits(device, deterministic)
+    return device
+
+
+def settle_bits(device: torch.device, deterministic: bool) -> None:
+    """Tell torch to be fast, or to give the same bits each time.
+
+    Fast, CUDA tries several algorithms for each convolution, and multiplies float32 as TF32.
+
+    Args:
+        device: that is computed on.
+        deterministic: whether bits count.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic = True
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    return device
+        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.backends.cudnn.allow_tf32 = not deterministic
+        torch.set_float32_matmul_precision("highest" if deterministic else "high")
+
+
+def deterministic() -> bool:
+    """Tell whether the same seed must give the same bits.
+
+    Returns:
+        What `pick_device` was last asked for.
+    """
+    return torch.are_deterministic_algorithms_enabled()
+
+
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, its convolutions' weights laid out with the channels last, as they run fastest.
+
+    Args:
+        model: is moved in place.
+        device: where it goes.
+
+    Returns:
+        The same model.
+    """
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @lru_cache
 def own_threads() -> int:
-    """Tell how many CPU threads torch chose for itself.
+    """Tell how many CPU threads there is work for: as torch chose for itself, but no more than this process may use.
 
     Returns:
         The number before `settle_threads` first changed it.
     """
-    return torch.get_num_threads()
+    return max(1, min([torch.get_num_threads(), *granted_cores()]))
 
 
-def settle_threads(image_size: int) -> None:
+def granted_cores() -> list[int]:
+    """Tell how many cores the system lets this process use, which containers and job managers restrict.
+
+    Returns:
+        The limits that are set; none where the system knows no such limits.
+    """
+    limits = []
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(len(os.sched_getaffinity(0)))
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        limits.append(math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass
+    return limits
+
+
+def settle_threads(image_size: int, runs: int = 1) -> None:
     """Give small images one CPU thread, where handing work over costs more than it saves, and others all.
 
+    Runs side by side share the threads, unless bits count, which depend on the number of threads.
     `OMP_NUM_THREADS`, where set, is left to rule.
 
     Args:
         image_size: side of the images in pixels.
+        runs: how many processes run side by side.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        all_of_them = own_threads()
-        torch.set_num_threads(1 if image_size <= SMALL_IMAGE else all_of_them)
+        threads = own_threads()
+        share = threads if deterministic() else max(1, threads // runs)
+        torch.set_num_threads(1 if image_size <= SMALL_IMAGE else share)
 
 
 def settle_precision(precision: Precision, device: torch.device) -> Precision:
@@ -105,21 +172,27 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return nullcontext()
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Keep CUDA's convolutions from rounding float32 to TF32, so that results do not depend on the batch size.
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keep CUDA from rounding float32 to TF32, so that results do not depend on the batch size.
 
     Args:
-        device: where they run.
+        device: where the products and convolutions run.
 
-    Returns:
-        A context manager.
+    Yields:
+        Nothing.
     """
     if device.type != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=torch.backends.cudnn.deterministic, allow_tf32=False
-    )
-    return flags
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    bits = torch.backends.cudnn.deterministic
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=bits, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def seeded(seed: int, device: torch.device) -> torch.Generator:
@@ -186,18 +259,24 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def device_name(device: torch.device) -> str:
-    """Name the device as a record shows it.
+def device_name(device: torch.device, precision: Precision = "float32", compiled: bool = False, beside: int = 1) -> str:
+    """Name the device as a record shows it, and how steps are computed there.
 
     Args:
         device: the device.
+        precision: of forward passes.
+        compiled: whether they are compiled.
+        beside: how many runs share it, side by side.
 
     Returns:
-        For example "cuda: NVIDIA H200" or "cpu: 1 thread".
+        For example "cuda: NVIDIA H200, bf16" or "cpu: 1 thread, 2 side by side".
     """
+    name = device.type
     if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
+        name = f"cuda: {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
         threads = torch.get_num_threads()
-        return f"cpu: {threads} thread{'s' if threads > 1 else ''}"
-    return device.type
+        name = f"cpu: {threads} thread{'s' if threads > 1 else ''}"
+    traits = [("bf16", precision == "bf16"), ("compiled", compiled), ("deterministic", deterministic())]
+    traits.append((f"{beside} side by side", beside > 1))
+    return ", ".join([name, *(trait for trait, holds in traits if holds)])

@@ -4,9 +4,10 @@ import hashlib
 import urllib.error
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.request import Request, urlopen
@@ -20,6 +21,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vgg import VGG
 from timm.models.volo import VOLO
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from salun.errors import SalunError, did_you_mean
 from salun.files import replacing
@@ -31,6 +33,9 @@ TWO_TOKENS = (VisionTransformerDistilled, PoolingVisionTransformer)
 HUB_TIMEOUT = 10.0
 BUSY = (408, 429, 500, 502, 503, 504)
 UNRECORDED = 0
+DRAWS = (Tensor.normal_, Tensor.uniform_)
+# What may be asked of weights without memory: the rest is worked out by Python code, which sympy is imported for.
+HARMLESS = {"__get__", "dim", "size", "is_contiguous", "zero_", "fill_"}
 OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
 
 
@@ -109,18 +114,38 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
     check_model(name)
     if pretrained:
         return load_pretrained(architecture)
-    for options in input_options(architecture):
+    known, state = known_options(architecture), torch.get_rng_state()
+    for options in known or input_options(architecture):
+        torch.set_rng_state(state)  # so that the weights do not depend on what was tried before
         try:
             with warnings.catch_warnings(action="ignore"):
-                return working(architecture, options).train()
+                model = shaped(architecture, options)
+                if not known:
+                    try_out(model, architecture)
         except Exception as error:  # timm's models refuse sizes and options with errors of every kind
             refusal = error
+            continue
+        known[:] = [options]
+        return model.train()
     reason = str(refusal).splitlines()[0] if str(refusal) else type(refusal).__name__
     raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from refusal
 
 
-def working(architecture: Architecture, options: dict[str, int]) -> nn.Module:
-    """Build a model for the images and, unless it is native, see that it takes one.
+@lru_cache
+def known_options(architecture: Architecture) -> list[dict[str, int]]:
+    """Remember how timm is told the images' size, so that a model is tried out only once.
+
+    Args:
+        architecture: of the model.
+
+    Returns:
+        A list to be kept up to date: the options that were found to work, or none yet.
+    """
+    return []
+
+
+def shaped(architecture: Architecture, options: dict[str, int]) -> nn.Module:
+    """Build a model and, unless it is native, fit it to small images.
 
     Args:
         architecture: what to build.
@@ -128,18 +153,29 @@ def working(architecture: Architecture, options: dict[str, int]) -> nn.Module:
 
     Returns:
         The model.
-
-    Raises:
-        Exception: of any kind, the model's own: it cannot take such images.
     """
     model = bare(architecture, options)
     if not architecture.native:
         adapt(model, architecture)
-        with torch.no_grad():
-            logits = model.eval()(torch.zeros(1, architecture.channels, architecture.size, architecture.size))
-        if not logits.isfinite().all():
-            raise ValueError("its output is not finite")
     return model
+
+
+def try_out(model: nn.Module, architecture: Architecture) -> None:
+    """See that a model, unless it is native, takes an image.
+
+    Args:
+        model: is put in evaluation mode.
+        architecture: of the images.
+
+    Raises:
+        Exception: of any kind, the model's own: it does not.
+    """
+    if architecture.native:
+        return
+    with torch.no_grad():
+        logits = model.eval()(torch.zeros(1, architecture.channels, architecture.size, architecture.size))
+    if not logits.isfinite().all():
+        raise ValueError("its output is not finite")
 
 
 def bare(architecture: Architecture, options: dict[str, int]) -> nn.Module:
@@ -448,12 +484,149 @@ class Checkpoint:
         Raises:
             SalunError: the weights do not fit.
         """
-        model = build(self.architecture)
+        model = unfilled(self.architecture, shapes_of(self.weights))
         try:
-            model.load_state_dict(self.weights)
+            fill(model, self.weights)
         except RuntimeError as error:
             raise SalunError(f"weights do not fit the model '{self.architecture.model}'") from error
         return model
+
+
+def unfilled(architecture: Architecture, shapes: dict[str, torch.Size]) -> nn.Module:
+    """Build a model that is about to be given its weights, drawing none where that can be saved.
+
+    Args:
+        architecture: what to build.
+        shapes: of the weights' state.
+
+    Returns:
+        The model in training mode, with weights of any values, or without memory for them ("meta").
+
+    Raises:
+        SalunError: as `build` does.
+    """
+    empty = skeleton(architecture)
+    if empty is not None and shapes_of(empty.state_dict()) == shapes:
+        return copy_of(empty)
+    with torch.random.fork_rng(devices=[]):
+        return build(architecture)
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model weights, and memory for them where it has none.
+
+    Args:
+        model: is changed in place.
+        weights: its whole state; it is copied.
+
+    Raises:
+        RuntimeError: they do not fit.
+    """
+    state = model.state_dict()
+    assign = any(tensor.is_meta for tensor in state.values())
+    if assign:
+        weights = {name: torch.empty(x.shape, dtype=x.dtype).copy_(weights[name]) for name, x in state.items()}
+    model.load_state_dict(weights, assign=assign)
+
+
+def copy_of(empty: nn.Module) -> nn.Module:
+    """Copy a model without memory for its state.
+
+    Args:
+        empty: the model.
+
+    Returns:
+        A copy, to be filled.
+    """
+    return deepcopy(empty, {id(tensor): tensor for tensor in empty.state_dict(keep_vars=True).values()})
+
+
+@lru_cache
+def skeleton(architecture: Architecture) -> nn.Module | None:
+    """Build a model without memory for its state, once, to be copied and filled.
+
+    Args:
+        architecture: what to build.
+
+    Returns:
+        The model in training mode; what it holds beside its state is in memory. None where that cannot be had: timm
+        refuses it, or weights are shared.
+    """
+    model = skeleton_by_shapes(architecture)
+    if model is not None:
+        return model
+    with suppress(Exception), torch.random.fork_rng(devices=[]):  # whatever it is, `build` will say so again
+        model = build(architecture)
+        state = model.state_dict(keep_vars=True)
+        if not tied(state):
+            model.load_state_dict({name: tensor.to("meta") for name, tensor in state.items()}, assign=True)
+            return copy_of(model)
+    return None
+
+
+def skeleton_by_shapes(architecture: Architecture) -> nn.Module | None:
+    """Build a model without memory and without chance, and see that it takes an image.
+
+    Args:
+        architecture: what to build.
+
+    Returns:
+        The model in training mode; None where it computes as it is built, holds more than its state, or is refused.
+    """
+    try:
+        options, *_ = known_options(architecture) or input_options(architecture)
+        with torch.device("meta"), Shapes(), warnings.catch_warnings(action="ignore"):
+            model = shaped(architecture, options)
+        state = model.state_dict(keep_vars=True)
+        reached: dict[int, Any] = {id(tensor): tensor for tensor in state.values()}
+        filled = deepcopy(model, reached)
+        if len(state) < sum(isinstance(found, Tensor) for found in reached.values()) or tied(state):
+            return None
+        filled.load_state_dict({name: torch.zeros(x.shape, dtype=x.dtype) for name, x in state.items()}, assign=True)
+        try_out(filled, architecture)
+    except Exception:  # of any kind, the model's own; `build` will find the same or better options
+        return None
+    known_options(architecture)[:] = [options]
+    return model.train()
+
+
+def tied(state: dict[str, Tensor]) -> bool:
+    """Tell whether a model has some of its weights under several names.
+
+    Args:
+        state: of the model, its own tensors.
+
+    Returns:
+        Whether it has.
+    """
+    return len(set(map(id, state.values()))) < len(state)
+
+
+class Shapes(TorchFunctionMode):
+    """While a model is built without memory: draws no weights, and refuses what would compute with them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Do what a function asks for, as torch asks it of its modes."""
+        given = kwargs or {}
+        if func in DRAWS or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        if func.__name__ not in HARMLESS and any(isinstance(x, Tensor) and x.is_meta for x in args):
+            raise ValueError(f"computes with its weights: {func.__name__}")
+        return func(*args, **given)
+
+
+def shapes_of(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """List the shapes of a state.
+
+    Args:
+        state: named tensors.
+
+    Returns:
+        Shapes by name.
+    """
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -594,15 +767,16 @@ def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     if recorded.size == UNRECORDED:
         native = pretrained_size(recorded.model)
         candidates = [replace(recorded, size=32), replace(recorded, size=native, native=True)]
-    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    shapes = shapes_of(checkpoint.weights)
     faults = []
     for candidate in candidates:
         try:
-            model = build(candidate)
+            # What a file says nothing of is tried with real images.
+            model = build(candidate) if recorded.size == UNRECORDED else unfilled(candidate, shapes)
         except SalunError as error:
             faults.append(str(error))
             continue
-        if shapes == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
+        if shapes == shapes_of(model.state_dict()):
             return replace(checkpoint, architecture=candidate)
     if len(faults) == len(candidates):
         raise SalunError(f"{path}: {faults[0]}")

@@ -83,6 +83,29 @@ class Passes:
         finally:
             self.counting = before
 
+    @contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Let the budget rest, for a training that is done in full whatever it costs.
+
+        Yields:
+            Nothing.
+        """
+        before, self.budget = self.budget, None
+        try:
+            yield
+        finally:
+            self.budget = before
+
+    def add(self, images: int) -> None:
+        """Count images that went forward and backward through a model in one piece, out of sight of its hooks.
+
+        Args:
+            images: their number.
+        """
+        if self.counting:
+            self.forward += images
+            self.backward += images
+
     def see(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Count one forward pass, and the backward pass that may follow it.
 

@@ -38,9 +38,9 @@ from salun.device import (
     device_name,
     forget_peak_memory,
     peak_memory,
+    placed,
     seed_globally,
     seeded,
-    settle_precision,
     settle_threads,
 )
 from salun.errors import SalunError
@@ -53,6 +53,7 @@ from salun.passes import Passes
 from salun.pruning import both, prune
 from salun.registry import ADDED
 from salun.saliency import Mask, check_mask, load_mask, only, saliency, save_mask
+from salun.speed import precision_for
 from salun.training import Epoch, Recipe, Watch, default_recipe, predict, train, unwatched
 from salun.unlearning import Task, unlearn
 
@@ -199,12 +200,16 @@ class Workbench:
         data_dir: where data sets lie.
         checkpoints: where base models are looked for and kept.
         on_base: is told of a base model that is about to be trained, and gives its watch.
+        compiled: whether models are compiled for their steps.
+        beside: how many processes run side by side on this machine.
     """
 
     device: torch.device
     data_dir: Path = Path("data")
     checkpoints: Path = Path("checkpoints")
     on_base: Callable[[Origin], Watch] = lambda _: unwatched
+    compiled: bool = False
+    beside: int = 1
     datasets: dict[str, Dataset] = field(default_factory=dict)
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
@@ -317,7 +322,14 @@ class Workbench:
                 recipe = origin.recipe or default_recipe(origin.dataset)
                 watch = self.on_base(origin)
                 checkpoint, parts, _ = train_checkpoint(
-                    origin.model, problem.dataset, recipe, ForgetRequest(), origin.split_seed, self.device, watch
+                    origin.model,
+                    problem.dataset,
+                    recipe,
+                    ForgetRequest(),
+                    origin.split_seed,
+                    self.device,
+                    watch,
+                    self.compiled,
                 )
                 save_with_forget(origin.path, checkpoint, parts)
             self.bases[origin.identity] = checkpoint
@@ -338,7 +350,7 @@ class Workbench:
         Raises:
             SalunError: the base model or the mask cannot be had.
         """
-        settle_threads(problem.dataset.size)
+        settle_threads(problem.dataset.size, self.beside)
         base = self.base(problem)
         preparation = preparation_of(base, problem.dataset, problem.parts)
         sets = make_sets(problem.dataset, problem.parts, preparation, self.device)
@@ -362,7 +374,7 @@ class Workbench:
             curve=list(task.curve),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
-            device=device_name(self.device),
+            device=device_name(self.device, task.precision, self.compiled, self.beside),
             versions=versions() | ADDED,
             revision=revision(),
             split=sizes(problem.parts) | {"recorded": "split" in base.config},
@@ -392,7 +404,7 @@ class Workbench:
             The task done, its mask, and what it took.
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
-        model = base.restore().to(self.device)
+        model = placed(base.restore(), self.device)
         sparse = None
         if experiment.prune is not None:
             sparse = self.sparse(experiment.prune, problem, base, sets, watch)
@@ -417,7 +429,8 @@ class Workbench:
             fresh=lambda: fresh_model(base.architecture, recipe, seed, self.device),
             untrained=lambda: fresh_model(base.architecture, untrained, seed, self.device),
             generator=generator,
-            precision=settle_precision(recipe.precision, self.device),
+            precision=precision_for(recipe.precision, base.architecture, self.device),
+            compiled=self.compiled,
             watch=watch,
             passes=passes,
         )
@@ -450,14 +463,24 @@ class Workbench:
             return self.pruned[key]
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
         epochs = recipe.epochs if request.epochs is None else request.epochs
-        model, passes, idle = base.restore().to(self.device), Passes(), 0.0
+        model, passes, idle = placed(base.restore(), self.device), Passes(), 0.0
         begun = clock(self.device)
         seed_globally(recipe.seed)
         survivors = prune(model, request.share)
         if epochs:
             shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, self.device)
             with passes.watching(model), only(model, survivors):
-                curve, _ = train(model, sets.train, sets.validation, shorter, generator, watch, passes.aside)
+                curve, _ = train(
+                    model,
+                    sets.train,
+                    sets.validation,
+                    shorter,
+                    generator,
+                    watch,
+                    passes=passes,
+                    precision=precision_for(recipe.precision, base.architecture, self.device),
+                    compiled=self.compiled,
+                )
             idle = sum(point.evaluation_seconds for point in curve)
         seconds = clock(self.device) - begun - idle
         self.pruned[key] = Sparse(model.state_dict(), survivors, seconds, passes.counts)
@@ -507,9 +530,9 @@ class Workbench:
         """
         key = (problem.origin.identity, problem.parts.forget_fingerprint)
         if key not in self.before:
-            found = outputs_of(base.restore().to(self.device), sets, None)
+            found = outputs_of(placed(base.restore(), self.device), sets, None)
             seed_globally(0)
-            random = build(base.architecture, pretrained=False).to(self.device)
+            random = placed(build(base.architecture, pretrained=False), self.device)
             found = replace(found, random=predict(random, sets.forget))
             self.before[key] = replace(found, base=found)
         return self.before[key]
@@ -534,7 +557,7 @@ class Workbench:
         )
 
         def loaded(path: Path | None) -> nn.Module:
-            return (base if path is None else load_checkpoint(path)).restore().to(self.device)
+            return placed((base if path is None else load_checkpoint(path)).restore(), self.device)
 
         return Models(
             model=loaded(weights),

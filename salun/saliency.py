@@ -1,8 +1,9 @@
 """The saliency mask, and the context that holds every other weight still."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -21,6 +22,8 @@ from salun.training import evaluating
 Mask = dict[str, Tensor]
 Score = Literal["sum", "mean_abs", "random", "inverted"]
 SCORES: tuple[str, ...] = get_args(Score)
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+SAMPLE = 2**16
 
 
 def saliency(
@@ -114,60 +117,128 @@ def select(scores: list[Tensor], count: int) -> list[Tensor]:
     """Mark the largest scores of all tensors together, by selection rather than by sorting.
 
     Args:
-        scores: tensors of any shape.
+        scores: tensors of any shape and layout in memory, on one device; what is no number counts as the smallest.
         count: how many to mark.
 
     Returns:
         A boolean tensor for each, `count` entries True; of equal scores the earlier is taken.
     """
-    total = sum(map(torch.numel, scores))
-    if count == 0 or count == total:
+    sizes = list(map(torch.numel, scores))
+    if count in (0, sum(sizes)):
         return [torch.full(values.shape, count > 0, device=values.device) for values in scores]
-    threshold = largest(torch.cat([values.flatten() for values in scores]), count)
-    marked = [values > threshold for values in scores]
-    missing = count - int(sum(chosen.sum() for chosen in marked))
-    for chosen, values in zip(marked, scores, strict=True):
-        if missing == 0:
-            break
-        equal = (values == threshold).flatten().nonzero().flatten()[:missing]
-        chosen.view(-1)[equal] = True
-        missing -= len(equal)
-    return marked
+    flat = scores[0].new_empty(sum(sizes))
+    for part, values in zip(flat.split(sizes), scores, strict=True):
+        part.view(values.shape).copy_(values)
+    flat.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    threshold = largest(flat, count)
+    marked = flat >= threshold
+    if int(marked.count_nonzero()) > count:
+        marked = flat > threshold
+        equal = flat == threshold
+        del flat
+        equal &= equal.cumsum(0, dtype=torch.int32) <= count - marked.count_nonzero()
+        marked |= equal
+    return [part.view(values.shape) for part, values in zip(marked.split(sizes), scores, strict=True)]
 
 
-def largest(values: Tensor, count: int) -> float:
+def largest(values: Tensor, count: int) -> Tensor:
     """Find the count-th largest value.
 
     Args:
-        values: (N,); on the CPU they are reordered in place.
+        values: (N,) floating-point numbers.
         count: from 1 to N.
 
     Returns:
-        The value.
+        The value, a tensor without dimensions on the same device, which only on the CPU is waited for.
     """
-    place = len(values) - count
-    if values.device.type == "cuda":
-        return float(values.kthvalue(place + 1).values)
-    array = values.cpu().numpy()
-    array.partition(place)
-    return float(array[place])
+    if values.device.type != "cpu":
+        return largest_by_bits(values, count)
+    narrowed = narrow(values, count) if len(values) > SAMPLE else (values, count)
+    if narrowed is None:
+        return largest_by_bits(values, count)
+    few, rank = narrowed
+    return few.kthvalue(len(few) - rank + 1).values
+
+
+def narrow(values: Tensor, count: int) -> tuple[Tensor, int] | None:
+    """Narrow the search for the count-th largest value down to few, by where it is in a sample.
+
+    Args:
+        values: (N,) floating-point numbers.
+        count: from 1 to N.
+
+    Returns:
+        The values among which it is, and which largest of them; None where the sample misleads.
+    """
+    rows = torch.randint(len(values), (SAMPLE,), generator=torch.Generator().manual_seed(0))
+    ends = values.new_tensor([torch.inf, -torch.inf])
+    drawn = torch.cat([ends[:1], values[rows].sort(descending=True).values, ends[1:]])
+    share = count / len(values)
+    place, margin = share * SAMPLE, 1 + 5 * math.sqrt(SAMPLE * share * (1 - share))
+    high, low = drawn[max(int(place - margin), 0)], drawn[min(int(place + margin) + 1, SAMPLE + 1)]
+    from_high, above_low = values >= high, values > low
+    before, until = int(from_high.count_nonzero()), int(above_low.count_nonzero())
+    if before < count <= until:
+        return values[from_high.logical_xor_(above_low)], count - before
+    for bound in (high, low):  # one value that many have
+        if int((values > bound).count_nonzero()) < count <= int((values >= bound).count_nonzero()):
+            return bound[None], 1
+    return None
+
+
+def largest_by_bits(values: Tensor, count: int) -> Tensor:
+    """Find the count-th largest value by halving what it can be, one pass a bit; nothing waits for the device.
+
+    Floating-point numbers are ordered like the integers of the same bits, the negative ones the other way round.
+
+    Args:
+        values: (N,) floating-point numbers.
+        count: from 1 to N.
+
+    Returns:
+        The value, a tensor without dimensions on the same device.
+    """
+    kind = BITS[values.element_size()]
+    limits = torch.iinfo(kind)
+
+    def number(bits: Tensor) -> Tensor:
+        return torch.where(bits < 0, bits ^ limits.max, bits).view(values.dtype)
+
+    found = ((values >= 0).count_nonzero() < count).to(kind) * limits.min
+    for place in reversed(range(limits.bits - 1)):
+        larger = found + (1 << place)
+        found = torch.where((values >= number(larger)).count_nonzero() >= count, larger, found)
+    # The integers below minus infinity stand for no numbers, of which none is found.
+    return number(found).nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What holds weights still.
+
+    Attributes:
+        put_back: puts the held weights back at once, after an edit in place.
+        clear_gradients: clears their gradients, so that clipping counts only weights that may move.
+    """
+
+    put_back: Callable[[], None]
+    clear_gradients: Callable[[], None]
 
 
 @contextmanager
-def only(model: nn.Module, mask: Mask) -> Iterator[Callable[[], None]]:
+def only(model: nn.Module, mask: Mask) -> Iterator[Hold]:
     """Let only the weights of a mask move.
 
     theta = mask * (theta0 + delta) + (1 - mask) * theta0: inside the block the held weights are put
     back after every optimiser step, whatever the optimiser, and once more at its end, which covers
-    edits in place. Their gradients are cleared, so that clipping counts only weights that may move.
-    Buffers, such as BatchNorm's running statistics, are not weights: they move freely.
+    edits in place. Buffers, such as BatchNorm's running statistics, are not weights: they move freely.
 
     Args:
         model: whose weights.
         mask: a boolean tensor a weight, True where it may move; weights without one are free.
 
     Yields:
-        A function that puts the held weights back at once, after an edit in place.
+        What puts the held weights back, and clears their gradients.
 
     Raises:
         SalunError: the mask names a weight that the model lacks, or has another shape.
@@ -177,39 +248,52 @@ def only(model: nn.Module, mask: Mask) -> Iterator[Callable[[], None]]:
     """
     weights = dict(model.named_parameters())
     check_mask(mask, weights, complete=False)
-    free = {name: chosen.to(weights[name].device) for name, chosen in mask.items()}
-    start = {name: weights[name].detach().clone() for name in free}
+    held = {name: weights[name] for name, chosen in mask.items() if not bool(chosen.all())}
+    free = {name: bits_like(weight).copy_(mask[name]) for name, weight in held.items()}
+    start = {name: (1 - free[name]).mul_(bits_of(weight)) for name, weight in held.items()}
 
-    @torch.no_grad()
-    def put_back(named: Iterable[tuple[str, nn.Parameter]]) -> None:
-        for name, weight in named:
-            if name in free and weight.shape == start[name].shape:
-                torch.where(free[name], weight, start[name], out=weight.data)
+    def put_back(moved: dict[str, nn.Parameter]) -> None:
+        if moved:
+            bits = [bits_of(weight) for weight in moved.values()]
+            torch._foreach_mul_(bits, [free[name] for name in moved])
+            torch._foreach_add_(bits, [start[name] for name in moved])
 
-    held = [(name, weights[name]) for name in free]
-    hooks = [register_optimizer_step_post_hook(lambda *step: put_back(held))]
-    hooks += [
-        weight.register_post_accumulate_grad_hook(partial(clear_gradient, where=~free[name]))
-        for name, weight in held
-        if weight.requires_grad
-    ]
+    def clear_gradients() -> None:
+        moved = {name: weight.grad for name, weight in held.items() if weight.grad is not None}
+        if moved:
+            torch._foreach_mul_(list(map(bits_of, moved.values())), [free[name] for name in moved])
+
+    hook = register_optimizer_step_post_hook(lambda *step: put_back(held))
     try:
-        yield lambda: put_back(held)
+        yield Hold(lambda: put_back(held), clear_gradients)
     finally:
-        for hook in hooks:
-            hook.remove()
-        put_back(model.named_parameters())
+        hook.remove()
+        present = model.named_parameters()
+        put_back({name: weight for name, weight in present if name in free and weight.shape == free[name].shape})
 
 
-def clear_gradient(weight: Tensor, where: Tensor) -> None:
-    """Clear a part of a weight's gradient.
+def bits_of(values: Tensor) -> Tensor:
+    """See floating-point numbers as integers of the same bits, with which products and sums of 0 and 1 are exact.
 
     Args:
-        weight: its `grad` is changed in place.
-        where: boolean, True where the weight must stay.
+        values: of 16, 32 or 64 bits each; the view shares their memory.
+
+    Returns:
+        Integers of the same shape, so that even what is no number can be put back by arithmetic.
     """
-    if weight.grad is not None:
-        weight.grad.masked_fill_(where, 0)
+    return values.detach().view(BITS[values.element_size()])
+
+
+def bits_like(values: Tensor) -> Tensor:
+    """Make room for as many integers of the same size, laid out in memory in the same way.
+
+    Args:
+        values: floating-point numbers of 16, 32 or 64 bits each.
+
+    Returns:
+        Integers of the same shape.
+    """
+    return torch.empty_like(values, dtype=BITS[values.element_size()], requires_grad=False)
 
 
 def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = True) -> None:

@@ -1,6 +1,6 @@
-"""Many runs: what is to be done, what is done already, and doing the rest in turn."""
+"""Many runs: what is to be done, what is done already, and doing the rest, in turn or side by side."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ from salun.errors import SalunError, SalunErrors
 from salun.experiment import Experiment, MaskRequest, PruneRequest
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics
 from salun.outputs import kept_outputs, outputs_path, write_outputs
+from salun.parallel import Alone, Hands, Lost, Order, Outcome, Pool
 from salun.rows import Group, Row, group_named, group_of, summarise
 from salun.run import Problem, Record, Workbench, identify, parted, resolved, save_with_forget, weights_name
 from salun.training import Watch
@@ -169,21 +170,25 @@ def jobs_of(experiment: Experiment, draws: Draws, bench: Workbench) -> list[Job]
 
 @dataclass
 class Runner:
-    """Does the runs of a list one after another.
+    """Does the runs of a list.
 
     Attributes:
         bench: data sets and base models.
         path: `records.jsonl` of the list.
         weights: folder for unlearned models.
         keep: which of them are kept.
+        parallel: how many runs are done side by side; a single one is done in this process.
+        plugins: files that were run in this process, for others that are to do runs.
     """
 
     bench: Workbench
     path: Path
     weights: Path
     keep: Keep = "last"
+    parallel: int = 1
+    plugins: tuple[Path, ...] = ()
 
-    def go(self, jobs: list[Job], watch_for: WatchFor) -> Iterator[tuple[Job, Record]]:
+    def go(self, jobs: list[Job], watch_for: WatchFor) -> Iterator[tuple[Job, Record | Lost]]:
         """Do the runs that are not finished, and record each as it ends.
 
         Args:
@@ -191,25 +196,74 @@ class Runner:
             watch_for: gives the watch of a run.
 
         Yields:
-            Each run done, with its record.
+            Each run done, with its record; side by side, also each run that failed, with the reason.
 
         Raises:
             SalunError: a base model cannot be had, or a file not be written.
         """
         done, _ = records.read(self.path)
-        for job in jobs:
-            if self.is_finished(job, done):
-                continue
-            experiment = with_metrics_of(done.get(job.id), job.experiment)
-            result = self.bench.run(experiment, job.problem, job.seed, watch_for(job))
-            record = result.record
-            if self.keep == "all" or (self.keep == "last" and job.last) or needs_weights(experiment):
-                save_with_forget(self.weights / weights_name(record), result.checkpoint, job.problem.parts)
-            self.keep_outputs(record, result.evaluation)
-            record = with_comparisons_of(done.get(job.id), record)
-            records.append(self.path, record)
-            done[job.id] = record
-            yield job, record
+        pending = [job for job in jobs if not self.is_finished(job, done)]
+        under_way: dict[str, Job] = {}
+        with self.hands(len({job.id for job in pending})) as hands:
+            hands.prepare(untrained(pending))
+            while pending or under_way:
+                while hands.free() and (job := next_of(pending, under_way, hands)) is not None:
+                    if not self.is_finished(job, done):
+                        under_way[job.id] = job
+                        hands.take(self.order(job, done), job.problem, watch_for(job))
+                if under_way:
+                    number, outcome = hands.finished()
+                    job = under_way.pop(number)
+                    yield job, outcome if isinstance(outcome, Lost) else self.recorded(job, outcome, done)
+
+    def hands(self, runs: int) -> Hands:
+        """Choose who does the runs.
+
+        Args:
+            runs: how many there are.
+
+        Returns:
+            This process, or as many others as are asked for and have something to do.
+        """
+        if self.parallel == 1:
+            return Alone(self.bench)
+        return Pool(self.bench, self.plugins, min(self.parallel, runs))
+
+    def order(self, job: Job, done: dict[str, Record]) -> Order:
+        """Say what is to be done.
+
+        Args:
+            job: the run.
+            done: records by id.
+
+        Returns:
+            The order, for all metrics that the run's record has to hold.
+        """
+        experiment = with_metrics_of(done.get(job.id), job.experiment)
+        weights = self.keep == "all" or (self.keep == "last" and job.last) or needs_weights(experiment)
+        return Order(experiment, job.seed, job.id, weights)
+
+    def recorded(self, job: Job, outcome: Outcome, done: dict[str, Record]) -> Record:
+        """Write what a run gives, its record last.
+
+        Args:
+            job: the run.
+            outcome: what it gives.
+            done: records by id; gets the new one.
+
+        Returns:
+            The record.
+
+        Raises:
+            SalunError: a file cannot be written.
+        """
+        record = outcome.record
+        if outcome.checkpoint is not None:
+            save_with_forget(self.weights / weights_name(record), outcome.checkpoint, job.problem.parts)
+        self.keep_outputs(record, outcome.evaluation)
+        done[job.id] = with_comparisons_of(done.get(job.id), record)
+        records.append(self.path, done[job.id])
+        return done[job.id]
 
     def is_finished(self, job: Job, done: dict[str, Record]) -> bool:
         """Tell whether a run need not be done: what is asked for is recorded, or what it is made of is kept.
@@ -248,6 +302,42 @@ class Runner:
         write_outputs(outputs_path(folder, record.id), evaluation)
         if evaluation.base is not None and kept_outputs(folder, record.base_name) is None:
             write_outputs(outputs_path(folder, record.base_name), evaluation.base)
+
+
+def untrained(jobs: list[Job]) -> dict[str, tuple[Experiment, Problem]]:
+    """List the base models that runs need and that are in no file yet.
+
+    Args:
+        jobs: runs to do.
+
+    Returns:
+        By identity, an experiment on each, and its problem.
+    """
+    origins = ((job, job.problem.origin) for job in jobs)
+    return {
+        origin.identity: (job.experiment, job.problem)
+        for job, origin in origins
+        if origin.checkpoint is None and not origin.path.exists()
+    }
+
+
+def next_of(pending: list[Job], under_way: Container[str], hands: Hands) -> Job | None:
+    """Take the run that is to be done next from those that are left.
+
+    Args:
+        pending: runs that are left; loses the one that is taken.
+        under_way: ids of those that are being done; the same run is not begun twice.
+        hands: who is to do it.
+
+    Returns:
+        Of the runs that fit best, the first; None where there is none.
+    """
+    able = [job for job in pending if job.id not in under_way]
+    if not able:
+        return None
+    chosen = min(able, key=lambda job: hands.rank(job.cell))
+    pending[:] = [job for job in pending if job is not chosen]
+    return chosen
 
 
 def missing_from(record: Record, names: tuple[str, ...]) -> list[str]:

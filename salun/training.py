@@ -2,11 +2,12 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from salun.data.images import Batch, Images
 from salun.device import Precision, autocast, settle_precision
+from salun.graphs import EAGER_STEPS, Captured
+from salun.passes import Passes
 
 Schedule = Literal["constant", "plateau", "multistep", "cosine"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -123,6 +126,10 @@ def unwatched(progress: Progress) -> None:
     """
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Recipe(BaseModel):
     """How a base model, and the model retrained without the forget set, are trained.
 
@@ -206,13 +213,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Images, batch_size: int | None = None) -> Outputs:
-    """Evaluate a model on images: evaluation mode, float32, no augmentation, in order.
+def predict(
+    model: nn.Module, images: Images, batch_size: int | None = None, precision: Precision = "float32"
+) -> Outputs:
+    """Evaluate a model on images: evaluation mode, no augmentation, in order.
 
     Args:
         model: is left in the mode that it was in, part by part.
         images: N images.
         batch_size: images at once; None takes as many as make a batch of 64 MiB, at most 1,024.
+        precision: of the forward passes.
 
     Returns:
         Logits, labels and indices of the N images.
@@ -220,7 +230,7 @@ def predict(model: nn.Module, images: Images, batch_size: int | None = None) -> 
     if batch_size is None and len(images):
         image = next(iter(images.batches(1))).x
         batch_size = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (image.numel() * image.element_size())))
-    with evaluating(model):
+    with evaluating(model), autocast(precision, images.device):
         logits = [model(batch.x).float() for batch in images.batches(batch_size or 1)]
     if not logits:
         return Outputs(torch.empty(0, 0), images.labels.cpu(), images.rows.cpu())
@@ -286,14 +296,16 @@ def step_schedules(schedules: list[LRScheduler], score: float) -> None:
     """Go on to the next epoch's learning rates.
 
     Args:
-        schedules: one an optimiser.
+        schedules: one an optimiser; one that took no step in the epoch, as there was nothing to forget, goes on too.
         score: of the epoch that is over, higher where it is better; steers "plateau".
     """
-    for schedule in schedules:
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(score)
-        else:
-            schedule.step()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        for schedule in schedules:
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(score)
+            else:
+                schedule.step()
 
 
 def fit(
@@ -314,8 +326,10 @@ def fit(
     patience: int | None = None,
     beside: Iterable[nn.Parameter] = (),
     forgetting: Descent | None = None,
-    enough: Callable[[], bool] = lambda: False,
     freeze_norms: bool = False,
+    clear_gradients: Callable[[], None] = nothing,
+    passes: Passes | None = None,
+    compiled: bool = False,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
     """Train a model, in place; an epoch whose loss is no number is the last.
 
@@ -336,8 +350,10 @@ def fit(
         patience: epochs without a better validation accuracy after which training stops.
         beside: weights outside the model that are trained with it.
         forgetting: a second optimiser, with momentum of its own, for the steps that forget; None lets one take all.
-        enough: is asked before each step whether to stop.
         freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
+        clear_gradients: clears those of weights that a mask holds, before the others' are clipped.
+        passes: counts the images, where it watches the model, and says when the budget is spent.
+        compiled: whether the model is compiled by `torch.compile`.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
@@ -347,15 +363,24 @@ def fit(
     optimizers = [make_optimizer(weights, descent) for descent in (own, forgetting) if descent]
     updates = optimizers[0]
     schedules = [make_schedule(each, schedule, epochs) for each in optimizers]
+    stepper = Stepper(
+        model=model,
+        optimizers=optimizers,
+        loss=loss,
+        grad_clip=grad_clip,
+        precision=settle_precision(precision, weights[0].device),
+        clear_gradients=clear_gradients,
+        passes=Passes() if passes is None else passes,
+        compiled=compiled,
+    )
     curve: list[Epoch] = []
     best, risen, best_weights = -math.inf, 0, None
     for number in range(epochs):
         begun, rate = time.perf_counter(), updates.param_groups[0]["lr"]
-        pace = Pace(number, epochs, begun, watch, enough)
         model.train()
         if freeze_norms:
             still_norms(model)
-        images, mean_loss, share = run_epoch(model, stream(number), optimizers, loss, grad_clip, precision, pace)
+        images, mean_loss, share = run_epoch(stepper, stream(number), Pace(number, epochs, begun, watch))
         if images == 0:
             break
         trained = time.perf_counter()
@@ -378,13 +403,12 @@ def fit(
 
 @dataclass(frozen=True)
 class Pace:
-    """Which epoch is running, since when, who watches, and who says when it is enough."""
+    """Which epoch is running, since when, and who watches."""
 
     number: int
     epochs: int
     begun: float
     watch: Watch
-    enough: Callable[[], bool]
 
     def tell(self, images: int) -> None:
         """Report a step.
@@ -395,53 +419,160 @@ class Pace:
         self.watch(Progress(self.number + 1, self.epochs, images, time.perf_counter() - self.begun))
 
 
-def run_epoch(
-    model: nn.Module,
-    steps: Iterable[Batch | Step],
-    optimizers: list[torch.optim.Optimizer],
-    loss: Loss,
-    grad_clip: float | None,
-    precision: Precision,
-    pace: Pace,
-) -> tuple[int, float, float]:
-    """Take one optimiser step a batch.
+def run_epoch(stepper: "Stepper", steps: Iterable[Batch | Step], pace: Pace) -> tuple[int, float, float]:
+    """Take one optimiser step a batch, until the budget is spent.
 
     Args:
-        model: is trained in place, in the mode that it is in.
+        stepper: takes them.
         steps: of one epoch.
-        optimizers: of the same weights; the last takes the steps that forget, the first all others.
-        loss: of logits and batch, where a step has none of its own.
-        grad_clip: largest norm of the gradient; None for no limit.
-        precision: of the forward pass.
-        pace: is told of every step, and asked before each whether it is enough.
+        pace: is told of every step.
 
     Returns:
         Images seen, mean loss and training accuracy; the device is read once, at the end.
     """
-    weights = [weight for group in optimizers[0].param_groups for weight in group["params"]]
-    device = weights[0].device
-    precision = settle_precision(precision, device)
-    images, summed = 0, torch.zeros(2, device=device)
+    stepper.begin()
+    images = 0
     for given in steps:
-        if pace.enough():
+        if stepper.passes.spent:
             break
-        batch, own_loss, forgets = given if isinstance(given, Step) else Step(given)
-        updates = optimizers[-1 if forgets else 0]
+        step = given if isinstance(given, Step) else Step(given)
+        stepper.take(step)
+        images += len(step.batch.x)
+        pace.tell(images)
+    mean_loss, share = (stepper.summed / max(images, 1)).tolist()
+    return images, mean_loss, share
+
+
+@dataclass
+class Stepper:
+    """Takes the steps of a training: forward pass, loss, backward pass, update.
+
+    On CUDA, steps of the training's own loss, cross-entropy, and of one shape are recorded as a graph once some were
+    taken, and launched as a whole from then on; all others are taken one operation after another.
+
+    Attributes:
+        model: is trained in place, in the mode that it is in.
+        optimizers: of the same weights; the last takes the steps that forget, the first all others.
+        loss: of logits and batch, where a step has none of its own.
+        grad_clip: largest norm of the gradient; None for no limit.
+        precision: of the forward pass.
+        clear_gradients: clears those that a mask holds.
+        passes: counts the images of the model's passes.
+        compiled: whether the model is compiled.
+        summed: loss and right predictions of the epoch's images, on the device.
+    """
+
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    loss: Loss
+    grad_clip: float | None
+    precision: Precision
+    clear_gradients: Callable[[], None]
+    passes: Passes
+    compiled: bool
+
+    def __post_init__(self) -> None:
+        self.weights = [weight for group in self.optimizers[0].param_groups for weight in group["params"]]
+        self.device = self.weights[0].device
+        self.summed = torch.zeros(2, device=self.device)
+        self.recordable = self.device.type == "cuda" and self.loss is cross_entropy
+        self.captured: Captured | None = None
+        self.forward: Callable[[Tensor], Tensor] | None = None
+        self.shape: torch.Size | None = None
+        self.state: object = None
+        self.alike = 0
+
+    def begin(self) -> None:
+        """Start an epoch; what was recorded of a model in another state is forgotten."""
+        self.summed.zero_()
+        places = [(weight.data_ptr(), weight.requires_grad) for weight in self.weights]
+        state = (places, [module.training for module in self.model.modules()])
+        if state != self.state:
+            self.captured, self.alike, self.state = None, 0, state
+
+    def take(self, step: Step) -> None:
+        """Take a step.
+
+        Args:
+            step: what it sees, and by which loss.
+        """
+        plain = self.recordable and step.loss is None and not step.forgets
+        if plain and self.captured is None and self.alike >= EAGER_STEPS and step.batch.x.shape == self.shape:
+            self.record(step.batch)
+        if plain and self.captured is not None and self.captured.fits(step.batch):
+            self.captured.replay(step.batch)
+            self.passes.add(len(step.batch.x))
+            return
+        self.shape = step.batch.x.shape if self.shape is None else self.shape
+        self.alike += step.batch.x.shape == self.shape
+        self.compute(step)
+
+    def record(self, batch: Batch) -> None:
+        """Record a step with a batch of that shape, unless the model or its layers do what cannot be recorded.
+
+        Args:
+            batch: any of the shape.
+        """
+        try:
+            with self.passes.aside():
+                self.captured = Captured(lambda static: self.compute(Step(static)), batch, self.optimizers[0])
+        except RuntimeError:
+            self.recordable = False
+            torch.cuda.synchronize(self.device)
+
+    def compute(self, step: Step) -> None:
+        """Compute a step, one operation after another.
+
+        Args:
+            step: what it sees, and by which loss.
+        """
+        batch, updates = step.batch, self.optimizers[-1 if step.forgets else 0]
         updates.zero_grad(set_to_none=True)
-        with autocast(precision, device), steady_norms(model, len(batch.x) == 1):
-            logits = model(batch.x)
-        value = (own_loss or loss)(logits.float(), batch)
+        with autocast(self.precision, self.device), steady_norms(self.model, len(batch.x) == 1):
+            logits = self.logits(batch.x)
+        value = (step.loss or self.loss)(logits.float(), batch)
         value.backward()
-        if grad_clip is not None:
-            nn.utils.clip_grad_norm_(weights, grad_clip)
+        if self.grad_clip is not None:
+            self.clear_gradients()
+            nn.utils.clip_grad_norm_(self.weights, self.grad_clip)
         updates.step()
         with torch.no_grad():
             right = (logits.argmax(1) == batch.y).sum()
-            summed += torch.stack([value.detach() * len(batch.x), right.float()])
-        images += len(batch.x)
-        pace.tell(images)
-    mean_loss, share = (summed / max(images, 1)).tolist()
-    return images, mean_loss, share
+            self.summed += torch.stack([value.detach() * len(batch.x), right.float()])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Run the model, compiled where that is asked for and the batch is of the shape that it was compiled for.
+
+        The model's own hooks see the pass as ever. Its layers' hooks would not; a model with such is not compiled.
+
+        Args:
+            x: (B, C, H, W) model input.
+
+        Returns:
+            (B, classes).
+        """
+        if not self.compiled or x.shape != self.shape or has_inner_hooks(self.model):
+            return cast(Tensor, self.model(x))
+        if self.forward is None:
+            self.forward = torch.compile(self.model.forward, dynamic=False)
+        vars(self.model)["forward"] = self.forward
+        try:
+            return cast(Tensor, self.model(x))
+        finally:
+            del vars(self.model)["forward"]
+
+
+def has_inner_hooks(model: nn.Module) -> bool:
+    """Tell whether something watches the layers of a model.
+
+    Args:
+        model: whose layers; the model itself does not count.
+
+    Returns:
+        Whether one of them has a hook on its forward pass.
+    """
+    layers = (layer for layer in model.modules() if layer is not model)
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
 def still_norms(model: nn.Module) -> list[nn.Module]:
@@ -485,7 +616,10 @@ def train(
     recipe: Recipe,
     generator: torch.Generator,
     watch: Watch = unwatched,
-    aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    passes: Passes | None = None,
+    precision: Precision | None = None,
+    compiled: bool = False,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -496,15 +630,19 @@ def train(
         recipe: all settings.
         generator: shuffles and augments.
         watch: is told of every step.
-        aside: is entered while the validation set is looked at.
+        passes: counts the images, where it watches the model, without those of the validation set.
+        precision: of the forward pass, on the validation set too; None for the recipe's.
+        compiled: whether the model is compiled.
 
     Returns:
         The curve and the optimiser's state.
     """
+    counted = Passes() if passes is None else passes
+    precision = precision or recipe.precision
 
     def validated() -> float:
-        with aside():
-            return accuracy(predict(model, validation))
+        with counted.aside():
+            return accuracy(predict(model, validation, precision=precision))
 
     curve, optimizer = fit(
         model,
@@ -515,9 +653,11 @@ def train(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         schedule=recipe.schedule,
-        precision=recipe.precision,
+        precision=precision,
         watch=watch,
         validate=validated if len(validation) else None,
         patience=recipe.patience,
+        passes=counted,
+        compiled=compiled,
     )
     return curve, optimizer.state_dict()

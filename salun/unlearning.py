@@ -32,7 +32,7 @@ from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
 from salun.passes import Passes
 from salun.registry import claim, load_installed
-from salun.saliency import Mask, only
+from salun.saliency import Hold, Mask, only
 from salun.training import (
     Descent,
     Epoch,
@@ -45,6 +45,7 @@ from salun.training import (
     Watch,
     cross_entropy,
     fit,
+    nothing,
     steady_norms,
     train,
     unwatched,
@@ -85,8 +86,7 @@ class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an e
     """A training whose loss stopped being a number."""
 
 
-def nothing_held() -> None:
-    """Put nothing back, as there is no mask."""
+NOT_HELD = Hold(nothing, nothing)
 
 
 @dataclass
@@ -104,12 +104,14 @@ class Task:
         fresh: builds the base model's architecture with weights from before training.
         generator: the source of all randomness.
         precision: of forward passes.
+        compiled: whether the model is compiled for its steps.
         watch: is told of every step.
         curve: the epochs trained so far; `fit` and `retrain` add to it.
         passes: counts the images that go through the model and its copies, and holds the budget.
         diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
         untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
-        hold: puts back what a mask holds, before a training begins on weights that a method has edited.
+        hold: puts back what a mask holds, before a training begins on weights that a method has edited, and clears
+            its gradients before they are clipped.
     """
 
     model: nn.Module
@@ -122,12 +124,13 @@ class Task:
     fresh: Callable[[], nn.Module]
     generator: torch.Generator
     precision: Precision = "float32"
+    compiled: bool = False
     watch: Watch = unwatched
     curve: Sequence[Epoch] = ()
     passes: Passes = field(default_factory=Passes)
     diverged: int | None = None
     untrained: Callable[[], nn.Module] | None = None
-    hold: Callable[[], None] = nothing_held
+    hold: Hold = NOT_HELD
 
     def fit(
         self,
@@ -169,7 +172,7 @@ class Task:
             Zhong et al., "DualOptim: Enhancing Efficacy and Stability in Machine Unlearning with Dual Optimizers",
             NeurIPS 2025, https://arxiv.org/abs/2504.15827, algorithm 1.
         """
-        self.hold()
+        self.hold.put_back()
         rate = DUAL_LR if dual is True else dual
         curve, _ = fit(
             self.model,
@@ -186,8 +189,10 @@ class Task:
             watch=self.watch,
             beside=beside,
             forgetting=Descent(rate, "adamw", 0.9, DUAL_DECAY) if rate else None,
-            enough=lambda: self.passes.spent,
             freeze_norms=freeze_norms,
+            clear_gradients=self.hold.clear_gradients,
+            passes=self.passes,
+            compiled=self.compiled,
         )
         before = len(self.curve)
         self.curve = [*self.curve, *(replace(point, epoch=before + point.epoch) for point in curve)]
@@ -197,9 +202,18 @@ class Task:
     def retrain(self) -> None:
         """Train fresh weights on the retain set by the base model's own recipe, whatever the budget."""
         self.model.load_state_dict(self.fresh().state_dict())
-        curve, _ = train(
-            self.model, self.retain, self.validation, self.recipe, self.generator, self.watch, self.passes.aside
-        )
+        with self.passes.unlimited():
+            curve, _ = train(
+                self.model,
+                self.retain,
+                self.validation,
+                self.recipe,
+                self.generator,
+                self.watch,
+                passes=self.passes,
+                precision=self.precision,
+                compiled=self.compiled,
+            )
         self.curve = [*self.curve, *curve]
 
     @contextmanager
@@ -241,17 +255,19 @@ class Task:
         chosen_for(self, name, settings).run(self, **settings)
         self.model.eval()
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
         """Run the model on a batch in the training's precision, for a loss of more than the step's own batch.
 
         Args:
             x: (B, C, H, W) model input.
+            model: another one that is to run so, such as a teacher; None for the task's own.
 
         Returns:
             (B, classes) float32, with their gradient.
         """
-        with autocast(self.precision, x.device), steady_norms(self.model, len(x) == 1):
-            logits: Tensor = self.model(x)
+        model = self.model if model is None else model
+        with autocast(self.precision, x.device), steady_norms(model, len(x) == 1):
+            logits: Tensor = model(x)
         return logits.float()
 
     def frozen(self) -> nn.Module:
@@ -313,7 +329,9 @@ class Task:
         if labels == "remaining" and self.forgotten:
             allowed[:, list(self.forgotten)] = 0
         generator = self.generator
-        return torch.multinomial(allowed.to(generator.device), 1, generator=generator).flatten().to(allowed.device)
+        # What torch.multinomial draws, but for its checks, which wait for the device.
+        times = torch.empty(allowed.shape, device=generator.device).exponential_(generator=generator)
+        return (allowed / times.to(allowed.device)).argmax(1)
 
 
 @dataclass(frozen=True)
@@ -545,5 +563,5 @@ def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask:
             chosen.run(task, **(settings or {}))
         except Diverged:
             task.diverged = len(task.curve)
-    task.hold = nothing_held
+    task.hold = NOT_HELD
     task.model.eval()

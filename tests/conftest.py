@@ -38,12 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every test in an empty folder, without keys, with one thread and with proxies read anew."""
+    """Run every test in an empty folder, without keys or cache, with one thread and with proxies read anew."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_API_KEY", "WANDB_SECRET", "WANDB_MODE", "SALUN_MEMORY_LIMIT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("urllib.request._opener", None)
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from plain_features import features_of
 from steps import task_of
 
-from salun.attraction import accuracy_sought, against_retain, features_of, nearest_other
+from salun.attraction import accuracy_sought, against_retain, class_batches, feature_batches, nearest_other, targets
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest
 from salun.models import Checkpoint, embed, head
@@ -24,13 +25,43 @@ def test_the_nearest_other_class_is_neither_the_own_nor_an_absent_one() -> None:
 def test_features_are_what_the_head_sees(digits: Dataset, trained: Checkpoint) -> None:
     task = task_of(digits, trained, ForgetRequest(classes=(0,)), 50)
     task.model.train()
-    features = features_of(task.model, task.forget, 16)
+    features = torch.cat([*feature_batches(task.model, task.forget, 16)])
     assert task.model.training
     task.model.eval()
     x = next(task.forget.batches(50)).x
     with torch.no_grad():
         torch.testing.assert_close(features, embed(task.model, x), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(head(task.model)(features), task.model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_classes_come_one_after_the_other_in_batches(digits: Dataset, trained: Checkpoint, batch_size: int) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 90)
+    features = features_of(task.model, task.retain)
+    found = {
+        label: (count, list(batches))
+        for label, count, batches in class_batches(task.model, task.retain, batch_size, 10)
+    }
+    assert sorted(found) == task.retain.labels.unique().tolist()
+    for label, (count, batches) in found.items():
+        assert max(map(len, batches)) <= batch_size
+        plain = features[task.retain.labels == label]
+        assert count == len(plain)
+        torch.testing.assert_close(torch.cat(batches), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_are_the_same_whatever_the_batch(digits: Dataset, trained: Checkpoint) -> None:
+    task = task_of(digits, trained, ForgetRequest(share=0.3), 90)
+    features = features_of(task.model, task.forget)
+    centres, present = features[:10], torch.arange(10) != 3
+
+    def distances(some: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(some, centres)
+
+    plain = nearest_other(distances(features), task.forget.labels, present)
+    for batch_size in (7, 500):
+        found = targets(task.model, task.forget, batch_size, distances, present)
+        assert float((found == plain).float().mean()) > 0.98
 
 
 @pytest.mark.parametrize(("retain_steps", "steps"), [(1, 3), (2, 6), (99, 9)])

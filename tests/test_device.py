@@ -2,20 +2,27 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from salun import device
 from salun.device import (
     autocast,
     clock,
+    deterministic,
     device_name,
     forget_peak_memory,
+    full_precision,
+    own_threads,
     peak_memory,
     pick_device,
+    placed,
     seed_globally,
     seeded,
+    settle_bits,
     settle_precision,
     settle_threads,
 )
@@ -30,8 +37,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
-    return monkeypatch
+    yield monkeypatch
+    torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu:0"])
@@ -44,11 +53,38 @@ def test_a_present_device_is_taken(machine: pytest.MonkeyPatch, name: str) -> No
     assert pick_device(name) == torch.device(name)
 
 
-def test_convolutions_on_cuda_repeat_bit_for_bit(machine: pytest.MonkeyPatch) -> None:
-    pick_device("cpu")
-    assert torch.backends.cudnn.deterministic is False
-    pick_device("auto")
-    assert torch.backends.cudnn.deterministic is True
+@pytest.mark.parametrize("bits_count", [False, True])
+def test_cuda_is_fast_unless_bits_count(machine: pytest.MonkeyPatch, bits_count: bool) -> None:
+    for _ in range(2):
+        pick_device("auto", bits_count)
+        assert deterministic() is bits_count
+        assert torch.backends.cudnn.deterministic is bits_count
+        assert torch.backends.cudnn.benchmark is not bits_count
+        assert torch.backends.cudnn.allow_tf32 is not bits_count
+        assert (torch.get_float32_matmul_precision() == "highest") is bits_count
+    pick_device("auto", not bits_count)
+    assert torch.backends.cudnn.deterministic is not bits_count
+    pick_device("cpu", bits_count)
+    assert deterministic() is bits_count
+
+
+def test_full_precision_ends_with_its_block(machine: pytest.MonkeyPatch) -> None:
+    pick_device("cuda")
+    with full_precision(CUDA):
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "high"
+    with full_precision(CPU):
+        assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_convolutions_are_laid_out_channels_last_and_nothing_else_changes() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert placed(model, CPU) is model
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_auto_prefers_cuda_then_mps_then_cpu(machine: pytest.MonkeyPatch) -> None:
@@ -89,6 +125,38 @@ print(*found)
     assert found == [1, start, 1, start]
 
 
+@pytest.mark.parametrize(("bits_count", "shared"), [(False, [4, 2, 1, 1, 1]), (True, [4, 4, 4, 4, 4])])
+def test_runs_side_by_side_share_the_threads_unless_bits_count(
+    monkeypatch: pytest.MonkeyPatch, bits_count: bool, shared: list[int]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(device, "own_threads", lambda: 4)
+    settle_bits(CPU, bits_count)
+    found = []
+    for runs in (1, 2, 3, 4, 9):
+        settle_threads(32, runs)
+        found.append(torch.get_num_threads())
+        settle_threads(8, runs)
+        assert torch.get_num_threads() == 1
+    assert found == shared
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("", 8), (None, 8)]
+)
+def test_threads_are_no_more_than_the_system_grants(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
+) -> None:
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(device, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    own_threads.cache_clear()
+    assert own_threads() == cores
+    own_threads.cache_clear()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
@@ -99,7 +167,7 @@ def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, thre
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "settled"),
+    ("asked", "where", "settled"),
     [
         ("auto", CUDA, "bf16"),
         ("auto", CPU, "float32"),
@@ -108,8 +176,8 @@ def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, thre
         ("bf16", CPU, "bf16"),
     ],
 )
-def test_precision_is_resolved_by_device(asked: str, device: torch.device, settled: str) -> None:
-    assert settle_precision(asked, device) == settled
+def test_precision_is_resolved_by_device(asked: str, where: torch.device, settled: str) -> None:
+    assert settle_precision(asked, where) == settled
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
@@ -163,6 +231,13 @@ def test_the_cpu_is_named_with_its_threads() -> None:
     torch.set_num_threads(2)
     assert device_name(CPU) == "cpu: 2 threads"
     torch.set_num_threads(1)
+
+
+def test_how_steps_are_computed_stands_behind_the_name() -> None:
+    assert device_name(CPU, "bf16") == "cpu: 1 thread, bf16"
+    assert device_name(CPU, "bf16", True) == "cpu: 1 thread, bf16, compiled"
+    settle_bits(CPU, True)
+    assert device_name(CPU, "float32") == "cpu: 1 thread, deterministic"
 
 
 def test_a_cuda_device_is_named_by_its_maker(monkeypatch: pytest.MonkeyPatch) -> None:

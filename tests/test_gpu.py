@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,15 +7,22 @@ import pytest
 import torch
 from clouds import make_features
 
-from salun.data.sets import to_device
+from salun import training
+from salun.data.images import Batch
+from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
-from salun.device import pick_device
+from salun.data.split import ForgetRequest, split
+from salun.device import pick_device, placed, seeded
 from salun.experiment import validate
+from salun.graphs import Captured
 from salun.latent.embedding import directions, trustworthy
 from salun.latent.extraction import choose, extract, read_model, source_of
 from salun.latent.tsne import in_plane
-from salun.models import Architecture, Checkpoint, build, save_checkpoint
+from salun.models import TINY, Architecture, Checkpoint, build, save_checkpoint
+from salun.passes import Passes
 from salun.run import Workbench
+from salun.saliency import only, saliency
+from salun.training import Epoch, fit
 
 RECIPE = {"epochs": 1, "batch_size": 64, "precision": "bf16"}
 
@@ -30,12 +39,86 @@ def test_same_seed_same_bits_on_cuda(model: str, mapped: bool, tmp_path: Path, m
     (experiment,) = validate([entry | {"epochs": 1, "use_mask": True, "grad_clip": 1.0}], "list")
     found = []
     for place in ("first", "second"):
-        bench = Workbench(pick_device("cuda"), tmp_path / "data", tmp_path / place)
-        record, checkpoint = bench.run(experiment, bench.problem(experiment), 3)
-        assert record.device.startswith("cuda")
-        found.append((record.metrics | {"RTE": None}, checkpoint.weights))
+        bench = Workbench(pick_device("cuda", deterministic=True), tmp_path / "data", tmp_path / place)
+        result = bench.run(experiment, bench.problem(experiment), 3)
+        assert result.record.device.startswith("cuda")
+        found.append((result.record.metrics | {"RTE": None}, result.checkpoint.weights))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
+
+
+def trained_steps(
+    recorded: bool, optimizer: str, precision: str, grad_clip: float | None, masked: bool
+) -> tuple[list[Epoch], dict[str, torch.Tensor], int, bool]:
+    """Train for two epochs of 40 steps and a smaller one, and say what came of it, and whether a step was recorded."""
+    device = pick_device("cuda", deterministic=True)
+    dataset = to_device(load("synthetic:n=1200,size=32,noise=0.3"), device)
+    parts = split(dataset, ForgetRequest(classes=(0,)))
+    sets = make_sets(dataset, parts, replace(prepare(dataset, parts), padding=4, flip=True), device)
+    torch.manual_seed(0)
+    model, passes = placed(build(Architecture(TINY, 10, 3, 32)), device), Passes()
+    taken, generator = sets.train.take(torch.arange(16 * 40 + 5)), seeded(0, device)
+    mask = saliency(model, sets.forget, 0.5) if masked else {}
+    made: list[Captured] = []
+
+    class Noted(Captured):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch, passes.watching(model), only(model, mask) as hold:
+        patch.setattr(training, "Captured", Noted)
+        patch.setattr(training, "EAGER_STEPS", 20 if recorded else 10_000)
+        curve, _ = fit(
+            model,
+            lambda epoch: taken.batches(16, generator),
+            epochs=2,
+            lr=0.01,
+            optimizer=optimizer,
+            schedule="cosine",
+            grad_clip=grad_clip,
+            precision=precision,
+            clear_gradients=hold.clear_gradients,
+            passes=passes,
+        )
+    return curve, {name: tensor.cpu() for name, tensor in model.state_dict().items()}, passes.total, bool(made)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "grad_clip"),
+    [("sgd", "bf16", None), ("sgd", "float32", 1.0), ("adam", "bf16", 1.0), ("adamw", "float32", None)],
+)
+def test_recorded_steps_equal_steps_one_by_one(
+    optimizer: str, precision: str, grad_clip: float | None, masked: bool
+) -> None:
+    plain, found = (trained_steps(recorded, optimizer, precision, grad_clip, masked) for recorded in (False, True))
+    assert (plain[3], found[3]) == (False, True)
+    assert plain[2] == found[2] == 2 * 2 * (16 * 40 + 5)
+    for one, other in zip(plain[0], found[0], strict=True):
+        assert (one.epoch, one.lr) == (other.epoch, other.lr)
+        assert other.loss == pytest.approx(one.loss, rel=1e-3)
+    for name, tensor in plain[1].items():
+        assert torch.allclose(found[1][name].float(), tensor.float(), rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.gpu
+def test_an_epoch_reads_nothing_back_from_the_device() -> None:
+    device = pick_device("cuda")
+    dataset = to_device(load("synthetic:n=600,size=32"), device)
+    parts = split(dataset, ForgetRequest(classes=(0,)))
+    sets = make_sets(dataset, parts, replace(prepare(dataset, parts), padding=4, flip=True), device)
+    model, generator = placed(build(Architecture(TINY, 10, 3, 32)), device), seeded(0, device)
+
+    def watched(epoch: int) -> Iterator[Batch]:
+        for number, batch in enumerate(sets.train.batches(16, generator)):
+            torch.cuda.set_sync_debug_mode("error" if 0 < number < 15 else "default")
+            yield batch
+        torch.cuda.set_sync_debug_mode("default")
+
+    curve, _ = fit(model, watched, epochs=2, lr=0.01, precision="bf16")
+    assert len(curve) == 2
 
 
 @pytest.mark.gpu

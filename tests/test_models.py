@@ -189,6 +189,14 @@ class TestBuild:
         assert torch.equal(weights(1), weights(1))
         assert not torch.equal(weights(1), weights(2))
 
+    @pytest.mark.parametrize("name", [TINY, "crossvit_9_240"])
+    def test_weights_do_not_depend_on_what_was_built_before(self, name: str) -> None:
+        def weights() -> Tensor:
+            torch.manual_seed(1)
+            return nn.utils.parameters_to_vector(build(Architecture(name, 13)).parameters())
+
+        assert torch.equal(weights(), weights())
+
     @pytest.mark.parametrize("name", [TINY, "resnet18"])
     def test_model_comes_in_training_mode_with_fresh_statistics(self, name: str) -> None:
         model = build(Architecture(name, 7))
@@ -439,6 +447,50 @@ class TestRoundTrip:
         again.load_state_dict(found.optimizer)
         take_step(restored, again, 2)
         assert_same(dict(restored.state_dict()), dict(model.state_dict()))
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(
+        "architecture",
+        [
+            Architecture("resnet18", 7),
+            Architecture("vgg16_bn", 7),
+            Architecture("convnext_atto", 7),
+            Architecture("vit_tiny_patch16_224", 7),
+            Architecture("swin_tiny_patch4_window7_224", 7),
+            Architecture("eva02_tiny_patch14_224", 7),
+            Architecture("resnet18", 7, native=True),
+        ],
+        ids=lambda architecture: architecture.model + ("_native" if architecture.native else ""),
+    )
+    def test_every_restored_model_is_the_one_that_was_saved(self, tmp_path: Path, architecture: Architecture) -> None:
+        model, x = build(architecture), noise(3, 32)
+        wanted = model.eval()(x)
+        placed = {
+            name: weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+            for name, weight in model.state_dict().items()
+        }
+        save_checkpoint(tmp_path / "a.pt", Checkpoint(placed, architecture, "cifar10"))
+        found = load_checkpoint(tmp_path / "a.pt")
+        restored = [found.restore() for _ in range(3)]
+        for again in restored:
+            assert again.training
+            assert list(again.state_dict()) == list(model.state_dict())
+            for kind in ("named_parameters", "named_buffers"):
+                ours, theirs = dict(getattr(again, kind)()), dict(getattr(model, kind)())
+                assert_same({name: x.data for name, x in ours.items()}, {name: x.data for name, x in theirs.items()})
+                assert all(x.requires_grad == theirs[name].requires_grad for name, x in ours.items())
+            assert torch.equal(again.eval()(x), wanted)
+            for tensor in again.state_dict().values():
+                tensor.zero_()
+        assert found.fingerprint == Checkpoint(model.state_dict(), architecture, "cifar10").fingerprint
+
+    @pytest.mark.parametrize("name", [TINY, "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+    def test_draws_no_random_numbers(self, tmp_path: Path, name: str) -> None:
+        architecture = Architecture(name, 3)
+        save_checkpoint(tmp_path / "a.pt", Checkpoint(build(architecture).state_dict(), architecture, "cifar10"))
+        before = torch.get_rng_state()
+        load_checkpoint(tmp_path / "a.pt").restore()
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_restored_model_predicts_the_same(self, tmp_path: Path) -> None:
         model, _ = trained()

@@ -11,6 +11,7 @@ from salun.data.parts import Dataset
 from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.models import TINY, Architecture, Checkpoint, build
+from salun.passes import Passes
 from salun.saliency import only
 from salun.training import (
     Descent,
@@ -234,13 +235,14 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     assert not equal(after((True, False), Descent(0.1, "adamw", 0.9, 0.05)), after((True, False), no_memory))
 
 
-def test_training_stops_when_it_is_enough(sets: Sets, trained: Checkpoint) -> None:
-    asked = iter([False, False, True])
+@pytest.mark.parametrize(("budget", "steps"), [(1, 1), (64, 1), (65, 2), (200, 4)])
+def test_training_stops_when_the_budget_is_spent(sets: Sets, trained: Checkpoint, budget: int, steps: int) -> None:
+    passes, model, seen = Passes(budget=budget), trained.restore(), []
     taken = sets.forget.take(torch.arange(64))
-    curve, _ = fit(
-        trained.restore(), lambda epoch: taken.batches(32), epochs=9, lr=0.01, enough=lambda: next(asked, True)
-    )
-    assert len(curve) == 1
+    with passes.watching(model):
+        fit(model, lambda epoch: taken.batches(32), epochs=9, lr=0.01, passes=passes, watch=seen.append)
+    assert sum(step.done is None for step in seen) == steps
+    assert passes.total == 64 * steps
 
 
 def test_an_epoch_whose_loss_is_no_number_is_the_last(sets: Sets, trained: Checkpoint) -> None:

@@ -34,6 +34,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         parser: gets the flags.
     """
     add_place_flags(parser)
+    parser.add_argument("--compile", action="store_true", help="compile models; pays for long trainings only")
     parser.add_argument("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
 
 
@@ -44,6 +45,9 @@ def add_place_flags(parser: argparse.ArgumentParser) -> None:
         parser: gets the flags.
     """
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same bits for the same seed, at the price of speed"
+    )
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
     parser.add_argument(
         "--plugin",

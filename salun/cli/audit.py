@@ -90,7 +90,7 @@ def audit(flags: argparse.Namespace) -> int:
 
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= MOST:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {MOST}")
-    device, album = pick_device(flags.device), Album.of(flags)
+    device, album = pick_device(flags.device, flags.deterministic), Album.of(flags)
     experiments = load_experiments(Path(flags.load))
     name = name_part(Path(flags.load).stem)
     folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name

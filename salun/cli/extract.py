@@ -92,7 +92,7 @@ def extract(flags: argparse.Namespace) -> int:
     from salun.latent.extraction import by_dataset, find_checkpoints, read_models
 
     check_folder("--out", Path(flags.out))
-    device = pick_device(flags.device)
+    device = pick_device(flags.device, flags.deterministic)
     paths = find_checkpoints(Path(flags.directory))
     places = dict(zip(paths, mirrored_apart(paths, Path("checkpoints")), strict=True))
     models, failed = read_models(paths)

@@ -1,8 +1,9 @@
-"""Live progress: one line that changes on a terminal, a line an epoch elsewhere."""
+"""Live progress: a line for each training that changes on a terminal, a line an epoch elsewhere."""
 
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
@@ -106,21 +107,55 @@ def live_line(step: Progress, last: Epoch | None, left: float, width: int) -> st
     return longer if len(longer) <= width else line
 
 
+@dataclass(frozen=True)
+class Line:
+    """What is shown of a training.
+
+    Attributes:
+        title: of the training.
+        figures: where it stands.
+        share: how much of it is done.
+    """
+
+    title: str = ""
+    figures: str = ""
+    share: float = 0.0
+
+    def fitted(self, width: int) -> RenderableType:
+        """Lay the line out: the figures, and where there is room for them the title and a bar.
+
+        Args:
+            width: of the terminal.
+
+        Returns:
+            What the terminal shows.
+        """
+        figures, title = Text(self.figures), Text(self.title)
+        cells: list[RenderableType] = [figures]
+        room = width - figures.cell_len - GAP
+        if title.cell_len <= room:
+            cells.insert(0, title)
+            room -= title.cell_len + GAP
+        if room >= BAR:
+            cells.insert(-1, ProgressBar(total=1, completed=self.share, width=BAR))
+        line = Table.grid(*(Column(no_wrap=True) for _ in cells), padding=(0, GAP, 0, 0))
+        line.add_row(*cells)
+        return line
+
+
 class Display:
-    """Shows trainings one after another; a context manager.
+    """Shows trainings, one after another or several at a time; a context manager.
 
     Attributes:
         console: where it prints.
         lines: whether each epoch leaves a line where there is no terminal.
-        title: of the training that is shown.
-        figures: of it.
-        share: how much of it is done.
+        shown: the trainings under way, by name.
     """
 
     def __init__(self, console: Console, lines: bool) -> None:
         self.console = console
         self.lines = lines
-        self.title, self.figures, self.share = "", "", 0.0
+        self.shown: dict[str, Line] = {}
         self.live = Live(console=console, transient=True, get_renderable=self.render)
 
     def __enter__(self) -> "Display":
@@ -134,29 +169,21 @@ class Display:
         self.live.stop()
 
     def render(self) -> RenderableType:
-        """Lay out the line: the figures, and where there is room for them the title and a bar.
+        """Lay out what is under way.
 
         Returns:
-            What the terminal shows.
+            What the terminal shows: a line for each training.
         """
-        figures, title = Text(self.figures), Text(self.title)
-        cells: list[RenderableType] = [figures]
-        room = self.console.width - figures.cell_len - GAP
-        if title.cell_len <= room:
-            cells.insert(0, title)
-            room -= title.cell_len + GAP
-        if room >= BAR:
-            cells.insert(-1, ProgressBar(total=1, completed=self.share, width=BAR))
-        line = Table.grid(*(Column(no_wrap=True) for _ in cells), padding=(0, GAP, 0, 0))
-        line.add_row(*cells)
-        return line
+        lines = list(self.shown.values()) or [Line()]
+        return Group(*(line.fitted(self.console.width) for line in lines))
 
-    def watch(self, title: str, images: int) -> Watch:
+    def watch(self, title: str, images: int, name: str = "") -> Watch:
         """Show one training.
 
         Args:
             title: what is trained.
             images: of an epoch, as expected.
+            name: of its line; it takes the place of an earlier training of that name.
 
         Returns:
             A watch for the training loop.
@@ -165,14 +192,23 @@ class Display:
             return unwatched
         countdown = Countdown(images)
         last: Epoch | None = None
-        self.title, self.figures, self.share = title, "", 0.0
+        self.shown[name] = Line(title)
 
         def show(step: Progress) -> None:
             nonlocal last
             last, left = step.done or last, countdown.left(step)
             if self.console.is_interactive:
-                self.figures, self.share = live_line(step, last, left, self.console.width), countdown.share
+                figures = live_line(step, last, left, self.console.width)
+                self.shown[name] = Line(title, figures, countdown.share)
             elif step.done is not None:
                 print(epoch_line(step.done, step.epochs, images_a_second(step), left), flush=True)
 
         return show
+
+    def drop(self, name: str) -> None:
+        """Show a training no longer.
+
+        Args:
+            name: of its line; where there is none, nothing changes.
+        """
+        self.shown.pop(name, None)

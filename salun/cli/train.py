@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from salun.cli.arguments import Parser, add_machine_flags, check_folder, filled, guarded, notice
+from salun.imports import uncollected
 
 PROGRAM = "salun-train"
 RECIPE_FLAGS = {
@@ -94,21 +95,22 @@ def train(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: a flag, the data or the model is refused.
     """
-    from rich.console import Console
+    with uncollected():
+        from rich.console import Console
 
-    from salun import training
-    from salun.base_model import architecture_for, checkpoint_path, train_checkpoint
-    from salun.cli.progress import Display
-    from salun.data.sets import to_device
-    from salun.data.sources import load
-    from salun.data.split import split
-    from salun.device import pick_device, settle_threads
-    from salun.models import build, check_model, default_model
-    from salun.run import save_with_forget
-    from salun.tracking import Tracker
+        from salun import training
+        from salun.base_model import architecture_for, checkpoint_path, train_checkpoint
+        from salun.cli.progress import Display
+        from salun.data.sets import to_device
+        from salun.data.sources import load
+        from salun.data.split import split
+        from salun.device import pick_device, settle_threads
+        from salun.models import build, check_model, default_model
+        from salun.run import save_with_forget
+        from salun.tracking import Tracker
 
     check_folder("--out", Path(flags.out))
-    device = pick_device(flags.device)
+    device = pick_device(flags.device, flags.deterministic)
     recipe = read_recipe(flags)
     request = read_request(flags)
     model = flags.model or default_model(flags.dataset)
@@ -130,7 +132,9 @@ def train(flags: argparse.Namespace) -> int:
             if step.done is not None:
                 log(vars(step.done))
 
-        checkpoint, parts, curve = train_checkpoint(model, dataset, recipe, request, flags.split_seed, device, watch)
+        checkpoint, parts, curve = train_checkpoint(
+            model, dataset, recipe, request, flags.split_seed, device, watch, flags.compile
+        )
         save_with_forget(path, checkpoint, parts)
         figures = accuracies(checkpoint, dataset, parts, device)
         log({f"final {name}": value for name, value in figures.items()})
@@ -227,10 +231,11 @@ def accuracies(checkpoint: Any, dataset: Any, parts: Any, device: Any) -> dict[s
     """
     from salun.base_model import preparation_of
     from salun.data.sets import make_sets
+    from salun.device import placed
     from salun.training import accuracy, predict
 
     sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), device)
-    model = checkpoint.restore().to(device)
+    model = placed(checkpoint.restore(), device)
     measured = {
         "retained": sets.retain,
         "left out": sets.forget,

@@ -3,14 +3,16 @@
 import argparse
 import json
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from salun.cli.arguments import INTERRUPTED, Parser, add_machine_flags, check_folder, guarded, notice
+from salun.cli.arguments import INTERRUPTED, SOME_FAILED, Parser, add_machine_flags, check_folder, guarded, notice
 
 PROGRAM = "salun-unlearn"
 MOST_RUNS = 10_000
+MOST_BESIDE = 64
 ENTRY_FLAGS = {
     "checkpoint": "-c",
     "model": "--model",
@@ -67,6 +69,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)"
     )
     parser.add_argument("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="N", help="runs side by side, each in a process (default: 1)"
+    )
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
     )
@@ -208,9 +213,9 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     from salun.errors import SalunError
     from salun.experiment import load_experiments, validate
 
-    for flag in ("nexp", "nbase", "nforget"):
-        if not 1 <= getattr(flags, flag) <= MOST_RUNS:
-            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {MOST_RUNS}")
+    for flag, most in (("nexp", MOST_RUNS), ("nbase", MOST_RUNS), ("nforget", MOST_RUNS), ("parallel", MOST_BESIDE)):
+        if not 1 <= getattr(flags, flag) <= most:
+            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {most}")
     if flags.budget is not None and flags.budget < 1:
         raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
     asked = asked_metrics(flags)
@@ -287,16 +292,17 @@ def unlearn(flags: argparse.Namespace) -> int:
     from salun.run import Workbench, remarks
     from salun.schedule import Draws, Runner, plan
 
-    device = pick_device(flags.device)
+    device = pick_device(flags.device, flags.deterministic)
     experiments, source = read_experiments(flags)
     console = make_console()
     name = name_part(Path(source).stem)
     folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
     check_folder("--out", folder)
     check_folder("--checkpoints", weights)
-    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
+    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints), compiled=flags.compile)
     jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
-    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep)
+    plugins = tuple(map(Path, flags.plugin))
+    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.parallel, plugins)
     done, torn = records.read(runner.path)
     versions = {job.id: done[job.id].versions for job in jobs if job.id in done}
     said = [*torn, *(line for job in jobs for line in remarks(job.problem)), *outdated(versions.values())]
@@ -308,8 +314,9 @@ def unlearn(flags: argparse.Namespace) -> int:
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
     joint: dict[int, Any] = {}
-    if status == 0:
-        status, joint = compare(runner, jobs)
+    if status != INTERRUPTED:
+        compared, joint = compare(runner, jobs)
+        status = compared or status
     show(flags, runner, jobs, console, joint)
     return status
 
@@ -403,7 +410,7 @@ def do_runs(
 
 
 def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, display: Any, tracker: Any) -> int:
-    """Do the missing runs one after another; stop in good order when interrupted.
+    """Do the missing runs; stop in good order when interrupted.
 
     Args:
         runner: does and records them.
@@ -417,32 +424,63 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     Returns:
         The exit status.
     """
+    from salun.parallel import Lost
     from salun.schedule import titles_of
 
-    begun, finished, titles = time.perf_counter(), 0, titles_of(jobs)
-
-    def watch_base(origin: Any) -> Any:
-        display.console.print(
-            f"training the base model: {origin.model} on {origin.dataset}", highlight=False, markup=False
-        )
-        return display.watch("base model", len(jobs[0].problem.parts.train))
-
-    def watch_run(job: Any) -> Any:
-        return display.watch(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train))
-
-    runner.bench.on_base = watch_base
+    begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(jobs)
+    runner.bench.on_base = lambda origin: watch_base(origin, runner, jobs, display)
     try:
-        for job, record in runner.go(jobs, watch_run):
-            finished += 1
-            left = (time.perf_counter() - begun) / finished * (missing - finished)
-            line = f"[{finished}/{missing}] {run_line(titles[job.experiment.number], record)}; about {left:.0f} s left"
-            display.console.print(line, highlight=False, markup=False, soft_wrap=True)
-            log_run(tracker, name, titles[job.experiment.number], job, record)
+        with closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
+            for job, outcome in runs:
+                display.drop(job.id)
+                title = titles[job.experiment.number]
+                if isinstance(outcome, Lost):
+                    failed += 1
+                    notice(f"{PROGRAM}: {title}, seed {job.seed}: {outcome.reason}; the same command does it again")
+                    continue
+                finished += 1
+                left = (time.perf_counter() - begun) / finished * (missing - finished - failed)
+                line = f"[{finished}/{missing}] {run_line(title, outcome)}; about {left:.0f} s left"
+                display.console.print(line, highlight=False, markup=False, soft_wrap=True)
+                log_run(tracker, name, title, job, outcome)
     except KeyboardInterrupt:
         kept = f"{before + finished} of {before + missing} runs are recorded"
         notice(f"{PROGRAM}: interrupted: {kept}; the same command does the rest")
         return INTERRUPTED
-    return 0
+    return SOME_FAILED if failed else 0
+
+
+def watch_base(origin: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
+    """Say that a base model is trained, and show it.
+
+    Args:
+        origin: of the base model.
+        runner: that needs it.
+        jobs: all runs of the list.
+        display: shows progress.
+
+    Returns:
+        A watch for the training.
+    """
+    display.console.print(f"training the base model: {origin.model} on {origin.dataset}", highlight=False, markup=False)
+    name = origin.identity if runner.parallel > 1 else ""
+    return display.watch("base model", len(jobs[0].problem.parts.train), name)
+
+
+def watch_run(job: Any, runner: Any, display: Any) -> Any:
+    """Show a run: side by side with others in a line of its own, which the base model leaves to it.
+
+    Args:
+        job: the run.
+        runner: that does it.
+        display: shows progress.
+
+    Returns:
+        A watch for the run.
+    """
+    display.drop(job.problem.origin.identity)
+    name = job.id if runner.parallel > 1 else ""
+    return display.watch(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
 
 
 def run_line(title: str, record: Any) -> str:

@@ -106,10 +106,22 @@ class Images:
             order = torch.arange(count, device=self.device)
         else:
             order = torch.randperm(count, generator=generator, device=generator.device).to(self.device)
-        for at in order.split(min(size, max(count, 1))):
-            pixels = self.pixels[self.rows[at.to(self.rows.device)]]
-            x = self.view(pixels.to(self.device, non_blocking=True), generator)
-            yield Batch(x, self.labels[at], at)
+        ordered = (order, self.rows[order.to(self.rows.device)], self.labels[order])
+        for at, rows, y in zip(*(part.split(min(size, max(count, 1))) for part in ordered), strict=True):
+            yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
+
+    def moved(self, pixels: Tensor) -> Tensor:
+        """Bring pixels to where batches go, without waiting for CUDA to have taken them.
+
+        Args:
+            pixels: taken from the store.
+
+        Returns:
+            The same on `device`.
+        """
+        if self.device.type == "cuda" and pixels.device.type == "cpu":
+            pixels = pixels.pin_memory()
+        return pixels.to(self.device, non_blocking=True)
 
 
 def unit_interval(pixels: Tensor) -> Tensor:

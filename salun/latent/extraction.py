@@ -15,7 +15,7 @@ from salun.data.images import Images
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets
 from salun.data.split import ForgetRequest, Split, digest, split, without
-from salun.device import full_precision
+from salun.device import full_precision, placed
 from salun.errors import SalunError, did_you_mean
 from salun.files import find_place
 from salun.latent.features import PRE_HEAD, Features, Role, Source
@@ -71,7 +71,7 @@ class Model:
         Raises:
             SalunError: the file cannot be read any more.
         """
-        return load_checkpoint(self.path).restore().to(device)
+        return placed(load_checkpoint(self.path).restore(), device)
 
 
 def recorded(origin: Origin) -> Checkpoint:

@@ -69,7 +69,7 @@ def percentile(values: Tensor, percent: float) -> float:
     """Find a percentile by selection, with linear interpolation between neighbours.
 
     Args:
-        values: (N,), however many; they may be reordered.
+        values: (N,), however many; they are left as they are.
         percent: from 0 to 100.
 
     Returns:
@@ -77,6 +77,6 @@ def percentile(values: Tensor, percent: float) -> float:
     """
     place = (len(values) - 1) * percent / 100
     below = math.floor(place)
-    low = largest(values, len(values) - below)
-    high = largest(values, max(len(values) - below - 1, 1))
+    low = float(largest(values, len(values) - below))
+    high = float(largest(values, max(len(values) - below - 1, 1)))
     return low + (place - below) * (high - low)

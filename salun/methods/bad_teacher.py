@@ -71,7 +71,8 @@ def bad_teacher(
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         forgets = batch.at < len(task.forget)
-        return teaching(logits, competent(batch.x), incompetent(batch.x), forgets, temperature)
+        known, unknown = (task.logits(batch.x, teacher) for teacher in (competent, incompetent))
+        return teaching(logits, known, unknown, forgets, temperature)
 
     task.fit(
         stream,

@@ -52,7 +52,7 @@ def delete(
     teacher = task.frozen()
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return distillation(logits, teacher(batch.x).scatter(1, batch.y[:, None], -torch.inf))
+        return distillation(logits, task.logits(batch.x, teacher).scatter(1, batch.y[:, None], -torch.inf))
 
     task.fit(
         lambda epoch: task.forget.batches(batch_size, task.generator),

@@ -1,10 +1,11 @@
 from collections.abc import Iterator
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salun.attraction import accuracy_sought, against_retain, features_of, nearest_other
+from salun.attraction import accuracy_sought, against_retain, class_batches, targets
 from salun.data.images import Batch
 from salun.models import features_seen
 from salun.training import accuracy, predict
@@ -77,13 +78,14 @@ def duck(
     """
     goal = accuracy_sought(task) if target_accuracy is None else target_accuracy
     centroids, present = class_centroids(task, batch_size)
-    distances = cosine_distances(features_of(task.model, task.forget, batch_size), centroids)
-    target = F.normalize(centroids, dim=1)[nearest_other(distances, task.forget.labels, present)]
+    distances = partial(cosine_distances, centroids=centroids)
+    nearest = targets(task.model, task.forget, batch_size, distances, present)
+    target = F.normalize(centroids, dim=1)
 
     with features_seen(task.model) as features:
 
         def loss(logits: Tensor, batch: Batch, kept: Batch) -> Tensor:
-            pull = 1 - (F.normalize(features(), dim=1) * target[batch.at]).sum(1).mean()
+            pull = 1 - (F.normalize(features(), dim=1) * target[nearest[batch.at]]).sum(1).mean()
             return lambda_1 * pull + lambda_2 * F.cross_entropy(task.logits(kept.x) / temperature, kept.y)
 
         def stream(epoch: int) -> Iterator[Step]:
@@ -106,10 +108,12 @@ def duck(
 
 def class_centroids(task: Task, batch_size: int) -> tuple[Tensor, Tensor]:
     """Average the features of the retain images of each class: (C, D), and (C,) whether there are any."""
-    features = features_of(task.model, task.retain, batch_size)
-    members = F.one_hot(task.retain.labels, task.classes).to(features.dtype)
-    counts = members.sum(0)
-    return members.T @ features / counts.clamp(min=1)[:, None], counts > 0
+    means = {}
+    for label, count, batches in class_batches(task.model, task.retain, batch_size, task.classes):
+        means[label] = torch.stack([features.sum(0) for features in batches]).sum(0) / count
+    nothing = torch.zeros_like(next(iter(means.values())))
+    found = torch.stack([means.get(label, nothing) for label in range(task.classes)])
+    return found, torch.tensor([label in means for label in range(task.classes)], device=found.device)
 
 
 def cosine_distances(features: Tensor, centroids: Tensor) -> Tensor:

@@ -66,16 +66,15 @@ def woodfisher(model: nn.Module, images: Images, v: Gradients, n: int) -> tuple[
         The first image's gradient g_1 and s, of which k = v - s g_1.
     """
     first: Gradients = {}
-    c, s = 1.0, 0.0
+    rows = []
     for found in image_gradients(model, images.take(torch.arange(min(n + 2, len(images))))):
-        fresh = not first
-        if fresh:
-            first = {name: gradient[0].clone() for name, gradient in found.items()}
-        rows = torch.stack([products(found, first), products(found, v)], 1)[int(fresh) :]
-        for along_first, along_v in rows.tolist():
-            along_o = c * along_first
-            s += (along_v - s * along_first) / (n + along_o) * c
-            c -= along_o / (n + along_o) * c
+        first = first or {name: gradient[0].clone() for name, gradient in found.items()}
+        rows.append(torch.stack([products(found, first), products(found, v)], 1))
+    c, s = 1.0, 0.0
+    for along_first, along_v in torch.cat(rows)[1:].tolist():
+        along_o = c * along_first
+        s += (along_v - s * along_first) / (n + along_o) * c
+        c -= along_o / (n + along_o) * c
     return first, s
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from salun.gradients import Gradients, batch_gradients
+from salun.saliency import select
 from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Share, Task, method
 
 
@@ -90,8 +91,7 @@ def contrast(task: Task, batch_size: int) -> Gradients:
     total = {name: torch.zeros_like(weight) for name, weight in task.model.named_parameters()}
     for images, sign in ((task.retain.take(order[: len(task.forget)]), 1), (task.forget, -1)):
         for gradients, _ in batch_gradients(task.model, images, batch_size):
-            for name, gradient in gradients.items():
-                total[name] += sign * gradient
+            torch._foreach_add_([total[name] for name in gradients], list(gradients.values()), alpha=sign)
     return total
 
 
@@ -103,12 +103,10 @@ def smallest(values: Tensor, share: float) -> Tensor:
         share: of them.
 
     Returns:
-        True where a value is chosen.
+        True where a value is chosen; of equal ones the earlier.
     """
-    chosen = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    order = values.flatten().argsort(stable=True)
-    chosen[order[: round(share * values.numel())]] = True
-    return chosen.view_as(values)
+    (chosen,) = select([-values], round(share * values.numel()))
+    return chosen
 
 
 @torch.no_grad()

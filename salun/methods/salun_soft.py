@@ -76,11 +76,11 @@ def salun_soft(
         RL_pro.py of its code.
     """
     weights = list(trainable(task.model).values())
-    start = copies(weights)
+    start = flat(weights)
     batches = -(-len(task.forget) // batch_size) - (-len(task.retain) // batch_size)
 
     def stream(epoch: int) -> Iterator[Batch]:
-        before = start if anchor == "base" else copies(weights)
+        before = start if anchor == "base" else flat(weights)
         share = ratio * (1 - (epoch * batches + 1) / (epochs * batches))
         relabelled = task.forget.relabel(task.random_labels(labels))
         for batch in relabelled.join(task.retain).batches(batch_size, task.generator):
@@ -99,33 +99,35 @@ def salun_soft(
     )
 
 
-def copies(weights: list[nn.Parameter]) -> list[Tensor]:
-    """Remember weights.
+def flat(weights: list[nn.Parameter]) -> Tensor:
+    """Copy all entries of weights one after the other.
 
     Args:
-        weights: as they are now.
+        weights: N entries together.
 
     Returns:
-        A copy of each.
+        (N,).
     """
-    return [weight.detach().clone() for weight in weights]
+    return torch.cat([weight.detach().flatten() for weight in weights])
 
 
 @torch.no_grad()
-def shrink(weights: list[nn.Parameter], start: list[Tensor], share: float) -> None:
+def shrink(weights: list[nn.Parameter], start: Tensor, share: float) -> None:
     """Undo the smallest changes and shrink the others by the largest of those: soft thresholding.
 
     Args:
-        weights: are changed in place.
-        start: what they are measured from.
+        weights: N entries together, are changed in place.
+        start: (N,) what they are measured from.
         share: of the weights, rounded down, that go back to the start.
     """
-    changes = [weight - before for weight, before in zip(weights, start, strict=True)]
-    count = sum(map(torch.numel, changes))
-    undone = int(share * count)
+    undone = int(share * len(start))
     if undone < 1:
         return
-    threshold = largest(torch.cat([change.flatten() for change in changes]).abs_(), count - undone + 1)
-    for weight, before, change in zip(weights, start, changes, strict=True):
-        shrunk = weight - change.sign() * threshold
-        weight.copy_(torch.where(change.abs() > threshold, shrunk, before))
+    moved = flat(weights)
+    change = moved - start
+    size = change.abs()
+    threshold = largest(size, len(size) - undone + 1)
+    moved.sub_(change.sign_().mul_(threshold))
+    moved = torch.where(size > threshold, moved, start)
+    parts = moved.split(list(map(torch.numel, weights)))
+    torch._foreach_copy_([*weights], [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)])

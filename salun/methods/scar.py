@@ -1,11 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salun.attraction import accuracy_sought, against_retain, features_of, nearest_other
+from salun.attraction import accuracy_sought, against_retain, class_batches, targets
 from salun.data.images import Batch
 from salun.losses import distillation
 from salun.models import features_seen
@@ -94,14 +94,15 @@ def scar(
     goal = accuracy_sought(task, TOLERANCE) if target_accuracy is None else target_accuracy
     teacher = task.frozen()
     means, inverses, present = class_statistics(task, batch_size, delta, gamma_1, gamma_2)
-    far = mahalanobis(features_of(task.model, task.forget, batch_size), means, inverses, delta)
-    target = nearest_other(far, task.forget.labels, present)
+    distances = partial(mahalanobis, means=means, inverses=inverses, delta=delta)
+    chosen, target = targets(task.model, task.forget, batch_size, distances, present).unique(return_inverse=True)
+    means, inverses = means[chosen], inverses[chosen]
     weights = torch.ones(task.classes, device=means.device)
     gone = torch.zeros(task.classes, dtype=torch.bool, device=means.device)
     gone[list(task.forgotten)] = True
 
     def original(x: Tensor) -> Tensor:
-        logits: Tensor = teacher(x)
+        logits = task.logits(x, teacher)
         return logits.masked_fill(gone, logits.min()) / temperature
 
     with features_seen(task.model) as features:
@@ -154,26 +155,50 @@ def class_statistics(
         (C, D) means, (C, D, D) inverse correlations, and (C,) whether there are two images or more, which a
         correlation needs.
     """
-    features = tukey(features_of(task.model, task.retain, batch_size), delta)
-    present = torch.bincount(task.retain.labels, minlength=task.classes) > 1
-    means = features.new_zeros(task.classes, features.shape[1])
-    inverses = features.new_zeros(task.classes, features.shape[1], features.shape[1])
-    for label in present.nonzero()[:, 0].tolist():
-        members = features[task.retain.labels == label]
-        means[label] = members.mean(0)
-        inverses[label] = inverse_correlation(torch.cov(members.T).cpu(), gamma_1, gamma_2).to(features.device)
-    return means, inverses, present
+    found = {}
+    for label, count, batches in class_batches(task.model, task.retain, batch_size, task.classes):
+        mean, scatter = moments(tukey(features, delta) for features in batches)
+        if count > 1:
+            found[label] = mean, scatter / (count - 1)
+    nothing = torch.zeros_like(mean), torch.zeros_like(scatter)
+    parts = [found.get(label, nothing) for label in range(task.classes)]
+    means, covariances = (torch.stack(values) for values in zip(*parts, strict=True))
+    inverses = inverse_correlation(covariances.cpu(), gamma_1, gamma_2).to(means.device)
+    return means, inverses, torch.tensor([label in found for label in range(task.classes)], device=means.device)
+
+
+def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Find the mean and the scatter of what comes in batches.
+
+    Args:
+        batches: (B, D) each, one at least.
+
+    Returns:
+        (D,) mean, and (D, D) sum over all rows of the product of a row's distance from it with itself.
+
+    Source:
+        Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    """
+    count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
+    for rows in batches:
+        own, total = rows.mean(0), count + len(rows)
+        apart, spread = own - mean, rows - own
+        scatter = scatter + spread.T @ spread + apart.outer(apart) * (count * len(rows) / total)
+        mean, count = mean + apart * (len(rows) / total), total
+    return mean, scatter
 
 
 def inverse_correlation(covariance: Tensor, gamma_1: float, gamma_2: float) -> Tensor:
-    """Shrink a (D, D) covariance twice, scale it to a correlation and invert it."""
-    diagonal = torch.eye(len(covariance), dtype=torch.bool)
+    """Shrink (..., D, D) covariances twice, scale them to correlations and invert those."""
+    diagonal = torch.eye(covariance.shape[-1], dtype=torch.bool)
     for _ in range(2):
-        others = covariance[~diagonal & (covariance != 0)]
-        shared = others.mean() if len(others) else torch.tensor(0.0)
-        covariance = covariance + torch.where(diagonal, gamma_1 * covariance.diagonal().mean(), gamma_2 * shared)
-    deviation = covariance.diagonal().clamp(min=SMALLEST**2).sqrt()
-    inverse: Tensor = torch.linalg.pinv(covariance / deviation.outer(deviation), hermitian=True)
+        others = ~diagonal & (covariance != 0)
+        shared = (covariance * others).sum((-2, -1), keepdim=True) / others.sum((-2, -1), keepdim=True).clamp(min=1)
+        spread = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        covariance = covariance + torch.where(diagonal, gamma_1 * spread, gamma_2 * shared)
+    deviation = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=SMALLEST**2).sqrt()
+    correlation = covariance / (deviation[..., :, None] * deviation[..., None, :])
+    inverse: Tensor = torch.linalg.pinv(correlation, hermitian=True)
     return inverse
 
 

@@ -85,10 +85,10 @@ def scrub(
     marks: list[Mark] = []
 
     def disobey(logits: Tensor, batch: Batch) -> Tensor:
-        return -distillation(logits, teacher(batch.x), temperature)
+        return -distillation(logits, task.logits(batch.x, teacher), temperature)
 
     def obey(logits: Tensor, batch: Batch) -> Tensor:
-        divergence = distillation(logits, teacher(batch.x), temperature)
+        divergence = distillation(logits, task.logits(batch.x, teacher), temperature)
         return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence
 
     def stream(epoch: int) -> Iterator[Step]:

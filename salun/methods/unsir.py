@@ -122,7 +122,7 @@ def make_noise(task: Task, count: int, lr: float, steps: int, penalty: float) ->
             if task.passes.spent:
                 break
             adam.zero_grad()
-            error = F.cross_entropy(model(noise).float(), label)
+            error = F.cross_entropy(task.logits(noise, model), label)
             (penalty * noise.square().flatten(1).sum(1).mean() - error).backward()
             adam.step()
         found.append(noise.detach())
@@ -155,9 +155,13 @@ def noisy_batches(
         Batches whose positions count the copies of the noise first, then the samples.
     """
     repeated = copies * len(noise)
-    order = torch.randperm(repeated + len(samples), generator=generator, device=generator.device)
-    for chosen in order.to(noise.device).split(batch_size):
-        at, of_samples = chosen[chosen < repeated], chosen[chosen >= repeated]
+    order = torch.randperm(repeated + len(samples), generator=generator, device=generator.device).to(noise.device)
+    chosen = order.split(batch_size)
+    # Read once an epoch: where each batch knows how much of it is noise, no step waits for the device.
+    counts = torch.stack([(places < repeated).sum() for places in chosen]).tolist()
+    for places, count in zip(chosen, counts, strict=True):
+        noise_first = places[(places >= repeated).to(torch.uint8).argsort(stable=True)]
+        at, of_samples = noise_first[:count], noise_first[count:]
         x, y = noise[at % len(noise)], labels[at % len(noise)]
         if len(of_samples):
             batch = next(samples.take(of_samples - repeated).batches(batch_size, generator))

@@ -3,12 +3,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_features import features_of
 from steps import task_of
 
-from salun.attraction import features_of
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest
-from salun.methods.scar import class_statistics, inverse_correlation, mahalanobis, tukey
+from salun.methods.scar import class_statistics, inverse_correlation, mahalanobis, moments, tukey
 from salun.models import Checkpoint
 from salun.unlearning import Task, unlearn
 
@@ -51,6 +51,30 @@ def test_a_shrunken_correlation_is_inverted() -> None:
     torch.testing.assert_close(plain, torch.eye(3), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [3, 500])
+def test_statistics_in_batches_are_those_in_one_piece(digits: Dataset, trained: Checkpoint, batch_size: int) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 80)
+    means, inverses, present = class_statistics(task, batch_size, 0.5, 3.0, 3.0)
+    features = tukey(features_of(task.model, task.retain), 0.5)
+    for label in present.nonzero().flatten().tolist():
+        members = features[task.retain.labels == label]
+        torch.testing.assert_close(means[label], members.mean(0), rtol=1e-4, atol=1e-5)
+        # A singular matrix has an ill-conditioned inverse: what counts is how far images are.
+        plain = inverse_correlation(torch.cov(members.T), 3.0, 3.0)[None]
+        found = mahalanobis(features[:20] ** 2, means[label, None], inverses[label, None], 0.5)
+        torch.testing.assert_close(
+            found, mahalanobis(features[:20] ** 2, members.mean(0)[None], plain, 0.5), rtol=1e-3, atol=1e-4
+        )
+    assert present.tolist() == [int((task.retain.labels == label).sum()) > 1 for label in range(10)]
+
+
+def test_moments_of_batches_are_those_of_all() -> None:
+    rows = 1000 + drawn(23, 4) @ drawn(4, 4, seed=1)
+    mean, scatter = moments(rows.split(5))
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(scatter / 22, torch.cov(rows.T), rtol=1e-3, atol=1e-3)
+
+
 def test_features_of_zero_and_below_have_a_gradient() -> None:
     features = torch.tensor([[0.0, -4.0, 9.0]], requires_grad=True)
     found = tukey(features, 0.5)
@@ -65,7 +89,7 @@ def test_forget_features_come_close_to_another_class(task: Task) -> None:
     assert present.tolist() == [False] + [True] * 9
 
     def nearest() -> float:
-        distances = mahalanobis(features_of(task.model, task.forget, 500), means, inverses, 0.5)
+        distances = mahalanobis(features_of(task.model, task.forget), means, inverses, 0.5)
         return float(distances[:, 1:].min(1).values.mean())
 
     before = nearest()

@@ -177,7 +177,7 @@ def shelf(flags: argparse.Namespace) -> Shelf:
     """
     from salun.device import pick_device
 
-    return Shelf(Path(flags.data_dir), pick_device(flags.device), {})
+    return Shelf(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), {})
 
 
 def report(program: str, failed: list[str], asked: int) -> int:

@@ -1,0 +1,229 @@
+"""Items: how cost grows with images, classes, weights and runs, and that memory of a large folder does not."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.items import Bench, item
+from benchmarks.masks import KEEP
+from benchmarks.measure import Goal, Result, Side, Spread, exponent, interleaved, slope, timed
+from benchmarks.problem import first, ground_for, our_epoch, settle
+from benchmarks.processes import environment, said
+from benchmarks.runs import DIGITS, salun_on
+from salun.data.folder import MEMORY_LIMIT
+from salun.models import TINY, Architecture
+from salun.saliency import select
+
+TIMES = (1, 4, 16)
+LINEAR = 1.05
+FEW_EPOCHS = 3
+WEIGHTS = 700_000
+FOLDER_IMAGES, FOLDER_SIDE, FOLDER_LIMIT = 1200, 64, 2**20
+FOLDER = """
+import sys
+from pathlib import Path
+from salun.base_model import train_checkpoint
+from salun.data.folder import MEMORY_LIMIT
+from salun.data.sets import to_device
+from salun.data.sources import load
+from salun.data.split import ForgetRequest
+from salun.device import pick_device
+from salun.training import Recipe
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+most = 0
+def watch(step):
+    global most
+    most = max(most, anonymous())
+
+device = pick_device(sys.argv[2])
+dataset = to_device(load(f"folder:{sys.argv[1]}", Path(sys.argv[1]).parent), device)
+assert dataset.mapped
+recipe = Recipe(epochs=1, batch_size=64)
+train_checkpoint("resnet_tiny", dataset, recipe, ForgetRequest(), 0, device, watch)
+print(most / 1024)
+"""
+
+
+def line_of(what: str, sizes: Sequence[int], sides: dict[str, Side], repeats: int, goal: Goal | None) -> Result:
+    """Measure costs of several sizes, and fit how they grow.
+
+    Args:
+        what: grows.
+        sizes: of the sides, in their order.
+        sides: by name.
+        repeats: of each.
+        goal: for the exponent.
+
+    Returns:
+        The line: the exponents of the repetitions; in the note the medians.
+    """
+    found = interleaved(sides, repeats)
+    seconds = [spread.median for spread in found.values()]
+    each = zip(*(spread.values for spread in found.values()), strict=True)
+    exponents = Spread(tuple(exponent(sizes, costs) for costs in each))
+    rise, fixed = slope(sizes, seconds)
+    shown = ", ".join(f"{size:,}: {value:.3g} s" for size, value in zip(sizes, seconds, strict=True))
+    note = f"{shown}; fixed {max(fixed, 0):.2g} s, then {rise:.2g} s each"
+    return Result(what, "exponent", exponents, goal=goal, note=note)
+
+
+@item("cost growth: images, classes, weights, runs")
+def growth(bench: Bench) -> list[Result]:
+    """Measure how seconds grow.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        Exponents.
+    """
+    return [samples(bench), classes(bench), weights(bench), runs(bench)]
+
+
+def samples(bench: Bench) -> Result:
+    """Measure epochs of more and more images.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        The line.
+    """
+    sizes = [times * bench.scale.growth for times in TIMES]
+    small = Architecture(TINY, 10, 3, 8) if bench.device.type != "cuda" else bench.architecture
+    ground = ground_for(bench, sizes[-1], small)
+    sides = {str(size): our_epoch(ground, first(ground.sets.train, size), bench.scale.batch) for size in sizes}
+    interleaved(sides, 1)
+    goal = bench.goal(most=LINEAR)
+    return line_of("growth of an epoch with images", sizes, sides, bench.scale.repeats, goal)
+
+
+def classes(bench: Bench) -> Result:
+    """Measure epochs of as many images, of more and more classes.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        The line.
+    """
+    counts, images = (2, 10, 100), max(bench.scale.growth, 2 * 100 * 10)
+    sides = {}
+    for count in counts:
+        ground = ground_for(bench, images, Architecture(TINY, count, 3, 8))
+        sides[str(count)] = our_epoch(ground, first(ground.sets.train, images), bench.scale.batch)
+    interleaved(sides, 1)
+    return line_of("growth of an epoch with classes", counts, sides, bench.scale.repeats, bench.goal(most=LINEAR))
+
+
+def weights(bench: Bench) -> Result:
+    """Measure selections among more and more scores.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        The line.
+    """
+    sizes = [times * (WEIGHTS if not bench.quick else 1000) for times in TIMES]
+
+    def side(count: int) -> Side:
+        scores = [torch.rand(count // 10, device=bench.device) for _ in range(10)]
+
+        def call() -> None:
+            settle(bench, bench.scale.size)
+            select(scores, int(KEEP * count))
+
+        return timed(call, bench.device)
+
+    sides = {str(size): side(size) for size in sizes}
+    interleaved(sides, 1)
+    return line_of("growth of a mask with weights", sizes, sides, bench.scale.repeats, bench.goal(most=LINEAR))
+
+
+def runs(bench: Bench) -> Result:
+    """Measure more and more runs in turn, in one process.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        The line.
+    """
+    recipe = {"epochs": 1, "batch_size": 64, "schedule": "cosine"}
+    entry = {**DIGITS, "epochs": 1 if bench.quick else FEW_EPOCHS, "recipe": recipe}
+    work, experiment, problem = salun_on(bench, entry)
+    seeds = iter(range(10**6))
+
+    def side(count: int) -> Side:
+        return timed(lambda: [work.run(experiment, problem, next(seeds)) for _ in range(count)], bench.device)
+
+    counts = TIMES if not bench.quick else TIMES[:2]
+    repeats = 1 if bench.device.type == "cuda" else bench.scale.repeats
+    sides = {str(count): side(count) for count in counts}
+    sides[str(counts[0])]()
+    return line_of("growth with SalUn runs", counts, sides, repeats, bench.goal(most=LINEAR))
+
+
+@item("memory of training on a folder of images larger than the limit", devices=("cpu",))
+def folder_memory(bench: Bench) -> list[Result]:
+    """Measure a process's own memory while it trains on mapped images, and on four times as many.
+
+    Pages of the mapped file count for nothing: the system takes them back as it needs them.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        A line.
+    """
+    count = FOLDER_IMAGES // (10 if bench.quick else 1)
+    side = FOLDER_SIDE // (2 if bench.quick else 1)
+    found = []
+    for times in (1, 4):
+        root = bench.folder / f"folder{times}"
+        write_images(root, times * count, side)
+        found.append(peak_of_folder(bench, root))
+    beyond = 4 * count * 3 * side**2 / 2**20
+    note = f"{count:,} images: {found[0]:.0f} MiB, {4 * count:,}: {found[1]:.0f} MiB; the latter hold {beyond:.0f} MiB"
+    what = "memory of folder: beyond the limit, 4 x the images"
+    return [Result(what, "x", Spread((found[1] / found[0],)), goal=bench.goal(most=1.05), note=note)]
+
+
+def write_images(root: Path, count: int, side: int) -> None:
+    """Write a folder of noise.
+
+    Args:
+        root: is made.
+        count: images in all, of two classes.
+        side: in pixels.
+    """
+    generator = np.random.default_rng(0)
+    for label in ("one", "other"):
+        (root / label).mkdir(parents=True)
+        for number in range(count // 2):
+            pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number:06}.bmp")
+
+
+def peak_of_folder(bench: Bench, root: Path) -> float:
+    """Train on a folder in a process of its own.
+
+    Args:
+        bench: where.
+        root: of the images.
+
+    Returns:
+        MiB that the process held at most, without mapped files.
+    """
+    limit = {MEMORY_LIMIT: str(FOLDER_LIMIT // (100 if bench.quick else 1))}
+    process = [sys.executable, "-c", FOLDER, str(root.resolve()), str(bench.device)]
+    return float(said(process, {**environment(), **limit}, bench.folder).splitlines()[-1])

@@ -1,0 +1,87 @@
+"""A step of a training as one CUDA graph: recorded once, then launched as a whole."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from salun.data.images import Batch
+
+EAGER_STEPS = 20
+
+
+class Captured:
+    """A step that was recorded with the memory that it reads and writes; its batches are copied there.
+
+    What the host does in a step, such as the choice of a loss, is not repeated; numbers that it hands over are those
+    of the recording, but for the learning rate.
+    """
+
+    def __init__(self, take: Callable[[Batch], None], batch: Batch, optimizer: Optimizer) -> None:
+        """Record a step; nothing is computed yet.
+
+        Args:
+            take: the step, which has been taken often enough that libraries have made their choices.
+            batch: of the shapes and the layout that all others will have.
+            optimizer: that the step uses, with state from earlier steps, each group with a learning rate.
+
+        Raises:
+            RuntimeError: the step does something that cannot be recorded.
+        """
+        self.batch = Batch(*(part.clone() for part in batch))
+        self.groups = optimizer.param_groups
+        self.rates = [torch.tensor(float(group["lr"]), device=batch.x.device) for group in self.groups]
+        self.set = [group["lr"] for group in self.groups]
+        self.graph = torch.cuda.CUDAGraph()
+        with on_device(self.groups, self.rates), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            take(self.batch)
+
+    def fits(self, batch: Batch) -> bool:
+        """Tell whether a batch can take the place of the recorded one.
+
+        Args:
+            batch: any.
+
+        Returns:
+            Whether its images have the same shape.
+        """
+        return batch.x.shape == self.batch.x.shape
+
+    def replay(self, batch: Batch) -> None:
+        """Take the step with another batch, at the optimiser's present learning rate.
+
+        Args:
+            batch: one that fits.
+        """
+        for own, given in zip(self.batch, batch, strict=True):
+            own.copy_(given, non_blocking=True)
+        for place, group in enumerate(self.groups):
+            if group["lr"] != self.set[place]:
+                self.rates[place].fill_(group["lr"])
+                self.set[place] = group["lr"]
+        self.graph.replay()
+
+
+@contextmanager
+def on_device(groups: list[dict[str, object]], rates: list[Tensor]) -> Iterator[None]:
+    """Let an optimiser read its learning rates from the device, where they can change after the recording.
+
+    Args:
+        groups: of the optimiser's weights.
+        rates: a scalar a group.
+
+    Yields:
+        Nothing.
+    """
+    before = [dict(group) for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+        if "capturable" in group:
+            group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, values in zip(groups, before, strict=True):
+            group.update(values)

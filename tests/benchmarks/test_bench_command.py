@@ -1,0 +1,91 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import items
+from benchmarks.command import main
+from benchmarks.items import ITEMS, SCALES, Bench, Item
+from benchmarks.measure import Result
+from benchmarks.protocol import retraining, salun
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["step", "epoch", "evaluation", "checkpoint"]
+
+
+def test_measures_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--json", str(tmp_path / "found.json"), "--markdown", str(tmp_path / "found.md")]
+    assert main(["--quick", "--device", "cpu", "--workers", "1", "--only", *SMALL, *files]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["items"]) == SMALL
+    assert {"command", "date", "processor", "GPU", "versions", "load before", "load after"} <= found["where"].keys()
+    lines = [line for results in found["items"].values() for line in results]
+    assert all(line["median"] > 0 and line["ratio"] > 0 for line in lines)
+    shown, page = capsys.readouterr().out, (tmp_path / "found.md").read_text()
+    assert all(line["what"] in shown and f"| {line['what']} |" in page for line in lines)
+
+
+def test_one_failure_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(bench: Bench) -> list[Result]:
+        raise ValueError("out of luck")
+
+    main(["--list"])
+    monkeypatch.setitem(ITEMS, "broken", Item("broken", "fails", broken))
+    status = main(["--quick", "--device", "cpu", "--only", "broken", "step", "--json", str(tmp_path / "found.json")])
+    assert status == 3
+    assert "out of luck" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "found.json").read_text())["items"]) == ["step"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--only", "stpe"], "did you mean 'step'"),
+        (["--json", "/dev/null/found.json"], "--json: /dev/null"),
+        (["--device", "abacus"], "--device abacus"),
+    ],
+)
+def test_refuses_before_it_measures(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(flags) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_lists_every_item(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(ITEMS)
+    assert {"accuracy", "protocol", "attacks", "mask", "five_runs", "growth"} <= set(ITEMS)
+
+
+def test_what_is_measured_unasked_depends_on_the_device() -> None:
+    main(["--list"])
+    assert "protocol" in {name for name, one in ITEMS.items() if "cuda" in one.devices}
+    assert "protocol" not in {name for name, one in ITEMS.items() if "cpu" in one.devices}
+    assert not ITEMS["accuracy"].devices
+
+
+def test_the_gpu_has_a_scale_of_its_own(tmp_path: Path) -> None:
+    assert items.Bench(torch.device("cuda"), tmp_path).scale == SCALES["cuda"]
+    assert items.Bench(torch.device("cuda"), tmp_path, quick=True).scale == SCALES["quick"]
+
+
+def test_the_protocol_runs_without_a_gpu(tmp_path: Path) -> None:
+    bench = Bench(torch.device("cpu"), tmp_path, quick=True)
+    pace, whole = retraining(bench)
+    assert whole.ours.median > 324 / pace.ours.high * 180
+    rte, mask, *_ = salun(bench)
+    assert rte.ours.median > mask.ours.median > 0
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; sys.argv = ['bench', '--help']; sys.path.insert(0, '.')\n"
+    code += "from benchmarks.command import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,193 @@
+"""What is imported when; in processes of their own, as these tests have long imported everything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REAL = "torch._dynamo.eval_frame"  # comes with the compiler itself, not with what stands in for it
+
+
+def run(script: str, *arguments: str) -> Any:
+    """Run a script, and read what it prints last."""
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+HELP = """
+import json, sys
+from importlib import import_module
+
+for name in ("train", "unlearn", "extract", "audit", "viz"):
+    try:
+        import_module(f"salun.cli.{name}").main(["--help"])
+    except SystemExit as ended:
+        assert not ended.code
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_help_needs_no_library() -> None:
+    imported = run(HELP)
+    assert "salun.cli.train" in imported
+    assert not {"torch", "numpy", "scipy", "sklearn", "matplotlib", "rich", "pydantic", "wandb"} & set(imported)
+
+
+FIRST_STEP = """
+import json, os, sys
+from importlib import import_module
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "salun.training":
+            sys.meta_path.remove(self)
+            from torch.optim.optimizer import register_optimizer_step_post_hook
+            register_optimizer_step_post_hook(stop)
+
+def stop(*step):
+    print("\\n" + json.dumps(sorted(sys.modules)), flush=True)
+    os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+import_module(sys.argv[1]).main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("train", ["--dataset", "digits", "--no-log"]),
+        ("unlearn", ["--model", "resnet_tiny", "--dataset", "digits", "-CF", "0", "--nexp", "1", "--no-log"]),
+    ],
+)
+def test_first_step_waits_for_nothing_that_it_does_not_need(command: str, arguments: list[str]) -> None:
+    imported = run(FIRST_STEP, f"salun.cli.{command}", *arguments)
+    assert "timm" in imported
+    assert not {REAL, "torch._inductor", "sympy", "wandb", "matplotlib", "sklearn", "scipy.stats"} & set(imported)
+
+
+ASLEEP = """
+import copy, gc, inspect, json, pickle, sys
+import salun
+import torch, torchvision, timm
+from torch.utils.checkpoint import checkpoint
+from salun.models import Architecture, build
+
+model = build(Architecture("resnet_tiny", 3, 1, 8))
+model = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+optimizer = torch.optim.Adam(model.parameters())
+torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+checkpoint(model, torch.ones(2, 1, 8, 8), use_reentrant=False).sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+inspect.getmodule(inspect.currentframe())
+assert torch._dynamo is sys.modules["torch._dynamo"]
+assert torch._dynamo.__file__.endswith("__init__.py") and not hasattr(torch._dynamo, "__wrapped__")
+torch._dynamo.graph_break()
+asleep = sorted(sys.modules)
+import wandb
+stand_in = torch._dynamo
+try:
+    import torch._dynamo.no_such_module
+except ModuleNotFoundError as error:
+    print(error)
+import torch._dynamo.config
+assert torch._dynamo is not stand_in and stand_in.reset is torch._dynamo.reset
+assert "reset" in dir(stand_in) and not hasattr(stand_in, "no_such_name")
+assert torch._dynamo.config is sys.modules["torch._dynamo.config"] is sys.modules["torch._dynamo.eval_frame"].config
+assert torch._dynamo.config.__spec__.loader.get_filename() == torch._dynamo.config.__file__
+stand_in.added = 3
+assert torch._dynamo.added == 3
+print(json.dumps([asleep, hasattr(wandb, "init"), gc.isenabled()]))
+"""
+
+
+def test_compiler_sleeps_until_it_is_asked_for() -> None:
+    asleep, has_wandb, collects = run(ASLEEP)
+    assert "torch._dynamo" in asleep
+    assert not {REAL, "sympy", "wandb"} & set(asleep)
+    assert has_wandb
+    assert collects
+
+
+COMPILED = """
+import json, sys
+if sys.argv[1] == "salun":
+    import salun
+import torch
+from torch import nn
+from torch.func import grad, vmap
+from torchvision import tv_tensors
+from torchvision.ops import roi_align
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(len(graph.graph.nodes))
+    return graph.forward
+
+def step():
+    optimizer.zero_grad()
+    model(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+
+def crop(x):
+    return roi_align(x, [torch.tensor([[0.0, 0.0, 3.0, 3.0]])], (2, 2))
+
+def mark(x):
+    return tv_tensors.wrap(x.sin(), like=tv_tensors.Image(x)).cos()
+
+step()
+slept = "torch._dynamo.eval_frame" not in sys.modules
+compiled = torch.compile(step, backend=backend)
+compiled(), compiled()
+torch.compile(optimizer.step, backend=backend)()
+results = [torch.compile(mark, backend=backend)(torch.ones(3, 2, 2)), *model.parameters()]
+results += [torch.compile(crop, backend=backend, fullgraph=True)(torch.arange(16.0).view(1, 1, 4, 4))]
+results += [vmap(grad(lambda x: (x.sin() * x).sum()))(torch.ones(2, 3))]
+from torch._dynamo.utils import counters
+counted = {kind: sorted(counters[kind].items()) for kind in ("stats", "frames", "graph_break")}
+modules = sorted(name for name in sys.modules if name.startswith("torch._dynamo"))
+sums = [float(x.detach().sum()) for x in results]
+print(json.dumps([slept, [graphs, sums, counted, modules]]))
+"""
+
+
+def test_what_is_compiled_is_the_same_with_and_without() -> None:
+    slept, ours = run(COMPILED, "salun")
+    _, plain = run(COMPILED, "nothing")
+    assert slept
+    assert ours == plain
+
+
+OTHER_VERSION = """
+import json, sys
+import salun
+import torch
+torch.__version__ = "9.0.0"
+import torch._dynamo
+print(json.dumps("torch._dynamo.eval_frame" in sys.modules))
+"""
+EARLIER = """
+import json, sys
+import torch._dynamo
+real = torch._dynamo
+import salun, timm
+print(json.dumps(torch._dynamo is real and type(real) is type(sys)))
+"""
+
+
+@pytest.mark.parametrize("script", [OTHER_VERSION, EARLIER], ids=["another version of torch", "there before us"])
+def test_otherwise_imports_are_left_alone(script: str) -> None:
+    assert run(script) is True
+
+
+def test_nothing_is_imported_with_the_package(tmp_path: Path) -> None:
+    assert not {"torch", "numpy", "timm"} & set(run("import json, sys, salun; print(json.dumps(sorted(sys.modules)))"))

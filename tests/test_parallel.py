@@ -1,0 +1,72 @@
+import math
+import multiprocessing
+import shutil
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lists import BASE, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
+
+from salun.models import TINY, load_checkpoint, save_checkpoint
+from salun.parallel import Lost
+from salun.records import read
+from salun.schedule import Job
+from salun.training import Progress, Watch
+
+OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
+TIMES = {"seconds", "peak_memory", "finished", "device", "curve"}
+
+
+class Seen:
+    """Watches several runs at a time."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[Progress]] = {}
+
+    def watch(self, job: Job) -> Watch:
+        return self.steps.setdefault(job.id, []).append
+
+
+def results() -> dict[str, tuple[Any, ...]]:
+    """What is recorded and kept of each run, but for times."""
+    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    return {
+        name: (
+            {key: value for key, value in asdict(record).items() if key not in TIMES},
+            [(point.epoch, point.loss, point.accuracy, point.lr) for point in record.curve],
+            kept[name[:8]],
+        )
+        for name, record in read(RECORDS)[0].items()
+    }
+
+
+def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -> None:
+    small = train_small()
+    save_checkpoint(Path(BASE), small)
+    jobs = planned(OWN, OWN | {"base_seed": 1}, {}, runs=2)
+    save_checkpoint(Path(BASE), replace(small, excluded=(1, 2)))
+    seen, ended, pair = Seen(), [], replace(runner("all"), parallel=2)
+    with closing(pair.go(jobs, seen.watch)) as runs:
+        while len(ended) < 5:
+            ended.append(next(runs))
+    assert not multiprocessing.active_children()
+    lost = [(job.experiment.number, outcome) for job, outcome in ended if isinstance(outcome, Lost)]
+    changed = f"{BASE}: base model, data or mask have changed since the command began"
+    assert set(lost) == {(3, Lost(changed))}
+    done = {job.id: outcome for job, outcome in ended if not isinstance(outcome, Lost)}
+    assert done == read(RECORDS)[0]
+    for name, record in done.items():
+        assert [step.done for step in seen.steps[name] if step.done] == record.curve
+        assert math.isfinite(record.curve[-1].loss)
+    beside = results()
+    assert {path.name for path in Path("checkpoints").glob("*.pt")} > {Path(BASE).name}
+
+    assert len(do(jobs, keep="all")) == 6 - len(done)
+    assert {name: found for name, found in results().items() if name in beside} == beside
+    together = results()
+    shutil.rmtree("runs")
+    shutil.rmtree("checkpoints")
+    save_checkpoint(Path(BASE), small)
+    do(planned(OWN, OWN | {"base_seed": 1}, {}, runs=2), keep="all")
+    assert results() == together
