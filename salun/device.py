@@ -129,17 +129,16 @@ def granted_cores() -> list[int]:
 def settle_threads(image_size: int, runs: int = 1) -> None:
     """Give small images one CPU thread, where handing work over costs more than it saves, and others all.
 
-    Runs side by side share the threads, unless bits count, which depend on the number of threads.
-    `OMP_NUM_THREADS`, where set, is left to rule.
+    Runs side by side share the threads. Where bits count, which depend on the number of threads, each run has one,
+    whatever the machine and however many run side by side. `OMP_NUM_THREADS`, where set, is left to rule.
 
     Args:
         image_size: side of the images in pixels.
         runs: how many processes run side by side.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        threads = own_threads()
-        share = threads if deterministic() else max(1, threads // runs)
-        torch.set_num_threads(1 if image_size <= SMALL_IMAGE else share)
+        share = max(1, own_threads() // runs)
+        torch.set_num_threads(1 if image_size <= SMALL_IMAGE or deterministic() else share)
 
 
 def settle_precision(precision: Precision, device: torch.device) -> Precision:

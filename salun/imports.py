@@ -226,9 +226,14 @@ def was_tried() -> bool:
     return str(getattr(sys.modules.get("torch"), "__version__", "")).startswith(TRIED)
 
 
+def is_postponed() -> bool:
+    """Tell whether the compiler waits until it is asked for, or did."""
+    return any(isinstance(finder, Postponed) for finder in sys.meta_path)
+
+
 def postpone() -> None:
     """Let the compiler wait until it is asked for, unless it is there already."""
-    if COMPILER not in sys.modules and not any(isinstance(finder, Postponed) for finder in sys.meta_path):
+    if COMPILER not in sys.modules and not is_postponed():
         sys.meta_path.insert(0, Postponed())
 
 

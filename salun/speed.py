@@ -72,14 +72,32 @@ def bf16_gain(architecture: Architecture, threads: int) -> float:
     """
     here = (sorted(capabilities().items()), torch.__version__, threads, architecture)
     path = cache_folder() / f"bf16_{hashlib.sha256(repr(here).encode()).hexdigest()[:16]}.json"
+    kept = read_ratio(path)
+    if kept is not None:
+        return kept
+    ratio = step_seconds(architecture, "float32") / step_seconds(architecture, "bf16")
+    # Processes that measured at the same time must go by one figure: that of the first.
+    if (kept := read_ratio(path)) is not None:
+        return kept
+    with suppress(SalunError):
+        write_text(path, f"{ratio:.3f}\n")
+    return ratio
+
+
+def read_ratio(path: Path) -> float | None:
+    """Read a measurement.
+
+    Args:
+        path: of its file.
+
+    Returns:
+        The ratio; None where there is none that can be read.
+    """
     with suppress(SalunError):
         kept = read_json(path)
         if isinstance(kept, int | float):
             return float(kept)
-    ratio = step_seconds(architecture, "float32") / step_seconds(architecture, "bf16")
-    with suppress(SalunError):
-        write_text(path, f"{ratio:.3f}\n")
-    return ratio
+    return None
 
 
 def cache_folder() -> Path:

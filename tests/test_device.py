@@ -125,8 +125,8 @@ print(*found)
     assert found == [1, start, 1, start]
 
 
-@pytest.mark.parametrize(("bits_count", "shared"), [(False, [4, 2, 1, 1, 1]), (True, [4, 4, 4, 4, 4])])
-def test_runs_side_by_side_share_the_threads_unless_bits_count(
+@pytest.mark.parametrize(("bits_count", "shared"), [(False, [4, 2, 1, 1, 1]), (True, [1, 1, 1, 1, 1])])
+def test_runs_side_by_side_share_the_threads_and_have_one_each_where_bits_count(
     monkeypatch: pytest.MonkeyPatch, bits_count: bool, shared: list[int]
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")

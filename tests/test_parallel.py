@@ -15,7 +15,7 @@ from salun.schedule import Job
 from salun.training import Progress, Watch
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
-TIMES = {"seconds", "peak_memory", "finished", "device", "curve"}
+TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve"}
 
 
 class Seen:

@@ -1,19 +1,21 @@
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import reference
 import torch
 from problems import mask_share
-from torch import nn
+from torch import Tensor, nn
 
 from salun.data.parts import Dataset
 from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.errors import SalunError
 from salun.models import Checkpoint
-from salun.saliency import check_mask, load_mask, only, saliency, save_mask, select
+from salun.saliency import check_mask, largest, largest_by_bits, load_mask, only, saliency, save_mask, select
 
 CPU = torch.device("cpu")
 
@@ -79,6 +81,80 @@ def test_selection_breaks_ties_by_order(count: int) -> None:
     chosen = torch.cat(select([torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 2.0, 1.0, 0.0])], count))
     order = [4, 0, 2, 5, 1, 3, 6]
     assert set(chosen.nonzero().flatten().tolist()) == set(order[:count])
+
+
+def numbers(kind: str, count: int, generator: torch.Generator) -> Tensor:
+    """Draw scores whose ranks are hard to find in some way."""
+    drawn = torch.randn(count, generator=generator)
+    chance = torch.rand(count, generator=generator)
+    made = {
+        "all different": drawn,
+        "of many sizes": drawn.abs() * 10 ** (8 * chance - 4),
+        "few values": (2 * drawn).round(),
+        "mostly zero": torch.where(chance < 0.9, 0.0, drawn.abs()),
+        "half zero": torch.where(chance < 0.5, 0.0, drawn.abs()),
+        "negative or zero": torch.where(chance < 0.5, 0.0, drawn.abs()).neg(),
+        "one value": torch.full((count,), 0.5),
+        "infinite": torch.where(chance < 0.3, torch.inf, torch.where(chance > 0.8, -torch.inf, drawn)),
+        "no numbers": torch.where(chance < 0.3, torch.nan, torch.where(chance > 0.8, -torch.inf, drawn)),
+        "in order": drawn.sort().values,
+        "rare": torch.where(chance < 1e-4, 1 + chance, 0.0),
+    }
+    return made[kind]
+
+
+KINDS = [
+    "all different",
+    "of many sizes",
+    "few values",
+    "mostly zero",
+    "half zero",
+    "negative or zero",
+    "one value",
+    "infinite",
+    "no numbers",
+    "in order",
+    "rare",
+]
+SHAPES = {
+    "tiny": [(1,), (2, 1), ()],
+    "small": [(5, 3, 3, 3), (7,), (4, 6)],
+    "large": [(64, 3, 3, 3), (300, 400), (1,), (96, 64, 5, 5)],
+}
+
+
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_selection_is_that_of_a_stable_sort(kind: str, size: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    flat = numbers(kind, sum(map(math.prod, SHAPES[size])), generator)
+    order = flat.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argsort(descending=True, stable=True)
+    parts = flat.split([math.prod(shape) for shape in SHAPES[size]])
+    plain = [part.view(shape) for part, shape in zip(parts, SHAPES[size], strict=True)]
+    layouts = {4: torch.channels_last}
+    scores = [x.contiguous(memory_format=layouts.get(x.ndim, torch.contiguous_format)) for x in plain]
+    for count in {0, 1, *(int(share * len(flat)) for share in (0.001, 0.3, 0.5, 0.9, 1))}:
+        wanted = torch.zeros(len(flat), dtype=torch.bool)
+        wanted[order[:count]] = True
+        for given in (plain, scores):
+            marked = select(given, count)
+            assert [chosen.shape for chosen in marked] == [values.shape for values in given]
+            assert torch.equal(torch.cat([chosen.flatten() for chosen in marked]), wanted), count
+    assert all(torch.equal(x.nan_to_num(7), y.nan_to_num(7)) for x, y in zip(plain, scores, strict=True))
+
+
+@pytest.mark.parametrize("find", [largest, largest_by_bits])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "no numbers"])
+def test_largest_is_that_of_a_sort(kind: str, find: Callable[[Tensor, int], Tensor]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    for count, dtype in ((1, torch.float32), (50, torch.float64), (50, torch.bfloat16), (100_000, torch.float32)):
+        values = numbers(kind, count, generator).to(dtype)
+        falling, before = values.sort(descending=True).values, values.clone()
+        for rank in {1, count, (count + 1) // 2, max(1, count // 1000)}:
+            found = find(values, rank)
+            assert found.shape == ()
+            assert found == falling[rank - 1], rank
+        assert torch.equal(values, before)
 
 
 def test_leaves_the_model_as_it_was(trained: Checkpoint, sets: Sets) -> None:

@@ -67,6 +67,22 @@ def test_a_damaged_memory_is_measured_again(fast: list[object], content: str) ->
     assert len(fast) == 4
 
 
+def test_processes_that_measure_at_the_same_time_go_by_the_first_figure(
+    fast: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bf16_gain(LARGE, 1)
+    (kept,) = cache_folder().iterdir()
+    kept.unlink()
+    bf16_gain.cache_clear()
+
+    def overtaken(architecture: Architecture, precision: str) -> float:
+        kept.write_text(str(first))
+        return 1.0
+
+    monkeypatch.setattr(speed, "step_seconds", overtaken)
+    assert bf16_gain(LARGE, 1) == first == 2
+
+
 def test_a_folder_that_cannot_be_written_does_no_harm(
     fast: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

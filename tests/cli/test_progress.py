@@ -159,6 +159,31 @@ def test_the_next_training_takes_the_place_of_the_one_before() -> None:
     assert "loss -" in line
 
 
+def test_trainings_with_names_of_their_own_have_a_line_each_until_they_are_dropped() -> None:
+    display = Display(terminal(160), lines=True)
+    first, second = (display.watch(name, 100, name) for name in ("first", "second"))
+    first(Progress(2, 5, 100, 0.5, DONE))
+    second(Progress(1, 5, 50, 0.5))
+    first(Progress(3, 5, 50, 0.1))
+    lines = drawn(display).splitlines()
+    assert [line.split()[0] for line in lines] == ["first", "second"]
+    assert ["epoch 3/5" in lines[0], "epoch 1/5" in lines[1]] == [True, True]
+    for name in ("first", "never shown"):
+        display.drop(name)
+    assert [line.split()[0] for line in drawn(display).splitlines()] == ["second"]
+    display.drop("second")
+    assert not drawn(display).strip()
+
+
+def test_a_title_is_of_the_training_that_takes_steps() -> None:
+    display = Display(terminal(160), lines=True)
+    run, base = display.watch("run", 100), display.watch("base model", 100)
+    base(Progress(2, 5, 100, 0.5, DONE))
+    assert drawn(display).startswith("base model ")
+    run(Progress(2, 5, 100, 0.5, DONE))
+    assert drawn(display).startswith("run ")
+
+
 def test_the_line_changes_by_itself_and_is_gone_at_the_end() -> None:
     console = terminal(80)
     with Display(console, lines=True) as display:

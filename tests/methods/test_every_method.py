@@ -52,7 +52,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "fisher": {"information": "empirical"},
     "ssd": {"alpha": 2.0, "batch_size": 64},
     "lfssd": {"alpha": 6.0, "batch_size": 64},
-    "jit": {"lr": 3.5e-4},
+    "jit": {"lr": 3e-4},
     "rum": {"methods": ["nothing", RUM_FT, RUM_RL]},
     "boundary_shrink": {"lr": 5e-4, "epochs": 4, "batch_size": 64, "bound": 0.3, "freeze_norms": True},
     "boundary_expand": {"lr": 1e-3, "epochs": 3, "batch_size": 64, "freeze_norms": True},
