@@ -68,7 +68,8 @@ def settle_bits(device: torch.device, deterministic: bool) -> None:
         deterministic: whether bits count.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # `torch.use_deterministic_algorithms` would bring in the whole compiler, to tell it the same.
+    torch.set_deterministic_debug_mode("warn" if deterministic else "default")
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = deterministic

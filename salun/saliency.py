@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -19,11 +21,13 @@ from salun.files import replacing
 from salun.models import read_tensors
 from salun.training import evaluating
 
+Array = NDArray[Any]
 Mask = dict[str, Tensor]
 Score = Literal["sum", "mean_abs", "random", "inverted"]
 SCORES: tuple[str, ...] = get_args(Score)
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 SAMPLE = 2**16
+BLOCK = 2**16  # as many as stay in a processor's cache
 
 
 def saliency(
@@ -151,38 +155,43 @@ def largest(values: Tensor, count: int) -> Tensor:
     Returns:
         The value, a tensor without dimensions on the same device, which only on the CPU is waited for.
     """
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return largest_by_bits(values, count)
-    narrowed = narrow(values, count) if len(values) > SAMPLE else (values, count)
+    array = values.detach().numpy()
+    narrowed = narrow(array, count) if len(array) > SAMPLE else (array, count)
     if narrowed is None:
         return largest_by_bits(values, count)
     few, rank = narrowed
-    return few.kthvalue(len(few) - rank + 1).values
+    return values.new_tensor(np.partition(few, len(few) - rank)[len(few) - rank])
 
 
-def narrow(values: Tensor, count: int) -> tuple[Tensor, int] | None:
+def narrow(array: Array, count: int) -> tuple[Array, int] | None:
     """Narrow the search for the count-th largest value down to few, by where it is in a sample.
 
     Args:
-        values: (N,) floating-point numbers.
+        array: (N,) numbers.
         count: from 1 to N.
 
     Returns:
         The values among which it is, and which largest of them; None where the sample misleads.
     """
-    rows = torch.randint(len(values), (SAMPLE,), generator=torch.Generator().manual_seed(0))
-    ends = values.new_tensor([torch.inf, -torch.inf])
-    drawn = torch.cat([ends[:1], values[rows].sort(descending=True).values, ends[1:]])
-    share = count / len(values)
+    sample = np.random.default_rng(0).choice(array, SAMPLE)
+    drawn = np.concatenate([[np.inf], np.sort(sample)[::-1], [-np.inf]]).astype(array.dtype)
+    share = count / len(array)
     place, margin = share * SAMPLE, 1 + 5 * math.sqrt(SAMPLE * share * (1 - share))
     high, low = drawn[max(int(place - margin), 0)], drawn[min(int(place + margin) + 1, SAMPLE + 1)]
-    from_high, above_low = values >= high, values > low
-    before, until = int(from_high.count_nonzero()), int(above_low.count_nonzero())
-    if before < count <= until:
-        return values[from_high.logical_xor_(above_low)], count - before
+    before, between = 0, []
+    for start in range(0, len(array), BLOCK):
+        part = array[start : start + BLOCK]
+        from_high = part >= high
+        before += int(np.count_nonzero(from_high))
+        between.append(part[(part > low) & ~from_high])
+    few = np.concatenate(between)
+    if before < count <= before + len(few):
+        return few, count - before
     for bound in (high, low):  # one value that many have
-        if int((values > bound).count_nonzero()) < count <= int((values >= bound).count_nonzero()):
-            return bound[None], 1
+        if np.count_nonzero(array > bound) < count <= np.count_nonzero(array >= bound):
+            return np.array([bound]), 1
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev, variance
 
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 Cell = tuple[str, str]
 Draw = tuple[str, str, int]
@@ -275,7 +275,7 @@ def judged(apart: float, error: float, freedom: float, size: float, n: int) -> C
     if error <= rounding:
         p = 1.0 if abs(apart) <= rounding else 0.0
         return Comparison(apart, 0.0, p, n, p)
-    p = 2 * float(student.sf(abs(apart) / error, freedom))
+    p = 2 * float(stdtr(freedom, -abs(apart) / error))
     return Comparison(apart, quantile(freedom) * error, p, n, p)
 
 
@@ -288,7 +288,7 @@ def quantile(freedom: float) -> float:
     Returns:
         The 97.5 % quantile of Student's distribution.
     """
-    return float(student.ppf(1 - LEVEL / 2, freedom))
+    return float(stdtrit(freedom, 1 - LEVEL / 2))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lists import SMALL
 
 REAL = "torch._dynamo.eval_frame"  # comes with the compiler itself, not with what stands in for it
 
@@ -60,8 +61,8 @@ import_module(sys.argv[1]).main(sys.argv[2:])
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
-        ("train", ["--dataset", "digits", "--no-log"]),
-        ("unlearn", ["--model", "resnet_tiny", "--dataset", "digits", "-CF", "0", "--nexp", "1", "--no-log"]),
+        ("train", ["--model", "resnet_tiny", "--dataset", SMALL, "--no-log"]),
+        ("unlearn", ["--model", "resnet_tiny", "--dataset", SMALL, "-CF", "0", "--nexp", "1", "--no-log"]),
     ],
 )
 def test_first_step_waits_for_nothing_that_it_does_not_need(command: str, arguments: list[str]) -> None:
@@ -151,6 +152,7 @@ print(json.dumps([salun.imports.is_postponed(), [graphs, sums, counted, modules]
 """
 
 
+@pytest.mark.slow
 def test_compiler_sleeps_until_it_is_asked_for_and_then_does_the_same() -> None:
     waited, ours = run(ASLEEP + COMPILED)
     never, plain = run(COMPILED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salun.cli.arguments import INTERRUPTED, SOME_FAILED, Parser, add_machine_flags, check_folder, guarded, notice
+from salun.imports import uncollected
 
 PROGRAM = "salun-unlearn"
 MOST_RUNS = 10_000
@@ -284,13 +285,14 @@ def unlearn(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: the list, the data or a model is refused.
     """
-    from salun import records
-    from salun.cli.console import make_console
-    from salun.device import pick_device
-    from salun.files import name_part
-    from salun.plugins import outdated
-    from salun.run import Workbench, remarks
-    from salun.schedule import Draws, Runner, plan
+    with uncollected():
+        from salun import records
+        from salun.cli.console import make_console
+        from salun.device import pick_device
+        from salun.files import name_part
+        from salun.plugins import outdated
+        from salun.run import Workbench, remarks
+        from salun.schedule import Draws, Runner, plan
 
     device = pick_device(flags.device, flags.deterministic)
     experiments, source = read_experiments(flags)
