@@ -26,7 +26,7 @@ from salun.base_model import preparation_of, train_checkpoint
 from salun.data import sources
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets
-from salun.data.sources import class_count, load
+from salun.data.sources import class_count, digits_table, load
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
 from salun.models import TINY
@@ -730,3 +730,14 @@ def test_python2_writer_writes_what_python_reads() -> None:
     read = pickle.load(io.BytesIO(text), encoding="latin1")
     assert np.array_equal(read.pop("data"), entry.pop("data"))
     assert read == entry
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    from sklearn.datasets import load_digits
+
+    if not found:
+        monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    images, labels = digits_table()
+    assert np.array_equal(images, load_digits().data)
+    assert np.array_equal(labels, load_digits().target)
