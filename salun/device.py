@@ -8,11 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal
-
-# Torch reads this as it is imported: an operator that MPS lacks then runs on the processor.
-os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 import numpy as np
 import torch
@@ -88,7 +86,7 @@ def deterministic() -> bool:
 
 
 def placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device, its convolutions' weights laid out with the channels last, as they run fastest.
+    """Move a model to a device, its convolutions' weights laid out as they run fastest.
 
     Args:
         model: is moved in place.
@@ -97,7 +95,24 @@ def placed(model: nn.Module, device: torch.device) -> nn.Module:
     Returns:
         The same model.
     """
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    model.to(device)
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dim() == 4:  # only pictures have such a layout; some models hold convolutions of volumes, too
+            tensor.data = tensor.data.contiguous(memory_format=layout(device))
+    return model
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Choose how pictures and the weights of their convolutions are laid out in memory.
+
+    Args:
+        device: where they are convolved.
+
+    Returns:
+        Channels last, but for MPS, where batch normalisation of several versions of torch returns wrong gradients then
+        (pytorch/pytorch issue 175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,13 +31,16 @@ class Captured:
         Raises:
             RuntimeError: the step does something that cannot be recorded.
         """
+        device = batch.x.device
         self.batch = Batch(*(part.clone() for part in batch))
         self.groups = optimizer.param_groups
-        self.rates = [torch.tensor(float(group["lr"]), device=batch.x.device) for group in self.groups]
+        self.rates = [torch.tensor(float(group["lr"]), device=device) for group in self.groups]
         self.set = [group["lr"] for group in self.groups]
-        self.graph = torch.cuda.CUDAGraph()
-        with on_device(self.groups, self.rates), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            take(self.batch)
+        # Left to itself, torch records on its current device, where a step on another one leaves no trace.
+        with torch.cuda.device(device), on_device(self.groups, self.rates):
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=recording_stream(device), capture_error_mode="thread_local"):
+                take(self.batch)
 
     def fits(self, batch: Batch) -> bool:
         """Tell whether a batch can take the place of the recorded one.
@@ -45,9 +49,10 @@ class Captured:
             batch: any.
 
         Returns:
-            Whether its images have the same shape.
+            Whether its images and labels have the same shapes and types.
         """
-        return batch.x.shape == self.batch.x.shape
+        pairs = zip(batch, self.batch, strict=True)
+        return all((given.shape, given.dtype) == (own.shape, own.dtype) for given, own in pairs)
 
     def replay(self, batch: Batch) -> None:
         """Take the step with another batch, at the optimiser's present learning rate.
@@ -62,6 +67,19 @@ class Captured:
                 self.rates[place].fill_(group["lr"])
                 self.set[place] = group["lr"]
         self.graph.replay()
+
+
+@lru_cache
+def recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Give the stream that steps are recorded on: one for all, as libraries keep memory for each.
+
+    Args:
+        device: a CUDA device.
+
+    Returns:
+        A stream of that device.
+    """
+    return torch.cuda.Stream(device)
 
 
 @contextmanager

@@ -404,10 +404,10 @@ def train_base(problem: Problem, bench: Workbench, watch: Watch) -> None:
 
 
 def portable(outcome: Outcome) -> Outcome:
-    """Bring what a run gives to the CPU.
+    """Bring what a run gives to the CPU, each tensor in memory of its own; pickle sends all that one is part of.
 
     Args:
-        outcome: its mask may still be on the device.
+        outcome: its mask may still be on the device, and is in one piece.
 
     Returns:
         The same.
@@ -415,7 +415,7 @@ def portable(outcome: Outcome) -> Outcome:
     checkpoint = outcome.checkpoint
     if checkpoint is None or checkpoint.mask is None:
         return outcome
-    mask = {name: chosen.cpu() for name, chosen in checkpoint.mask.items()}
+    mask = {name: chosen.cpu().clone() for name, chosen in checkpoint.mask.items()}
     return replace(outcome, checkpoint=replace(checkpoint, mask=mask))
 
 

@@ -54,4 +54,4 @@ def both(one: Mask | None, other: Mask | None) -> Mask | None:
     """
     if one is None or other is None:
         return one or other
-    return one | other | {name: one[name] & other[name] for name in one.keys() & other.keys()}
+    return one | other | {name: one[name].to(other[name].device) & other[name] for name in one.keys() & other.keys()}

@@ -406,6 +406,7 @@ class Workbench:
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
         model = placed(base.restore(), self.device)
+        precision = precision_for(recipe.precision, base.architecture, self.device)  # its measurement is no part of RTE
         sparse = None
         if experiment.prune is not None:
             sparse = self.sparse(experiment.prune, problem, base, sets, watch)
@@ -430,7 +431,7 @@ class Workbench:
             fresh=lambda: fresh_model(base.architecture, recipe, seed, self.device),
             untrained=lambda: fresh_model(base.architecture, untrained, seed, self.device),
             generator=generator,
-            precision=precision_for(recipe.precision, base.architecture, self.device),
+            precision=precision,
             compiled=self.compiled,
             watch=watch,
             passes=passes,

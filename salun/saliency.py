@@ -139,8 +139,8 @@ def select(scores: list[Tensor], count: int) -> list[Tensor]:
     if int(marked.count_nonzero()) > count:
         marked = flat > threshold
         equal = flat == threshold
-        del flat
-        equal &= equal.cumsum(0, dtype=torch.int32) <= count - marked.count_nonzero()
+        del flat, part  # of which the next line takes the room
+        equal &= equal.to(torch.int32).cumsum_(0) <= count - marked.count_nonzero()
         marked |= equal
     return [part.view(values.shape) for part, values in zip(marked.split(sizes), scores, strict=True)]
 
@@ -157,24 +157,24 @@ def largest(values: Tensor, count: int) -> Tensor:
     """
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return largest_by_bits(values, count)
-    array = values.detach().numpy()
-    narrowed = narrow(array, count) if len(array) > SAMPLE else (array, count)
+    narrowed = narrow(values, count) if len(values) > SAMPLE else (values.detach().numpy(), count)
     if narrowed is None:
         return largest_by_bits(values, count)
     few, rank = narrowed
     return values.new_tensor(np.partition(few, len(few) - rank)[len(few) - rank])
 
 
-def narrow(array: Array, count: int) -> tuple[Array, int] | None:
+def narrow(values: Tensor, count: int) -> tuple[Array, int] | None:
     """Narrow the search for the count-th largest value down to few, by where it is in a sample.
 
     Args:
-        array: (N,) numbers.
+        values: (N,) float32 or float64, on the CPU.
         count: from 1 to N.
 
     Returns:
         The values among which it is, and which largest of them; None where the sample misleads.
     """
+    array = values.detach().numpy()
     sample = np.random.default_rng(0).choice(array, SAMPLE)
     drawn = np.concatenate([[np.inf], np.sort(sample)[::-1], [-np.inf]]).astype(array.dtype)
     share = count / len(array)

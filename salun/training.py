@@ -447,8 +447,9 @@ def run_epoch(stepper: "Stepper", steps: Iterable[Batch | Step], pace: Pace) -> 
 class Stepper:
     """Takes the steps of a training: forward pass, loss, backward pass, update.
 
-    On CUDA, steps of the training's own loss, cross-entropy, and of one shape are recorded as a graph once some were
-    taken, and launched as a whole from then on; all others are taken one operation after another.
+    On CUDA, steps of the training's own loss, cross-entropy, and of one shape are recorded as a graph once some such
+    were taken, so that their optimiser has its state, and launched as a whole from then on; all others are taken one
+    operation after another.
 
     Attributes:
         model: is trained in place, in the mode that it is in.
@@ -497,14 +498,15 @@ class Stepper:
             step: what it sees, and by which loss.
         """
         plain = self.recordable and step.loss is None and not step.forgets
+        if self.shape is None or len(step.batch.x) > self.shape[0]:
+            self.shape, self.captured, self.alike = step.batch.x.shape, None, 0
         if plain and self.captured is None and self.alike >= EAGER_STEPS and step.batch.x.shape == self.shape:
             self.record(step.batch)
         if plain and self.captured is not None and self.captured.fits(step.batch):
             self.captured.replay(step.batch)
             self.passes.add(len(step.batch.x))
             return
-        self.shape = step.batch.x.shape if self.shape is None else self.shape
-        self.alike += step.batch.x.shape == self.shape
+        self.alike += plain and step.batch.x.shape == self.shape
         self.compute(step)
 
     def record(self, batch: Batch) -> None:

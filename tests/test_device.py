@@ -16,6 +16,7 @@ from salun.device import (
     device_name,
     forget_peak_memory,
     full_precision,
+    layout,
     own_threads,
     peak_memory,
     pick_device,
@@ -85,6 +86,28 @@ def test_convolutions_are_laid_out_channels_last_and_nothing_else_changes() -> N
     assert placed(model, CPU) is model
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_convolutions_of_volumes_stay_as_they_are() -> None:
+    volumes = placed(torch.nn.Conv3d(1, 2, 3), CPU)
+    assert volumes(torch.ones(1, 1, 4, 4, 4)).shape == (1, 2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(("name", "last"), [("cpu", True), ("cuda:1", True), ("mps", False)])
+def test_mps_lays_pictures_out_with_the_channels_first(name: str, last: bool) -> None:
+    assert layout(torch.device(name)) is (torch.channels_last if last else torch.contiguous_format)
+
+
+def test_weights_are_laid_out_as_the_device_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "layout", lambda _: torch.contiguous_format)
+    assert placed(torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), CPU).weight.is_contiguous()
+
+
+def test_mps_may_fall_back_before_torch_is_imported() -> None:
+    script = "import os, sys, salun; print('torch' in sys.modules, os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
 
 
 def test_auto_prefers_cuda_then_mps_then_cpu(machine: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """What surrounds a recorded step can be tried without CUDA; the recording itself is in `test_gpu.py`."""
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from salun.data.images import Batch
 from salun.data.parts import Dataset
 from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, split
-from salun.graphs import EAGER_STEPS, on_device
+from salun.graphs import EAGER_STEPS, Captured, on_device, recording_stream
 from salun.models import Checkpoint
 from salun.passes import Passes
 from salun.training import Pace, Step, Stepper, cross_entropy, run_epoch, unwatched
@@ -95,6 +96,70 @@ def test_steps_with_a_loss_of_their_own_are_not_recorded(
 ) -> None:
     trained_on(sets, trained, True, loss=lambda logits, batch: 2 * cross_entropy(logits, batch))
     assert not repeated
+
+
+@pytest.mark.parametrize(("size", "forgets"), [(16, True), (8, False)])
+def test_a_step_is_recorded_only_after_such_steps_by_its_own_optimizer(
+    sets: Sets, trained: Checkpoint, repeated: list[Repeated], size: int, forgets: bool
+) -> None:
+    model = trained.restore().train()
+    own, other = (torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for _ in range(2))
+    stepper = Stepper(model, [own, other], cross_entropy, None, "float32", training.nothing, Passes(), False)
+    stepper.recordable = True
+    before = sets.retain.take(torch.arange(size * (EAGER_STEPS + 2)))
+    run_epoch(stepper, (Step(batch, forgets=forgets) for batch in before.batches(size)), Pace(0, 1, 0.0, unwatched))
+    repeated.clear()
+    batches = list(sets.retain.take(torch.arange(16 * (EAGER_STEPS + 1))).batches(16))
+    run_epoch(stepper, batches[:-1], Pace(0, 1, 0.0, unwatched))
+    assert not repeated
+    assert own.state
+    run_epoch(stepper, batches[-1:], Pace(0, 1, 0.0, unwatched))
+    assert len(repeated) == 1
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]]]:
+    """What is asked of CUDA while a step is recorded, where there is none."""
+    asked: list[tuple[str, object]] = []
+
+    def graph(_: object, **options: Any) -> AbstractContextManager[None]:
+        asked.append(("stream", options["stream"]))
+        return nullcontext()
+
+    def device(given: object) -> AbstractContextManager[None]:
+        asked.append(("device", given))
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda given: ("stream of", given))
+    recording_stream.cache_clear()
+    yield asked
+    recording_stream.cache_clear()
+
+
+def test_a_step_is_recorded_where_its_batch_is(noted: list[tuple[str, object]]) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    batch = Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
+    Captured(lambda _: None, batch, optimizer)
+    assert noted == [("device", CPU), ("stream", ("stream of", CPU))]
+
+
+@pytest.mark.usefixtures("noted")
+@pytest.mark.parametrize(
+    ("x", "y", "fits"),
+    [
+        (torch.ones(2, 1, 4, 4), torch.ones(2, dtype=torch.int64), True),
+        (torch.ones(1, 1, 4, 4), torch.ones(1, dtype=torch.int64), False),
+        (torch.ones(2, 1, 4, 4), torch.ones(2, 3), False),
+        (torch.ones(2, 1, 4, 4), torch.ones(2), False),
+    ],
+)
+def test_a_batch_of_another_kind_does_not_fit(x: torch.Tensor, y: torch.Tensor, fits: bool) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    batch = Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
+    assert Captured(lambda _: None, batch, optimizer).fits(Batch(x, y, torch.arange(len(x)))) is fits
 
 
 def test_what_cannot_be_recorded_is_taken_step_by_step(

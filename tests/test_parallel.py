@@ -1,18 +1,20 @@
 import math
 import multiprocessing
+import pickle
 import shutil
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lists import BASE, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
+from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
 
 from salun.models import TINY, load_checkpoint, save_checkpoint
-from salun.parallel import Lost
+from salun.parallel import Lost, Order, done, portable
 from salun.records import read
+from salun.run import Workbench
 from salun.schedule import Job
-from salun.training import Progress, Watch
+from salun.training import Progress, Watch, unwatched
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
 TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve"}
@@ -54,15 +56,15 @@ def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -
     lost = [(job.experiment.number, outcome) for job, outcome in ended if isinstance(outcome, Lost)]
     changed = f"{BASE}: base model, data or mask have changed since the command began"
     assert set(lost) == {(3, Lost(changed))}
-    done = {job.id: outcome for job, outcome in ended if not isinstance(outcome, Lost)}
-    assert done == read(RECORDS)[0]
-    for name, record in done.items():
+    made = {job.id: outcome for job, outcome in ended if not isinstance(outcome, Lost)}
+    assert made == read(RECORDS)[0]
+    for name, record in made.items():
         assert [step.done for step in seen.steps[name] if step.done] == record.curve
         assert math.isfinite(record.curve[-1].loss)
     beside = results()
     assert {path.name for path in Path("checkpoints").glob("*.pt")} > {Path(BASE).name}
 
-    assert len(do(jobs, keep="all")) == 6 - len(done)
+    assert len(do(jobs, keep="all")) == 6 - len(made)
     assert {name: found for name, found in results().items() if name in beside} == beside
     together = results()
     shutil.rmtree("runs")
@@ -70,3 +72,14 @@ def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -
     save_checkpoint(Path(BASE), small)
     do(planned(OWN, OWN | {"base_seed": 1}, {}, runs=2), keep="all")
     assert results() == together
+
+
+def test_a_mask_goes_home_at_its_own_size() -> None:
+    save_checkpoint(Path(BASE), train_small())
+    (job,) = planned({"method": "ft", "use_mask": True})
+    order = Order(job.experiment, job.seed, job.id, weights=True)
+    checkpoint = portable(done(order, job.problem, Workbench(CPU), unwatched)).checkpoint
+    assert checkpoint is not None
+    assert checkpoint.mask is not None
+    weights = sum(chosen.numel() for chosen in checkpoint.mask.values())
+    assert weights < len(pickle.dumps(checkpoint.mask)) < 1.5 * weights

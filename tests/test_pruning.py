@@ -46,3 +46,10 @@ def test_two_masks_let_move_what_both_let() -> None:
     assert both(one, None) is one
     assert both(None, other) is other
     assert both(None, None) is None
+
+
+def test_a_mask_from_a_file_meets_one_on_a_device() -> None:
+    here, there = ({"w": torch.ones(3, dtype=torch.bool, device=name)} for name in ("cpu", "meta"))
+    together = both(here, there)
+    assert together is not None
+    assert together["w"].is_meta

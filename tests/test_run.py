@@ -10,6 +10,7 @@ import torch
 from timm.models import register_model
 from torch import nn
 
+from salun import run as run_module
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest, split
 from salun.errors import SalunError
@@ -138,6 +139,21 @@ def test_retraining_does_not_count_looks_at_the_validation_set(trained_file: Pat
     record = bench.run(experiment, problem, 0).record
     seen = len(record.curve) * len(problem.parts.retain)
     assert record.passes["method"] == {"forward": seen, "backward": seen}
+
+
+def test_what_is_measured_of_the_machine_is_no_part_of_rte(trained_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = [0.0]
+
+    def precision_for(*_: object) -> str:
+        time[0] += 100
+        return "float32"
+
+    monkeypatch.setattr(run_module, "precision_for", precision_for)
+    monkeypatch.setattr(run_module, "clock", lambda _: time[0])
+    bench, experiment = Workbench(CPU), entry(trained_file)
+    record = bench.run(experiment, bench.problem(experiment), 0).record
+    assert time[0] == 100
+    assert record.unlearning_seconds <= 0
 
 
 def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> None:

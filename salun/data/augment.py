@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import unit_interval
+from salun.device import layout
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Preparation:
             generator: draws crops and flips; without it the images stay as they are.
 
         Returns:
-            (B, C, H', W') float32.
+            (B, C, H', W') float32; channels last only where that layout is the device's.
         """
         if generator is not None and self.padding:
             pixels = crop(pixels, self.padding, generator)
@@ -46,7 +47,7 @@ class Preparation:
         x = (x - per_channel(self.mean, x.device)) / per_channel(self.std, x.device)
         if self.resize is not None and self.resize != x.shape[-1]:
             x = F.interpolate(x, size=(self.resize, self.resize), mode="bilinear", antialias=True)
-        return x
+        return x.contiguous() if layout(x.device) is torch.contiguous_format else x
 
 
 @lru_cache

@@ -191,6 +191,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return Story(folder, first, ended, (status, err.getvalue()), (done, third.getvalue()))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_one_line_and_ends_no_other(story: Story) -> None:
     again = "; the same command does it again"
     (raised,) = story.first.splitlines()
@@ -205,10 +206,12 @@ def test_a_run_that_fails_is_one_line_and_ends_no_other(story: Story) -> None:
     assert "Traceback" not in story.first + err
 
 
+@pytest.mark.slow
 def test_workers_leave_interrupts_to_their_parent_and_end_with_it(story: Story) -> None:
     assert story.ended == (True, True)
 
 
+@pytest.mark.slow
 def test_the_same_command_does_what_is_missing(story: Story) -> None:
     assert story.third[0] == 0
     assert "12 runs, 10 of them finished before" in story.third[1]
@@ -222,6 +225,7 @@ def plain(record: dict[str, Any]) -> dict[str, Any]:
     return kept | {"curve": curve}
 
 
+@pytest.mark.slow
 def test_records_and_weights_are_those_of_runs_in_turn(story: Story) -> None:
     beside, alone = ({record["id"]: plain(record) for record in records(story.folder, out)} for out in OUTS)
     assert len(alone) == 12
@@ -236,6 +240,7 @@ def test_records_and_weights_are_those_of_runs_in_turn(story: Story) -> None:
         assert pair[0].config == pair[1].config
 
 
+@pytest.mark.slow
 def test_records_say_how_many_runs_shared_the_device(story: Story) -> None:
     told = {record["device"] for record in records(story.folder)}
     assert told == {"cpu: 1 thread, 2 side by side", "cpu: 1 thread"}

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from salun.data import augment
 from salun.data.augment import Preparation, channel_statistics, crop, mirror
 from salun.data.images import unit_interval
 
@@ -168,3 +169,12 @@ class TestPreparation:
         preparation = Preparation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), padding=2, flip=True)
         assert torch.allclose(preparation(images, seeded(1)), preparation(unit_interval(images), seeded(1)))
         assert torch.allclose(preparation(images), preparation(unit_interval(images)))
+
+
+def test_batches_are_laid_out_with_the_channels_first_where_the_device_wants_them_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(augment, "layout", lambda _: torch.contiguous_format)
+    prepare = Preparation((0.5, 0.5), (0.5, 0.5), padding=2)
+    x = prepare(torch.zeros(3, 2, 8, 8, dtype=torch.uint8), torch.Generator().manual_seed(0))
+    assert x.is_contiguous()

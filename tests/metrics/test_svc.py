@@ -182,6 +182,7 @@ def test_costs_nothing_where_it_is_not_used() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_benchmark_counts_no_difference() -> None:
     command = [sys.executable, ROOT / "scripts" / "bench_attacks", "--members=1600", "--targets=100", "--json"]
     found = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
