@@ -28,6 +28,7 @@ SCORES: tuple[str, ...] = get_args(Score)
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 SAMPLE = 2**16
 BLOCK = 2**16  # as many as stay in a processor's cache
+TIES = 2**20
 
 
 def saliency(
@@ -139,8 +140,12 @@ def select(scores: list[Tensor], count: int) -> list[Tensor]:
     if int(marked.count_nonzero()) > count:
         marked = flat > threshold
         equal = flat == threshold
-        del flat, part  # of which the next line takes the room
-        equal &= equal.to(torch.int32).cumsum_(0) <= count - marked.count_nonzero()
+        del flat, part
+        missing = count - marked.count_nonzero()
+        for some in equal.split(TIES):  # numbering all of them at once would take as much memory as the scores
+            first = some.cumsum(0, dtype=torch.int32) <= missing
+            missing = missing - some.count_nonzero()
+            some &= first
         marked |= equal
     return [part.view(values.shape) for part, values in zip(marked.split(sizes), scores, strict=True)]
 

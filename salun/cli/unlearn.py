@@ -314,6 +314,8 @@ def unlearn(flags: argparse.Namespace) -> int:
     finished = len({job.id for job in jobs}) - len(missing)
     runs = counted(finished + len(missing), "run")
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
+    if flags.deterministic:
+        tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
     status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
     joint: dict[int, Any] = {}
     if status != INTERRUPTED:
@@ -321,6 +323,18 @@ def unlearn(flags: argparse.Namespace) -> int:
         status = compared or status
     show(flags, runner, jobs, console, joint)
     return status
+
+
+def tell_of_others(kept: list[Any]) -> None:
+    """Say that runs are kept which were not made with the same bits in mind.
+
+    Args:
+        kept: records of finished runs.
+    """
+    others = sum("deterministic" not in record.device for record in kept)
+    if others:
+        runs = counted(others, "run")
+        notice(f"{PROGRAM}: {runs} finished without --deterministic and stay as they are; another --out does them anew")
 
 
 def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:

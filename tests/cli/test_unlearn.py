@@ -287,6 +287,14 @@ def test_the_same_list_again_runs_nothing_and_prints_the_same(finished: Finished
     assert {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*.pt")} == files
 
 
+def test_bits_that_are_asked_for_later_are_not_promised_of_finished_runs(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--out", str(finished.folder / "runs"), "--checkpoints", str(finished.folder / "checkpoints")]
+    unlearn("-L", str(finished.folder / "list.json"), "--nexp", "2", "--deterministic", *places)
+    assert "8 runs finished without --deterministic and stay as they are" in capsys.readouterr().err
+
+
 def test_the_same_seeds_elsewhere_give_the_same_figures_and_weights(finished: Finished, write: Write) -> None:
     write("list.json", json.loads((finished.folder / "list.json").read_text()))
     unlearn("-L", "list.json", "--nexp", "2")
