@@ -98,7 +98,7 @@ def placed(model: nn.Module, device: torch.device) -> nn.Module:
     model.to(device)
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.dim() == 4:  # only pictures have such a layout; some models hold convolutions of volumes, too
-            tensor.data = tensor.data.contiguous(memory_format=layout(device))
+            tensor.data = tensor.data.to(memory_format=layout(device))
     return model
 
 

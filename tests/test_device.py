@@ -80,6 +80,15 @@ def test_full_precision_ends_with_its_block(machine: pytest.MonkeyPatch) -> None
         assert torch.get_float32_matmul_precision() == "high"
 
 
+@pytest.mark.parametrize(
+    ("channels", "side", "stride"), [(1, 3, (9, 1, 3, 1)), (4, 1, (4, 1, 4, 4)), (2, 3, (18, 1, 6, 2))]
+)
+def test_layout_is_beyond_doubt_where_one_channel_or_place_would_allow_both(
+    channels: int, side: int, stride: tuple[int, ...]
+) -> None:
+    assert placed(torch.nn.Conv2d(channels, 8, side), CPU).weight.stride() == stride
+
+
 def test_convolutions_are_laid_out_channels_last_and_nothing_else_changes() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

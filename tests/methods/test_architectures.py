@@ -16,7 +16,7 @@ from salun.unlearning import METHODS, Task, unlearn
 
 CPU = torch.device("cpu")
 SIZE, CLASSES = 16, 3
-MODELS = ("resnet18", "vgg16_bn", "vit_tiny_patch16_224")
+MODELS = ("resnet18", pytest.param("vgg16_bn", marks=pytest.mark.slow), "vit_tiny_patch16_224")
 FEWER: dict[str, Any] = {"batch_size": 6, "epochs": 1, "lr": 0.001}
 
 
