@@ -41,7 +41,7 @@ FLOORS = [
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INSIDE = {
-    "data": ["parts", "images", "augment", "folder", "pickles", "sources", "split", "sets"],
+    "data": ["pixel_file", "parts", "images", "augment", "folder", "pickles", "sources", "split", "sets"],
     "latent": [
         "features",
         "extraction",

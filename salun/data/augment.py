@@ -1,5 +1,6 @@
 """Crop, flip, resize and normalise: whole batches, on the device."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import unit_interval
+from salun.data.pixel_file import PixelFile
 from salun.device import layout
 
 
@@ -100,7 +102,7 @@ def mirror(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(chosen.to(pixels.device)[:, None, None, None], pixels.flip(-1), pixels)
 
 
-def channel_statistics(pixels: Tensor, rows: Tensor, chunk: int = 2**26) -> tuple[list[float], list[float]]:
+def channel_statistics(pixels: Tensor | PixelFile, rows: Tensor, chunk: int = 2**22) -> tuple[list[float], list[float]]:
     """Find mean and standard deviation of each channel, reading a part at a time.
 
     Args:
@@ -113,7 +115,7 @@ def channel_statistics(pixels: Tensor, rows: Tensor, chunk: int = 2**26) -> tupl
     """
     channels = pixels.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for part in rows.split(max(1, chunk // pixels[0].numel())):
+    for part in rows.split(max(1, chunk // math.prod(pixels.shape[1:]))):
         taken = pixels[part].transpose(0, 1).reshape(channels, -1).cpu()
         counts += torch.stack([torch.bincount(channel, minlength=256) for channel in taken])
     levels = torch.arange(256, dtype=torch.float64) / 255

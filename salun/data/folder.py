@@ -1,4 +1,4 @@
-"""Images in folders, one folder a class: in memory, or in a memory-mapped file where they are many."""
+"""Images in folders, one folder a class: in memory, or in a file where they are many."""
 
 import hashlib
 import os
@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from salun.data.parts import Dataset, Part, held_out
+from salun.data.pixel_file import PixelFile
 from salun.errors import SalunError
 from salun.files import replacing
 
@@ -31,7 +32,7 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
         root: the folder.
         size: side in pixels that images are brought to (shorter side scaled, centre cut out); None
             takes the images' own where all are square and equal, else 64.
-        cache: where a memory-mapped file is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes
+        cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes
             (2 GiB unless set).
 
     Returns:
@@ -50,18 +51,16 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
         if unknown := sorted(set(test_classes) - set(classes)):
             raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
         renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
-        train, large = decode(files, side, cache)
-        test, large_test = decode(test_files, side, cache)
+        train, test = decode(files, side, cache), decode(test_files, side, cache)
         parts = Part(train, torch.tensor(labels)), Part(test, renumbered)
     else:
         known = torch.tensor(labels)
         out, left = held_out(known, 0.2, seed=0)
         if not len(out):
             raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
-        train, large = decode([files[i] for i in left], side, cache)
-        test, large_test = decode([files[i] for i in out], side, cache)
+        train, test = (decode([files[i] for i in chosen], side, cache) for chosen in (left, out))
         parts = Part(train, known[left]), Part(test, known[out])
-    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, mapped=large or large_test)
+    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True)
 
 
 def list_images(root: Path) -> tuple[list[str], list[Path], list[int]]:
@@ -137,16 +136,16 @@ def common_size(files: list[Path]) -> int | None:
     return width if width == height else None
 
 
-def decode(files: list[Path], size: int, cache: Path) -> tuple[Tensor, bool]:
-    """Bring images to one size as uint8, in memory or in a file that is mapped into it.
+def decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
+    """Bring images to one size as uint8, in memory or in a file.
 
     Args:
         files: the images.
         size: side in pixels.
-        cache: folder for the mapped file, which is built once for these files at this size.
+        cache: folder for the file, which is built once for these files at this size.
 
     Returns:
-        (N, 3, size, size) uint8, and whether it is memory-mapped.
+        (N, 3, size, size) uint8.
 
     Raises:
         SalunError: an image cannot be decoded, or the cache cannot be written.
@@ -156,7 +155,7 @@ def decode(files: list[Path], size: int, cache: Path) -> tuple[Tensor, bool]:
         pixels = np.empty(shape, np.uint8)
         for place, image in enumerate(pixels_of(files, size)):
             pixels[place] = image
-        return torch.from_numpy(pixels), False
+        return torch.from_numpy(pixels)
     path = cache / "folders" / f"{fingerprint(files, size)}.npy"
     if not path.exists():
         with replacing(path) as temporary, temporary.open("wb") as out:
@@ -164,10 +163,7 @@ def decode(files: list[Path], size: int, cache: Path) -> tuple[Tensor, bool]:
             np.lib.format.write_array_header_1_0(out, header)
             for image in pixels_of(files, size):
                 out.write(image.tobytes())
-    try:
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)), True
-    except (OSError, ValueError, EOFError) as error:
-        raise SalunError(f"{path}: damaged; delete it, and it is built again") from error
+    return PixelFile(path)
 
 
 def memory_limit() -> int:

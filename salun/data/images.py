@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from salun.data.pixel_file import PixelFile
+
 View = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
@@ -29,7 +31,7 @@ class Images:
     """A set of images: rows of a pixel store that several sets share.
 
     Attributes:
-        pixels: (M, C, H, W) uint8 store, on the device or memory-mapped; or float32 in [0, 1] for
+        pixels: (M, C, H, W) uint8 store, on the device or in a file; or float32 in [0, 1] for
             images that were computed.
         rows: (N,) int64, which images of the store, on the store's device. The store is a whole
             part of a data set, so a row is the image's index there.
@@ -38,7 +40,7 @@ class Images:
         view: turns stored pixels into model input, augmented where it is given a generator.
     """
 
-    pixels: Tensor
+    pixels: Tensor | PixelFile
     rows: Tensor
     labels: Tensor
     device: torch.device

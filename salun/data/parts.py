@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salun.data.pixel_file import PixelFile
 from salun.errors import SalunError
 
 
@@ -14,11 +15,11 @@ class Part(NamedTuple):
     """One part of a data set.
 
     Attributes:
-        pixels: (N, C, H, W) uint8.
+        pixels: (N, C, H, W) uint8, in memory or in a file.
         labels: (N,) int64.
     """
 
-    pixels: Tensor
+    pixels: Tensor | PixelFile
     labels: Tensor
 
 
@@ -33,7 +34,6 @@ class Dataset:
         classes: class names, by label.
         padding: border in pixels for random crops; 0 for none.
         flip: whether mirrored images are still images of their class.
-        mapped: whether the pixels lie in a memory-mapped file.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Dataset:
     classes: tuple[str, ...]
     padding: int = 0
     flip: bool = False
-    mapped: bool = False
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):

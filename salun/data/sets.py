@@ -8,6 +8,7 @@ from torch import Tensor
 from salun.data.augment import Preparation, channel_statistics
 from salun.data.images import Images
 from salun.data.parts import Dataset, Part
+from salun.data.pixel_file import PixelFile
 from salun.data.split import Split
 
 
@@ -33,7 +34,7 @@ class Sets:
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Dataset:
-    """Move a data set's pixels to the device, unless they are memory-mapped.
+    """Move a data set's pixels to the device, unless they stay in a file.
 
     Args:
         dataset: the data.
@@ -44,7 +45,7 @@ def to_device(dataset: Dataset, device: torch.device) -> Dataset:
     """
 
     def moved(part: Part) -> Part:
-        pixels = part.pixels if dataset.mapped else part.pixels.to(device)
+        pixels = part.pixels if isinstance(part.pixels, PixelFile) else part.pixels.to(device)
         return Part(pixels, part.labels.to(device))
 
     return replace(dataset, train=moved(dataset.train), test=moved(dataset.test))

@@ -80,7 +80,7 @@ def mixed(images: Images, adversarial: Images, batch_size: int, generator: torch
     """Go once through images and adversarial examples, in one shuffled mix; only the images are augmented.
 
     Args:
-        images: of the data set; they are not copied, and may lie in a memory-mapped file.
+        images: of the data set; they are not copied, and may lie in a file.
         adversarial: computed images.
         batch_size: images a batch.
         generator: shuffles and augments.
