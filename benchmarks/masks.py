@@ -110,8 +110,7 @@ def whole(bench: Bench) -> Result:
     loader = ground.loaders(scale.batch).over(ground.pictures(images))
 
     def ours() -> None:
-        settle(bench, scale.size)
-        saliency(model, images, KEEP, batch_size=scale.batch)
+        saliency(model, images, KEEP, batch_size=scale.batch, precision=ground.precision())
 
     def theirs() -> None:
         with as_torch_comes(bench.device):
@@ -121,7 +120,7 @@ def whole(bench: Bench) -> Result:
     ours()
     found = interleaved(sides, scale.repeats)
     what = f"mask, whole, of {len(images):,} images"
-    return Result(what, "s", found["ours"], found["control"])
+    return Result(what, "s", found["ours"], found["control"], bench.goal(least=4, of_ratio=True))
 
 
 def memory(bench: Bench) -> Result:

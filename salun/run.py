@@ -35,6 +35,7 @@ from salun.data.sets import Sets, make_sets, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, Split, split, write_forget
 from salun.device import (
+    Precision,
     clock,
     device_name,
     forget_peak_memory,
@@ -416,7 +417,7 @@ class Workbench:
         generator, passes = seeded(seed, self.device), Passes(budget=experiment.budget)
         begun = clock(self.device)
         with passes.watching(model):
-            asked = self.mask(experiment, problem, model, sets, generator)
+            asked = self.mask(experiment, problem, model, sets, generator, precision)
         masked, spent = clock(self.device), passes.counts
         untrained = recipe.model_copy(update={"pretrained": False})
         mask = both(asked, sparse.survivors if sparse else None)
@@ -489,7 +490,13 @@ class Workbench:
         return self.pruned[key]
 
     def mask(
-        self, experiment: Experiment, problem: Problem, model: nn.Module, sets: Sets, generator: torch.Generator
+        self,
+        experiment: Experiment,
+        problem: Problem,
+        model: nn.Module,
+        sets: Sets,
+        generator: torch.Generator,
+        precision: Precision,
     ) -> Mask | None:
         """Compute or take the mask that an experiment asks for.
 
@@ -499,6 +506,7 @@ class Workbench:
             model: the base model on the device.
             sets: the images.
             generator: draws a random mask.
+            precision: of the gradients' forward passes.
 
         Returns:
             The mask, or None.
@@ -517,6 +525,7 @@ class Workbench:
             batch_size=batch_size,
             max_batches=wanted.batches,
             generator=generator,
+            precision=precision,
         )
 
     def evaluate_base(self, base: Checkpoint, sets: Sets, problem: Problem) -> Evaluation:

@@ -1,7 +1,7 @@
 """The saliency mask, and the context that holds every other weight still."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from salun.data.images import Images
+from salun.data.images import Batch, Images
+from salun.device import Precision, autocast
 from salun.errors import SalunError
 from salun.files import replacing
 from salun.models import read_tensors
@@ -40,6 +41,7 @@ def saliency(
     batch_size: int = 256,
     max_batches: int | None = None,
     generator: torch.Generator | None = None,
+    precision: Precision = "float32",
 ) -> Mask:
     """Find the weights that matter most to the forget set.
 
@@ -58,6 +60,7 @@ def saliency(
             same, whatever its size.
         max_batches: batches at most; None for all.
         generator: draws the "random" mask.
+        precision: of the forward passes; weights, loss and scores are float32.
 
     Returns:
         A boolean tensor for each trainable weight, True where it may move.
@@ -79,24 +82,22 @@ def saliency(
             raise SalunError("mask: score='random' needs a generator")
         scores = [torch.rand(w.shape, generator=generator, device=generator.device) for w in weights.values()]
     else:
-        scores = gradient_scores(model, forget, score == "mean_abs", batch_size, max_batches)
+        batches = islice(forget.batches(batch_size), max_batches)
+        scores = gradient_scores(model, batches, score == "mean_abs", precision)
     if score == "inverted":
         scores = [values.neg_() for values in scores]
     chosen = select(scores, int(keep * sum(map(torch.numel, scores))))
     return {name: picked.to(weights[name].device) for name, picked in zip(weights, chosen, strict=True)}
 
 
-def gradient_scores(
-    model: nn.Module, forget: Images, absolute: bool, batch_size: int, max_batches: int | None
-) -> list[Tensor]:
+def gradient_scores(model: nn.Module, batches: Iterable[Batch], absolute: bool, precision: Precision) -> list[Tensor]:
     """Gather the gradients of the forget set's batches.
 
     Args:
         model: read in evaluation mode.
-        forget: the forget set.
+        batches: of the forget set.
         absolute: take absolute values before the sum over batches, not after it.
-        batch_size: images a gradient.
-        max_batches: batches at most; None for all.
+        precision: of the forward passes.
 
     Returns:
         A tensor of scores a trainable weight, none negative. They are the gradients' own memory.
@@ -105,8 +106,10 @@ def gradient_scores(
     model.zero_grad(set_to_none=True)
     total = [torch.zeros_like(weight) for weight in weights] if absolute else None
     with evaluating(model):
-        for batch in islice(forget.batches(batch_size), max_batches):
-            F.cross_entropy(model(batch.x).float(), batch.y).backward()
+        for batch in batches:
+            with autocast(precision, batch.x.device):
+                logits = model(batch.x)
+            F.cross_entropy(logits.float(), batch.y).backward()
             if total is not None:
                 for summed, weight in zip(total, weights, strict=True):
                     if weight.grad is not None:

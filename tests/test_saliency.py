@@ -68,6 +68,13 @@ def test_keeps_exactly_the_asked_share(trained: Checkpoint, sets: Sets, keep: fl
     assert mask_share(mask) == pytest.approx(int(keep * total) / total)
 
 
+def test_bf16_marks_nearly_the_same(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    exact, rounded = (saliency(model, sets.forget, 0.5, precision=precision) for precision in ("float32", "bf16"))
+    agreeing = sum(int((exact[name] == rounded[name]).sum()) for name in exact) / sum(map(torch.numel, exact.values()))
+    assert 0.9 < agreeing < 1
+
+
 def test_inverted_is_the_complement(trained: Checkpoint, sets: Sets) -> None:
     scores = [torch.tensor([3.0, 1.0, 2.0]), torch.tensor([[5.0], [4.0], [0.0]])]
     assert [chosen.flatten().tolist() for chosen in select(scores, 2)] == [[False] * 3, [True, True, False]]
