@@ -1,32 +1,40 @@
-"""Files of arrays: written whole, read without pickle."""
+"""Files of arrays: written whole, read without pickle and within bounds."""
 
+import math
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from salun.bounds import check_unpacked
 from salun.errors import SalunError
 from salun.files import replacing
 
-UNREADABLE = (
-    OSError,
-    ArithmeticError,
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+UNREADABLE = (OSError, ArithmeticError, ValueError, LookupError, EOFError, TypeError, RuntimeError, MemoryError)
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class Header(NamedTuple):
+    """What an array in numpy's own format says of itself.
+
+    Attributes:
+        shape: of the array.
+        by_columns: whether its first axis runs fastest.
+        dtype: of its values.
+        begin: bytes before the first value.
+    """
+
+    shape: tuple[int, ...]
+    by_columns: bool
+    dtype: np.dtype[Any]
+    begin: int
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays whole, so that `numpy.load` reads them without pickle.
+    """Write arrays whole, so that `read_arrays` reads them.
 
     Args:
         path: ends in `.npz`.
@@ -37,6 +45,86 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+
+
+def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read arrays, of which none may claim more than the file holds; a broken file is told within `readable`.
+
+    Args:
+        path: an `.npz` file.
+        names: of the arrays that are wanted; None for all.
+
+    Returns:
+        Those that are there, by name.
+
+    Raises:
+        OSError: the file is missing, or cannot be opened.
+        ValueError: it is damaged, holds anything but arrays, or is a decompression bomb.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            check_unpacked(archive.infolist(), path.stat().st_size)
+            return {name: read_array(archive, members[name]) for name in members if names is None or name in names}
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # decoders raise errors of every kind on a broken file
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read one array of an archive.
+
+    Args:
+        archive: an open `.npz` file.
+        member: of it.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: it is none, or not of the length that it claims.
+    """
+    with archive.open(member) as file:
+        check_header(read_header(file), member.file_size)
+        file.seek(0)
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def read_header(file: IO[bytes]) -> Header:
+    """Read what an array in numpy's own format says of itself.
+
+    Args:
+        file: open, at its begin.
+
+    Returns:
+        The header; the file stands at the first value.
+
+    Raises:
+        ValueError: it is none. Headers that are no Python literal raise errors of every kind.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"arrays of format {version} are not read")
+    shape, by_columns, dtype = HEADERS[version](file)
+    return Header(shape, by_columns, dtype, file.tell())
+
+
+def check_header(header: Header, length: int) -> None:
+    """Check that an array holds what it claims.
+
+    Args:
+        header: of the array.
+        length: in bytes, with the header.
+
+    Raises:
+        ValueError: it holds more or less, or values that only code could make.
+    """
+    if header.dtype.hasobject or not header.dtype.itemsize:
+        raise ValueError(f"holds values of type {header.dtype}, which are not read")
+    claimed = math.prod(header.shape) * header.dtype.itemsize
+    if min(header.shape, default=0) < 0 or claimed != length - header.begin:
+        raise ValueError(f"an array of shape {header.shape} claims {claimed} bytes, and {length - header.begin} are there")
 
 
 @contextmanager

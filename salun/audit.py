@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from salun.arrays import readable, write_arrays
+from salun.arrays import read_arrays, readable, write_arrays
 from salun.base_model import preparation_of, train_on
 from salun.data.images import Images
 from salun.data.sets import Sets, make_sets
@@ -452,7 +452,8 @@ def read_margins(path: Path) -> Margins:
     Raises:
         SalunError: the file is missing or damaged.
     """
-    with readable(path, "margins"), np.load(path, allow_pickle=False) as content:
+    with readable(path, "margins"):
+        content = read_arrays(path, Margins.__dataclass_fields__)
         return Margins(**{name: content[name] for name in Margins.__dataclass_fields__})
 
 

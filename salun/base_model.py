@@ -20,6 +20,7 @@ from salun.device import placed, seed_globally, seeded
 from salun.errors import SalunError
 from salun.files import name_part
 from salun.models import TINY, Architecture, Checkpoint, build, load_checkpoint, pretrained_size
+from salun.resume import Place, Saving
 from salun.speed import precision_for
 from salun.training import Epoch, Recipe, Watch, train, unwatched
 
@@ -268,6 +269,7 @@ def train_checkpoint(
     device: torch.device,
     watch: Watch = unwatched,
     compiled: bool = False,
+    state: Place | None = None,
 ) -> tuple[Checkpoint, Split, list[Epoch]]:
     """Train a model by a recipe on everything but the forget set.
 
@@ -280,6 +282,7 @@ def train_checkpoint(
         device: where it runs.
         watch: is told of every step.
         compiled: whether the model is compiled for its steps.
+        state: where the training's state is written, and taken up if an earlier process left it.
 
     Returns:
         The checkpoint of the epoch that is best on validation, the split, and the curve.
@@ -288,7 +291,7 @@ def train_checkpoint(
         SalunError: the model, the forget set, or the pretrained weights cannot be had, or training diverged.
     """
     parts = split(dataset, request, split_seed)
-    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch, compiled)
+    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch, compiled, state)
     return checkpoint, parts, curve
 
 
@@ -301,6 +304,7 @@ def train_on(
     device: torch.device,
     watch: Watch = unwatched,
     compiled: bool = False,
+    state: Place | None = None,
 ) -> tuple[Checkpoint, list[Epoch]]:
     """Train a model by a recipe on the retain set of a split.
 
@@ -313,6 +317,7 @@ def train_on(
         device: where it runs.
         watch: is told of every step.
         compiled: whether the model is compiled for its steps.
+        state: where the training's state is written, and taken up if an earlier process left it.
 
     Returns:
         The checkpoint of the epoch that is best on validation, and the curve.
@@ -324,17 +329,20 @@ def train_on(
     preparation = prepare(dataset, parts, resize)
     network = fresh_model(architecture, recipe, recipe.seed, device)
     sets = make_sets(dataset, parts, preparation, device)
+    config = describe(dataset, recipe, preparation, parts, split_seed)
+    generator, precision = seeded(recipe.seed, device), precision_for(recipe.precision, architecture, device)
+    described = json.dumps([model, dataset.name, config, parts.forget_fingerprint], sort_keys=True)
     curve, optimizer = train(
         network,
         sets.retain,
         sets.validation,
         recipe,
-        seeded(recipe.seed, device),
+        generator,
         watch,
-        precision=precision_for(recipe.precision, architecture, device),
+        precision=precision,
         compiled=compiled,
+        saving=Saving(state, f"{described} in {precision} on {device.type}", generator) if state else None,
     )
-    config = describe(dataset, recipe, preparation, parts, split_seed)
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise SalunError(f"training {model} on {dataset.name} diverged at lr {recipe.lr:g}; a lower one may hold")

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from salun.bounds import read_plain
 from salun.data.sources import class_count
 from salun.data.split import ForgetRequest, check_classes
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
-from salun.files import read_json
 from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
 from salun.models import check_model, default_model
 from salun.saliency import Score
@@ -276,7 +276,7 @@ def load_experiments(path: Path, files_must_exist: bool = True) -> list[Experime
     Raises:
         SalunErrors: every mistake in the file, a line each.
     """
-    content = read_json(path)
+    content = read_plain(path)
     entries = content if isinstance(content, list) else [content]
     if not entries:
         raise SalunError(f"{path}: holds no experiment")

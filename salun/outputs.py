@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from salun.arrays import readable, write_arrays
+from salun.arrays import read_arrays, readable, write_arrays
 from salun.errors import SalunError
 from salun.metrics.subjects import SETS, Evaluation
 from salun.training import Outputs
@@ -88,8 +88,8 @@ def read_outputs(path: Path, seconds: float | None = None, passes: int | None = 
     Raises:
         SalunError: the file is missing, damaged, or holds something else.
     """
-    with readable(path, "outputs"), np.load(path, allow_pickle=False) as content:
-        arrays = {name: torch.from_numpy(content[name]) for name in content.files}
+    with readable(path, "outputs"):
+        arrays = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         random = taken(arrays, "random") if "random/logits" in arrays else None
         sets: Any = {name: taken(arrays, name) for name in SETS}
         return Evaluation(**sets, seconds=seconds, passes=passes, random=random)

@@ -235,6 +235,7 @@ class Setup:
         compiled: whether models are compiled for their steps.
         plugins: files that are run first.
         beside: how many workers there are.
+        save_every: seconds after which the state of a training is written.
     """
 
     device: str
@@ -244,6 +245,7 @@ class Setup:
     compiled: bool
     plugins: tuple[Path, ...]
     beside: int
+    save_every: float
 
     def bench(self) -> Workbench:
         """Set a worker's process up.
@@ -257,7 +259,14 @@ class Setup:
         device = pick_device(self.device, self.deterministic)
         if self.plugins:
             load_plugins(self.plugins)
-        return Workbench(device, self.data_dir, self.checkpoints, compiled=self.compiled, beside=self.beside)
+        return Workbench(
+            device,
+            self.data_dir,
+            self.checkpoints,
+            compiled=self.compiled,
+            beside=self.beside,
+            save_every=self.save_every,
+        )
 
 
 def setup_like(bench: Workbench, plugins: tuple[Path, ...], workers: int) -> Setup:
@@ -279,6 +288,7 @@ def setup_like(bench: Workbench, plugins: tuple[Path, ...], workers: int) -> Set
         compiled=bench.compiled,
         plugins=plugins,
         beside=workers,
+        save_every=bench.save_every,
     )
 
 

@@ -29,6 +29,7 @@ from salun.base_model import (
     train_checkpoint,
     trained_origin,
 )
+from salun.claims import Claims
 from salun.data.augment import Preparation
 from salun.data.parts import Dataset
 from salun.data.sets import Sets, make_sets, to_device
@@ -54,6 +55,7 @@ from salun.outputs import digest_of
 from salun.passes import Passes
 from salun.pruning import both, prune
 from salun.registry import ADDED
+from salun.resume import MINUTES, STATES, Place, Saving, forget_state
 from salun.saliency import Mask, check_mask, load_mask, only, saliency, save_mask
 from salun.speed import precision_for
 from salun.training import Epoch, Recipe, Watch, default_recipe, predict, train, unwatched
@@ -204,6 +206,7 @@ class Workbench:
         on_base: is told of a base model that is about to be trained, and gives its watch.
         compiled: whether models are compiled for their steps.
         beside: how many processes run side by side on this machine.
+        save_every: seconds from writing a training's state to the next time, of base and retrained models; 0 for never.
     """
 
     device: torch.device
@@ -212,6 +215,7 @@ class Workbench:
     on_base: Callable[[Origin], Watch] = lambda _: unwatched
     compiled: bool = False
     beside: int = 1
+    save_every: float = 60 * MINUTES
     datasets: dict[str, Dataset] = field(default_factory=dict)
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
@@ -320,22 +324,59 @@ class Workbench:
             checkpoint = origin.checkpoint
             if checkpoint is None and origin.path.exists():
                 checkpoint = saved_origin(origin.path).checkpoint
-            if checkpoint is None:
-                recipe = origin.recipe or default_recipe(origin.dataset)
-                watch = self.on_base(origin)
-                checkpoint, parts, _ = train_checkpoint(
-                    origin.model,
-                    problem.dataset,
-                    recipe,
-                    ForgetRequest(),
-                    origin.split_seed,
-                    self.device,
-                    watch,
-                    self.compiled,
-                )
-                save_with_forget(origin.path, checkpoint, parts)
-            self.bases[origin.identity] = checkpoint
+            self.bases[origin.identity] = checkpoint or self.train_base(problem)
         return self.bases[origin.identity]
+
+    def train_base(self, problem: Problem) -> Checkpoint:
+        """Train a base model and keep it, unless another process does at this moment.
+
+        Args:
+            problem: its origin says how.
+
+        Returns:
+            The checkpoint, which may be the other process's.
+
+        Raises:
+            SalunError: the model cannot be built, or the checkpoint not written.
+        """
+        origin = problem.origin
+        with Claims(origin.path.parent / "claims") as claims, claims.holding(origin.path.name):
+            if origin.path.exists():
+                return load_checkpoint(origin.path)
+            state = self.state_of(origin.path.stem)
+            checkpoint, parts, _ = train_checkpoint(
+                origin.model,
+                problem.dataset,
+                origin.recipe or default_recipe(origin.dataset),
+                ForgetRequest(),
+                origin.split_seed,
+                self.device,
+                self.on_base(origin),
+                self.compiled,
+                state,
+            )
+            save_with_forget(origin.path, checkpoint, parts)
+            self.forget_state(origin.path.stem)
+        return checkpoint
+
+    def state_of(self, name: str) -> Place | None:
+        """Say where the state of a training is kept.
+
+        Args:
+            name: of a base model's file without its ending, or a run's id.
+
+        Returns:
+            The place; None where no states are written.
+        """
+        return Place(self.checkpoints / STATES / f"{name}.pt", self.save_every) if self.save_every else None
+
+    def forget_state(self, name: str) -> None:
+        """Remove the state of a training that is over.
+
+        Args:
+            name: as `state_of` takes it.
+        """
+        forget_state(self.checkpoints / STATES / f"{name}.pt")
 
     def run(self, experiment: Experiment, problem: Problem, seed: int, watch: Watch = unwatched) -> Result:
         """Run one experiment with one seed.
@@ -406,6 +447,7 @@ class Workbench:
             The task done, its mask, and what it took.
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
+        number = identify(resolved(experiment, problem), seed)
         model = placed(base.restore(), self.device)
         precision = precision_for(recipe.precision, base.architecture, self.device)  # its measurement is no part of RTE
         sparse = None
@@ -420,6 +462,9 @@ class Workbench:
             asked = self.mask(experiment, problem, model, sets, generator, precision)
         masked, spent = clock(self.device), passes.counts
         untrained = recipe.model_copy(update={"pretrained": False})
+        state = self.state_of(number) if experiment.method == "retrain" else None
+        where = f"{number} in {precision} on {self.device.type}"
+        saving = Saving(state, where, generator) if state else None
         mask = both(asked, sparse.survivors if sparse else None)
         task = Task(
             model=model,
@@ -436,9 +481,11 @@ class Workbench:
             compiled=self.compiled,
             watch=watch,
             passes=passes,
+            saving=saving,
         )
         unlearn(task, experiment.method, experiment.settings, mask)
         method_seconds = clock(self.device) - masked - sum(point.evaluation_seconds for point in task.curve)
+        method_seconds += saving.earlier if saving else 0.0
         seconds = {"mask": masked - begun if asked is not None else 0.0, "method": method_seconds}
         counted = {"mask": spent, "method": {name: passes.counts[name] - spent[name] for name in spent}}
         if sparse is not None:

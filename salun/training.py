@@ -18,8 +18,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from salun.data.images import Batch, Images
 from salun.device import Precision, autocast, settle_precision
+from salun.errors import SalunError
 from salun.graphs import EAGER_STEPS, Captured
 from salun.passes import Passes
+from salun.resume import Saving
 
 Schedule = Literal["constant", "plateau", "multistep", "cosine"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -330,6 +332,7 @@ def fit(
     clear_gradients: Callable[[], None] = nothing,
     passes: Passes | None = None,
     compiled: bool = False,
+    saving: Saving | None = None,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
     """Train a model, in place; an epoch whose loss is no number is the last.
 
@@ -354,9 +357,14 @@ def fit(
         clear_gradients: clears those of weights that a mask holds, before the others' are clipped.
         passes: counts the images, where it watches the model, and says when the budget is spent.
         compiled: whether the model is compiled by `torch.compile`.
+        saving: writes the training's state from time to time, and takes up what an earlier process left of it; the
+            stream must draw from its generator alone.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
+
+    Raises:
+        SalunError: what an earlier process left cannot be taken up.
     """
     weights = [*(weight for weight in model.parameters() if weight.requires_grad), *beside]
     own = Descent(lr, optimizer, momentum, weight_decay)
@@ -373,32 +381,31 @@ def fit(
         passes=Passes() if passes is None else passes,
         compiled=compiled,
     )
-    curve: list[Epoch] = []
-    best, risen, best_weights = -math.inf, 0, None
-    for number in range(epochs):
-        begun, rate = time.perf_counter(), updates.param_groups[0]["lr"]
+    course = Course(stepper, schedules, saving)
+    course.take_up()
+    for number in range(course.number, epochs):
+        begun, rate = time.perf_counter() - course.seconds, updates.param_groups[0]["lr"]
         model.train()
         if freeze_norms:
             still_norms(model)
-        images, mean_loss, share = run_epoch(stepper, stream(number), Pace(number, epochs, begun, watch))
+        images, mean_loss, share = run_epoch(course, stream, Pace(number, epochs, begun, watch))
         if images == 0:
             break
         trained = time.perf_counter()
         validation = validate() if validate else None
         idle = time.perf_counter() - trained if validate else 0.0
-        curve.append(Epoch(number + 1, mean_loss, share, validation, rate, trained - begun, idle))
-        watch(Progress(number + 1, epochs, images, curve[-1].seconds, curve[-1]))
-        if validation is not None and validation >= best:
-            risen = number if validation > best else risen
-            best, best_weights = validation, deepcopy(model.state_dict())
+        course.curve.append(Epoch(number + 1, mean_loss, share, validation, rate, trained - begun, idle))
+        watch(Progress(number + 1, epochs, images, trained - begun, course.curve[-1]))
+        course.judge(validation)
         if not math.isfinite(mean_loss):
             break
         step_schedules(schedules, validation if validation is not None else -mean_loss)
-        if patience is not None and validation is not None and number - risen >= patience:
+        if patience is not None and validation is not None and number - course.risen >= patience:
             break
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
-    return curve, updates
+        course.begin(number + 1)
+    if course.best_weights is not None:
+        model.load_state_dict(course.best_weights)
+    return course.curve, updates
 
 
 @dataclass(frozen=True)
@@ -419,28 +426,160 @@ class Pace:
         self.watch(Progress(self.number + 1, self.epochs, images, time.perf_counter() - self.begun))
 
 
-def run_epoch(stepper: "Stepper", steps: Iterable[Batch | Step], pace: Pace) -> tuple[int, float, float]:
-    """Take one optimiser step a batch, until the budget is spent.
+def run_epoch(course: "Course", stream: Stream, pace: Pace) -> tuple[int, float, float]:
+    """Take one optimiser step a batch, from where the course stands until the budget is spent.
 
     Args:
-        stepper: takes them.
-        steps: of one epoch.
+        course: of the training.
+        stream: gives the steps of an epoch.
         pace: is told of every step.
 
     Returns:
         Images seen, mean loss and training accuracy; the device is read once, at the end.
     """
-    stepper.begin()
-    images = 0
-    for given in steps:
+    stepper = course.stepper
+    for given in course.steps_left(stream):
         if stepper.passes.spent:
             break
         step = given if isinstance(given, Step) else Step(given)
         stepper.take(step)
-        images += len(step.batch.x)
-        pace.tell(images)
-    mean_loss, share = (stepper.summed / max(images, 1)).tolist()
-    return images, mean_loss, share
+        course.tell(len(step.batch.x), time.perf_counter() - pace.begun)
+        pace.tell(course.images)
+    mean_loss, share = (stepper.summed / max(course.images, 1)).tolist()
+    return course.images, mean_loss, share
+
+
+class Course:
+    """A training under way: all that decides how it goes on.
+
+    Attributes:
+        stepper: takes the steps.
+        schedules: one an optimiser.
+        saving: writes and finds the state; None where nobody wants it.
+        curve: the epochs that are over.
+        best: highest validation accuracy so far.
+        risen: the epoch, from 0, in which it rose last.
+        best_weights: of the best epoch; None before there is one.
+        number: of the epoch under way, from 0.
+        taken: steps taken in it.
+        images: seen in it.
+        seconds: that earlier processes spent on it.
+        left: what an earlier process left of it; None once it is taken up.
+        drawn: where all generators stood when it began.
+    """
+
+    def __init__(self, stepper: "Stepper", schedules: list[LRScheduler], saving: Saving | None) -> None:
+        self.stepper, self.schedules, self.saving = stepper, schedules, saving
+        self.curve: list[Epoch] = []
+        self.best, self.risen = -math.inf, 0
+        self.best_weights: dict[str, Tensor] | None = None
+        self.left: dict[str, Any] | None = None
+        self.drawn: dict[str, Any] = {}
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Begin an epoch.
+
+        Args:
+            number: from 0.
+        """
+        self.number, self.taken, self.images, self.seconds = number, 0, 0, 0.0
+
+    def judge(self, validation: float | None) -> None:
+        """Keep the weights of the epoch that is over, if it is the best one so far.
+
+        Args:
+            validation: accuracy; None where nobody looked.
+        """
+        if validation is not None and validation >= self.best:
+            self.risen = self.number if validation > self.best else self.risen
+            self.best, self.best_weights = validation, deepcopy(self.stepper.model.state_dict())
+
+    def steps_left(self, stream: Stream) -> Iterator[Batch | Step]:
+        """Begin the epoch's steps, or go on where an earlier process left off.
+
+        Args:
+            stream: gives the steps of an epoch, the same ones where the generators stand as they stood.
+
+        Returns:
+            The steps that are to be taken.
+        """
+        self.stepper.begin()
+        left, self.left = self.left, None
+        if self.saving is None:
+            return iter(stream(self.number))
+        if left is None:
+            self.drawn = self.saving.chances()
+            return iter(stream(self.number))
+        self.saving.set_chances(left["drawn"])
+        steps = iter(stream(self.number))
+        for _ in range(self.taken):
+            next(steps, None)
+        self.saving.set_chances(left["chances"])
+        self.stepper.summed.copy_(left["summed"])
+        return steps
+
+    def tell(self, images: int, seconds: float) -> None:
+        """Count a step, and write the state where that is due.
+
+        Args:
+            images: of the step.
+            seconds: since the epoch began.
+        """
+        self.taken += 1
+        self.images += images
+        if self.saving is not None and self.saving.is_due():
+            self.saving.write(self.state(self.saving) | {"seconds": seconds})
+
+    def state(self, saving: Saving) -> dict[str, Any]:
+        """Gather what a process needs to go on from here.
+
+        Args:
+            saving: knows the generators.
+
+        Returns:
+            Tensors and plain values.
+        """
+        stepper = self.stepper
+        return {
+            "model": stepper.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in stepper.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "summed": stepper.summed,
+            "passes": stepper.passes.counts,
+            "curve": [vars(point) for point in self.curve],
+            "best": (self.best, self.risen, self.best_weights),
+            "place": (self.number, self.taken, self.images),
+            "drawn": self.drawn,
+            "chances": saving.chances(),
+        }
+
+    def take_up(self) -> None:
+        """Take up what an earlier process left, if it did.
+
+        Raises:
+            SalunError: it does not fit the model, or lacks something.
+        """
+        left = self.saving.read() if self.saving else None
+        if self.saving is None or left is None:
+            return
+        stepper = self.stepper
+        try:
+            stepper.model.load_state_dict(left["model"])
+            for optimizer, state in zip(stepper.optimizers, left["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for schedule, state in zip(self.schedules, left["schedules"], strict=True):
+                schedule.load_state_dict(state)
+            stepper.passes.forward, stepper.passes.backward = left["passes"]["forward"], left["passes"]["backward"]
+            self.curve = [Epoch(**point) for point in left["curve"]]
+            self.best, self.risen, self.best_weights = left["best"]
+            self.number, self.taken, self.images = left["place"]
+            self.seconds, self.drawn = float(left["seconds"]), left["drawn"]
+            self.left = {name: left[name] for name in ("drawn", "chances", "summed")}
+            self.saving.set_chances(left["chances"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = self.saving.place.path
+            raise SalunError(f"{path}: cannot be taken up; delete it, and the training starts anew") from error
 
 
 @dataclass
@@ -622,6 +761,7 @@ def train(
     passes: Passes | None = None,
     precision: Precision | None = None,
     compiled: bool = False,
+    saving: Saving | None = None,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -635,9 +775,13 @@ def train(
         passes: counts the images, where it watches the model, without those of the validation set.
         precision: of the forward pass, on the validation set too; None for the recipe's.
         compiled: whether the model is compiled.
+        saving: writes the training's state from time to time; has the same generator.
 
     Returns:
         The curve and the optimiser's state.
+
+    Raises:
+        SalunError: what an earlier process left cannot be taken up.
     """
     counted = Passes() if passes is None else passes
     precision = precision or recipe.precision
@@ -661,5 +805,6 @@ def train(
         patience=recipe.patience,
         passes=counted,
         compiled=compiled,
+        saving=saving,
     )
     return curve, optimizer.state_dict()

@@ -32,6 +32,7 @@ from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
 from salun.passes import Passes
 from salun.registry import claim, load_installed
+from salun.resume import Saving
 from salun.saliency import Hold, Mask, only
 from salun.training import (
     Descent,
@@ -110,6 +111,7 @@ class Task:
         passes: counts the images that go through the model and its copies, and holds the budget.
         diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
         untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
+        saving: writes the state of a retraining from time to time.
         hold: puts back what a mask holds, before a training begins on weights that a method has edited, and clears
             its gradients before they are clipped.
     """
@@ -130,6 +132,7 @@ class Task:
     passes: Passes = field(default_factory=Passes)
     diverged: int | None = None
     untrained: Callable[[], nn.Module] | None = None
+    saving: Saving | None = None
     hold: Hold = NOT_HELD
 
     def fit(
@@ -213,6 +216,7 @@ class Task:
                 passes=self.passes,
                 precision=self.precision,
                 compiled=self.compiled,
+                saving=self.saving,
             )
         self.curve = [*self.curve, *curve]
 

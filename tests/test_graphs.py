@@ -1,6 +1,6 @@
 """What surrounds a recorded step can be tried without CUDA; the recording itself is in `test_gpu.py`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -16,9 +16,13 @@ from salun.data.split import ForgetRequest, split
 from salun.graphs import EAGER_STEPS, Captured, on_device, recording_stream
 from salun.models import Checkpoint
 from salun.passes import Passes
-from salun.training import Pace, Step, Stepper, cross_entropy, run_epoch, unwatched
+from salun.training import Course, Pace, Step, Stepper, cross_entropy, run_epoch, unwatched
 
 CPU = torch.device("cpu")
+
+
+def through(stepper: Stepper, steps: Iterable[Batch | Step], pace: Pace) -> tuple[int, float, float]:
+    return run_epoch(Course(stepper, [], None), lambda _: steps, pace)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def trained_on(
         for epoch in range(epochs):
             generator = torch.Generator().manual_seed(epoch)
             steps = (Step(batch, loss) for batch in taken.batches(16, generator))
-            figures.append(run_epoch(stepper, steps, Pace(epoch, epochs, 0.0, unwatched)))
+            figures.append(through(stepper, steps, Pace(epoch, epochs, 0.0, unwatched)))
     return model.state_dict(), figures, passes
 
 
@@ -107,13 +111,13 @@ def test_a_step_is_recorded_only_after_such_steps_by_its_own_optimizer(
     stepper = Stepper(model, [own, other], cross_entropy, None, "float32", training.nothing, Passes(), False)
     stepper.recordable = True
     before = sets.retain.take(torch.arange(size * (EAGER_STEPS + 2)))
-    run_epoch(stepper, (Step(batch, forgets=forgets) for batch in before.batches(size)), Pace(0, 1, 0.0, unwatched))
+    through(stepper, (Step(batch, forgets=forgets) for batch in before.batches(size)), Pace(0, 1, 0.0, unwatched))
     repeated.clear()
     batches = list(sets.retain.take(torch.arange(16 * (EAGER_STEPS + 1))).batches(16))
-    run_epoch(stepper, batches[:-1], Pace(0, 1, 0.0, unwatched))
+    through(stepper, batches[:-1], Pace(0, 1, 0.0, unwatched))
     assert not repeated
     assert own.state
-    run_epoch(stepper, batches[-1:], Pace(0, 1, 0.0, unwatched))
+    through(stepper, batches[-1:], Pace(0, 1, 0.0, unwatched))
     assert len(repeated) == 1
 
 
@@ -195,7 +199,7 @@ def test_a_model_that_changed_is_recorded_anew(
             model.bn1.eval()
         elif epoch == 2:
             model.fc.weight.data = model.fc.weight.data.clone()
-        run_epoch(stepper, taken.batches(16), Pace(epoch, 3, 0.0, unwatched))
+        through(stepper, taken.batches(16), Pace(epoch, 3, 0.0, unwatched))
         assert len(repeated) == (2 if epoch == 2 else 1)
 
 

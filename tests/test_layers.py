@@ -8,12 +8,13 @@ import salun
 PACKAGE = Path(salun.__file__).parent
 FLOORS = [
     ["errors", "imports"],
-    ["files", "device", "docstrings", "markup", "registry"],
+    ["files", "claims", "device", "docstrings", "markup", "registry"],
+    ["bounds"],
     ["arrays"],
     ["data"],
     ["models"],
     ["layers"],
-    ["passes", "graphs", "speed"],
+    ["passes", "graphs", "speed", "resume"],
     ["training"],
     ["saliency", "gradients", "losses", "attacks", "freezing", "memorization"],
     ["dampening"],
@@ -41,7 +42,18 @@ FLOORS = [
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INSIDE = {
-    "data": ["pixel_file", "parts", "images", "augment", "folder", "pickles", "sources", "split", "sets"],
+    "data": [
+        "pixel_file",
+        "pixel_share",
+        "parts",
+        "images",
+        "augment",
+        "folder",
+        "pickles",
+        "sources",
+        "split",
+        "sets",
+    ],
     "latent": [
         "features",
         "extraction",

@@ -59,6 +59,42 @@ def add_place_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_saving_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says how often the state of a training is written.
+
+    Args:
+        parser: gets the flag.
+    """
+    parser.add_argument(
+        "--save-every",
+        type=minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="write the state of base and retrain trainings, to go on after a kill; 0 for never (default: 10)",
+    )
+
+
+def minutes(text: str) -> float:
+    """Take a length of time.
+
+    Args:
+        text: from the command line.
+
+    Returns:
+        Minutes.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number from 0 to a million.
+    """
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number") from error
+    if not 0 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to a million minutes")
+    return number
+
+
 def positive(text: str) -> int:
     """Take a whole number from 1 on.
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from salun.cli.arguments import Parser, add_machine_flags, check_folder, filled, guarded, notice
+from salun.cli.arguments import Parser, add_machine_flags, add_saving_flag, check_folder, filled, guarded, notice
 from salun.imports import uncollected
 
 PROGRAM = "salun-train"
@@ -66,6 +66,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
     parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     parser.add_argument("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add_saving_flag(parser)
     add_machine_flags(parser)
     return parser.parse_args(argv)
 
@@ -106,6 +107,7 @@ def train(flags: argparse.Namespace) -> int:
         from salun.data.split import split
         from salun.device import pick_device, settle_threads
         from salun.models import build, check_model, default_model
+        from salun.resume import STATES, Place, forget_state
         from salun.run import save_with_forget
         from salun.tracking import Tracker
 
@@ -120,6 +122,8 @@ def train(flags: argparse.Namespace) -> int:
     parts = split(dataset, request, flags.split_seed)
     build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained)
     path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or default_comment(flags))
+    place = path.parent / STATES / path.name
+    state = Place(place, 60 * flags.save_every) if flags.save_every else None
     counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
     print(f"{model} on {dataset.name}, {device}: {counts}; forgetting {request}", flush=True)
     config = {"model": model, "dataset": dataset.name, "forget": str(request), **recipe.model_dump()}
@@ -133,9 +137,10 @@ def train(flags: argparse.Namespace) -> int:
                 log(vars(step.done))
 
         checkpoint, parts, curve = train_checkpoint(
-            model, dataset, recipe, request, flags.split_seed, device, watch, flags.compile
+            model, dataset, recipe, request, flags.split_seed, device, watch, flags.compile, state
         )
         save_with_forget(path, checkpoint, parts)
+        forget_state(place)
         figures = accuracies(checkpoint, dataset, parts, device)
         log({f"final {name}": value for name, value in figures.items()})
     best = max(curve, key=lambda epoch: (epoch.validation or 0.0, epoch.epoch))

@@ -8,7 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from salun.cli.arguments import INTERRUPTED, SOME_FAILED, Parser, add_machine_flags, check_folder, guarded, notice
+from salun.cli.arguments import (
+    INTERRUPTED,
+    SOME_FAILED,
+    Parser,
+    add_machine_flags,
+    add_saving_flag,
+    check_folder,
+    guarded,
+    notice,
+)
 from salun.imports import uncollected
 
 PROGRAM = "salun-unlearn"
@@ -91,6 +100,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source"
     )
     parser.add_argument("--list-methods", action="store_true", help="print every method")
+    add_saving_flag(parser)
     add_machine_flags(parser)
     return parser.parse_args(argv)
 
@@ -301,7 +311,8 @@ def unlearn(flags: argparse.Namespace) -> int:
     folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
     check_folder("--out", folder)
     check_folder("--checkpoints", weights)
-    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints), compiled=flags.compile)
+    folders = Path(flags.data_dir), Path(flags.checkpoints)
+    bench = Workbench(device, *folders, compiled=flags.compile, save_every=60 * flags.save_every)
     jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
     plugins = tuple(map(Path, flags.plugin))
     runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.parallel, plugins)

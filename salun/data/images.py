@@ -1,15 +1,42 @@
 """Images as uint8 pixels on the device, and the sets and batches taken from them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from salun.data.pixel_file import PixelFile
+from salun.data.pixel_share import PixelShare
 
-View = Callable[[Tensor, torch.Generator | None], Tensor]
+
+class Among(NamedTuple):
+    """Which images of a whole batch are at hand.
+
+    Attributes:
+        at: (K,) int64, their positions in it.
+        whole: its images.
+    """
+
+    at: Tensor
+    whole: int
+
+
+class View(Protocol):
+    """Turns stored pixels into model input."""
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None, among: Among | None = None, /) -> Tensor:
+        """Prepare images.
+
+        Args:
+            pixels: (K, C, H, W) as stored.
+            generator: augments; without it the images stay as they are.
+            among: of which batch they are a part, for which the generator draws; None where they are all of it.
+
+        Returns:
+            (K, C, H', W') float32.
+        """
 
 
 class Batch(NamedTuple):
@@ -26,13 +53,25 @@ class Batch(NamedTuple):
     at: Tensor
 
 
+class Portion(NamedTuple):
+    """How many of a batch's images this process counts.
+
+    Attributes:
+        own: that this process computes; 0 where it holds none and sees another one, so that its model has some input.
+        whole: of all processes together.
+    """
+
+    own: int
+    whole: int
+
+
 @dataclass(frozen=True)
 class Images:
     """A set of images: rows of a pixel store that several sets share.
 
     Attributes:
-        pixels: (M, C, H, W) uint8 store, on the device or in a file; or float32 in [0, 1] for
-            images that were computed.
+        pixels: (M, C, H, W) uint8 store, on the device or in a file, or one process's share of it; or float32 in
+            [0, 1] for images that were computed.
         rows: (N,) int64, which images of the store, on the store's device. The store is a whole
             part of a data set, so a row is the image's index there.
         labels: (N,) int64 on `device`.
@@ -40,7 +79,7 @@ class Images:
         view: turns stored pixels into model input, augmented where it is given a generator.
     """
 
-    pixels: Tensor | PixelFile
+    pixels: Tensor | PixelFile | PixelShare
     rows: Tensor
     labels: Tensor
     device: torch.device
@@ -103,14 +142,67 @@ class Images:
         Yields:
             One `Batch` after another.
         """
+        for at, rows, y in self.ordered(size, generator):
+            yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
+
+    def ordered(self, size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Put the images into batches.
+
+        Args:
+            size: images a batch; the last one may be smaller.
+            generator: shuffles; without it the images come in order.
+
+        Returns:
+            Positions, rows and labels of one batch after another.
+        """
         count = len(self)
         if generator is None:
             order = torch.arange(count, device=self.device)
         else:
             order = torch.randperm(count, generator=generator, device=generator.device).to(self.device)
         ordered = (order, self.rows[order.to(self.rows.device)], self.labels[order])
-        for at, rows, y in zip(*(part.split(min(size, max(count, 1))) for part in ordered), strict=True):
-            yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
+        return zip(*(part.split(min(size, max(count, 1))) for part in ordered), strict=True)
+
+    def portions(
+        self, size: int, generator: torch.Generator, rank: int, processes: int
+    ) -> Iterator[tuple[Batch, Portion]]:
+        """Go once through the images together with other processes, which hold the others of each batch.
+
+        The batches, their order and how each image is augmented are those of `batches`, for any number of processes.
+
+        Args:
+            size: images a batch of all processes together.
+            generator: shuffles and augments; the same one in each process.
+            rank: of this process, from 0; it holds the images whose row leaves this remainder.
+            processes: their number.
+
+        Yields:
+            This process's part of one batch after another, and how many images it counts. Where the process holds
+            none of a batch's images, it is given one that does not count.
+        """
+        spare = self.held(rank, processes)[:1]
+        for at, rows, y in self.ordered(size, generator):
+            own = (rows % processes == rank).nonzero()[:, 0]
+            portion, places = Portion(len(own), len(rows)), own.to(self.device)
+            if portion.own:
+                rows, y, at = rows[own], y[places], at[places]
+            else:
+                rows, at, places = self.rows[spare], spare.to(self.device), torch.zeros_like(spare).to(self.device)
+                y = self.labels[at]
+            x = self.view(self.moved(self.pixels[rows]), generator, Among(places, portion.whole))
+            yield Batch(x, y, at), portion
+
+    def held(self, rank: int, processes: int) -> Tensor:
+        """Find the images that one of several processes holds.
+
+        Args:
+            rank: of the process, from 0.
+            processes: their number.
+
+        Returns:
+            (K,) int64 positions in this set, in order.
+        """
+        return (self.rows % processes == rank).nonzero()[:, 0]
 
     def moved(self, pixels: Tensor) -> Tensor:
         """Bring pixels to where batches go, without waiting for CUDA to have taken them.

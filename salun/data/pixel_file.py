@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salun.arrays import check_header, read_header
 from salun.errors import SalunError
 
 
@@ -38,12 +39,14 @@ class PixelFile:
             SalunError: it is missing, damaged, or holds anything else.
         """
         try:
-            whole = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with path.open("rb") as file:
+                header = read_header(file)
+            check_header(header, path.stat().st_size)
+        except Exception as error:  # a broken header raises errors of every kind
             raise SalunError(f"{path}: damaged; delete it, and it is built again") from error
-        if whole.dtype != np.uint8 or whole.ndim != self.ndim or not whole.flags.c_contiguous:
+        if header.dtype != np.uint8 or len(header.shape) != self.ndim or header.by_columns:
             raise SalunError(f"{path}: holds no pixels; delete it, and it is built again")
-        self.path, self.shape, self.begin = path, torch.Size(whole.shape), whole.offset
+        self.path, self.shape, self.begin = path, torch.Size(header.shape), header.begin
 
     def __len__(self) -> int:
         """Tell how many images there are.

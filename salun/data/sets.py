@@ -9,6 +9,7 @@ from salun.data.augment import Preparation, channel_statistics
 from salun.data.images import Images
 from salun.data.parts import Dataset, Part
 from salun.data.pixel_file import PixelFile
+from salun.data.pixel_share import PixelShare
 from salun.data.split import Split
 
 
@@ -81,8 +82,8 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
     """
 
     def taken(part: Part, indices: Tensor) -> Images:
-        rows = indices.to(part.pixels.device)
-        return Images(part.pixels, rows, part.labels[indices.to(part.labels.device)], device, preparation)
+        rows, labels = indices.to(part.pixels.device), part.labels[indices.to(part.labels.device)]
+        return Images(part.pixels, rows, labels.to(device), device, preparation)
 
     return Sets(
         train=taken(dataset.train, split.train),
@@ -92,3 +93,23 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         test=taken(dataset.test, split.test),
         forgotten_test=taken(dataset.test, split.forgotten_test),
     )
+
+
+def share(images: Images, beside: Images, rank: int, processes: int) -> tuple[Images, Images]:
+    """Keep one process's share of the pixels of two sets on its device.
+
+    Args:
+        images: of a store that is not on the device yet, or is read from its file as batches ask for it.
+        beside: others of the same store.
+        rank: of the process, from 0.
+        processes: their number.
+
+    Returns:
+        The same sets, of which the process can take only the images that it holds.
+    """
+    pixels = images.pixels
+    if not isinstance(pixels, Tensor):
+        return images, beside
+    held = PixelShare(pixels, rank, processes, images.device)
+    first, second = (replace(each, pixels=held, rows=each.rows.to(held.device)) for each in (images, beside))
+    return first, second

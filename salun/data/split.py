@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salun.bounds import read_plain
 from salun.data.parts import Dataset, held_out
 from salun.errors import SalunError
-from salun.files import read_json, write_text
+from salun.files import write_text
 
 VALIDATION_SHARE = 0.1
 
@@ -178,7 +179,7 @@ def read_forget(path: Path, count: int) -> Tensor:
     Raises:
         SalunError: not such a list, empty, or an index outside 0..count-1.
     """
-    content = read_json(path)
+    content = read_plain(path)
     if not isinstance(content, list) or not content:
         raise SalunError(f"{path}: must be a JSON list of training indices, not empty")
     for place, index in enumerate(content):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.arrays import UNREADABLE, write_arrays
+from salun.arrays import UNREADABLE, read_arrays, write_arrays
 from salun.errors import SalunError
 from salun.latent.features import Features
 
@@ -161,10 +161,9 @@ def read_coordinates(path: Path, key: str) -> Coordinates | None:
         The coordinates; None where the file holds those of another embedding, or cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if str(content["key"]) != key:
-                return None
-            return Coordinates(**{name: content[name] for name in Coordinates.__dataclass_fields__})
+        if str(read_arrays(path, ("key",))["key"]) != key:
+            return None
+        return Coordinates(**read_arrays(path, Coordinates.__dataclass_fields__))
     except UNREADABLE:
         return None
 

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.arrays import readable, write_arrays
+from salun.arrays import read_arrays, readable, write_arrays
+from salun.bounds import LARGEST_FEATURES, check_length
 from salun.errors import SalunError
 from salun.files import read_json, write_text
 
@@ -180,7 +181,8 @@ def read_features(path: Path) -> Features:
     """
     if path.suffix == ".json":
         return from_json(path)
-    with readable(path, "features"), np.load(path, allow_pickle=False) as content:
+    with readable(path, "features"):
+        content = read_arrays(path)
         return Features(
             **{name: content[name] for name in (*BY_SAMPLE, "prototypes")},
             classes=tuple(str(name) for name in content["classes"]),
@@ -200,8 +202,8 @@ def read_source(path: Path) -> Source | None:
     try:
         if path.suffix == ".json":
             return from_json(path).source
-        with readable(path, "features"), np.load(path, allow_pickle=False) as content:
-            return Source(**json.loads(str(content["source"])))
+        with readable(path, "features"):
+            return Source(**json.loads(str(read_arrays(path, ("source",))["source"])))
     except SalunError:
         return None
 
@@ -218,6 +220,7 @@ def from_json(path: Path) -> Features:
     Raises:
         SalunError: it cannot be read, or what it holds does not fit together.
     """
+    check_length(path, LARGEST_FEATURES)
     content: Any = read_json(path)
     if not isinstance(content, dict) or not {"all_features", "all_labels", "proto"} <= content.keys():
         raise SalunError(f"{path}: not a file of features: must hold 'all_features', 'all_labels' and 'proto'")

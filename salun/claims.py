@@ -1,0 +1,335 @@
+"""Who does what, among processes that share nothing but a folder: claims that lapse when their maker is gone.
+
+A claim is a file that only one process can make, by a mode of opening that also network file systems keep to. Its
+maker touches it while it lives. Who finds a claim abandoned makes the next of its generation, never removes it, so
+that of two who find it only one can; the latest generation is the one that holds. Nothing here trusts clocks of two
+machines, or one that may jump, to agree: a claim is abandoned once its time of change has stood still for a lease on
+the observer's own clock, or at once where its maker was a process of this machine that is no more.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+from salun.errors import SalunError
+
+LEASE = 60.0
+TOUCHES = 6
+POLL = 0.5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as it was found in its folder.
+
+    Attributes:
+        path: of its file.
+        generation: from 1; a later one overrides it.
+        content: who made it.
+        changed: when its maker last touched it, by the file system's clock.
+    """
+
+    path: Path
+    generation: int
+    content: str
+    changed: int
+
+
+@dataclass
+class Claims:
+    """What this process has claimed in a folder; a context manager that gives all of it back.
+
+    Attributes:
+        folder: is made when needed, and goes again when nothing is left in it.
+        lease: seconds after which a claim that nobody touches is abandoned.
+        held: files of the claims that this process holds, and what it wrote into them, by name.
+        made: folders around it that were not there before, the innermost first.
+        seen: of others' claims, when the time of change was first what it is, on this process's clock.
+    """
+
+    folder: Path
+    lease: float = LEASE
+    held: dict[str, tuple[Path, str]] = field(default_factory=dict)
+    seen: dict[tuple[Path, int], float] = field(default_factory=dict)
+    made: list[Path] = field(default_factory=list)
+    over: Event = field(default_factory=Event)
+    touching: Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over.set()
+        for name in list(self.held):
+            self.release(name)
+        for folder in (self.folder, *self.made):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def take(self, name: str) -> bool:
+        """Claim something, unless another process holds it.
+
+        Args:
+            name: usable in a file name.
+
+        Returns:
+            Whether it is this process's now.
+
+        Raises:
+            SalunError: the folder cannot be written.
+        """
+        if name in self.held:
+            return self.holds(name)
+        last = self.latest(name)
+        if last is not None and not self.is_abandoned(last):
+            return False
+        mine = self.folder / f"{name}.{1 if last is None else last.generation + 1}"
+        content = json.dumps({**here(), "token": uuid.uuid4().hex})
+        if not self.make(mine, content):
+            return False
+        newest = self.latest(name)
+        changed_hands = last is not None and read(last.path) != last.content
+        if changed_hands or newest is None or newest.path != mine:
+            mine.unlink(missing_ok=True)  # another process did the same at the same moment
+            return False
+        self.held[name] = (mine, content)
+        self.keep_touching()
+        return True
+
+    def holds(self, name: str) -> bool:
+        """Tell whether a claim still is this process's, which it is not once another found it abandoned.
+
+        Args:
+            name: of something claimed.
+
+        Returns:
+            Whether nobody took it over.
+        """
+        if name not in self.held:
+            return False
+        last = self.latest(name)
+        return last is not None and (last.path, last.content) == self.held[name]
+
+    def release(self, name: str) -> None:
+        """Give a claim back, with those before it that were abandoned.
+
+        Args:
+            name: of something claimed.
+        """
+        held = self.holds(name)
+        mine, _ = self.held.pop(name)
+        if not held:
+            return
+        own = generation_of(mine)
+        for path in self.files(name):
+            if generation_of(path) <= own:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """Claim something, waiting for whoever holds it.
+
+        Args:
+            name: usable in a file name.
+
+        Yields:
+            Nothing; the claim is given back when the block ends.
+
+        Raises:
+            SalunError: the folder cannot be written.
+        """
+        pause = 0.001
+        while not self.take(name):
+            time.sleep(pause)
+            pause = min(2 * pause, POLL)
+        try:
+            yield
+        finally:
+            self.release(name)
+
+    def latest(self, name: str) -> Claim | None:
+        """Find the claim that holds.
+
+        Args:
+            name: of what is claimed.
+
+        Returns:
+            Its latest generation; None where there is none.
+        """
+        for path in reversed(self.files(name)):
+            with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
+                return Claim(path, generation_of(path), file.read(), os.fstat(file.fileno()).st_mtime_ns)
+        return None
+
+    def files(self, name: str) -> list[Path]:
+        """List the files of a claim.
+
+        Args:
+            name: of what is claimed.
+
+        Returns:
+            Its generations, the latest last.
+        """
+        alike = (path for path in self.folder.glob("*") if path.stem == name and generation_of(path))
+        return sorted(alike, key=generation_of)
+
+    def is_abandoned(self, claim: Claim) -> bool:
+        """Tell whether the maker of a claim is gone.
+
+        Args:
+            claim: another process's.
+
+        Returns:
+            True where it was a process of this machine that has ended, or has not touched the claim for a lease.
+        """
+        now = time.monotonic()
+        since = self.seen.setdefault((claim.path, claim.changed), now)
+        try:
+            maker = json.loads(claim.content)
+            if maker["machine"] == here()["machine"] and is_gone(int(maker["process"]), maker["started"]):
+                return True
+        except (ValueError, KeyError, TypeError):
+            pass  # it is being written at this moment, or its maker died over it
+        return now - since > self.lease
+
+    def make(self, path: Path, content: str) -> bool:
+        """Make a file that must not exist.
+
+        Args:
+            path: of the file.
+            content: of it.
+
+        Returns:
+            Whether it did not exist.
+
+        Raises:
+            SalunError: the folder cannot be written.
+        """
+        try:
+            if not self.folder.exists():
+                self.made = [folder for folder in self.folder.parents if not folder.exists()]
+                self.folder.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # the folder went with another's last claim
+            return self.make(path, content)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise SalunError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+        return True
+
+    def keep_touching(self) -> None:
+        """Begin to touch the claims that are held, until all are given back."""
+        if self.touching is None:
+            self.touching = Thread(target=self.touch_on, name="salun claims", daemon=True)
+            self.touching.start()
+
+    def touch_on(self) -> None:
+        """Touch the claims that are held, several times a lease."""
+        while not self.over.wait(self.lease / TOUCHES):
+            for path, _ in list(self.held.values()):
+                with suppress(OSError):
+                    os.utime(path)
+
+
+def generation_of(path: Path) -> int:
+    """Read a claim's generation from its name.
+
+    Args:
+        path: of a file in the folder.
+
+    Returns:
+        Its number; 0 for a file of another kind.
+    """
+    number = path.suffix.removeprefix(".")
+    return int(number) if number.isdecimal() else 0
+
+
+def read(path: Path) -> str | None:
+    """Read a claim's file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its content; None where it is gone.
+    """
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return None
+
+
+def here() -> dict[str, str]:
+    """Say which process of which machine this is.
+
+    Returns:
+        "machine", "process" and "started".
+    """
+    return {"machine": machine(), "process": str(os.getpid()), "started": started(os.getpid())}
+
+
+@cache
+def machine() -> str:
+    """Name this machine, in this boot of it, and the range of its process numbers, which containers have each.
+
+    Returns:
+        A text.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode():x}"
+
+
+def started(process: int) -> str:
+    """Tell when a process of this machine was started, so that another of its number is not taken for it.
+
+    Args:
+        process: its number.
+
+    Returns:
+        A text that is the same as long as it lives; empty where there is none, or this system does not tell.
+    """
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    state, *rest = status.rpartition(")")[2].split()
+    return "" if state in "ZX" else rest[18]
+
+
+def is_gone(process: int, since: str) -> bool:
+    """Tell whether a process of this machine has ended.
+
+    Args:
+        process: its number.
+        since: when it was started, as `started` told then.
+
+    Returns:
+        Whether it certainly has.
+    """
+    if now := started(process):
+        return now != since
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False  # it is another user's, and hidden
+    return Path(f"/proc/{process}").exists()  # one that has ended, and that nobody has asked about yet
