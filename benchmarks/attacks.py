@@ -18,6 +18,7 @@ import torch
 from benchmarks.control import Attack, called_members
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
+from benchmarks.problem import settle
 from salun.metrics import svc
 from salun.metrics.scores import correctness, entropy, modified_entropy, probabilities, true_confidence
 from salun.training import Outputs
@@ -31,6 +32,7 @@ FEATURES = {
 }
 SHAPES = {"smooth": ((9, 2), (7, 4), (8, 3)), "saturated": ((26, 5), (18, 9), (22, 7))}
 CLASSES = 10
+PUBLISHED_SIDE = 32
 
 Attacks = dict[str, Attack]
 
@@ -122,6 +124,7 @@ def attacks(bench: Bench) -> list[Result]:
     Returns:
         A line a shape of data.
     """
+    settle(bench, PUBLISHED_SIDE)
     svc.follows_libsvm()
     results = []
     for shape in SHAPES:
