@@ -122,9 +122,9 @@ def check_header(header: Header, length: int) -> None:
     """
     if header.dtype.hasobject or not header.dtype.itemsize:
         raise ValueError(f"holds values of type {header.dtype}, which are not read")
-    claimed = math.prod(header.shape) * header.dtype.itemsize
-    if min(header.shape, default=0) < 0 or claimed != length - header.begin:
-        raise ValueError(f"an array of shape {header.shape} claims {claimed} bytes, and {length - header.begin} are there")
+    claimed, held = math.prod(header.shape) * header.dtype.itemsize, length - header.begin
+    if min(header.shape, default=0) < 0 or claimed != held:
+        raise ValueError(f"an array of shape {header.shape} claims {claimed} bytes, and {held} are there")
 
 
 @contextmanager

@@ -454,6 +454,9 @@ def read_margins(path: Path) -> Margins:
     """
     with readable(path, "margins"):
         content = read_arrays(path, Margins.__dataclass_fields__)
+        for name, part in content.items():
+            if part.dtype != np.float32 or part.ndim != 1:
+                raise ValueError(f"{name} of type {part.dtype} in {part.ndim} dimensions, not a list of float32")
         return Margins(**{name: content[name] for name in Margins.__dataclass_fields__})
 
 

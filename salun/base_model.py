@@ -14,9 +14,10 @@ from torch import nn
 from salun import __version__
 from salun.data.augment import Preparation
 from salun.data.parts import Dataset
-from salun.data.sets import make_sets, prepare
+from salun.data.sets import make_sets, prepare, share
 from salun.data.split import ForgetRequest, Split, split
 from salun.device import placed, seed_globally, seeded
+from salun.distributed import ALONE, Group
 from salun.errors import SalunError
 from salun.files import name_part
 from salun.models import TINY, Architecture, Checkpoint, build, load_checkpoint, pretrained_size
@@ -270,6 +271,7 @@ def train_checkpoint(
     watch: Watch = unwatched,
     compiled: bool = False,
     state: Place | None = None,
+    group: Group = ALONE,
 ) -> tuple[Checkpoint, Split, list[Epoch]]:
     """Train a model by a recipe on everything but the forget set.
 
@@ -283,6 +285,7 @@ def train_checkpoint(
         watch: is told of every step.
         compiled: whether the model is compiled for its steps.
         state: where the training's state is written, and taken up if an earlier process left it.
+        group: the processes that train the model together; of several, each keeps its share of the data on its device.
 
     Returns:
         The checkpoint of the epoch that is best on validation, the split, and the curve.
@@ -291,7 +294,7 @@ def train_checkpoint(
         SalunError: the model, the forget set, or the pretrained weights cannot be had, or training diverged.
     """
     parts = split(dataset, request, split_seed)
-    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch, compiled, state)
+    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch, compiled, state, group)
     return checkpoint, parts, curve
 
 
@@ -305,6 +308,7 @@ def train_on(
     watch: Watch = unwatched,
     compiled: bool = False,
     state: Place | None = None,
+    group: Group = ALONE,
 ) -> tuple[Checkpoint, list[Epoch]]:
     """Train a model by a recipe on the retain set of a split.
 
@@ -318,6 +322,7 @@ def train_on(
         watch: is told of every step.
         compiled: whether the model is compiled for its steps.
         state: where the training's state is written, and taken up if an earlier process left it.
+        group: the processes that train the model together; of several, each keeps its share of the data on its device.
 
     Returns:
         The checkpoint of the epoch that is best on validation, and the curve.
@@ -329,19 +334,23 @@ def train_on(
     preparation = prepare(dataset, parts, resize)
     network = fresh_model(architecture, recipe, recipe.seed, device)
     sets = make_sets(dataset, parts, preparation, device)
+    learned, watched = share(sets.retain, sets.validation, group.rank, group.size)
     config = describe(dataset, recipe, preparation, parts, split_seed)
-    generator, precision = seeded(recipe.seed, device), precision_for(recipe.precision, architecture, device)
+    generator = seeded(recipe.seed, device)
+    precision = group.in_turn(lambda: precision_for(recipe.precision, architecture, device), "precision")
+    precision = "bf16" if group.leaders(precision == "bf16") else "float32"
     described = json.dumps([model, dataset.name, config, parts.forget_fingerprint], sort_keys=True)
     curve, optimizer = train(
         network,
-        sets.retain,
-        sets.validation,
+        learned,
+        watched,
         recipe,
         generator,
         watch,
         precision=precision,
         compiled=compiled,
         saving=Saving(state, f"{described} in {precision} on {device.type}", generator) if state else None,
+        group=group,
     )
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):

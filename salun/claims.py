@@ -182,8 +182,11 @@ class Claims:
         Returns:
             Its generations, the latest last.
         """
-        alike = (path for path in self.folder.glob("*") if path.stem == name and generation_of(path))
-        return sorted(alike, key=generation_of)
+        try:
+            found = [self.folder / entry for entry in os.listdir(self.folder)]
+        except FileNotFoundError:
+            return []
+        return sorted((path for path in found if path.stem == name and generation_of(path)), key=generation_of)
 
     def is_abandoned(self, claim: Claim) -> bool:
         """Tell whether the maker of a claim is gone.

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from salun.claims import is_gone, machine, started
 from salun.errors import SalunError
 
 LONGEST_NAME = 72
@@ -28,17 +29,57 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SalunError: the folder cannot be written, or has no room (which `torch.save` tells by a RuntimeError).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{process_mark()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        settle_folder(path.parent)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise SalunError(f"{path}: cannot be written: {reason}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def settle_folder(folder: Path) -> None:
+    """See to it that names of new files in a folder outlive a power cut, where the file system can.
+
+    Args:
+        folder: that holds the files.
+    """
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def process_mark() -> str:
+    """Mark temporary files as this process's.
+
+    Returns:
+        A text of this machine and process.
+    """
+    return f"{hashlib.sha256(machine().encode()).hexdigest()[:6]}-{os.getpid()}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that were killed over them.
+
+    Args:
+        folder: which need not exist.
+    """
+    for path in folder.glob(".*.part"):
+        host, _, digits = path.name.removesuffix(".part").rpartition(".")[2].partition("-")
+        number = int(digits) if digits.isdecimal() else os.getpid()
+        if host == process_mark().partition("-")[0] and is_gone(number, started(number)):
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

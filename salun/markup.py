@@ -1,10 +1,13 @@
-"""Tables as Markdown and LaTeX, in which a user's words stay words."""
+"""Tables as Markdown, LaTeX and CSV, in which a user's words stay words."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 
 from salun.errors import one_line
 
 DIFFERS, ALIKE = "≠", "≈"
+FORMULAS = ("=", "+", "-", "@")
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None) -> str:
@@ -83,3 +86,49 @@ def escape_latex(text: str) -> str:
     }
     special |= {mark: "\\" + mark for mark in "&%$#_{}"}
     return "".join(special.get(mark, mark) for mark in one_line(text))
+
+
+def csv_table(lines: Iterable[Iterable[object]]) -> str:
+    """Render a table for a spreadsheet, which no cell is a formula to.
+
+    Args:
+        lines: the cells of each, headings first; None is left empty.
+
+    Returns:
+        CSV text.
+    """
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(map(csv_cell, line) for line in lines)
+    return out.getvalue()
+
+
+def csv_cell(value: object) -> object:
+    """Keep a spreadsheet from taking a text for a formula.
+
+    Args:
+        value: of a cell.
+
+    Returns:
+        The value; of a text one line, with an apostrophe before it where a formula would begin like that, and which
+        is no number.
+    """
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.startswith(FORMULAS) and not is_number(text) else text
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number.
+
+    Args:
+        text: any.
+
+    Returns:
+        Whether it is.
+    """
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

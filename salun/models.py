@@ -3,18 +3,19 @@
 import hashlib
 import urllib.error
 import warnings
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 from urllib.request import Request, urlopen
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.resnet import BasicBlock, ResNet
@@ -23,6 +24,7 @@ from timm.models.volo import VOLO
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from salun.bounds import check_length, check_stored, check_values
 from salun.errors import SalunError, did_you_mean
 from salun.files import replacing
 
@@ -37,6 +39,13 @@ DRAWS = (Tensor.normal_, Tensor.uniform_)
 # What may be asked of weights without memory: the rest is worked out by Python code, which sympy is imported for.
 HARMLESS = {"__get__", "dim", "size", "is_contiguous", "zero_", "fill_"}
 OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
+# What a model may be built for because a file says so, before its weights are known to fit.
+MOST_CLASSES = 1_000_000
+MOST_CHANNELS = 1024
+LARGEST_IMAGE = 1536
+# Weights that are shared stand in a file once and in a model twice.
+SHARED = 4
+LARGEST_FILE = 2**40
 
 
 @dataclass(frozen=True)
@@ -686,8 +695,8 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    channels: int = Field(3, ge=1)
-    size: int = Field(ge=1)
+    channels: int = Field(3, ge=1, le=MOST_CHANNELS)
+    size: int = Field(ge=1, le=LARGEST_IMAGE)
     native: bool = False
 
 
@@ -698,10 +707,10 @@ class Recorded(BaseModel):
 
     model: str
     dataset: str
-    nclasses: int = Field(ge=1)
+    nclasses: int = Field(ge=1, le=MOST_CLASSES)
     architecture: Shape | None = None
-    excluded: list[NonNegativeInt] = []
-    split_seed: NonNegativeInt = 0
+    excluded: list[Annotated[int, Field(ge=0, lt=2**63)]] = []
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 def read_config(path: Path, config: dict[str, Any]) -> Recorded:
@@ -738,15 +747,44 @@ def read_tensors(path: Path, what: str) -> Any:
         What it holds: tensors and plain values.
 
     Raises:
-        SalunError: the file is missing, damaged, or holds anything else.
+        SalunError: the file is missing, damaged, holds anything else, or claims more than its length.
     """
+    check_length(path, LARGEST_FILE)
     try:
+        length = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            check_stored(archive.infolist(), length)
         with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(check_values(content), length)
     except FileNotFoundError as error:
         raise SalunError(f"{path}: no such {what}") from error
     except Exception as error:  # decoders raise errors of every kind on a broken file
         raise SalunError(f"{path}: not a readable {what}: damaged, or holds more than tensors and values") from error
+    return content
+
+
+def check_tensors(found: Iterable[Any], length: int) -> None:
+    """Check that tensors are plain ones in memory, and are no more than their file can hold.
+
+    A view may claim any number of values of a storage of one, and becomes as large as that when it is copied.
+
+    Args:
+        found: tensors, and values of other types.
+        length: of the file in bytes.
+
+    Raises:
+        ValueError: one is not, or they are more.
+    """
+    claimed = 0
+    for tensor in found:
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise ValueError("holds tensors that are not in memory, sparse or quantised")
+        claimed += tensor.numel() * tensor.element_size()
+    if claimed > SHARED * length:
+        raise ValueError("holds tensors that claim more than the file")
 
 
 def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
@@ -763,11 +801,19 @@ def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         SalunError: the weights fit no form of the model.
     """
     recorded = checkpoint.architecture
+    unfit = f"{path}: its weights do not fit the model '{recorded.model}' that it names"
+    try:
+        check_model(recorded.model)
+    except SalunError as error:
+        raise SalunError(f"{path}: {error}") from error
+    shapes = shapes_of(checkpoint.weights)
+    # So that no model of a million classes is built because a file says so.
+    if not any(shape[:1] == (recorded.classes,) for shape in shapes.values()):
+        raise SalunError(unfit)
     candidates = [recorded]
     if recorded.size == UNRECORDED:
         native = pretrained_size(recorded.model)
         candidates = [replace(recorded, size=32), replace(recorded, size=native, native=True)]
-    shapes = shapes_of(checkpoint.weights)
     faults = []
     for candidate in candidates:
         try:
@@ -778,6 +824,4 @@ def fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
             continue
         if shapes == shapes_of(model.state_dict()):
             return replace(checkpoint, architecture=candidate)
-    if len(faults) == len(candidates):
-        raise SalunError(f"{path}: {faults[0]}")
-    raise SalunError(f"{path}: its weights do not fit the model '{recorded.model}' that it names")
+    raise SalunError(f"{path}: {faults[0]}" if len(faults) == len(candidates) else unfit)

@@ -15,6 +15,8 @@ from salun.training import Outputs
 
 PARTS = ("logits", "labels", "indices")
 
+OUTPUTS = "outputs"
+
 
 def outputs_path(folder: Path, name: str) -> Path:
     """Name a file of outputs.
@@ -26,7 +28,7 @@ def outputs_path(folder: Path, name: str) -> Path:
     Returns:
         `folder/outputs/{name}.npz`.
     """
-    return folder / "outputs" / f"{name}.npz"
+    return folder / OUTPUTS / f"{name}.npz"
 
 
 def write_outputs(path: Path, evaluation: Evaluation) -> None:

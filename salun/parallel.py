@@ -81,9 +81,11 @@ class Lost:
 
     Attributes:
         reason: why, in one line.
+        trace: of an error that nobody foresaw, where in the code it arose.
     """
 
     reason: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,14 @@ class Hands(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> None:
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
         """See to it that base models can be had.
 
         Args:
             untrained: those that are in no file yet, by identity, with an experiment on each.
+
+        Returns:
+            Those that cannot be had, by identity.
         """
 
     def free(self) -> bool:
@@ -150,12 +155,16 @@ class Alone:
     ) -> None:
         self.taken = None
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> None:
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:  # noqa: ARG002
         """Do nothing: each base model is trained by the first run that needs it.
 
         Args:
             untrained: base models that are in no file yet.
+
+        Returns:
+            None of them; what cannot be had shows then.
         """
+        return {}
 
     def free(self) -> bool:
         """Tell whether another run can be taken.
@@ -190,14 +199,16 @@ class Alone:
         """Do the run that was taken.
 
         Returns:
-            Its id and what it gives.
-
-        Raises:
-            SalunError: its base model or mask cannot be had.
+            Its id and what came of it.
         """
         assert self.taken is not None
         (order, problem, watch), self.taken = self.taken, None
-        return order.id, done(order, problem, self.bench, watch)
+        try:
+            return order.id, done(order, problem, self.bench, watch)
+        except SalunError as error:
+            return order.id, Lost(one_line(str(error)))
+        except Exception as error:  # one run that fails does not end the others
+            return order.id, lost(error)
 
 
 def done(order: Order, problem: Problem, bench: Workbench, watch: Watch) -> Outcome:
@@ -377,7 +388,28 @@ def answer(order: Order, bench: Workbench, watch: Watch) -> Answer:
     except SalunError as error:
         return Answer(order.id, Lost(one_line(str(error))))
     except Exception as error:  # one run that fails does not end the others
-        return Answer(order.id, Lost(told(error)), worn=True)
+        return Answer(order.id, lost(error), worn=True)
+
+
+def prepared_here(bench: Workbench, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
+    """Train base models in this process.
+
+    Args:
+        bench: of this process.
+        untrained: base models that are in no file yet, by identity, with an experiment on each.
+
+    Returns:
+        Those that cannot be trained or written, by identity.
+    """
+    barren: dict[str, Lost] = {}
+    for identity, (_, problem) in untrained.items():
+        settle_threads(problem.dataset.size)
+        try:
+            bench.base(problem)
+        except SalunError as error:
+            barren[identity] = Lost(one_line(str(error)))
+    torch.cuda.empty_cache()  # all memory is the workers' from now on
+    return barren
 
 
 def check_unchanged(order: Order, problem: Problem) -> None:
@@ -429,19 +461,23 @@ def portable(outcome: Outcome) -> Outcome:
     return replace(outcome, checkpoint=replace(checkpoint, mask=mask))
 
 
-def told(error: Exception) -> str:
-    """Tell in one line of an error that nobody foresaw.
+def lost(error: Exception) -> Lost:
+    """Tell of an error that nobody foresaw.
 
     Args:
         error: as it was caught.
 
     Returns:
-        Its kind and text, and the line of code that raised it.
+        Its kind and text, with the line of code that raised it, and its trace.
     """
     if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory on the device; fewer runs side by side need less"
+        torch.cuda.empty_cache()
+        return Lost("out of memory on the device; a smaller batch_size, or fewer runs side by side, need less")
+    if isinstance(error, MemoryError):
+        return Lost("out of memory; a smaller batch_size, or fewer runs side by side, need less")
     *_, last = traceback.extract_tb(error.__traceback__)
-    return one_line(f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})")
+    reason = one_line(f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})")
+    return Lost(reason, "".join(traceback.format_exception(error)))
 
 
 # In the parent's process
@@ -501,22 +537,21 @@ class Pool:
         while self.workers:
             self.workers.pop().end()
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> None:
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
         """Train base models, while workers come up: a single one in this process, several side by side.
 
         Args:
             untrained: those that are in no file yet, by identity, with an experiment on each.
 
+        Returns:
+            Those that cannot be trained or written, by identity.
+
         Raises:
-            SalunError: one cannot be trained or written.
+            SalunError: no worker can be had.
         """
         if len(untrained) == 1:
-            ((_, problem),) = untrained.values()
-            settle_threads(problem.dataset.size)
-            self.bench.base(problem)
-            torch.cuda.empty_cache()  # all memory is the workers' from now on
-            return
-        left = list(untrained)
+            return prepared_here(self.bench, untrained)
+        left, barren = list(untrained), {}
         while left or any(worker.order for worker in self.workers):
             while left and self.free():
                 experiment, problem = untrained[left[0]]
@@ -524,7 +559,8 @@ class Pool:
                 self.take(Order(experiment, None, left.pop(0)), problem, watch)
             identity, outcome = self.answered()
             if isinstance(outcome, Lost):
-                raise SalunError(f"{untrained[identity][1].origin.path}: is not trained: {outcome.reason}")
+                barren[identity] = outcome
+        return barren
 
     def free(self) -> bool:
         """Tell whether another run can be taken.
@@ -655,7 +691,7 @@ class Pool:
         if not worker.up:
             self.size -= 1
         if self.size == 0:
-            raise SalunError(f"no worker process comes up: the last one {how}; without --parallel none is needed")
+            raise SalunError(f"no worker process comes up: the last one {how}; without --jobs none is needed")
         return None if worker.order is None else Answer(worker.order.id, Lost(f"its process {how}"))
 
 

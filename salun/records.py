@@ -4,39 +4,91 @@ import fcntl
 import json
 import math
 import os
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from salun.claims import Claims
 from salun.errors import SalunError
+from salun.files import settle_folder
 from salun.run import Record
 from salun.training import Epoch
 
+CLAIMS = "claims"
+TORN = "records.torn"
+
 
 def append(path: Path, record: Record) -> None:
-    """Add a record to a file, durably, one line, under a lock.
+    """Add a record to a file, durably, one line, while no other process does; a torn last line is set aside.
 
     Args:
         path: `records.jsonl`.
         record: of a finished run.
 
     Raises:
-        SalunError: the file cannot be written.
+        SalunError: the file cannot be written; it is as it was.
     """
     line = json.dumps(numbers_only(asdict(record)), allow_nan=False) + "\n"
+    # The lock that the system gives does not reach every process of every network file system; the claim does.
+    with Claims(path.parent / CLAIMS) as claims, claims.holding(path.name):
+        try:
+            with path.open("a+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                set_torn_aside(path, file)
+                add(file, line.encode())
+            settle_folder(path.parent)
+        except OSError as error:
+            raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def add(file: FileIO, content: bytes) -> None:
+    """Add to the end of a file, and see to it that it is on the disk; in part is not at all.
+
+    Args:
+        file: open for reading and appending, unbuffered.
+        content: what to add.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    size = file.seek(0, os.SEEK_END)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0, os.SEEK_END)
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else "\n" + line
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
+        left = content
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            os.truncate(file.fileno(), size)
+        raise
+
+
+def set_torn_aside(path: Path, file: FileIO) -> None:
+    """Move what a kill or a power cut left of a line to a file beside the records.
+
+    Args:
+        path: of the records.
+        file: the same, open for reading and appending.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    end = file.seek(0, os.SEEK_END)
+    if end == 0 or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n":
+        return
+    file.seek(0)
+    whole = file.read().rpartition(b"\n")[0]
+    begin = len(whole) + 1 if whole else 0
+    file.seek(begin)
+    torn = file.read()
+    if record_of(torn) is not None:
+        add(file, b"\n")
+        return
+    with path.with_name(TORN).open("ab", buffering=0) as aside:
+        add(aside, torn + b"\n")
+    file.truncate(begin)
 
 
 def numbers_only(value: Any) -> Any:
@@ -68,25 +120,80 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
     Raises:
         SalunError: the file exists and cannot be opened.
     """
-    if not path.exists():
-        return {}, []
-    found: dict[str, Record] = {}
-    notices = []
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            lines = file.read().splitlines()
-    except OSError as error:
-        raise SalunError(f"{path}: cannot be read: {error.strerror or error}") from error
-    for number, line in enumerate(lines, 1):
+    log = Log(path)
+    log.refresh()
+    notices = list(log.notices)
+    if log.rest:
+        record = record_of(log.rest)
+        if record is None:
+            notices.append(f"{path}: its last line is torn and is passed over; the next run sets it aside")
+        else:
+            log.found[record.id] = record
+    return log.found, notices
+
+
+@dataclass
+class Log:
+    """A file of records that others may be adding to.
+
+    Attributes:
+        path: `records.jsonl`, which need not exist.
+        found: the last record of each id.
+        notices: a line for each line that could not be read.
+        rest: the end of the file, where it is no whole line.
+        offset: bytes that are read.
+        lines: lines that are read.
+    """
+
+    path: Path
+    found: dict[str, Record] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    rest: bytes = b""
+    offset: int = 0
+    lines: int = 0
+
+    def refresh(self) -> None:
+        """Read what was added.
+
+        Raises:
+            SalunError: the file exists and cannot be opened.
+        """
         try:
-            content = json.loads(line)
-            content["curve"] = [as_epoch(point) for point in content["curve"]]
-            found[content["id"]] = Record(**content)
-        except (ValueError, TypeError, KeyError):
-            if line.strip():
-                notices.append(f"{path}: line {number} is no record and is passed over")
-    return found, notices
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self.offset:  # another file is in its place
+                    self.found.clear()
+                    self.offset, self.lines = 0, 0
+                fcntl.flock(file, fcntl.LOCK_SH)
+                file.seek(self.offset)
+                *whole, self.rest = file.read().split(b"\n")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SalunError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        for line in whole:
+            self.offset, self.lines = self.offset + len(line) + 1, self.lines + 1
+            record = record_of(line)
+            if record is not None:
+                self.found[record.id] = record
+            elif line.strip():
+                self.notices.append(f"{self.path}: line {self.lines} is no record and is passed over")
+
+
+def record_of(line: bytes) -> Record | None:
+    """Read a line.
+
+    Args:
+        line: of a file of records.
+
+    Returns:
+        The record; None where it is none.
+    """
+    try:
+        content = json.loads(line)
+        content["curve"] = [as_epoch(point) for point in content["curve"]]
+        return Record(**content)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def as_epoch(point: dict[str, Any]) -> Epoch:

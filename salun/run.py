@@ -219,6 +219,7 @@ class Workbench:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
+    barren: dict[str, str] = field(default_factory=dict)
     before: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     built: dict[tuple[Architecture, bool], dict[str, nn.Parameter]] = field(default_factory=dict)
     pruned: dict[tuple[str, PruneRequest], Sparse] = field(default_factory=dict)
@@ -324,7 +325,13 @@ class Workbench:
             checkpoint = origin.checkpoint
             if checkpoint is None and origin.path.exists():
                 checkpoint = saved_origin(origin.path).checkpoint
-            self.bases[origin.identity] = checkpoint or self.train_base(problem)
+            if origin.identity in self.barren:
+                raise SalunError(self.barren[origin.identity])
+            try:
+                self.bases[origin.identity] = checkpoint or self.train_base(problem)
+            except SalunError as error:
+                self.barren[origin.identity] = str(error)
+                raise
         return self.bases[origin.identity]
 
     def train_base(self, problem: Problem) -> Checkpoint:

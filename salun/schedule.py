@@ -1,17 +1,22 @@
 """Many runs: what is to be done, what is done already, and doing the rest, in turn or side by side."""
 
+import time
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from salun import records
+from salun.claims import POLL, Claims
+from salun.cluster import Cluster, RayRequest
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import Experiment, MaskRequest, PruneRequest
+from salun.files import sweep, write_text
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics
-from salun.outputs import kept_outputs, outputs_path, write_outputs
+from salun.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.parallel import Alone, Hands, Lost, Order, Outcome, Pool
 from salun.rows import Group, Row, group_named, group_of, summarise
 from salun.run import Problem, Record, Workbench, identify, parted, resolved, save_with_forget, weights_name
@@ -19,6 +24,8 @@ from salun.training import Watch
 
 Keep = Literal["all", "last", "none"]
 WatchFor = Callable[["Job"], Watch]
+
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,14 @@ class Job:
     id: str
 
     @property
+    def base(self) -> str:
+        """The base model's identity."""
+        return self.problem.origin.identity
+
+    @property
     def cell(self) -> Group:
         """Base model and forget set, of which an experiment may have several."""
-        return self.problem.origin.identity, self.problem.parts.forget_fingerprint
+        return self.base, self.problem.parts.forget_fingerprint
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,7 @@ class Runner:
         keep: which of them are kept.
         parallel: how many runs are done side by side; a single one is done in this process.
         plugins: files that were run in this process, for others that are to do runs.
+        ray: what is asked of a cluster, where one is to do the runs.
     """
 
     bench: Workbench
@@ -187,34 +200,123 @@ class Runner:
     keep: Keep = "last"
     parallel: int = 1
     plugins: tuple[Path, ...] = ()
+    ray: RayRequest | None = None
+
+    @property
+    def beside(self) -> bool:
+        """Whether runs may be done side by side."""
+        return self.parallel > 1 or self.ray is not None
 
     def go(self, jobs: list[Job], watch_for: WatchFor) -> Iterator[tuple[Job, Record | Lost]]:
         """Do the runs that are not finished, and record each as it ends.
+
+        Other processes may be at work on the same list: each run is done by the one that claims it, and all wait until
+        the last is recorded.
 
         Args:
             jobs: all runs of the list.
             watch_for: gives the watch of a run.
 
         Yields:
-            Each run done, with its record; side by side, also each run that failed, with the reason.
+            Each run that this process did, with its record, or where it failed with the reason.
 
         Raises:
-            SalunError: a base model cannot be had, or a file not be written.
+            SalunError: a file cannot be written.
         """
-        done, _ = records.read(self.path)
-        pending = [job for job in jobs if not self.is_finished(job, done)]
+        self.tidy()
+        log = records.Log(self.path)
+        log.refresh()
+        pending = [job for job in jobs if not self.is_finished(job, log.found)]
         under_way: dict[str, Job] = {}
-        with self.hands(len({job.id for job in pending})) as hands:
-            hands.prepare(untrained(pending))
+        with Claims(self.path.parent / records.CLAIMS) as claims, self.hands(len({job.id for job in pending})) as hands:
+            barren = hands.prepare(untrained(pending))
+            yield from ((job, barren[job.base]) for job in pending if job.base in barren)
+            pending = [job for job in pending if job.base not in barren]
             while pending or under_way:
-                while hands.free() and (job := next_of(pending, under_way, hands)) is not None:
-                    if not self.is_finished(job, done):
-                        under_way[job.id] = job
-                        hands.take(self.order(job, done), job.problem, watch_for(job))
+                while hands.free() and (job := self.next_claimed(pending, under_way, hands, claims, log)) is not None:
+                    under_way[job.id] = job
+                    hands.take(self.order(job, log.found), job.problem, watch_for(job))
                 if under_way:
                     number, outcome = hands.finished()
                     job = under_way.pop(number)
-                    yield job, outcome if isinstance(outcome, Lost) else self.recorded(job, outcome, done)
+                    recorded = self.settled(job, outcome, claims, log)
+                    claims.release(number)
+                    yield job, recorded
+                elif pending:
+                    time.sleep(POLL)  # the rest is other processes'
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left half-written."""
+        for folder in (self.path.parent, self.path.parent / OUTPUTS, self.weights, self.bench.checkpoints):
+            sweep(folder)
+
+    def next_claimed(
+        self, pending: list[Job], under_way: Container[str], hands: Hands, claims: Claims, log: records.Log
+    ) -> Job | None:
+        """Claim the run that is to be done next.
+
+        Args:
+            pending: runs that are left; loses the one that is taken, and those that are recorded by now.
+            under_way: ids of those that are being done; the same run is not begun twice.
+            hands: who is to do it.
+            claims: of this list.
+            log: the records.
+
+        Returns:
+            Of the runs that fit best, the first that no other process has; None where there is none.
+        """
+        able = [job for job in pending if job.id not in under_way]
+        for job in sorted(able, key=lambda job: hands.rank(job.cell)):
+            if not claims.take(job.id):
+                continue
+            log.refresh()
+            pending[:] = [left for left in pending if left is not job]
+            if not self.is_finished(job, log.found):
+                return job
+            claims.release(job.id)
+        log.refresh()
+        pending[:] = [job for job in pending if job.id in under_way or not self.is_finished(job, log.found)]
+        return None
+
+    def trace_of(self, job: Job) -> Path:
+        """Name the file that tells where a run failed.
+
+        Args:
+            job: the run.
+
+        Returns:
+            Its path.
+        """
+        return self.path.parent / FAILED / f"{job.id}.txt"
+
+    def settled(self, job: Job, outcome: Outcome | Lost, claims: Claims, log: records.Log) -> Record | Lost:
+        """Record what a run gives, or keep the trace of its failure.
+
+        Args:
+            job: the run.
+            outcome: what came of it.
+            claims: of this list.
+            log: the records.
+
+        Returns:
+            The record, or what was lost.
+
+        Raises:
+            SalunError: a file cannot be written.
+        """
+        trace = self.trace_of(job)
+        if isinstance(outcome, Lost):
+            if outcome.trace:
+                write_text(trace, outcome.trace)
+            return outcome
+        if not claims.holds(job.id):
+            return Lost("another process took it over, as this one stood still for long")
+        record = self.recorded(job, outcome, log.found)
+        self.bench.forget_state(job.id)
+        with suppress(OSError):
+            trace.unlink()
+            trace.parent.rmdir()
+        return record
 
     def hands(self, runs: int) -> Hands:
         """Choose who does the runs.
@@ -223,8 +325,10 @@ class Runner:
             runs: how many there are.
 
         Returns:
-            This process, or as many others as are asked for and have something to do.
+            This process, or as many others as are asked for and have something to do, here or on a cluster.
         """
+        if self.ray is not None:
+            return Cluster(self.bench, self.plugins, self.ray, runs)
         if self.parallel == 1:
             return Alone(self.bench)
         return Pool(self.bench, self.plugins, min(self.parallel, runs))
@@ -319,25 +423,6 @@ def untrained(jobs: list[Job]) -> dict[str, tuple[Experiment, Problem]]:
         for job, origin in origins
         if origin.checkpoint is None and not origin.path.exists()
     }
-
-
-def next_of(pending: list[Job], under_way: Container[str], hands: Hands) -> Job | None:
-    """Take the run that is to be done next from those that are left.
-
-    Args:
-        pending: runs that are left; loses the one that is taken.
-        under_way: ids of those that are being done; the same run is not begun twice.
-        hands: who is to do it.
-
-    Returns:
-        Of the runs that fit best, the first; None where there is none.
-    """
-    able = [job for job in pending if job.id not in under_way]
-    if not able:
-        return None
-    chosen = min(able, key=lambda job: hands.rank(job.cell))
-    pending[:] = [job for job in pending if job is not chosen]
-    return chosen
 
 
 def missing_from(record: Record, names: tuple[str, ...]) -> list[str]:

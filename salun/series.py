@@ -1,7 +1,5 @@
 """What figures of runs show beyond the rows of a table: curves over epochs, and sweeps over the mask's threshold."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -10,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.errors import one_line
 from salun.experiment import Experiment
+from salun.markup import csv_table
 from salun.rows import Row
 from salun.schedule import experiment_of, told_apart
 from salun.statistics import Figure, figure
@@ -85,12 +83,12 @@ def curves_as_csv(curves: Iterable[Curve]) -> str:
     """
     names = (*QUANTITIES, "lr")
     lines = [
-        [one_line(curve.row.title), *draw, point.epoch, *(known(getattr(point, name)) for name in names)]
+        [curve.row.title, *draw, point.epoch, *(known(getattr(point, name)) for name in names)]
         for curve in curves
         for record, draw in zip(curve.row.records, curve.row.draws, strict=True)
         for point in record.curve
     ]
-    return as_csv(["title", "base_model", "forget_set", "seed", "epoch", *names], lines)
+    return csv_table([["title", "base_model", "forget_set", "seed", "epoch", *names], *lines])
 
 
 def known(value: float | None) -> float | None:
@@ -175,15 +173,15 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
     parts = ("mean", "sd", "n", "half_width")
     lines = [
         [
-            one_line(sweep.title),
+            sweep.title,
             keep,
-            one_line(row.title),
+            row.title,
             *(getattr(value_of(row, name), part) for name in names for part in parts),
         ]
         for sweep in sweeps
         for keep, row in sweep.rows.items()
     ]
-    return as_csv(["sweep", "mask_keep", "title", *(f"{name}_{part}" for name in names for part in parts)], lines)
+    return csv_table([["sweep", "mask_keep", "title", *(f"{name}_{part}" for name in names for part in parts)], *lines])
 
 
 def value_of(row: Row, name: str) -> Figure:
@@ -197,20 +195,3 @@ def value_of(row: Row, name: str) -> Figure:
         Mean and spread, empty where the row has none.
     """
     return row.gap if name == "gap" else row.figures.get(name, figure([]))
-
-
-def as_csv(headings: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Write a table as CSV.
-
-    Args:
-        headings: of the columns.
-        lines: the cells of each; None is left empty.
-
-    Returns:
-        The text.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows(lines)
-    return out.getvalue()

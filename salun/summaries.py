@@ -1,7 +1,5 @@
 """Tables of rows, for a terminal, programs, spreadsheets and papers."""
 
-import csv
-import io
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
@@ -10,7 +8,7 @@ from typing import Any
 
 from salun.errors import one_line
 from salun.files import write_text
-from salun.markup import ALIKE, DIFFERS, escape_markdown, latex_table, markdown_table
+from salun.markup import ALIKE, DIFFERS, csv_table, escape_markdown, latex_table, markdown_table
 from salun.metrics import METRICS
 from salun.rows import Group, Row, best_of, bold_of, contenders, group_of, grouped, is_distinct
 from salun.run import Record
@@ -407,7 +405,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
     names = shown or columns_of(rows)
     lines = []
     for row in rows:
-        line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": one_line(row.title), "kind": row.kind}
+        line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": row.title, "kind": row.kind}
         line |= sources_of(row) | standing_of(rows, row)
         for name, value in [*((name, row.figures.get(name, figure([]))) for name in names), ("gap", row.gap)]:
             line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
@@ -415,12 +413,8 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
         for name, comparison in tests.items():
             line |= {f"{name}_{part}": number for part, number in numbers_of(comparison).items()} if comparison else {}
         lines.append(line)
-    out = io.StringIO()
     columns = list(dict.fromkeys(column for line in lines for column in line))
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return csv_table([columns, *([line.get(column) for column in columns] for line in lines)])
 
 
 def as_markdown(rows: list[Row]) -> str:

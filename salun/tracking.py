@@ -11,6 +11,8 @@ from dotenv import load_dotenv
 
 KEYS = ("WANDB_API_KEY", "WANDB_SECRET")
 KEYLESS_MODES = ("offline", "dryrun")
+SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+SHORTEST_SECRET = 6
 OFF = "disabled"
 PATIENCE = 20
 PROJECT = "salun"
@@ -113,7 +115,22 @@ class Tracker:
             reason: for the notice.
         """
         self.enabled = False
-        self.notice(f"not logged to Weights & Biases: {reason}")
+        self.notice(f"not logged to Weights & Biases: {without_secrets(reason)}")
+
+
+def without_secrets(text: str) -> str:
+    """Blot out keys and passwords of the environment, which the words of a client or a server may hold.
+
+    Args:
+        text: from outside.
+
+    Returns:
+        The text, with stars in place of each.
+    """
+    for name, value in os.environ.items():
+        if any(word in name.upper() for word in SECRETS) and len(value.strip()) >= SHORTEST_SECRET:
+            text = text.replace(value.strip(), "***")
+    return text
 
 
 def start(name: str, group: str, config: dict[str, Any]) -> Any:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
-from salun.data.images import Batch, Images
+from salun.data.images import Batch, Images, Portion
 from salun.device import Precision, autocast, settle_precision
+from salun.distributed import ALONE, Group
 from salun.errors import SalunError
 from salun.graphs import EAGER_STEPS, Captured
 from salun.passes import Passes
@@ -39,11 +40,18 @@ class Step(NamedTuple):
         batch: what the model sees.
         loss: of its logits and the batch; None for the training's own.
         forgets: whether the step is to forget: the second optimiser takes it, where there is one.
+        portion: of the batch that this process sees; None where it sees all.
     """
 
     batch: Batch
     loss: Loss | None = None
     forgets: bool = False
+    portion: Portion | None = None
+
+    @property
+    def images(self) -> int:
+        """How many images the batch has, those that other processes see included."""
+        return len(self.batch.x) if self.portion is None else self.portion.whole
 
 
 Stream = Callable[[int], Iterable[Batch | Step]]
@@ -333,6 +341,7 @@ def fit(
     passes: Passes | None = None,
     compiled: bool = False,
     saving: Saving | None = None,
+    group: Group = ALONE,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
     """Train a model, in place; an epoch whose loss is no number is the last.
 
@@ -359,6 +368,7 @@ def fit(
         compiled: whether the model is compiled by `torch.compile`.
         saving: writes the training's state from time to time, and takes up what an earlier process left of it; the
             stream must draw from its generator alone.
+        group: the processes that train this model together; of several, each gives its portions of the same steps.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
@@ -380,6 +390,7 @@ def fit(
         clear_gradients=clear_gradients,
         passes=Passes() if passes is None else passes,
         compiled=compiled,
+        group=group,
     )
     course = Course(stepper, schedules, saving)
     course.take_up()
@@ -443,7 +454,7 @@ def run_epoch(course: "Course", stream: Stream, pace: Pace) -> tuple[int, float,
             break
         step = given if isinstance(given, Step) else Step(given)
         stepper.take(step)
-        course.tell(len(step.batch.x), time.perf_counter() - pace.begun)
+        course.tell(step.images, time.perf_counter() - pace.begun)
         pace.tell(course.images)
     mean_loss, share = (stepper.summed / max(course.images, 1)).tolist()
     return course.images, mean_loss, share
@@ -599,6 +610,7 @@ class Stepper:
         clear_gradients: clears those that a mask holds.
         passes: counts the images of the model's passes.
         compiled: whether the model is compiled.
+        group: the processes that train it together; of several, each takes its portion of a step, unrecorded.
         summed: loss and right predictions of the epoch's images, on the device.
     """
 
@@ -610,12 +622,14 @@ class Stepper:
     clear_gradients: Callable[[], None]
     passes: Passes
     compiled: bool
+    group: Group
 
     def __post_init__(self) -> None:
         self.weights = [weight for group in self.optimizers[0].param_groups for weight in group["params"]]
         self.device = self.weights[0].device
         self.summed = torch.zeros(2, device=self.device)
-        self.recordable = self.device.type == "cuda" and self.loss is cross_entropy
+        self.network = self.group.wrapped(self.model)
+        self.recordable = self.device.type == "cuda" and self.loss is cross_entropy and self.group.size == 1
         self.captured: Captured | None = None
         self.forward: Callable[[Tensor], Tensor] | None = None
         self.shape: torch.Size | None = None
@@ -669,17 +683,19 @@ class Stepper:
         """
         batch, updates = step.batch, self.optimizers[-1 if step.forgets else 0]
         updates.zero_grad(set_to_none=True)
-        with autocast(self.precision, self.device), steady_norms(self.model, len(batch.x) == 1):
+        normed = steady_norms(self.model, step.images == 1)
+        with autocast(self.precision, self.device), normed, self.group.norms(step.portion):
             logits = self.logits(batch.x)
         value = (step.loss or self.loss)(logits.float(), batch)
-        value.backward()
+        self.group.weighed(value, step.portion).backward()
         if self.grad_clip is not None:
             self.clear_gradients()
             nn.utils.clip_grad_norm_(self.weights, self.grad_clip)
         updates.step()
         with torch.no_grad():
             right = (logits.argmax(1) == batch.y).sum()
-            self.summed += torch.stack([value.detach() * len(batch.x), right.float()])
+            sums = torch.stack([value.detach() * len(batch.x), right.float()])
+            self.summed += self.group.pooled(sums, step.portion)
 
     def logits(self, x: Tensor) -> Tensor:
         """Run the model, compiled where that is asked for and the batch is of the shape that it was compiled for.
@@ -693,7 +709,7 @@ class Stepper:
             (B, classes).
         """
         if not self.compiled or x.shape != self.shape or has_inner_hooks(self.model):
-            return cast(Tensor, self.model(x))
+            return cast(Tensor, self.network(x))
         if self.forward is None:
             self.forward = torch.compile(self.model.forward, dynamic=False)
         vars(self.model)["forward"] = self.forward
@@ -750,6 +766,47 @@ def steady_norms(model: nn.Module, single: bool) -> Iterator[None]:
             layer.train()
 
 
+def steps_of(images: Images, size: int, generator: torch.Generator, group: Group) -> Iterator[Batch | Step]:
+    """Go once through the images, shuffled and augmented.
+
+    Args:
+        images: of which each process of the group holds a share.
+        size: images a batch, of all processes together.
+        generator: shuffles and augments; the same one in each process.
+        group: the processes.
+
+    Yields:
+        Batches; of several processes, this one's portions of them.
+    """
+    if group.size == 1:
+        yield from images.batches(size, generator)
+        return
+    for batch, portion in images.portions(size, generator, group.rank, group.size):
+        yield Step(batch, portion=portion)
+
+
+def accuracy_of_all(model: nn.Module, images: Images, precision: Precision, group: Group) -> float:
+    """Compute a model's accuracy on images of which each process holds a share.
+
+    Args:
+        model: the same in each process.
+        images: all of them.
+        precision: of the forward passes.
+        group: the processes.
+
+    Returns:
+        As `accuracy`, the same bits in each process.
+    """
+    if group.size == 1:
+        return accuracy(predict(model, images, precision=precision))
+    outputs = predict(model, images.take(images.held(group.rank, group.size)), precision=precision)
+    own = len(outputs.labels)
+    right = float((outputs.logits.argmax(1) == outputs.labels).sum()) if own else 0.0
+    broken = float(not bool(outputs.logits.isfinite().all()))
+    counts = group.total(torch.tensor([right, own, broken]))
+    return math.nan if counts[2] else float(counts[0] / counts[1])
+
+
 def train(
     model: nn.Module,
     images: Images,
@@ -762,6 +819,7 @@ def train(
     precision: Precision | None = None,
     compiled: bool = False,
     saving: Saving | None = None,
+    group: Group = ALONE,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -776,6 +834,7 @@ def train(
         precision: of the forward pass, on the validation set too; None for the recipe's.
         compiled: whether the model is compiled.
         saving: writes the training's state from time to time; has the same generator.
+        group: the processes that train the model together, each with the whole sets, of which it holds a share.
 
     Returns:
         The curve and the optimiser's state.
@@ -788,11 +847,11 @@ def train(
 
     def validated() -> float:
         with counted.aside():
-            return accuracy(predict(model, validation, precision=precision))
+            return accuracy_of_all(model, validation, precision, group)
 
     curve, optimizer = fit(
         model,
-        lambda epoch: images.batches(recipe.batch_size, generator),
+        lambda epoch: steps_of(images, recipe.batch_size, generator, group),
         epochs=recipe.epochs,
         lr=recipe.lr,
         optimizer=recipe.optimizer,
@@ -806,5 +865,6 @@ def train(
         passes=counted,
         compiled=compiled,
         saving=saving,
+        group=group,
     )
     return curve, optimizer.state_dict()

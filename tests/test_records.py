@@ -2,6 +2,8 @@ import json
 import math
 import multiprocessing
 import re
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from made import ODD_TEXT, make
 
 from salun.errors import SalunError
-from salun.records import append, read
+from salun.records import TORN, Log, append, read
 from salun.training import Epoch
 
 
@@ -79,11 +81,13 @@ def test_a_torn_last_line_is_passed_over_and_the_next_append_is_whole(tmp_path: 
     path.write_bytes(whole + torn)
     found, notices = read(path)
     assert [record.seed for record in found.values()] == [0]
-    assert notices == [f"{path}: line 2 is no record and is passed over"]
+    assert notices == [f"{path}: its last line is torn and is passed over; the next run sets it aside"]
     append(path, make(seed=2))
     found, notices = read(path)
     assert [record.seed for record in found.values()] == [0, 2]
-    assert len(notices) == 1
+    assert notices == []
+    assert (tmp_path / TORN).read_bytes() == torn + b"\n"
+    assert len(lines_in(path)) == 2
 
 
 def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
@@ -94,6 +98,57 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
     found, notices = read(path)
     assert [record.seed for record in found.values()] == [0, 1]
     assert notices == []
+
+
+def test_an_only_line_that_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b'{"id": "x')
+    append(path, make(seed=0))
+    assert list(read(path)[0]) == [make(seed=0).id]
+    assert len(lines_in(path)) == 1
+
+
+def test_a_record_that_finds_no_room_is_not_half_there(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make(seed=0))
+    whole = path.read_bytes()
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, limits[1]))
+    try:
+        with pytest.raises(SalunError, match=r"records\.jsonl: cannot be written: File too large"):
+            append(path, make(seed=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == whole
+    append(path, make(seed=1))
+    assert len(lines_in(path)) == 2
+
+
+def test_a_log_reads_what_others_add(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    log = Log(path)
+    log.refresh()
+    assert log.found == {}
+    for seed in range(3):
+        append(path, make(seed=seed))
+        log.refresh()
+        assert [record.seed for record in log.found.values()] == list(range(seed + 1))
+    whole = path.read_bytes()
+    append(path, make(seed=3))
+    last = path.read_bytes()[len(whole) :]
+    path.write_bytes(whole + last[:40])
+    log.refresh()
+    assert len(log.found) == 3
+    path.write_bytes(whole + last)
+    log.refresh()
+    assert len(log.found) == 4
+    path.unlink()
+    append(path, make(seed=7))
+    log.refresh()
+    assert [record.seed for record in log.found.values()] == [7]
+    assert log.notices == []
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "5", "null", '"text"', '{"curve": [], "id": "x"}', '{"curve": 1}', "\0"])

@@ -2,9 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from salun.errors import SalunError, SalunErrors, one_line
@@ -128,9 +132,10 @@ def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = (
         The exit status: 2 for a user's mistake, 130 where interrupted, 141 where nobody reads on.
     """
     try:
-        if plugins:
-            load(plugins)
-        return command()
+        with ended_in_order():
+            if plugins:
+                load(plugins)
+            return command()
     except SalunError as error:
         for line in error.lines if isinstance(error, SalunErrors) else [str(error)]:
             notice(f"{program}: {one_line(line)}")
@@ -142,6 +147,28 @@ def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = (
         # Python flushes standard output once more as it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Let a request to end, such as a scheduler's or a closing terminal's, be what Ctrl-C is.
+
+    Yields:
+        Nothing.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load(plugins: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from salun.cli.console import WIDE, plain_table, print_table
+from salun.errors import one_line
 from salun.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
 from salun.rows import Group, Row, bold_of, grouped
@@ -164,7 +165,7 @@ def published_table(rows: list[Row]) -> Table | None:
         figures = []
         for name in names:
             figures += [cell(row.figures.get(name, figure([])), "%"), f"{match['metrics'][name]:.2f}"]
-        table.add_row(Text(row.title), *figures, cell(row.gap, "%"), f"{match['metrics']['gap']:.2f}")
+        table.add_row(Text(one_line(row.title)), *figures, cell(row.gap, "%"), f"{match['metrics']['gap']:.2f}")
     return table
 
 

@@ -1,9 +1,11 @@
 """`salun-train`: train a classifier, on everything or without a forget set."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
+from salun.cli import arguments
 from salun.cli.arguments import Parser, add_machine_flags, add_saving_flag, check_folder, filled, guarded, notice
 from salun.imports import uncollected
 
@@ -81,14 +83,39 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     flags = parse(argv)
-    return guarded(PROGRAM, lambda: train(flags), flags.plugin)
+    return guarded(PROGRAM, lambda: train_together(flags))
 
 
-def train(flags: argparse.Namespace) -> int:
+def train_together(flags: argparse.Namespace) -> int:
+    """Train with the processes that a launcher such as torchrun started beside this one, if it did.
+
+    Args:
+        flags: of the command line.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SalunError: a flag, a plugin, the data or the model is refused, or the other processes are not there.
+    """
+    if "RANK" in os.environ:
+        # Torch would tell at length, each process for itself, that others ended.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with uncollected():
+        from salun.distributed import joined
+
+    with joined() as group:
+        if flags.plugin:
+            arguments.load(flags.plugin)
+        return train(flags, group)
+
+
+def train(flags: argparse.Namespace, group: Any) -> int:
     """Check everything, train, save, and say how good the model is.
 
     Args:
         flags: of the command line.
+        group: the processes that train together, of which the leading one saves and prints.
 
     Returns:
         The exit status.
@@ -112,22 +139,26 @@ def train(flags: argparse.Namespace) -> int:
         from salun.tracking import Tracker
 
     check_folder("--out", Path(flags.out))
-    device = pick_device(flags.device, flags.deterministic)
+    device = pick_device(group.name_device(flags.device), flags.deterministic)
+    group.begin(device, flags.compile)
     recipe = read_recipe(flags)
     request = read_request(flags)
     model = flags.model or default_model(flags.dataset)
     check_model(model)
-    dataset = to_device(load(flags.dataset, Path(flags.data_dir)), device)
+    dataset = group.in_turn(lambda: load(flags.dataset, Path(flags.data_dir)), "data")
+    if group.size == 1:
+        dataset = to_device(dataset, device)
     settle_threads(dataset.size)
     parts = split(dataset, request, flags.split_seed)
-    build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained)
+    group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")
     path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or default_comment(flags))
     place = path.parent / STATES / path.name
-    state = Place(place, 60 * flags.save_every) if flags.save_every else None
+    group.check_same(place.exists(), f"--out {flags.out}: some processes find {place} there, others do not")
+    state = Place(place, 60 * flags.save_every, group.leads) if flags.save_every else None
     counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
     print(f"{model} on {dataset.name}, {device}: {counts}; forgetting {request}", flush=True)
     config = {"model": model, "dataset": dataset.name, "forget": str(request), **recipe.model_dump()}
-    tracker = Tracker(not flags.no_log, notice)
+    tracker = Tracker(not flags.no_log and group.leads, notice)
     with tracker.run(path.stem, "train", config) as log, Display(Console(), lines=True) as display:
         show = display.watch(path.stem, len(parts.retain))
 
@@ -137,8 +168,11 @@ def train(flags: argparse.Namespace) -> int:
                 log(vars(step.done))
 
         checkpoint, parts, curve = train_checkpoint(
-            model, dataset, recipe, request, flags.split_seed, device, watch, flags.compile, state
+            model, dataset, recipe, request, flags.split_seed, device, watch, flags.compile, state, group
         )
+        group.end()
+        if not group.leads:
+            return 0
         save_with_forget(path, checkpoint, parts)
         forget_state(place)
         figures = accuracies(checkpoint, dataset, parts, device)

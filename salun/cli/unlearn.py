@@ -5,12 +5,14 @@ import json
 import time
 from contextlib import closing
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from salun.cli.arguments import (
     INTERRUPTED,
     SOME_FAILED,
+    USER_ERROR,
     Parser,
     add_machine_flags,
     add_saving_flag,
@@ -79,9 +81,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)"
     )
     parser.add_argument("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
-    parser.add_argument(
-        "--parallel", type=int, default=1, metavar="N", help="runs side by side, each in a process (default: 1)"
-    )
+    add_beside_flags(parser)
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
     )
@@ -103,6 +103,34 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_saving_flag(parser)
     add_machine_flags(parser)
     return parser.parse_args(argv)
+
+
+def add_beside_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say who does the runs.
+
+    Args:
+        parser: gets the flags.
+    """
+    parser.add_argument(
+        "--jobs",
+        "--parallel",
+        type=int,
+        metavar="N",
+        help="runs side by side, each in a process (default: 1; with --ray as many as find room)",
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="runs on a Ray cluster: HOST:PORT, or local; alone, the one of this machine, started where there is none",
+    )
+    parser.add_argument(
+        "--gpus-per-run",
+        type=float,
+        metavar="SHARE",
+        help="with --ray: of a GPU, 0 to 1 (default: 1 where the cluster has GPUs, else 0)",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -224,9 +252,10 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     from salun.errors import SalunError
     from salun.experiment import load_experiments, validate
 
-    for flag, most in (("nexp", MOST_RUNS), ("nbase", MOST_RUNS), ("nforget", MOST_RUNS), ("parallel", MOST_BESIDE)):
-        if not 1 <= getattr(flags, flag) <= most:
-            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {most}")
+    for flag in ("nexp", "nbase", "nforget"):
+        if not 1 <= getattr(flags, flag) <= MOST_RUNS:
+            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {MOST_RUNS}")
+    check_beside(flags)
     if flags.budget is not None and flags.budget < 1:
         raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
     asked = asked_metrics(flags)
@@ -239,6 +268,44 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
         flag = ENTRY_FLAGS[next(iter(given))]
         raise SalunError(f"{flag} goes without -L: put '{next(iter(given))}' into the entries of {flags.load}")
     return asked_for(load_experiments(Path(flags.load), files_must_exist), asked, flags.budget), flags.load
+
+
+def check_beside(flags: argparse.Namespace) -> None:
+    """Check the flags that say who does the runs.
+
+    Args:
+        flags: of the command line.
+
+    Raises:
+        SalunError: a number is out of bounds, Ray is not installed, or flags do not go together.
+    """
+    from salun.errors import SalunError
+
+    most = MOST_BESIDE if flags.ray is None else MOST_RUNS
+    if flags.jobs is not None and not 1 <= flags.jobs <= most:
+        raise SalunError(f"--jobs {flags.jobs}: must be from 1 to {most}")
+    if flags.gpus_per_run is not None and flags.ray is None:
+        raise SalunError(f"--gpus-per-run {flags.gpus_per_run:g}: goes with --ray; --ray local needs no cluster")
+    if flags.gpus_per_run is not None and not 0 <= flags.gpus_per_run <= 1:
+        raise SalunError(f"--gpus-per-run {flags.gpus_per_run:g}: must be from 0 to 1")
+    if flags.ray is not None and "://" in flags.ray:
+        raise SalunError(f"--ray {flags.ray}: run the command on a machine of the cluster; give HOST:PORT or nothing")
+    if flags.ray is not None and find_spec("ray") is None:
+        raise SalunError("--ray: Ray is not installed here; pip install 'salun[ray]' does that")
+
+
+def ray_request(flags: argparse.Namespace) -> Any:
+    """Gather what is asked of Ray.
+
+    Args:
+        flags: of the command line, checked.
+
+    Returns:
+        The request; None where runs stay on this machine.
+    """
+    from salun.cluster import RayRequest
+
+    return None if flags.ray is None else RayRequest(flags.ray, flags.gpus_per_run, flags.jobs, flags.device)
 
 
 def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
@@ -315,7 +382,7 @@ def unlearn(flags: argparse.Namespace) -> int:
     bench = Workbench(device, *folders, compiled=flags.compile, save_every=60 * flags.save_every)
     jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
     plugins = tuple(map(Path, flags.plugin))
-    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.parallel, plugins)
+    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, plugins, ray_request(flags))
     done, torn = records.read(runner.path)
     versions = {job.id: done[job.id].versions for job in jobs if job.id in done}
     said = [*torn, *(line for job in jobs for line in remarks(job.problem)), *outdated(versions.values())]
@@ -329,6 +396,8 @@ def unlearn(flags: argparse.Namespace) -> int:
         tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
     status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
     joint: dict[int, Any] = {}
+    if status == USER_ERROR:
+        return status
     if status != INTERRUPTED:
         compared, joint = compare(runner, jobs)
         status = compared or status
@@ -361,12 +430,18 @@ def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
     Raises:
         SalunError: a file cannot be read or written.
     """
+    from salun.claims import Claims
     from salun.cli.steps import watched
     from salun.comparison import Comparison
+    from salun.records import CLAIMS
 
     comparison = Comparison(runner.bench, runner.path, runner.weights)
     try:
-        with watched("comparing runs", comparison.count(jobs)) as step:
+        with (
+            Claims(runner.path.parent / CLAIMS) as claims,
+            claims.holding("comparison"),
+            watched("comparing runs", comparison.count(jobs)) as step,
+        ):
             for _ in comparison.complete(jobs):
                 step()
         joint = comparison.joint(jobs)
@@ -451,6 +526,7 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     Returns:
         The exit status.
     """
+    from salun.errors import SalunError, one_line
     from salun.parallel import Lost
     from salun.schedule import titles_of
 
@@ -463,18 +539,33 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
                 title = titles[job.experiment.number]
                 if isinstance(outcome, Lost):
                     failed += 1
-                    notice(f"{PROGRAM}: {title}, seed {job.seed}: {outcome.reason}; the same command does it again")
+                    notice(f"{PROGRAM}: {title}, seed {job.seed}: {again(outcome, runner.trace_of(job))}")
                     continue
                 finished += 1
                 left = (time.perf_counter() - begun) / finished * (missing - finished - failed)
                 line = f"[{finished}/{missing}] {run_line(title, outcome)}; about {left:.0f} s left"
                 display.console.print(line, highlight=False, markup=False, soft_wrap=True)
                 log_run(tracker, name, title, job, outcome)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SalunError) as error:
         kept = f"{before + finished} of {before + missing} runs are recorded"
-        notice(f"{PROGRAM}: interrupted: {kept}; the same command does the rest")
-        return INTERRUPTED
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(str(error))
+        notice(f"{PROGRAM}: {why}: {kept}; the same command does the rest")
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else USER_ERROR
     return SOME_FAILED if failed else 0
+
+
+def again(outcome: Any, trace: Path) -> str:
+    """Say why a run failed, and how to go on.
+
+    Args:
+        outcome: what was lost.
+        trace: the file that tells more of an error that nobody foresaw.
+
+    Returns:
+        A part of a line.
+    """
+    more = f"; {trace} tells more" if outcome.trace else ""
+    return f"{outcome.reason}; the same command does it again{more}"
 
 
 def watch_base(origin: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
@@ -490,7 +581,7 @@ def watch_base(origin: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
         A watch for the training.
     """
     display.console.print(f"training the base model: {origin.model} on {origin.dataset}", highlight=False, markup=False)
-    name = origin.identity if runner.parallel > 1 else ""
+    name = origin.identity if runner.beside else ""
     return display.watch("base model", len(jobs[0].problem.parts.train), name)
 
 
@@ -506,7 +597,7 @@ def watch_run(job: Any, runner: Any, display: Any) -> Any:
         A watch for the run.
     """
     display.drop(job.problem.origin.identity)
-    name = job.id if runner.parallel > 1 else ""
+    name = job.id if runner.beside else ""
     return display.watch(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
 
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +22,29 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 MEMORY_LIMIT = "SALUN_MEMORY_LIMIT"
 DEFAULT_LIMIT = 2 * 1024**3
 MIXED_SIZE = 64
+# Of Pillow's decoders those of the above: others start programs, or are not meant for pictures from strangers.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+# Pixels: Pillow's own limit, beyond which it warns of a decompression bomb.
+LARGEST_IMAGE = 89_478_485
 
 
-def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset:
+class Listing(NamedTuple):
+    """The images of a folder.
+
+    Attributes:
+        classes: their names.
+        files: the images.
+        labels: of each file.
+        skipped: a line for each image that was left out because it cannot be decoded.
+    """
+
+    classes: list[str]
+    files: list[Path]
+    labels: list[int]
+    skipped: tuple[str, ...]
+
+
+def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corrupt: bool = False) -> Dataset:
     """Read `root/CLASS/image` or `root/train/CLASS/image` with `root/test/CLASS/image`.
 
     Images are numbered in turn over the classes (first of each, second of each, ...), so that any
@@ -34,6 +57,7 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
             takes the images' own where all are square and equal, else 64.
         cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes
             (2 GiB unless set).
+        skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
 
     Returns:
         RGB images; classes are the folders' names in alphabetical order.
@@ -44,10 +68,11 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
     if not os.path.isdir(root):
         raise SalunError(f"data set '{name}': {root} is not a folder; it must hold one folder of images a class")
     parted = bool(class_folders(root / "train"))
-    classes, files, labels = list_images(root / "train" if parted else root)
+    classes, files, labels, skipped = list_images(root / "train" if parted else root, skip_corrupt)
     side = size or common_size(files) or MIXED_SIZE
     if parted and (root / "test").is_dir():
-        test_classes, test_files, test_labels = list_images(root / "test")
+        test_classes, test_files, test_labels, gone = list_images(root / "test", skip_corrupt)
+        skipped += gone
         if unknown := sorted(set(test_classes) - set(classes)):
             raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
         renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
@@ -60,17 +85,18 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path) -> Dataset
             raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
         train, test = (decode([files[i] for i in chosen], side, cache) for chosen in (left, out))
         parts = Part(train, known[left]), Part(test, known[out])
-    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True)
+    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped)
 
 
-def list_images(root: Path) -> tuple[list[str], list[Path], list[int]]:
+def list_images(root: Path, skip_corrupt: bool) -> Listing:
     """Number the images of a folder in turn over its classes.
 
     Args:
         root: holds one folder a class.
+        skip_corrupt: whether images that cannot be decoded are left out.
 
     Returns:
-        Class names, files, and each file's label.
+        The images.
 
     Raises:
         SalunError: fewer than two classes, or a class without images.
@@ -79,13 +105,20 @@ def list_images(root: Path) -> tuple[list[str], list[Path], list[int]]:
     if len(folders) < 2:
         raise SalunError(f"{root}: holds {len(folders)} class folder(s); at least 2 are needed")
     found: list[tuple[int, int, Path]] = []
+    skipped: list[str] = []
     for label, folder in enumerate(folders):
         images = sorted(path for path in folder.rglob("*") if is_image(path.relative_to(folder)) and path.is_file())
         if not images:
             raise SalunError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
+        if skip_corrupt:
+            faults = {path: fault for path in images if (fault := fault_of_image(path)) is not None}
+            images, skipped = [path for path in images if path not in faults], [*skipped, *faults.values()]
+            if not images:
+                raise SalunError(f"{folder}: holds no image that can be decoded")
         found += [(place, label, path) for place, path in enumerate(images)]
     found.sort()
-    return [folder.name for folder in folders], [path for _, _, path in found], [label for _, label, _ in found]
+    files, labels = [path for _, _, path in found], [label for _, label, _ in found]
+    return Listing([folder.name for folder in folders], files, labels, tuple(skipped))
 
 
 def class_folders(root: Path) -> list[Path]:
@@ -195,12 +228,40 @@ def pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
         SalunError: an image cannot be decoded.
     """
     for path in files:
-        with opened(path) as image:
-            try:
-                fitted = ImageOps.fit(in_colour(image), (size, size), Image.Resampling.BILINEAR)
-            except (OSError, ValueError, SyntaxError) as error:
-                raise SalunError(f"{path}: cannot be decoded: {error}") from error
+        fitted = ImageOps.fit(decoded(path), (size, size), Image.Resampling.BILINEAR)
         yield np.asarray(fitted).transpose(2, 0, 1)
+
+
+def decoded(path: Path) -> Image.Image:
+    """Decode an image, the first one of a file that holds several.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The image in RGB.
+
+    Raises:
+        SalunError: it cannot be decoded.
+    """
+    with opened(path) as image, decodable(path), warnings.catch_warnings(action="ignore"):
+        return in_colour(image)
+
+
+def fault_of_image(path: Path) -> str | None:
+    """Say why an image cannot be decoded.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A line, or None where it can.
+    """
+    try:
+        decoded(path)
+    except SalunError as error:
+        return str(error)
+    return None
 
 
 def in_colour(image: Image.Image) -> Image.Image:
@@ -234,10 +295,32 @@ def opened(path: Path) -> Image.Image:
     Raises:
         SalunError: the file is not an image, or claims to be larger than is safe to decode.
     """
+    with decodable(path), warnings.catch_warnings(action="ignore"):
+        image = Image.open(path, formats=FORMATS)
+        if image.width * image.height > LARGEST_IMAGE:
+            image.close()
+            raise ValueError(f"{image.width} x {image.height} pixels, more than the {LARGEST_IMAGE} that are decoded")
+        return image
+
+
+@contextmanager
+def decodable(path: Path) -> Iterator[None]:
+    """Turn whatever a broken image raises into one line that names it.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SalunError: in place of what the block raised.
+    """
     try:
-        return Image.open(path)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise SalunError(f"{path}: cannot be decoded: {error}") from error
+        yield
+    except Exception as error:  # decoders raise errors of every kind on a broken file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SalunError(f"{path}: cannot be decoded: {reason}") from error
 
 
 def fingerprint(files: list[Path], size: int) -> str:

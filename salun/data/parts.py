@@ -10,6 +10,8 @@ from torch import Tensor
 from salun.data.pixel_file import PixelFile
 from salun.errors import SalunError
 
+MOST_NAMED = 10
+
 
 class Part(NamedTuple):
     """One part of a data set.
@@ -34,6 +36,7 @@ class Dataset:
         classes: class names, by label.
         padding: border in pixels for random crops; 0 for none.
         flip: whether mirrored images are still images of their class.
+        skipped: a line for each image that was left out because it cannot be decoded.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Dataset:
     classes: tuple[str, ...]
     padding: int = 0
     flip: bool = False
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
@@ -50,6 +54,13 @@ class Dataset:
         shapes = [tuple(part.pixels.shape[1:]) for part in (self.train, self.test)]
         if shapes[0] != shapes[1]:
             raise SalunError(f"data set '{self.name}': training images are {shapes[0]}, test images {shapes[1]}")
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user must be told of the images that were left out: a line each, of many the first and a count."""
+        rest = len(self.skipped) - MOST_NAMED
+        more = [f"data set '{self.name}': {rest} more images skipped"] if rest > 0 else []
+        return [f"skipped: {line}" for line in self.skipped[:MOST_NAMED]] + more
 
     @property
     def channels(self) -> int:

@@ -6,6 +6,9 @@ from typing import IO, Any
 
 import numpy as np
 
+# Of the text that Python 3 packs arrays in at protocol 2, which a file can name again and again.
+MOST_TEXT = 2**30
+
 
 def unpickle(file: IO[bytes]) -> dict[str, Any]:
     """Decode one CIFAR batch, which is a pickled dictionary.
@@ -17,14 +20,34 @@ def unpickle(file: IO[bytes]) -> dict[str, Any]:
         file: an open binary file.
 
     Returns:
-        The dictionary, keys as text; `np.asarray` makes arrays of its arrays.
+        The dictionary, keys as text; `whole_numbers` makes arrays of its arrays.
 
     Raises:
         pickle.UnpicklingError: the file asks for anything but arrays, numbers, text and lists. Other
             broken files raise errors of every kind.
     """
-    content = ArraysOnly(file, encoding="latin1").load()
+    content = ArraysOnly(file).load()
     return {as_text(key): value for key, value in content.items()}
+
+
+def whole_numbers(value: Any) -> np.ndarray:
+    """Take an array, or a list of numbers, out of a batch.
+
+    Args:
+        value: of the dictionary; its lists may hold each other, so that they are not walked into.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: it is neither.
+        OverflowError: a number is too large.
+    """
+    if isinstance(value, PickledArray):
+        return value.array
+    if not isinstance(value, (list, tuple)) or any(type(number) is not int for number in value):
+        raise TypeError("neither an array nor a list of whole numbers")
+    return np.asarray(value, np.int64)
 
 
 def as_text(value: str | bytes) -> str:
@@ -35,21 +58,27 @@ def as_text(value: str | bytes) -> str:
 
     Returns:
         Text.
+
+    Raises:
+        TypeError: it is neither.
     """
-    return value.decode() if isinstance(value, bytes) else str(value)
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f"a name of type {type(value).__name__}, not text")
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class PickledType:
     """Stands in for numpy's `dtype`, for the types of whole numbers."""
 
-    def __init__(self, code: str, *_: object) -> None:
+    def __init__(self, name: str | bytes, *_: object) -> None:
+        code = as_text(name)
         if not re.fullmatch("[iu][1248]", code):
             raise pickle.UnpicklingError(f"refuses an array of type {code!r}: not whole numbers")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(state[1])
+        if (order := as_text(state[1])) in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
 
 
 class PickledArray:
@@ -60,50 +89,37 @@ class PickledArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, by_columns, data = state
-        self.array = array_of(data, kind, shape, "F" if by_columns else "C")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.array if dtype is None else self.array.astype(dtype)
+        self.array = array_of(data, kind, shape, "F" if by_columns else "C").array
 
 
-def array_of(data: Any, kind: PickledType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+def array_of(data: bytes, kind: PickledType, shape: tuple[int, ...], order: Any) -> PickledArray:
     """Build an array from its bytes.
 
     Args:
-        data: bytes, or text whose characters are bytes (Python 2).
+        data: the bytes.
         kind: type of the numbers.
         shape: of the array.
         order: "C" or "F".
 
     Returns:
-        The array.
+        The array, read-only: a file that names the same bytes many times has them in memory once.
     """
-    return np.frombuffer(latin1(data), kind.dtype).reshape(shape, order=order).copy()
+    made = PickledArray()
+    made.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+    return made
 
 
-def number_of(kind: PickledType, data: Any) -> int:
+def number_of(kind: PickledType, data: bytes) -> int:
     """Build a number from its bytes.
 
     Args:
         kind: type of the number.
-        data: as `array_of` takes it.
+        data: the bytes.
 
     Returns:
         The number.
     """
-    return int(np.frombuffer(latin1(data), kind.dtype)[0])
-
-
-def latin1(data: Any, *_: object) -> Any:
-    """Turn text whose characters are bytes into bytes.
-
-    Args:
-        data: text; bytes are left as they are.
-
-    Returns:
-        Bytes.
-    """
-    return data.encode("latin1") if isinstance(data, str) else data
+    return int(np.frombuffer(data, kind.dtype)[0])
 
 
 class ArraysOnly(pickle.Unpickler):
@@ -115,8 +131,28 @@ class ArraysOnly(pickle.Unpickler):
         "numpy.core.multiarray._reconstruct": PickledArray,
         "numpy.core.multiarray.scalar": number_of,
         "numpy.core.numeric._frombuffer": array_of,
-        "_codecs.encode": latin1,
     }
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="bytes")
+        self.encoded = 0
+
+    def encode(self, data: str, *_: object) -> bytes:
+        """Turn text whose characters are bytes into bytes, not without end.
+
+        Args:
+            data: text.
+
+        Returns:
+            Bytes.
+
+        Raises:
+            pickle.UnpicklingError: the file asks for more than it can need.
+        """
+        self.encoded += len(data)
+        if self.encoded > MOST_TEXT:
+            raise pickle.UnpicklingError("asks for more memory than such a file needs")
+        return data.encode("latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         """Look up a name that the file mentions.
@@ -131,7 +167,8 @@ class ArraysOnly(pickle.Unpickler):
         Raises:
             pickle.UnpicklingError: the name is not one that arrays need.
         """
-        found = self.known.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
+        known = self.known | {"_codecs.encode": self.encode}
+        found = known.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
         if found is None:
             raise pickle.UnpicklingError(f"refuses to load {module}.{name}: not an array")
         return found

@@ -11,6 +11,7 @@ from salun.data.parts import Dataset, Part
 from salun.data.pixel_file import PixelFile
 from salun.data.pixel_share import PixelShare
 from salun.data.split import Split
+from salun.errors import SalunError
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,16 @@ def share(images: Images, beside: Images, rank: int, processes: int) -> tuple[Im
 
     Returns:
         The same sets, of which the process can take only the images that it holds.
+
+    Raises:
+        SalunError: a process would hold none of `images`.
     """
-    pixels = images.pixels
-    if not isinstance(pixels, Tensor):
+    if processes == 1:
         return images, beside
-    held = PixelShare(pixels, rank, processes, images.device)
-    first, second = (replace(each, pixels=held, rows=each.rows.to(held.device)) for each in (images, beside))
+    if not all((images.rows % processes).bincount(minlength=processes).tolist()):
+        raise SalunError(f"{processes} processes for {len(images)} training images: one would hold none; start fewer")
+    if not isinstance(images.pixels, Tensor):
+        return images, beside
+    pixels = PixelShare(images.pixels, rank, processes, images.device)
+    first, second = (replace(each, pixels=pixels, rows=each.rows.to(pixels.device)) for each in (images, beside))
     return first, second

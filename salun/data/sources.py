@@ -1,5 +1,7 @@
 """Where images come from: bundled, downloaded, a folder, or generated."""
 
+import gzip
+import io
 import re
 import socket
 import tarfile
@@ -16,9 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from salun.bounds import MIB, check_length
 from salun.data.folder import read_folder
+from salun.data.matlab import read_matrices
 from salun.data.parts import Dataset, Part, held_out
-from salun.data.pickles import as_text, unpickle
+from salun.data.pickles import as_text, unpickle, whole_numbers
 from salun.errors import SalunError, did_you_mean
 from salun.registry import claim, file_of, load_installed
 
@@ -30,6 +34,11 @@ FASHION = (
 )  # fmt: skip
 DOWNLOAD_TIMEOUT = 20.0
 LARGEST_SYNTHETIC = 64 * 2**30
+# CIFAR-100's training batch is the largest, of 155 MB; an archive unpacks to 186 MB, SVHN's training part to 225 MB.
+LARGEST_BATCH = 512 * MIB
+LARGEST_ARCHIVE = 1024 * MIB
+LARGEST_MATRICES = 1024 * MIB
+GZIPPED = b"\x1f\x8b"
 OPEN = {"folder": "folder:PATH", "synthetic": "synthetic"}
 
 
@@ -76,7 +85,7 @@ def dataset(name: str, *, classes: int) -> Callable[[Read], Read]:
     return register
 
 
-def load(name: str, data_dir: Path = Path("data"), download: bool = True) -> Dataset:
+def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, skip_corrupt: bool = False) -> Dataset:
     """Load a data set by name.
 
     Args:
@@ -84,6 +93,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True) -> Dat
             `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and where large folders are cached.
         download: whether absent data may be fetched.
+        skip_corrupt: whether images of a folder that cannot be decoded are left out; they are named in `skipped`.
 
     Returns:
         Training and test part with their class names.
@@ -94,7 +104,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True) -> Dat
     kind, _, rest = name.partition(":")
     if kind == "folder":
         path, size = parse_folder(name)
-        return read_folder(name, path, size, data_dir)
+        return read_folder(name, path, size, data_dir, skip_corrupt)
     if kind == "synthetic":
         return synthetic(name, **parse_synthetic(rest))
     source = find_source(name)
@@ -291,7 +301,7 @@ def cifar(name: str, data_dir: Path, download: bool) -> Dataset:
     def batch(file: str) -> Part:
         with readable(name, folder, archive, file) as opened:
             entry = unpickle(opened)
-            return part_of(np.asarray(entry["data"]).reshape(-1, 3, 32, 32), np.asarray(entry[label_key]))
+            return part_of(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
 
     def part(files: list[list[str]]) -> Part:
         pixels, labels = zip(*(batch(file) for file, _ in files), strict=True)
@@ -315,7 +325,6 @@ def svhn(data_dir: Path, download: bool) -> Dataset:
     Raises:
         SalunError: a file is absent or unreadable.
     """
-    from scipy.io import loadmat
     from torchvision.datasets import SVHN
 
     files = {part: SVHN.split_list[part][1] for part in ("train", "test")}
@@ -327,7 +336,8 @@ def svhn(data_dir: Path, download: bool) -> Dataset:
 
     def part(file: str) -> Part:
         with unbroken("svhn", folder / file):
-            content = loadmat(str(folder / file), variable_names=["X", "y"])
+            check_length(folder / file, LARGEST_MATRICES)
+            content = read_matrices(folder / file, ("X", "y"), LARGEST_MATRICES)
             return part_of(content["X"].transpose(3, 2, 0, 1), content["y"].reshape(-1) % 10)
 
     return Dataset("svhn", part(files["train"]), part(files["test"]), DIGITS)
@@ -359,6 +369,8 @@ def mnist(name: str, data_dir: Path, download: bool) -> Dataset:
 
     def part(start: str) -> Part:
         images, answers = raw / f"{start}-images-idx3-ubyte", raw / f"{start}-labels-idx1-ubyte"
+        for file in (images, answers):
+            check_length(file, LARGEST_BATCH)
         with unbroken(name, images):
             pixels = read_image_file(str(images)).numpy()[:, None]
         with unbroken(name, answers):
@@ -384,7 +396,7 @@ def part_of(pixels: np.ndarray, labels: np.ndarray) -> Part:
         raise ValueError(f"its pixels are {pixels.dtype}, not uint8")
     if labels.shape != pixels.shape[:1]:
         raise ValueError(f"it holds {len(pixels)} images and labels of shape {labels.shape}")
-    return Part(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+    return Part(torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(labels.astype(np.int64)))
 
 
 def synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed: int) -> Dataset:
@@ -528,15 +540,105 @@ def readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[b
     if folder.is_dir():
         if not (folder / file).is_file():
             raise SalunError(f"data set '{name}': {folder / file} is missing; unpack {archive.name} again")
+        check_length(folder / file, LARGEST_BATCH)
         with unbroken(name, folder / file), (folder / file).open("rb") as opened:
             yield opened
         return
-    with unbroken(name, archive / folder.name / file), tarfile.open(archive) as tar:
-        member = tar.extractfile(f"{folder.name}/{file}")
-        if member is None:
-            raise ValueError("not a file")
-        with member:
-            yield member
+    with unbroken(name, archive / folder.name / file), unpacked(archive) as tar:
+        member = find_member(tar, f"{folder.name}/{file}")
+        opened = tar.extractfile(member)
+        if opened is None or member.size > LARGEST_BATCH:
+            raise ValueError("not a file, or too large for one of that data set")
+        with opened:
+            yield opened
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive, compressed or not, whose content is read in place: nothing of it is ever written to the disk.
+
+    Args:
+        archive: a tar file.
+
+    Yields:
+        The archive; reading on beyond `LARGEST_ARCHIVE` bytes of it fails.
+    """
+    with archive.open("rb") as raw:
+        packed = raw.read(len(GZIPPED)) == GZIPPED
+        raw.seek(0)
+        with Bounded(gzip.GzipFile(fileobj=raw) if packed else raw) as content, tarfile.open(fileobj=content) as tar:
+            yield tar
+
+
+class Bounded(io.BufferedIOBase):
+    """A file that ends with an error where it is longer than an archive may be, whoever reads it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read on.
+
+        Args:
+            size: bytes at most; all that is left where it is negative or None.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            ValueError: that would be beyond the bound.
+        """
+        left = LARGEST_ARCHIVE - self.file.tell()
+        wanted = left + 1 if size is None or size < 0 else size
+        if min(wanted, LARGEST_BATCH) > left:
+            raise ValueError("the archive unpacks to more than such a one holds")
+        return self.file.read(min(wanted, LARGEST_BATCH))
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Go elsewhere.
+
+        Args:
+            place: byte.
+            whence: must be 0, from the begin.
+
+        Returns:
+            The byte.
+
+        Raises:
+            ValueError: that would be beyond the bound.
+        """
+        if whence or place > LARGEST_ARCHIVE:
+            raise ValueError("the archive unpacks to more than such a one holds")
+        return self.file.seek(place)
+
+    def tell(self) -> int:
+        """Tell the place.
+
+        Returns:
+            The byte.
+        """
+        return self.file.tell()
+
+
+def find_member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:
+    """Find a plain file of an archive.
+
+    Args:
+        tar: the archive.
+        name: of the file, with its folder.
+
+    Returns:
+        The member.
+
+    Raises:
+        ValueError: there is none of that name, or it is a link or a device.
+    """
+    for member in tar:
+        if member.name.removeprefix("./") == name:
+            if not member.isreg() or member.issparse():
+                raise ValueError("not a plain file")
+            return member
+    raise ValueError(f"the archive holds no {name}")
 
 
 SOURCES: dict[str, Source] = {

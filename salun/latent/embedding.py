@@ -163,9 +163,12 @@ def read_coordinates(path: Path, key: str) -> Coordinates | None:
     try:
         if str(read_arrays(path, ("key",))["key"]) != key:
             return None
-        return Coordinates(**read_arrays(path, Coordinates.__dataclass_fields__))
+        found = Coordinates(**read_arrays(path, Coordinates.__dataclass_fields__))
     except UNREADABLE:
         return None
+    whole = (found.flat, 2), (found.solid, 3), (found.flat_prototypes, 2), (found.solid_prototypes, 3)
+    fits = all(part.dtype.kind == "f" and part.ndim == 2 and part.shape[1] == axes for part, axes in whole)
+    return found if fits else None
 
 
 def trustworthy(points: Singles, embedded: Floats, neighbours: int = 12) -> float:

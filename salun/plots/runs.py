@@ -16,7 +16,6 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from salun.errors import one_line
 from salun.plots.style import COLOURS, FAINT, INK, MARKERS, Look, look_of, shorten
 from salun.rows import Row
 from salun.series import Curve, Sweep, value_of
@@ -154,7 +153,7 @@ def labels_of(rows: Sequence[Row]) -> list[str]:
     counts = {len(row.records) for row in rows if row.records}
     labels: list[str] = []
     for row in rows:
-        label = shorten(one_line(row.title) or "unnamed", LONGEST_LABEL)
+        label = shorten(row.title, LONGEST_LABEL) or "unnamed"
         if row.diverged:
             label += f", {row.diverged} of {len(row.records)} diverged"
         elif row.records and len(counts) > 1:
@@ -446,7 +445,7 @@ def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], ti
     looks = [look_of(hues[method] if alone else place) for place, method in enumerate(methods)]
     ends = [row for row in rows if row.kind != "method"]
     entries = [
-        Line2D([], [], **strokes(look), label=shorten(one_line(found.title), LONGEST_LABEL))
+        Line2D([], [], **strokes(look), label=shorten(found.title, LONGEST_LABEL))
         for found, look in zip(sweeps, looks, strict=True)
     ]
     entries += [

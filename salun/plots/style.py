@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from salun.errors import one_line
 from salun.files import replacing
 
 # Okabe and Ito's palette and two of Paul Tol's, ordered so that neighbours differ in lightness too.
@@ -91,7 +93,8 @@ def styled() -> Iterator[None]:
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure whole; the same figure gives the same bytes.
 
-    A letter that the font lacks is drawn as a box, without a warning.
+    A letter that the font lacks is drawn as a box, without a warning; marks that control a terminal or the direction
+    of writing, which a figure's format may lack, are left out.
 
     Args:
         figure: made within `styled`, and written within it.
@@ -101,6 +104,8 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     Raises:
         SalunError: the file cannot be written.
     """
+    for text in figure.findobj(Text):
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     kind = path.suffix[1:]
     stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     with replacing(path) as temporary, warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -108,16 +113,31 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Cut a long name in its middle.
+    """Bring a name into one line, and cut a long one in its middle.
 
     Args:
         text: for example a class name.
         limit: characters at most.
 
     Returns:
-        The text, with an ellipsis where something is left out.
+        The text, with an ellipsis where something is left out; with a blank before it where it begins with an
+        underscore, which matplotlib would leave out of a legend.
     """
-    if len(text) <= limit:
-        return text
+    name = one_line(text)
+    name = f" {name}" if name.startswith("_") else name
+    if len(name) <= limit:
+        return name
     tail = (limit - 1) // 3
-    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+    return f"{name[: limit - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def printable(line: str) -> str:
+    """Leave out of a line what cannot be printed.
+
+    Args:
+        line: of a text in a figure.
+
+    Returns:
+        The line; its blanks stay as they are.
+    """
+    return "".join(mark for mark in line if mark.isprintable())

@@ -247,9 +247,8 @@ def test_records_say_how_many_runs_shared_the_device(story: Story) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "65"])
+@pytest.mark.parametrize("flag", ["--jobs", "--parallel"])
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_number_that_cannot_be_is_refused(refuse: Refuse, number: str, more: list[str]) -> None:
+def test_a_number_that_cannot_be_is_refused(refuse: Refuse, number: str, flag: str, more: list[str]) -> None:
     one = ["--model", "resnet_tiny", "--dataset", "digits", "-CF", "0"]
-    assert refuse(main, [*one, "--parallel", number, *more]) == [
-        f"salun-unlearn: --parallel {number}: must be from 1 to 64"
-    ]
+    assert refuse(main, [*one, flag, number, *more]) == [f"salun-unlearn: --jobs {number}: must be from 1 to 64"]

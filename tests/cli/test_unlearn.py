@@ -429,19 +429,30 @@ def test_an_interruption_while_the_base_model_is_trained(
     assert sorted(str(path) for path in Path().rglob("*")) == ["list.json"]
 
 
-def test_a_fault_of_ours_keeps_its_traceback_and_the_finished_runs(
-    registry: None, base_file: Path, write: Write
+def test_a_run_that_fails_ends_no_list_and_its_traceback_is_kept(
+    registry: None, base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    broken = True
+
     @method()
     def faulty(task: Task) -> None:
         """Fail."""
-        raise ZeroDivisionError
+        if broken:
+            raise ZeroDivisionError("by chance")
 
     common = {"checkpoint": BASE, "class_to_forget": 0, "metrics": ["UA"]}
-    write("list.json", [{**common, "method": "ga_small", "epochs": 1}, {**common, "method": "faulty"}])
-    with pytest.raises(ZeroDivisionError):
-        main(["-L", "list.json", "--nexp", "1", "-NL"])
+    write("list.json", [{**common, "method": "faulty"}, {**common, "method": "ga_small", "epochs": 1}])
+    assert main(["-L", "list.json", "--nexp", "1", "-NL"]) == 3
     assert len(records_of("list")) == 1
+    (trace,) = Path("runs/list/failed").iterdir()
+    assert trace.read_text().endswith("ZeroDivisionError: by chance\n")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("salun-unlearn: faulty, seed 0: ZeroDivisionError: by chance (")
+    assert line.endswith(f"; the same command does it again; {trace} tells more")
+    broken = False
+    assert main(["-L", "list.json", "--nexp", "1", "-NL"]) == 0
+    assert len(records_of("list")) == 2
+    assert not trace.parent.exists()
 
 
 def test_a_diverged_run_is_recorded_and_said(base_file: Path) -> None:

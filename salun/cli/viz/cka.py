@@ -1,8 +1,6 @@
 """`salun-viz cka`: how alike the layers of unlearned, base and retrained models are."""
 
 import argparse
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,10 +158,9 @@ def write_table(path: Path, compared: Compared, whole: bool) -> None:
         SalunError: the file cannot be written.
     """
     from salun.files import write_text
+    from salun.markup import csv_table
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
+    table: list[list[object]] = [list(COLUMNS)]
     for side, matrices in zip(compared.sides, compared.values, strict=True):
         for pair, matrix in zip(compared.pairs, matrices, strict=True):
             for row, first in enumerate(compared.layers):
@@ -171,8 +168,8 @@ def write_table(path: Path, compared: Compared, whole: bool) -> None:
                     if whole or row == column:
                         value = matrix[row, column]
                         shown = "" if value != value else repr(float(value))
-                        table.writerow([named(side), len(side.sample.indices), *pair, first, second, shown])
-    write_text(path, text.getvalue())
+                        table.append([named(side), len(side.sample.indices), *pair, first, second, shown])
+    write_text(path, csv_table(table))
 
 
 def picture(compared: Compared, whole: bool) -> "Figure":

@@ -103,19 +103,16 @@ def write_table(
     Raises:
         SalunError: the file cannot be written.
     """
-    import csv
-    import io
     import math
 
     import numpy as np
 
     from salun.files import write_text
+    from salun.markup import csv_table
 
     cells = values[..., None] if errors is None else np.stack([values, errors], axis=-1)
     heads = [[name] if errors is None else [name, f"{name} (standard error)"] for name in classes]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*corner, *(part for head in heads for part in head)])
+    table: list[list[object]] = [[*corner, *(part for head in heads for part in head)]]
     for name, row in zip(names, cells.reshape(len(values), -1).tolist(), strict=True):
-        writer.writerow([*name, *("" if math.isnan(value) else value for value in row)])
-    write_text(path, text.getvalue())
+        table.append([*name, *(None if math.isnan(value) else value for value in row)])
+    write_text(path, csv_table(table))
