@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         The temporary path to write to.
 
     Raises:
-        SalunError: the folder cannot be written, or has no room (which `torch.save` tells by a RuntimeError).
+        SalunError: the folder cannot be written, or has no room (which `torch.save` hides behind a RuntimeError).
     """
     temporary = path.with_name(f".{path.name}.{process_mark()}.part")
     try:
@@ -38,7 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         settle_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        first = error if isinstance(error, OSError) else error.__context__ or error
+        reason = getattr(first, "strerror", None) or str(first).partition("\n")[0]
         raise SalunError(f"{path}: cannot be written: {reason}") from error
     finally:
         with suppress(OSError):

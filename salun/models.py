@@ -653,8 +653,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     config = {"model": name, "dataset": checkpoint.dataset, "nclasses": classes}
     config |= {"architecture": architecture, "excluded": list(checkpoint.excluded)} | checkpoint.config
     weights = {key: tensor.detach().cpu() for key, tensor in checkpoint.weights.items()}
-    with replacing(path) as temporary:
-        torch.save({"model": weights, "optimizer": checkpoint.optimizer, "config": config}, temporary)
+    write_tensors(path, {"model": weights, "optimizer": checkpoint.optimizer, "config": config})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -734,6 +733,20 @@ def read_config(path: Path, config: dict[str, Any]) -> Recorded:
         if fault["type"] == "missing":
             raise SalunError(f"{path}: its config lacks '{where}'") from error
         raise SalunError(f"{path}: its config: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}") from error
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all.
+
+    Args:
+        path: the file.
+        content: what `read_tensors` gives back.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)  # given the path, it would not tell why a disk takes no more
 
 
 def read_tensors(path: Path, what: str) -> Any:

@@ -94,8 +94,8 @@ def pooled_statistics(x: Tensor, total: Total, counted: bool) -> tuple[Tensor, T
     """
     channels = x.shape[1]
     values = x if x.dtype == torch.float64 else x.float()
-    var, mean = torch.var_mean(values, [place for place in range(x.dim()) if place != 1], correction=0)
-    var, mean = var.double(), mean.double()
+    # As torch's own normalisation does; on processors its `var_mean` takes fifty times as long.
+    mean, var = (found.double() for found in torch.batch_norm_update_stats(values, None, None, 0.0))
     own = x.numel() // channels if counted else 0
     sums = total(torch.cat([mean, var + mean.square(), torch.ones_like(mean[:1])]) * own)
     mean, square = (sums[:-1] / sums[-1]).chunk(2)
@@ -167,5 +167,5 @@ class PooledNorm(torch.autograd.Function):
             slope = weight * scale.square() * every_weight / count
             offset = weight * scale * every_bias / count - slope * mean
             shape = (1, -1) + (1,) * (x.dim() - 2)
-            straight = straight - (slope.view(shape) * x + offset.view(shape)).to(straight.dtype)
+            straight.sub_(torch.addcmul(offset.view(shape), slope.view(shape), x))
         return straight, of_weight, of_bias, *(None,) * 6

@@ -10,6 +10,7 @@ import torch
 
 from salun.arrays import read_arrays, readable, write_arrays
 from salun.errors import SalunError
+from salun.files import name_part
 from salun.metrics.subjects import SETS, Evaluation
 from salun.training import Outputs
 
@@ -28,7 +29,7 @@ def outputs_path(folder: Path, name: str) -> Path:
     Returns:
         `folder/outputs/{name}.npz`.
     """
-    return folder / OUTPUTS / f"{name}.npz"
+    return folder / OUTPUTS / f"{name_part(name)}.npz"
 
 
 def write_outputs(path: Path, evaluation: Evaluation) -> None:

@@ -247,6 +247,7 @@ class Setup:
         plugins: files that are run first.
         beside: how many workers there are.
         save_every: seconds after which the state of a training is written.
+        skip_corrupt: whether images of a folder that cannot be decoded are left out.
     """
 
     device: str
@@ -257,6 +258,7 @@ class Setup:
     plugins: tuple[Path, ...]
     beside: int
     save_every: float
+    skip_corrupt: bool = False
 
     def bench(self) -> Workbench:
         """Set a worker's process up.
@@ -277,6 +279,7 @@ class Setup:
             compiled=self.compiled,
             beside=self.beside,
             save_every=self.save_every,
+            skip_corrupt=self.skip_corrupt,
         )
 
 
@@ -300,6 +303,7 @@ def setup_like(bench: Workbench, plugins: tuple[Path, ...], workers: int) -> Set
         plugins=plugins,
         beside=workers,
         save_every=bench.save_every,
+        skip_corrupt=bench.skip_corrupt,
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from salun.errors import SalunError
-from salun.files import replacing
-from salun.models import read_tensors
+from salun.models import read_tensors, write_tensors
 
 VERSION = 1
 MINUTES = 10.0
@@ -70,8 +69,7 @@ class Saving:
         spent = self.earlier + time.monotonic() - self.begun
         content = {"salun_state": VERSION, "identity": self.identity, "spent": spent, **state}
         try:
-            with replacing(self.place.path) as temporary:
-                torch.save(content, temporary)
+            write_tensors(self.place.path, content)
         except SalunError as error:
             log.warning("%s; the training goes on, but could not be resumed from here", error)
         self.written = time.monotonic()

@@ -207,6 +207,7 @@ class Workbench:
         compiled: whether models are compiled for their steps.
         beside: how many processes run side by side on this machine.
         save_every: seconds from writing a training's state to the next time, of base and retrained models; 0 for never.
+        skip_corrupt: whether images of a folder that cannot be decoded are left out.
     """
 
     device: torch.device
@@ -216,6 +217,7 @@ class Workbench:
     compiled: bool = False
     beside: int = 1
     save_every: float = 60 * MINUTES
+    skip_corrupt: bool = False
     datasets: dict[str, Dataset] = field(default_factory=dict)
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
@@ -237,7 +239,8 @@ class Workbench:
             SalunError: they cannot be had.
         """
         if name not in self.datasets:
-            self.datasets[name] = to_device(load(name, self.data_dir), self.device)
+            found = load(name, self.data_dir, skip_corrupt=self.skip_corrupt)
+            self.datasets[name] = to_device(found, self.device)
         return self.datasets[name]
 
     def problem(self, experiment: Experiment) -> Problem:
@@ -682,17 +685,17 @@ def find_origin(experiment: Experiment, folder: Path) -> Origin:
 
 
 def remarks(problem: Problem) -> list[str]:
-    """Say what a user might not expect of a base model.
+    """Say what a user might not expect of a base model or of the data.
 
     Args:
-        problem: whose base model.
+        problem: whose base model and data.
 
     Returns:
         Lines; none of an ordinary one.
     """
-    origin, lines = problem.origin, []
+    origin, lines = problem.origin, problem.dataset.notices
     if origin.checkpoint is None:
-        return []
+        return lines
     if "split" not in origin.checkpoint.config:
         unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
         lines.append(f"{origin.path}: records no split; that of seed {origin.split_seed} is taken, so {unsure}")

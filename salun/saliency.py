@@ -18,8 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from salun.data.images import Batch, Images
 from salun.device import Precision, autocast
 from salun.errors import SalunError
-from salun.files import replacing
-from salun.models import read_tensors
+from salun.models import read_tensors, write_tensors
 from salun.training import evaluating
 
 Array = NDArray[Any]
@@ -345,8 +344,7 @@ def save_mask(path: Path, mask: Mask) -> None:
     Raises:
         SalunError: the file cannot be written.
     """
-    with replacing(path) as temporary:
-        torch.save({name: chosen.cpu() for name, chosen in mask.items()}, temporary)
+    write_tensors(path, {name: chosen.cpu() for name, chosen in mask.items()})
 
 
 def load_mask(path: Path) -> Mask:

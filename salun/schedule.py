@@ -18,6 +18,7 @@ from salun.files import sweep, write_text
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics
 from salun.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.parallel import Alone, Hands, Lost, Order, Outcome, Pool
+from salun.resume import STATES
 from salun.rows import Group, Row, group_named, group_of, summarise
 from salun.run import Problem, Record, Workbench, identify, parted, resolved, save_with_forget, weights_name
 from salun.training import Watch
@@ -247,7 +248,8 @@ class Runner:
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half-written."""
-        for folder in (self.path.parent, self.path.parent / OUTPUTS, self.weights, self.bench.checkpoints):
+        places = self.path.parent, self.path.parent / OUTPUTS, self.weights
+        for folder in (*places, self.bench.checkpoints, self.bench.checkpoints / STATES):
             sweep(folder)
 
     def next_claimed(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from salun.errors import SalunError, SalunErrors, one_line
@@ -17,9 +17,14 @@ EDGE = 4096
 
 
 def examples(count: int) -> settings:
-    """As many wrong inputs, the same ones each time."""
+    """As many wrong inputs, the same ones each time; one that fails is shown as it is."""
     return settings(
-        derandomize=True, max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        derandomize=True,
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
 
 
@@ -55,16 +60,14 @@ def memory_below(mib: int) -> Iterator[None]:
 
 
 def refused(action: Callable[[], Any]) -> list[str]:
-    """The lines that something is refused with; none where it is taken. Any other exception is a fault."""
+    """The lines that a command would print of a refusal; none where all is taken. Any other exception is a fault."""
     try:
         with in_time():
             action()
     except SalunError as error:
-        lines = error.lines if isinstance(error, SalunErrors) else [str(error)]
+        lines = [one_line(line) for line in (error.lines if isinstance(error, SalunErrors) else [str(error)])]
         assert lines
-        for line in lines:
-            assert line
-            assert line == one_line(line)
+        assert all(lines)
         return lines
     return []
 

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -115,3 +116,20 @@ def test_a_model_without_batch_normalisation_is_as_ever() -> None:
     with PooledNorms(lambda values: pytest.fail("asked")):
         y = model(x)
     assert torch.equal(y, model(x))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("kind", "close"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_cuda_normalises_as_ever(kind: torch.dtype, close: float) -> None:
+    torch.manual_seed(0)
+    layers = [nn.BatchNorm2d(8).cuda() for _ in range(2)]
+    x = torch.randn(16, 8, 6, 6, device="cuda").to(kind).to(memory_format=torch.channels_last)
+    gradient, found = torch.randn_like(x), []
+    for layer, context in zip(layers, (nullcontext(), PooledNorms(lambda values: values)), strict=True):
+        given = x.clone().requires_grad_()
+        with context:
+            y = layer(given)
+        y.backward(gradient)
+        found.append([y, given.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var])
+    for expected, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=close, atol=close)

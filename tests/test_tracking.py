@@ -430,3 +430,17 @@ def test_the_users_own_limits_rule(name: str) -> None:
     os.environ |= {"WANDB_API_KEY": KEY, name: "77"}
     tracker()
     assert os.environ[name] == "77"
+
+
+def test_a_key_in_the_words_of_a_client_is_blotted_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv(WANDB_API_KEY=KEY, MY_TOKEN="another-secret")
+    track, notices = tracker()
+
+    def start(*_: Any) -> Any:
+        raise ValueError(f"bad key {KEY}/another-secret")
+
+    monkeypatch.setattr(tracking, "start", start)
+    with track.run("a", "b", {}):
+        pass
+    assert len(notices) == 1
+    assert "bad key ***/***" in notices[0]

@@ -54,6 +54,9 @@ def add_place_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
     parser.add_argument(
+        "--skip-corrupt", action="store_true", help="leave out images of folder: data that cannot be decoded"
+    )
+    parser.add_argument(
         "--plugin",
         type=filled,
         action="append",

@@ -96,9 +96,11 @@ def audit(flags: argparse.Namespace) -> int:
     folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name
     check_folder("--runs", folder)
     check_folder("--checkpoints", weights)
-    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints))
+    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints), skip_corrupt=flags.skip_corrupt)
     auditor = Auditor(bench, folder / "audit", weights / "shadows")
     audits = audits_of(experiments, bench, flags.load)
+    for line in (line for dataset in bench.datasets.values() for line in dataset.notices):
+        notice(f"{PROGRAM}: {line}")
     status = do_missing(auditor, audits, flags.shadows, flags.load)
     if status == 0:
         conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")

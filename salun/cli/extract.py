@@ -138,7 +138,9 @@ def chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: 
     from salun.device import settle_threads
     from salun.latent.extraction import choose
 
-    dataset = to_device(load(name, Path(flags.data_dir)), device)
+    dataset = to_device(load(name, Path(flags.data_dir), skip_corrupt=flags.skip_corrupt), device)
+    for line in dataset.notices:
+        notice(f"{PROGRAM}: {line}")
     settle_threads(dataset.size)
     listed = read_forget(Path(flags.itf), len(dataset.train.labels)) if flags.itf else None
     return choose(dataset, models, flags.split, flags.samples, listed)

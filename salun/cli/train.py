@@ -145,7 +145,10 @@ def train(flags: argparse.Namespace, group: Any) -> int:
     request = read_request(flags)
     model = flags.model or default_model(flags.dataset)
     check_model(model)
-    dataset = group.in_turn(lambda: load(flags.dataset, Path(flags.data_dir)), "data")
+    wanted = flags.dataset, Path(flags.data_dir)
+    dataset = group.in_turn(lambda: load(*wanted, skip_corrupt=flags.skip_corrupt), "data")
+    for line in dataset.notices if group.leads else ():
+        notice(f"{PROGRAM}: {line}")
     if group.size == 1:
         dataset = to_device(dataset, device)
     settle_threads(dataset.size)

@@ -379,7 +379,9 @@ def unlearn(flags: argparse.Namespace) -> int:
     check_folder("--out", folder)
     check_folder("--checkpoints", weights)
     folders = Path(flags.data_dir), Path(flags.checkpoints)
-    bench = Workbench(device, *folders, compiled=flags.compile, save_every=60 * flags.save_every)
+    bench = Workbench(
+        device, *folders, compiled=flags.compile, save_every=60 * flags.save_every, skip_corrupt=flags.skip_corrupt
+    )
     jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
     plugins = tuple(map(Path, flags.plugin))
     runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, plugins, ray_request(flags))

@@ -132,5 +132,5 @@ def matrix_of(part: memoryview, order: str) -> np.ndarray:
         raise ValueError("it holds no matrix of numbers")
     kind, values = rest[0]
     shape = np.frombuffer(sides, f"{order}i4").tolist()
-    stored = np.frombuffer(values, np.dtype(STORED[kind]).newbyteorder(order))
+    stored = np.frombuffer(values, np.dtype(f"{order}{STORED[kind]}"))
     return stored.reshape(shape, order="F").astype(CLASSES[flag & 0xFF], copy=False)

@@ -78,7 +78,7 @@ class PickledType:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if (order := as_text(state[1])) in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+            self.dtype = np.dtype(f"{order}{self.dtype.str[1:]}")
 
 
 class PickledArray:

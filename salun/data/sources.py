@@ -546,11 +546,11 @@ def readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[b
         return
     with unbroken(name, archive / folder.name / file), unpacked(archive) as tar:
         member = find_member(tar, f"{folder.name}/{file}")
-        opened = tar.extractfile(member)
-        if opened is None or member.size > LARGEST_BATCH:
+        content = tar.extractfile(member)
+        if content is None or member.size > LARGEST_BATCH:
             raise ValueError("not a file, or too large for one of that data set")
-        with opened:
-            yield opened
+        with content:
+            yield content
 
 
 @contextmanager
@@ -573,7 +573,7 @@ def unpacked(archive: Path) -> Iterator[tarfile.TarFile]:
 class Bounded(io.BufferedIOBase):
     """A file that ends with an error where it is longer than an archive may be, whoever reads it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self.file = file
 
     def read(self, size: int | None = -1) -> bytes:

@@ -59,6 +59,7 @@ def draw(flags: argparse.Namespace) -> int:
         SalunError: a flag is refused, or no model can be shown.
     """
     from salun.errors import SalunError
+    from salun.files import name_part
     from salun.latent.comparator import describe_run, identity
 
     check_folder("--out", Path(flags.out))
@@ -75,7 +76,7 @@ def draw(flags: argparse.Namespace) -> int:
         except SalunError as error:
             failed.append(str(error))
             continue
-        path = free(Path(flags.out, "comparator", str(content["FC"])), content)
+        path = free(Path(flags.out, "comparator", name_part(str(content["FC"]))), content)
         remarks = list(triple.remarks)
         if record is None:
             remarks.append(f"{triple.unlearned.path}: no record in {flags.runs}; {keep_time(path, content)}")
@@ -118,10 +119,12 @@ def free(folder: Path, content: dict[str, Any]) -> Path:
     Returns:
         The path, which is another one for each definition.
     """
+    from salun.files import name_part
+
     run = str(content["run"])
     for digits in (4, 8, len(run)):
         content["ID"] = run[:digits]
-        paths = {definition: folder / f"{run[:digits]}{ending}" for definition, ending in ENDINGS.items()}
+        paths = {definition: folder / f"{name_part(run[:digits])}{ending}" for definition, ending in ENDINGS.items()}
         if all(earlier(path).get("run") == run for path in paths.values() if path.exists()):
             break
     return paths[content["definition"]]

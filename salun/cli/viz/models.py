@@ -135,11 +135,13 @@ class Shelf:
         folder: where they lie.
         device: where they go.
         held: those that are loaded.
+        skip_corrupt: whether images of a folder that cannot be decoded are left out.
     """
 
     folder: Path
     device: "torch.device"
     held: "dict[str, Dataset]"
+    skip_corrupt: bool = False
 
     def take(self, name: str) -> "Dataset":
         """Load a data set, or give the one that is loaded.
@@ -158,7 +160,9 @@ class Shelf:
         from salun.device import settle_threads
 
         if name not in self.held:
-            self.held[name] = to_device(load(name, self.folder), self.device)
+            self.held[name] = to_device(load(name, self.folder, skip_corrupt=self.skip_corrupt), self.device)
+            for line in self.held[name].notices:
+                notice(line)
         settle_threads(self.held[name].size)
         return self.held[name]
 
@@ -177,7 +181,7 @@ def shelf(flags: argparse.Namespace) -> Shelf:
     """
     from salun.device import pick_device
 
-    return Shelf(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), {})
+    return Shelf(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), {}, flags.skip_corrupt)
 
 
 def report(program: str, failed: list[str], asked: int) -> int:
