@@ -274,7 +274,9 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def device_name(device: torch.device, precision: Precision = "float32", compiled: bool = False, beside: int = 1) -> str:
+def device_name(
+    device: torch.device, precision: Precision = "float32", compiled: bool = False, beside: int = 1, parts: int = 1
+) -> str:
     """Name the device as a record shows it, and how steps are computed there.
 
     Args:
@@ -282,6 +284,7 @@ def device_name(device: torch.device, precision: Precision = "float32", compiled
         precision: of forward passes.
         compiled: whether they are compiled.
         beside: how many runs share it, side by side.
+        parts: into how many parts batches had to be split, as it lacked memory.
 
     Returns:
         For example "cuda: NVIDIA H200, bf16" or "cpu: 1 thread, 2 side by side".
@@ -293,5 +296,5 @@ def device_name(device: torch.device, precision: Precision = "float32", compiled
         threads = torch.get_num_threads()
         name = f"cpu: {threads} thread{'s' if threads > 1 else ''}"
     traits = [("bf16", precision == "bf16"), ("compiled", compiled), ("deterministic", deterministic())]
-    traits.append((f"{beside} side by side", beside > 1))
+    traits += [(f"{beside} side by side", beside > 1), (f"batches in {parts} parts", parts > 1)]
     return ", ".join([name, *(trait for trait, holds in traits if holds)])

@@ -699,6 +699,20 @@ class Shape(BaseModel):
     native: bool = False
 
 
+class Unlearned(BaseModel):
+    """What a checkpoint may record of the run that made it, of which the rest of the package reads this."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str | None = None
+    seed: int | None = None
+    method: str | None = None
+    base: dict[str, Any] | None = None
+    forget: dict[str, Any] | None = None
+    mask: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
+
+
 class Recorded(BaseModel):
     """What a checkpoint's config must hold, and what it may."""
 
@@ -726,6 +740,8 @@ def read_config(path: Path, config: dict[str, Any]) -> Recorded:
         SalunError: an entry is missing or of another type.
     """
     try:
+        if isinstance(run := config.get("unlearned"), dict):
+            Unlearned.model_validate(run)
         return Recorded.model_validate(config)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]

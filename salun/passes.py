@@ -16,11 +16,13 @@ class Passes:
         forward: images that went forward through a model.
         backward: images whose gradient came back from a model's output.
         budget: forward and backward passes together after which training stops; None for no limit.
+        parts: into how many parts batches had to be split, as the device lacked memory.
     """
 
     forward: int = 0
     backward: int = 0
     budget: int | None = None
+    parts: int = 1
     counting: bool = True
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Passes":

@@ -427,7 +427,7 @@ class Workbench:
             curve=list(task.curve),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
-            device=device_name(self.device, task.precision, self.compiled, self.beside),
+            device=device_name(self.device, task.precision, self.compiled, self.beside, task.passes.parts),
             versions=versions() | ADDED,
             revision=revision(),
             split=sizes(problem.parts) | {"recorded": "split" in base.config},

@@ -1,12 +1,13 @@
 """The only training loop, the only evaluation loop, and the recipe of a base model."""
 
+import logging
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -31,6 +32,8 @@ Loss = Callable[[Tensor, Batch], Tensor]
 PLATEAU_PATIENCE = 5
 EVALUATION_BATCH = 1024
 EVALUATION_BYTES = 64 * 1024**2
+
+log = logging.getLogger("salun")
 
 
 class Step(NamedTuple):
@@ -231,17 +234,30 @@ def predict(
     Args:
         model: is left in the mode that it was in, part by part.
         images: N images.
-        batch_size: images at once; None takes as many as make a batch of 64 MiB, at most 1,024.
+        batch_size: images at once; None takes as many as make a batch of 64 MiB, at most 1,024. Fewer where the
+            device lacks memory.
         precision: of the forward passes.
 
     Returns:
         Logits, labels and indices of the N images.
+
+    Raises:
+        torch.OutOfMemoryError: the device has no room for a single image.
     """
     if batch_size is None and len(images):
         image = next(iter(images.batches(1))).x
         batch_size = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (image.numel() * image.element_size())))
-    with evaluating(model), autocast(precision, images.device):
-        logits = [model(batch.x).float() for batch in images.batches(batch_size or 1)]
+    size, logits = batch_size or 1, None
+    while logits is None:
+        try:
+            with evaluating(model), autocast(precision, images.device):
+                logits = [model(batch.x).float() for batch in images.batches(size)]
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        if logits is None:
+            torch.cuda.empty_cache()
+            size = size // 2
     if not logits:
         return Outputs(torch.empty(0, 0), images.labels.cpu(), images.rows.cpu())
     return Outputs(torch.cat(logits).cpu(), images.labels.cpu(), images.rows.cpu())
@@ -557,7 +573,7 @@ class Course:
             "optimizers": [optimizer.state_dict() for optimizer in stepper.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "summed": stepper.summed,
-            "passes": stepper.passes.counts,
+            "passes": {**stepper.passes.counts, "parts": stepper.passes.parts},
             "curve": [vars(point) for point in self.curve],
             "best": (self.best, self.risen, self.best_weights),
             "place": (self.number, self.taken, self.images),
@@ -581,7 +597,10 @@ class Course:
                 optimizer.load_state_dict(state)
             for schedule, state in zip(self.schedules, left["schedules"], strict=True):
                 schedule.load_state_dict(state)
-            stepper.passes.forward, stepper.passes.backward = left["passes"]["forward"], left["passes"]["backward"]
+            passes = stepper.passes
+            passes.forward, passes.backward, passes.parts = (
+                int(left["passes"][name]) for name in ("forward", "backward", "parts")
+            )
             self.curve = [Epoch(**point) for point in left["curve"]]
             self.best, self.risen, self.best_weights = left["best"]
             self.number, self.taken, self.images = left["place"]
@@ -622,7 +641,7 @@ class Stepper:
     clear_gradients: Callable[[], None]
     passes: Passes
     compiled: bool
-    group: Group
+    group: Group = field(default_factory=Group)
 
     def __post_init__(self) -> None:
         self.weights = [weight for group in self.optimizers[0].param_groups for weight in group["params"]]
@@ -681,21 +700,64 @@ class Stepper:
         Args:
             step: what it sees, and by which loss.
         """
-        batch, updates = step.batch, self.optimizers[-1 if step.forgets else 0]
-        updates.zero_grad(set_to_none=True)
-        normed = steady_norms(self.model, step.images == 1)
-        with autocast(self.precision, self.device), normed, self.group.norms(step.portion):
-            logits = self.logits(batch.x)
-        value = (step.loss or self.loss)(logits.float(), batch)
-        self.group.weighed(value, step.portion).backward()
+        updates = self.optimizers[-1 if step.forgets else 0]
+        sums = self.gradients(step, updates)
         if self.grad_clip is not None:
             self.clear_gradients()
             nn.utils.clip_grad_norm_(self.weights, self.grad_clip)
         updates.step()
         with torch.no_grad():
-            right = (logits.argmax(1) == batch.y).sum()
-            sums = torch.stack([value.detach() * len(batch.x), right.float()])
             self.summed += self.group.pooled(sums, step.portion)
+
+    def gradients(self, step: Step, updates: torch.optim.Optimizer) -> Tensor:
+        """Compute a step's gradients; where the device lacks memory, in parts whose gradients add up.
+
+        A loss that is no mean over images, and processes that train together, cannot be split.
+
+        Args:
+            step: what it sees, and by which loss.
+            updates: the optimiser that will take it.
+
+        Returns:
+            (2,) loss, as often as there are images, and right predictions.
+
+        Raises:
+            torch.OutOfMemoryError: even the smallest part is too large.
+        """
+        splits = step.loss is None and self.loss is cross_entropy and self.group.size == 1
+        while True:
+            updates.zero_grad(set_to_none=True)
+            before, parts = self.passes.counts, parts_of(step.batch, self.passes.parts if splits else 1)
+            try:
+                return torch.stack([self.backward(step, part, len(step.batch.x)) for part in parts]).sum(0)
+            except torch.OutOfMemoryError:
+                if not splits or len(parts) == len(step.batch.x):
+                    raise
+            self.passes.forward, self.passes.backward = before["forward"], before["backward"]
+            self.passes.parts *= 2
+            torch.cuda.empty_cache()
+            log.warning("out of memory on the device: batches go in %d parts, each normalised alone", self.passes.parts)
+
+    def backward(self, step: Step, part: Batch, images: int) -> Tensor:
+        """Send images through the model, and their gradient back.
+
+        Args:
+            step: knows the loss.
+            part: of its batch.
+            images: of the whole batch.
+
+        Returns:
+            (2,) loss, as often as the part has images, and right predictions.
+        """
+        normed = steady_norms(self.model, step.images == 1 or len(part.x) == 1 < images)
+        with autocast(self.precision, self.device), normed, self.group.norms(step.portion):
+            logits = self.logits(part.x)
+        value = (step.loss or self.loss)(logits.float(), part)
+        weighed = self.group.weighed(value, step.portion)
+        (weighed if len(part.x) == images else weighed * (len(part.x) / images)).backward()
+        with torch.no_grad():
+            right = (logits.argmax(1) == part.y).sum()
+            return torch.stack([value.detach() * len(part.x), right.float()])
 
     def logits(self, x: Tensor) -> Tensor:
         """Run the model, compiled where that is asked for and the batch is of the shape that it was compiled for.
@@ -717,6 +779,21 @@ class Stepper:
             return cast(Tensor, self.model(x))
         finally:
             del vars(self.model)["forward"]
+
+
+def parts_of(batch: Batch, parts: int) -> list[Batch]:
+    """Split a batch.
+
+    Args:
+        batch: of B images.
+        parts: how many at most; more than B count as B.
+
+    Returns:
+        The parts, none of them empty.
+    """
+    if parts == 1:
+        return [batch]
+    return [Batch(*part) for part in zip(*(tensor.chunk(parts) for tensor in batch), strict=True)]
 
 
 def has_inner_hooks(model: nn.Module) -> bool:

@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from salun.latent.comparator import identity
+from salun.latent.extraction import read_model
+from salun.latent.triples import seed_of
 from salun.models import TINY, Architecture, build, load_checkpoint
 from salun.saliency import load_mask
 
@@ -73,6 +76,22 @@ def test_a_damaged_mask(content: bytes) -> None:
 def test_a_checkpoint_whose_config_is_another(changed: dict[str, Any]) -> None:
     content = packed({"model": WEIGHTS, "optimizer": None, "config": CONFIG | changed})
     tried(content, lambda path: load_checkpoint(path).restore())
+
+
+RUNS = st.dictionaries(st.sampled_from(["id", "seed", "method", "base", "forget", "mask"]), VALUES, max_size=3)
+
+
+@examples(40)
+@given(st.sampled_from(["unlearned", "recipe", "split_seed", "preparation", "class_names"]), VALUES | RUNS)
+def test_a_checkpoint_that_records_another_past(key: str, value: Any) -> None:
+    content = packed({"model": WEIGHTS, "optimizer": None, "config": CONFIG | {key: value}})
+
+    def read(path: Path) -> None:
+        model = read_model(path)
+        seed_of(model)
+        identity(model)
+
+    tried(content, read)
 
 
 @examples(25)

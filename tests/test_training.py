@@ -1,6 +1,7 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -295,3 +296,50 @@ def test_predict_is_plain_evaluation_in_order(sets: Sets, trained: Checkpoint) -
 def test_predict_of_no_images(sets: Sets, trained: Checkpoint) -> None:
     outputs = predict(trained.restore(), sets.test.take(torch.empty(0, dtype=torch.int64)))
     assert len(outputs.labels) == len(outputs.logits) == 0
+
+
+class Cramped(nn.Module):
+    """A model on a device that has room for few images at once; without batch normalisation."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+        self.room = room
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(("room", "parts"), [(64, 1), (20, 4), (1, 64)])
+def test_batches_without_room_go_in_parts(room: int, parts: int, sets: Sets, caplog: pytest.LogCaptureFixture) -> None:
+    images = sets.train.take(torch.arange(200))
+    weights, curves, counts = [], [], []
+    for model, passes in ((Cramped(1000), Passes()), (Cramped(room), Passes())):
+        with passes.watching(model):
+            curve, _ = fit(model, lambda _: images.batches(64), epochs=2, lr=0.1, passes=passes)
+        weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
+        curves.append([(point.loss, point.accuracy) for point in curve])
+        counts.append(passes.counts)
+    assert passes.parts == parts
+    assert ("out of memory" in caplog.text) == (parts > 1)
+    assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)
+    assert np.allclose(*curves, rtol=1e-4)
+    assert counts[0] == counts[1]
+
+
+def test_what_cannot_be_split_raises(sets: Sets) -> None:
+    images = sets.train.take(torch.arange(64))
+    for room, loss in ((0, cross_entropy), (32, lambda logits, batch: logits.square().max())):
+        with pytest.raises(torch.OutOfMemoryError):
+            fit(Cramped(room), lambda _: images.batches(64), epochs=1, lr=0.1, loss=loss)
+
+
+def test_predictions_take_fewer_images_at_once_where_there_is_no_room(sets: Sets) -> None:
+    wide, cramped = (predict(Cramped(room), sets.test) for room in (10_000, 7))
+    assert torch.allclose(wide.logits, cramped.logits, atol=1e-6)
+    assert torch.equal(wide.indices, cramped.indices)
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(Cramped(0), sets.test)

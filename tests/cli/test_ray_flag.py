@@ -84,7 +84,7 @@ def alive(pids: list[int]) -> list[int]:
 
 @pytest.mark.slow
 def test_workers_end_with_the_command_however_it_ends_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """Interrupted as by Ctrl-C, then killed, each while two runs wait, then left alone: a minute."""
+    """Interrupted as by Ctrl-C, then killed, each while two runs wait, then left alone: one to two minutes."""
     (tmp_path / "plugin.py").write_text(PLUGIN.replace("{here}", str(tmp_path)))
     (tmp_path / "list.json").write_text(json.dumps(LIST))
     flags = ["-L", "list.json", "--nexp", "3", "-NL", "--plugin", "plugin.py", "--ray", "local", "--jobs", "2"]
