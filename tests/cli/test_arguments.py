@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,19 @@ def test_several_mistakes_are_a_line_each(capsys: pytest.CaptureFixture[str]) ->
 def test_an_interruption_is_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded("salun-x", lambda: fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "salun-x: interrupted\n"
+
+
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_is_an_interruption(blow: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(blow)
+
+    def command() -> int:
+        signal.raise_signal(blow)
+        return 0
+
+    assert guarded("salun-x", command) == 130
+    assert capsys.readouterr().err == "salun-x: interrupted\n"
+    assert signal.getsignal(blow) == before
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

@@ -379,8 +379,9 @@ def test_keep(keep: str, seeds: list[str], base_file: Path) -> None:
         assert Path("checkpoints/command-line", name.replace(".pt", "_forget.json")).is_file()
 
 
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_keeps_finished_runs_and_the_same_command_goes_on(
-    registry: None, base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]
+    blow: signal.Signals, registry: None, base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = []
 
@@ -389,7 +390,7 @@ def test_an_interruption_keeps_finished_runs_and_the_same_command_goes_on(
         """Change nothing; the second call is interrupted as by Ctrl-C."""
         calls.append(epochs)
         if len(calls) == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(blow)
 
     common = {"checkpoint": BASE, "class_to_forget": 0, "metrics": ["UA"]}
     entries = [{**common, "method": name, "epochs": 1} for name in ("ga_small", "halting", "ft")]
