@@ -181,11 +181,16 @@ class Claims:
 
         Returns:
             Its generations, the latest last.
+
+        Raises:
+            SalunError: the folder cannot be read.
         """
         try:
             found = [self.folder / entry for entry in os.listdir(self.folder)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise SalunError(f"{self.folder}: cannot be read: {error.strerror or error}") from error
         return sorted((path for path in found if path.stem == name and generation_of(path)), key=generation_of)
 
     def is_abandoned(self, claim: Claim) -> bool:

@@ -174,7 +174,7 @@ def name_part(text: str) -> str:
     name = re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
     if text.isascii() and len(name) <= LONGEST_NAME:
         return name
-    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    mark = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
     half = (LONGEST_NAME - len(mark) - 2) // 2
     return f"{name}-{mark}" if len(name) <= 2 * half else f"{name[:half]}-{mark}-{name[-half:]}"
 
@@ -214,7 +214,7 @@ def mirrored_apart(paths: Sequence[Path], root: Path) -> list[Path]:
         places.append(Path(*(name_part(part) for part in inside.with_suffix("").parts)))
     counts = Counter(places)
     return [
-        place.with_name(f"{place.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}")
+        place.with_name(f"{place.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}")
         if counts[place] > 1
         else place
         for place, path in zip(places, full, strict=True)

@@ -6,9 +6,12 @@ import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from salun.claims import Claims
 from salun.errors import SalunError
@@ -179,6 +182,16 @@ class Log:
                 self.notices.append(f"{self.path}: line {self.lines} is no record and is passed over")
 
 
+@cache
+def record_types() -> TypeAdapter[Record]:
+    """Give what checks the types of a record's fields, of files that others may have written.
+
+    Returns:
+        A validator.
+    """
+    return TypeAdapter(Record)
+
+
 def record_of(line: bytes) -> Record | None:
     """Read a line.
 
@@ -191,6 +204,7 @@ def record_of(line: bytes) -> Record | None:
     try:
         content = json.loads(line)
         content["curve"] = [as_epoch(point) for point in content["curve"]]
+        record_types().validate_python(content)
         return Record(**content)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -54,6 +54,16 @@ def test_an_exception_in_the_block_leaves_the_old_file_and_nothing_else(
     assert names(tmp_path) == {"x.txt"}
 
 
+@pytest.mark.parametrize("text", ["folder:/x/\udcff", "\ud800"])
+def test_a_name_that_is_no_text_has_a_name(text: str) -> None:
+    assert name_part(text).isascii()
+
+
+def test_a_file_whose_name_is_no_text_has_a_place() -> None:
+    first, second = mirrored_apart([Path("\udcff/x.pt"), Path("\udcfe/x.pt")], Path("checkpoints"))
+    assert first != second
+
+
 def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("before")

@@ -162,6 +162,22 @@ def test_what_is_no_record_is_passed_over_with_its_line_number(tmp_path: Path, l
     assert [re.findall(r"line (\d+)", notice) for notice in notices] == [["4"], ["5"]]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tag": 5}, {"split": 5}, {"metrics": 5}, {"base_metrics": None}, {"diverged": "x"}, {"seed": [1]}, {"id": [1]}],
+    ids=str,
+)
+def test_a_field_of_another_type_is_no_record(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make())
+    (line,) = lines_in(path)
+    with path.open("a") as file:
+        file.write(json.dumps(line | {"id": "other"} | wrong) + "\n")
+    found, notices = read(path)
+    assert list(found) == [make().id]
+    assert len(notices) == 1
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_never_written(tmp_path: Path, number: float) -> None:
     path = tmp_path / "records.jsonl"

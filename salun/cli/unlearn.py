@@ -20,6 +20,7 @@ from salun.cli.arguments import (
     guarded,
     notice,
 )
+from salun.errors import SalunError, one_line
 from salun.imports import uncollected
 
 PROGRAM = "salun-unlearn"
@@ -207,7 +208,7 @@ def dry_run(flags: argparse.Namespace) -> int:
         )
         what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
-        print(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})")
+        print(one_line(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})"))
         print(f"   settings {json.dumps(experiment.settings)}")
         if experiment.recipe is not None:
             print(f"   recipe {experiment.recipe.model_dump_json()}")
@@ -249,7 +250,6 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     Raises:
         SalunError: the list is wrong, or flags do not go together.
     """
-    from salun.errors import SalunError
     from salun.experiment import load_experiments, validate
 
     for flag in ("nexp", "nbase", "nforget"):
@@ -279,7 +279,6 @@ def check_beside(flags: argparse.Namespace) -> None:
     Raises:
         SalunError: a number is out of bounds, Ray is not installed, or flags do not go together.
     """
-    from salun.errors import SalunError
 
     most = MOST_BESIDE if flags.ray is None else MOST_RUNS
     if flags.jobs is not None and not 1 <= flags.jobs <= most:
@@ -320,7 +319,6 @@ def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
     Raises:
         SalunError: one is unknown.
     """
-    from salun.errors import SalunError
     from salun.metrics import check_metrics
 
     try:
@@ -528,7 +526,6 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     Returns:
         The exit status.
     """
-    from salun.errors import SalunError, one_line
     from salun.parallel import Lost
     from salun.schedule import titles_of
 
@@ -538,7 +535,7 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
         with closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
             for job, outcome in runs:
                 display.drop(job.id)
-                title = titles[job.experiment.number]
+                title = one_line(titles[job.experiment.number])
                 if isinstance(outcome, Lost):
                     failed += 1
                     notice(f"{PROGRAM}: {title}, seed {job.seed}: {again(outcome, runner.trace_of(job))}")
