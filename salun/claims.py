@@ -8,6 +8,8 @@ the observer's own clock, or at once where its maker was a process of this machi
 """
 
 import json
+import logging
+import math
 import os
 import socket
 import time
@@ -23,9 +25,13 @@ from typing import Self
 
 from salun.errors import SalunError
 
+CLAIMS = "claims"
 LEASE = 60.0
 TOUCHES = 6
 POLL = 0.5
+SILENCE = 5.0
+
+log = logging.getLogger("salun")
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Claims:
 
     @contextmanager
     def holding(self, name: str) -> Iterator[None]:
-        """Claim something, waiting for whoever holds it.
+        """Claim something, waiting for whoever holds it; a long wait is told of.
 
         Args:
             name: usable in a file name.
@@ -150,14 +156,42 @@ class Claims:
         Raises:
             SalunError: the folder cannot be written.
         """
-        pause = 0.001
+        pause, told = 0.001, time.monotonic() + SILENCE
         while not self.take(name):
+            if time.monotonic() > told:
+                log.warning("%s: waiting for another process that is at work on it", self.folder.parent / name)
+                told = math.inf
             time.sleep(pause)
             pause = min(2 * pause, POLL)
         try:
             yield
         finally:
             self.release(name)
+
+    def take_unless_alive(self, name: str) -> bool:
+        """Claim something, unless another process is seen to be alive that holds it; that takes a lease at most.
+
+        A claim that a process of another machine left, or of this one before it was started anew, does not tell at
+        first sight whether anybody still touches it.
+
+        Args:
+            name: usable in a file name.
+
+        Returns:
+            Whether it is this process's now.
+
+        Raises:
+            SalunError: the folder cannot be written.
+        """
+        first = self.latest(name)
+        while not self.take(name):
+            last = self.latest(name)
+            touched = first is not None and last is not None and last.changed != first.changed
+            if touched or (last is not None and maker_here(last)):
+                return False
+            first = first or last
+            time.sleep(POLL)
+        return True
 
     def latest(self, name: str) -> Claim | None:
         """Find the claim that holds.
@@ -204,13 +238,8 @@ class Claims:
         """
         now = time.monotonic()
         since = self.seen.setdefault((claim.path, claim.changed), now)
-        try:
-            maker = json.loads(claim.content)
-            if maker["machine"] == here()["machine"] and is_gone(int(maker["process"]), maker["started"]):
-                return True
-        except (ValueError, KeyError, TypeError):
-            pass  # it is being written at this moment, or its maker died over it
-        return now - since > self.lease
+        maker = maker_here(claim)
+        return now - since > self.lease or (maker is not None and is_gone(*maker))
 
     def make(self, path: Path, content: str) -> bool:
         """Make a file that must not exist.
@@ -231,7 +260,9 @@ class Claims:
                 self.folder.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
                 file.write(content)
-        except FileExistsError:
+        except FileExistsError as error:
+            if not self.folder.is_dir():
+                raise SalunError(f"{self.folder}: cannot be written: not a folder") from error
             return False
         except FileNotFoundError:  # the folder went with another's last claim
             return self.make(path, content)
@@ -250,9 +281,27 @@ class Claims:
     def touch_on(self) -> None:
         """Touch the claims that are held, several times a lease."""
         while not self.over.wait(self.lease / TOUCHES):
-            for path, _ in list(self.held.values()):
-                with suppress(OSError):
-                    os.utime(path)
+            for path, content in list(self.held.values()):
+                if read(path) == content:  # else it lapsed, and a later one may have its name
+                    with suppress(OSError):
+                        os.utime(path)
+
+
+def maker_here(claim: Claim) -> tuple[int, str] | None:
+    """Read which process of this machine made a claim.
+
+    Args:
+        claim: any.
+
+    Returns:
+        Its number, and when it was started; None where another machine's process made it, or where it does not tell,
+        as it is being written at this moment, or its maker died over it.
+    """
+    try:
+        maker = json.loads(claim.content)
+        return (int(maker["process"]), maker["started"]) if maker["machine"] == machine() else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def generation_of(path: Path) -> int:

@@ -27,7 +27,7 @@ import torch
 
 from salun import __version__
 from salun.base_model import Origin, check_belongs
-from salun.claims import POLL, Claims
+from salun.claims import CLAIMS, POLL, Claims
 from salun.data.split import split
 from salun.errors import SalunError, one_line
 from salun.experiment import Experiment
@@ -434,7 +434,7 @@ class Cluster:
             SalunError: no worker can be had.
         """
         left, barren = dict(untrained), {}
-        with Claims(self.bench.checkpoints / "claims") as claims:
+        with Claims(self.bench.checkpoints / CLAIMS) as claims:
             while left or self.busy():
                 self.hand_out_bases(left, claims)
                 if self.busy():

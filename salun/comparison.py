@@ -13,6 +13,7 @@ from salun.errors import SalunError
 from salun.files import read_json, write_text
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate
 from salun.outputs import kept_outputs
+from salun.rows import Group
 from salun.run import Record, Workbench, compared, measure, parted, weights_name
 from salun.schedule import Job, missing_from
 
@@ -79,24 +80,23 @@ class Comparison:
             The run, the retrained model that it is compared with, and the names of what its record lacks.
         """
         self.done, _ = records.read(self.path)
+        standards = standards_of(jobs)
         for job in {job.id: job for job in jobs if job.id in self.done}.values():
-            partner = partner_of(self.done[job.id], self.retrained(jobs, job))
+            partner = partner_of(self.done[job.id], self.retrained(standards.get(job.cell, ())))
             names = lacking(self.done[job.id], partner, job.experiment.metrics)
             if names:
                 yield job, partner, names
 
-    def retrained(self, jobs: Sequence[Job], job: Job) -> list[Record]:
+    def retrained(self, standards: Sequence[Job]) -> list[Record]:
         """List the retrained models that a run can be compared with.
 
         Args:
-            jobs: all runs of the list.
-            job: one of them.
+            standards: retrainings of its base model and forget set.
 
         Returns:
-            Finished retrainings of the same base model and forget set that did not diverge, by seed.
+            Those that are finished and did not diverge, by seed.
         """
-        alike = (other for other in jobs if other.experiment.method == "retrain" and other.cell == job.cell)
-        found = {other.id: self.done[other.id] for other in alike if other.id in self.done}
+        found = {job.id: self.done[job.id] for job in standards if job.id in self.done}
         return sorted((record for record in found.values() if not record.diverged), key=lambda record: record.seed)
 
     def completed(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> Record:
@@ -234,13 +234,16 @@ class Comparison:
             SalunError: `joint.json` cannot be written.
         """
         found: dict[int, list[dict[str, Value]]] = {}
-        cells = {(job.experiment.number, job.cell): job for job in jobs}
-        for (number, _), job in cells.items():
-            names = [name for name in check_metrics(job.experiment.metrics) if METRICS[name].subject is Runs]
-            runs = [other for other in jobs if (other.experiment.number, other.cell) == (number, job.cell)]
+        standards = standards_of(jobs)
+        cells: dict[tuple[int, Group], list[Job]] = {}
+        for job in jobs:
+            cells.setdefault((job.experiment.number, job.cell), []).append(job)
+        for (number, cell), runs in cells.items():
+            names = [name for name in check_metrics(runs[0].experiment.metrics) if METRICS[name].subject is Runs]
             kept = [self.done[run.id] for run in runs if run.id in self.done and not self.done[run.id].diverged]
+            gold = self.retrained(standards.get(cell, ()))
             if names and kept:
-                found.setdefault(number, []).append(self.of_cell(kept, self.retrained(jobs, job), tuple(names)))
+                found.setdefault(number, []).append(self.of_cell(kept, gold, tuple(names)))
         return {number: averaged(values) for number, values in found.items()}
 
     def of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
@@ -274,6 +277,22 @@ class Comparison:
             held = held | evaluate(runs, missing)
             write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
         return {name: held[name] for name in names}
+
+
+def standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
+    """Find the retrainings of a list.
+
+    Args:
+        jobs: all runs of the list.
+
+    Returns:
+        By base model and forget set.
+    """
+    found: dict[Group, list[Job]] = {}
+    for job in jobs:
+        if job.experiment.method == "retrain":
+            found.setdefault(job.cell, []).append(job)
+    return found
 
 
 def partner_of(record: Record, gold: list[Record]) -> Record | None:

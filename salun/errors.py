@@ -1,5 +1,6 @@
 """What a user did wrong, in one line."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -14,6 +15,18 @@ class SalunErrors(SalunError):  # noqa: N818 - several of them
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is that memory, the machine's or a device's, does not suffice.
+
+    Args:
+        error: any; of torch there is none while it has not been imported.
+
+    Returns:
+        Whether it is.
+    """
+    return isinstance(error, (MemoryError, getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -412,6 +412,8 @@ def prepared_here(bench: Workbench, untrained: Mapping[str, tuple[Experiment, Pr
             bench.base(problem)
         except SalunError as error:
             barren[identity] = Lost(one_line(str(error)))
+        except Exception as error:  # what needs another base model is done all the same
+            barren[identity] = lost(error)
     torch.cuda.empty_cache()  # all memory is the workers' from now on
     return barren
 

@@ -1,5 +1,6 @@
 """Records on disk: a line a run."""
 
+import errno
 import fcntl
 import json
 import math
@@ -9,18 +10,18 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from salun.claims import Claims
+from salun.claims import CLAIMS, Claims
 from salun.errors import SalunError
 from salun.files import settle_folder
 from salun.run import Record
 from salun.training import Epoch
 
-CLAIMS = "claims"
 TORN = "records.torn"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def append(path: Path, record: Record) -> None:
@@ -38,12 +39,29 @@ def append(path: Path, record: Record) -> None:
     with Claims(path.parent / CLAIMS) as claims, claims.holding(path.name):
         try:
             with path.open("a+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file, fcntl.LOCK_EX)
                 set_torn_aside(path, file)
                 add(file, line.encode())
             settle_folder(path.parent)
         except OSError as error:
             raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def lock(file: IO[bytes], kind: int) -> None:
+    """Lock a file until it is closed, where its file system has locks.
+
+    Args:
+        file: open.
+        kind: fcntl's, shared or exclusive.
+
+    Raises:
+        OSError: it cannot be locked for another reason.
+    """
+    try:
+        fcntl.flock(file, kind)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def add(file: FileIO, content: bytes) -> None:
@@ -166,7 +184,7 @@ class Log:
                 if os.fstat(file.fileno()).st_size < self.offset:  # another file is in its place
                     self.found.clear()
                     self.offset, self.lines = 0, 0
-                fcntl.flock(file, fcntl.LOCK_SH)
+                lock(file, fcntl.LOCK_SH)
                 file.seek(self.offset)
                 *whole, self.rest = file.read().split(b"\n")
         except FileNotFoundError:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from salun.errors import SalunError
+from salun.files import sweep
 from salun.models import read_tensors, write_tensors
 
 VERSION = 1
@@ -85,7 +86,10 @@ class Saving:
         """
         if not self.place.path.exists():
             return None
-        found = read_tensors(self.place.path, "saved training")
+        try:
+            found = read_tensors(self.place.path, "saved training")
+        except SalunError as error:
+            raise SalunError(f"{error}; delete it, and the training starts anew") from error
         if not isinstance(found, dict) or found.get("salun_state") != VERSION or "spent" not in found:
             raise SalunError(f"{self.place.path}: not a saved training; delete it, and the training starts anew")
         if found.get("identity") != self.identity:
@@ -131,5 +135,6 @@ def forget_state(path: Path) -> None:
     """
     with suppress(OSError):
         path.unlink()
+    sweep(path.parent)
     with suppress(OSError):
         path.parent.rmdir()

@@ -29,7 +29,7 @@ from salun.base_model import (
     train_checkpoint,
     trained_origin,
 )
-from salun.claims import Claims
+from salun.claims import CLAIMS, Claims
 from salun.data.augment import Preparation
 from salun.data.parts import Dataset
 from salun.data.sets import Sets, make_sets, to_device
@@ -350,7 +350,7 @@ class Workbench:
             SalunError: the model cannot be built, or the checkpoint not written.
         """
         origin = problem.origin
-        with Claims(origin.path.parent / "claims") as claims, claims.holding(origin.path.name):
+        with Claims(origin.path.parent / CLAIMS) as claims, claims.holding(origin.path.name):
             if origin.path.exists():
                 return load_checkpoint(origin.path)
             state = self.state_of(origin.path.stem)

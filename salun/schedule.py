@@ -1,5 +1,6 @@
 """Many runs: what is to be done, what is done already, and doing the rest, in turn or side by side."""
 
+import logging
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salun import records
-from salun.claims import POLL, Claims
+from salun.claims import CLAIMS, POLL, Claims
 from salun.cluster import Cluster, RayRequest
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
@@ -27,6 +28,8 @@ Keep = Literal["all", "last", "none"]
 WatchFor = Callable[["Job"], Watch]
 
 FAILED = "failed"
+
+logger = logging.getLogger("salun")
 
 
 @dataclass(frozen=True)
@@ -133,22 +136,24 @@ def plan(experiments: list[Experiment], draws: Draws, bench: Workbench, source: 
             wrong.append(f"{where}: {error}")
     if wrong:
         raise SalunErrors(wrong)
-    return [asked_as_standard(job, jobs) for job in jobs]
+    entries: dict[Group, set[tuple[str, ...]]] = {}
+    for job in jobs:
+        entries.setdefault(job.cell, set()).add(job.experiment.metrics)
+    return [asked_as_standard(job, entries[job.cell]) for job in jobs]
 
 
-def asked_as_standard(job: Job, jobs: list[Job]) -> Job:
+def asked_as_standard(job: Job, entries: set[tuple[str, ...]]) -> Job:
     """Ask a retrained model for the metrics of weights that compare others with it, so that its weights are kept.
 
     Args:
         job: a run.
-        jobs: all runs of the list.
+        entries: the metrics of each experiment on its base model and forget set.
 
     Returns:
         The run; of a retrained model with those metrics besides its own.
     """
     if job.experiment.method != "retrain":
         return job
-    entries = {other.experiment.metrics for other in jobs if other.cell == job.cell}
     asked = dict.fromkeys(name for metrics in sorted(entries) for name in check_metrics(metrics))
     compared = [name for name in asked if METRICS[name].subject is Models and "retrained" in METRICS[name].against]
     own = check_metrics(job.experiment.metrics)
@@ -229,10 +234,12 @@ class Runner:
         log.refresh()
         pending = [job for job in jobs if not self.is_finished(job, log.found)]
         under_way: dict[str, Job] = {}
-        with Claims(self.path.parent / records.CLAIMS) as claims, self.hands(len({job.id for job in pending})) as hands:
+        with Claims(self.path.parent / CLAIMS) as claims, self.hands(len({job.id for job in pending})) as hands:
             barren = hands.prepare(untrained(pending))
-            yield from ((job, barren[job.base]) for job in pending if job.base in barren)
+            lost = [(job, barren[job.base]) for job in pending if job.base in barren]
+            yield from ((job, self.settled(job, outcome, claims, log)) for job, outcome in lost)
             pending = [job for job in pending if job.base not in barren]
+            waited = False
             while pending or under_way:
                 while hands.free() and (job := self.next_claimed(pending, under_way, hands, claims, log)) is not None:
                     under_way[job.id] = job
@@ -244,7 +251,10 @@ class Runner:
                     claims.release(number)
                     yield job, recorded
                 elif pending:
-                    time.sleep(POLL)  # the rest is other processes'
+                    if not waited:
+                        logger.warning("%s: waiting for other processes, which do the last runs", self.path.parent)
+                    waited = True
+                    time.sleep(POLL)
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half-written."""
@@ -268,17 +278,23 @@ class Runner:
             Of the runs that fit best, the first that no other process has; None where there is none.
         """
         able = [job for job in pending if job.id not in under_way]
-        for job in sorted(able, key=lambda job: hands.rank(job.cell)):
+        ranks = {cell: hands.rank(cell) for cell in {job.cell for job in able}}
+        taken, over = None, set()
+        log.refresh()
+        for job in sorted(able, key=lambda job: ranks[job.cell]):
+            if self.is_finished(job, log.found):
+                over.add(id(job))
+                continue
             if not claims.take(job.id):
                 continue
+            over.add(id(job))
             log.refresh()
-            pending[:] = [left for left in pending if left is not job]
             if not self.is_finished(job, log.found):
-                return job
+                taken = job
+                break
             claims.release(job.id)
-        log.refresh()
-        pending[:] = [job for job in pending if job.id in under_way or not self.is_finished(job, log.found)]
-        return None
+        pending[:] = [job for job in pending if id(job) not in over]
+        return taken
 
     def trace_of(self, job: Job) -> Path:
         """Name the file that tells where a run failed.

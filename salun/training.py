@@ -607,6 +607,8 @@ class Course:
             self.seconds, self.drawn = float(left["seconds"]), left["drawn"]
             self.left = {name: left[name] for name in ("drawn", "chances", "summed")}
             self.saving.set_chances(left["chances"])
+            if self.saving.place.mine:
+                log.warning("%s: going on in epoch %d", self.saving.place.path, self.number + 1)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             path = self.saving.place.path
             raise SalunError(f"{path}: cannot be taken up; delete it, and the training starts anew") from error

@@ -189,6 +189,70 @@ def test_waits_for_its_turn(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "75"
 
 
+def test_a_long_wait_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(claims, "SILENCE", 0.0)
+    folder = tmp_path / "claims"
+    with Claims(folder) as own, Claims(folder) as other:
+        assert other.take("model.pt")
+        sleep, pauses = time.sleep, 0
+
+        def pause(seconds: float) -> None:
+            nonlocal pauses
+            pauses += 1
+            sleep(0.01)
+            if pauses == 4:
+                other.release("model.pt")
+
+        monkeypatch.setattr(claims.time, "sleep", pause)
+        with own.holding("model.pt"):
+            assert own.holds("model.pt")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'model.pt'}: waiting for another process that is at work on it"
+    ]
+
+
+def test_whether_its_holder_lives_is_found_out_within_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now)
+
+    def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if touched:
+            os.utime(path, (now, now))
+
+    monkeypatch.setattr(claims.time, "sleep", pause)
+    path, touched = elsewhere(tmp_path, "run"), True
+    with Claims(tmp_path) as own:
+        assert not own.take_unless_alive("run")
+        touched = False
+        assert own.take_unless_alive("run")
+        assert now - 1000 < 62
+        with Claims(tmp_path) as other:
+            assert not other.take_unless_alive("run")
+        assert now - 1000 < 62
+
+
+def test_who_lost_a_claim_does_not_keep_the_next_one_alive(tmp_path: Path) -> None:
+    with Claims(tmp_path, lease=0.2) as late, Claims(tmp_path, lease=0.2) as own:
+        assert late.take("run")
+        (tmp_path / "run.1").unlink()
+        path = elsewhere(tmp_path, "run")  # of a machine that has just gone
+        until = time.monotonic() + 5
+        while not own.take("run") and time.monotonic() < until:
+            time.sleep(0.05)
+        assert own.holds("run")
+        assert path.exists()
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "claims").symlink_to(tmp_path / "nowhere")
+    with Claims(tmp_path / "claims") as own, pytest.raises(SalunError, match="claims: cannot be written: not a folder"):
+        own.take("run")
+
+
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Claims(tmp_path / "file") as own, pytest.raises(SalunError, match="file: cannot be written"):

@@ -1,6 +1,8 @@
+import errno
 import json
 import math
 import multiprocessing
+import os
 import re
 import resource
 import signal
@@ -124,6 +126,17 @@ def test_a_record_that_finds_no_room_is_not_half_there(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
     append(path, make(seed=1))
     assert len(lines_in(path)) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for seed in range(2):
+        append(tmp_path / "records.jsonl", make(seed=seed))
+    assert len(read(tmp_path / "records.jsonl")[0]) == 2
 
 
 def test_a_log_reads_what_others_add(tmp_path: Path) -> None:

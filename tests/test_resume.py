@@ -161,7 +161,7 @@ def test_damaged_state_is_named(damage: Callable[[bytes], bytes], sets: Sets, tm
     recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
     go(sets, recipe, place)
     place.path.write_bytes(damage(place.path.read_bytes()))
-    with pytest.raises(SalunError, match=r"state\.pt"):
+    with pytest.raises(SalunError, match=r"state\.pt: .*delete it"):
         go(sets, recipe, place)
 
 

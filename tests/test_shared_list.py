@@ -14,12 +14,12 @@ import torch
 from lists import BASE, CPU, RECORDS, SMALL, WEIGHTS, entries, train_small
 
 from salun import records
-from salun.claims import here
+from salun.claims import CLAIMS, Claims, here
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
 from salun.experiment import validate
 from salun.models import Checkpoint
-from salun.parallel import Lost
+from salun.parallel import Alone, Lost
 from salun.run import Workbench, save_with_forget
 from salun.schedule import Draws, Job, Runner, plan
 from salun.training import Watch, unwatched
@@ -102,10 +102,12 @@ def test_they_train_a_base_model_once() -> None:
     assert not Path("checkpoints/states").exists()
 
 
-def test_a_run_that_another_machine_does_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_another_machine_does_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Workbench(CPU)
     jobs = plan(validate(MANY, "test"), Draws(2), bench, "test")
-    claims = RECORDS.parent / records.CLAIMS
+    claims = RECORDS.parent / CLAIMS
     claims.mkdir(parents=True)
     theirs = claims / f"{jobs[1].id}.1"
     theirs.write_text(json.dumps({**here(), "machine": "another", "token": "theirs"}))
@@ -125,15 +127,54 @@ def test_a_run_that_another_machine_does_is_waited_for(monkeypatch: pytest.Monke
     monkeypatch.setattr("salun.schedule.time.sleep", wait)
     outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, noted))
     assert pauses == 3
+    assert [line.getMessage() for line in caplog.records] == [
+        "runs/list: waiting for other processes, which do the last runs"
+    ]
     assert jobs[1].id not in LOG.read_text()
     assert len(outcomes) == 3
     assert records.read(RECORDS)[0].keys() == {job.id for job in jobs}
 
 
+def test_what_another_process_recorded_is_not_even_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Workbench(CPU)
+    jobs = plan(validate(MANY, "test"), Draws(3), bench, "test")
+    theirs, claimed, take = jobs[1:5], [], Claims.take
+
+    def taken(own: Claims, name: str) -> bool:
+        claimed.append(name)
+        return take(own, name)
+
+    def watch(job: Job) -> Watch:
+        if job is jobs[0]:
+            for other in theirs:
+                records.append(RECORDS, bench.run(other.experiment, other.problem, other.seed).record)
+        return noted(job)
+
+    monkeypatch.setattr(Claims, "take", taken)
+    outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, watch))
+    assert [job.id for job, _ in outcomes] == [jobs[0].id, jobs[5].id]
+    assert {job.id for job in jobs} & set(claimed) == {jobs[0].id, jobs[5].id}
+    assert records.read(RECORDS)[0].keys() == {job.id for job in jobs}
+
+
+def test_why_a_base_model_cannot_be_had_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Barren(Alone):
+        def prepare(self, untrained: object) -> dict[str, Lost]:
+            return {jobs[0].base: Lost("no luck", "line 1")}
+
+    jobs = plan(validate(MANY[:1], "test"), Draws(2), Workbench(CPU), "test")
+    runner = Runner(Workbench(CPU), RECORDS, WEIGHTS, "none")
+    monkeypatch.setattr(runner, "hands", lambda _: Barren(runner.bench))
+    outcomes = list(runner.go(jobs, noted))
+    assert [outcome for _, outcome in outcomes] == [Lost("no luck", "line 1")] * 2
+    assert [runner.trace_of(job).read_text() for job in jobs] == ["line 1"] * 2
+    assert not LOG.exists()
+
+
 def test_what_was_taken_over_is_not_recorded_twice() -> None:
     bench = Workbench(CPU)
     jobs = plan(validate(MANY[:1], "test"), Draws(1), bench, "test")
-    claims = RECORDS.parent / records.CLAIMS
+    claims = RECORDS.parent / CLAIMS
 
     def stand_still(job: Job) -> Watch:
         (claims / f"{job.id}.2").write_text(json.dumps({**here(), "token": "another"}))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from salun.errors import SalunError, SalunErrors, one_line
+from salun.errors import SalunError, SalunErrors, is_out_of_memory, one_line
 
 USER_ERROR = 2
 SOME_FAILED = 3
@@ -150,11 +150,18 @@ def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = (
         # Python flushes standard output once more as it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        notice(f"{program}: out of memory: a smaller batch size, model or data set, or another --device, needs less")
+        return USER_ERROR
 
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """Let a request to end, such as a scheduler's or a closing terminal's, be what Ctrl-C is.
+
+    What the command was told to ignore, as `nohup` does of a closing terminal's, it goes on to ignore.
 
     Yields:
         Nothing.
@@ -166,7 +173,8 @@ def ended_in_order() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in asked}
     try:
         yield
     finally:

@@ -2,11 +2,15 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from salun.claims import CLAIMS, Claims
 from salun.cli import arguments
 from salun.cli.arguments import Parser, add_machine_flags, add_saving_flag, check_folder, filled, guarded, notice
+from salun.errors import SalunError
 from salun.imports import uncollected
 
 PROGRAM = "salun-train"
@@ -127,22 +131,95 @@ def train(flags: argparse.Namespace, group: Any) -> int:
         from rich.console import Console
 
         from salun import training
-        from salun.base_model import architecture_for, checkpoint_path, train_checkpoint
+        from salun.base_model import train_checkpoint
         from salun.cli.progress import Display
-        from salun.data.sets import to_device
-        from salun.data.sources import load
-        from salun.data.split import split
-        from salun.device import pick_device, settle_threads
-        from salun.models import build, check_model, default_model
         from salun.resume import STATES, Place, forget_state
         from salun.run import save_with_forget
         from salun.tracking import Tracker
 
     check_folder("--out", Path(flags.out))
+    asked = check(flags, group)
+    model, dataset, recipe, path, parts = asked.model, asked.dataset, asked.recipe, asked.path, asked.parts
+    place = path.parent / STATES / path.name
+    group.check_same(place.exists(), f"--out {flags.out}: some processes find {place} there, others do not")
+    state = Place(place, 60 * flags.save_every, group.leads) if flags.save_every else None
+    counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
+    print(f"{model} on {dataset.name}, {asked.device}: {counts}; forgetting {asked.request}", flush=True)
+    config = {"model": model, "dataset": dataset.name, "forget": str(asked.request), **recipe.model_dump()}
+    tracker = Tracker(not flags.no_log and group.leads, notice)
+    with (
+        claimed(path, group),
+        tracker.run(path.stem, "train", config) as log,
+        Display(Console(), lines=True) as display,
+    ):
+        show = display.watch(path.stem, len(parts.retain))
+
+        def watch(step: training.Progress) -> None:
+            show(step)
+            if step.done is not None:
+                log(vars(step.done))
+
+        checkpoint, parts, curve = train_checkpoint(
+            model, dataset, recipe, asked.request, flags.split_seed, asked.device, watch, flags.compile, state, group
+        )
+        group.end()
+        if not group.leads:
+            return 0
+        save_with_forget(path, checkpoint, parts)
+        forget_state(place)
+        figures = accuracies(checkpoint, dataset, parts, asked.device)
+        log({f"final {name}": value for name, value in figures.items()})
+    best = max(curve, key=lambda epoch: (epoch.validation or 0.0, epoch.epoch))
+    print(f"best epoch {best.epoch}: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in figures.items()))
+    print(f"{path}\n{path.with_name(path.stem + '_forget.json')} ({len(parts.listed)} indices)")
+    return 0
+
+
+class Asked(NamedTuple):
+    """What is to be trained, checked.
+
+    Attributes:
+        model: timm's name.
+        dataset: the data; on the device, where one process trains alone.
+        recipe: how it is trained.
+        request: what is left out.
+        parts: the data's split.
+        path: of the checkpoint.
+        device: where it is trained.
+    """
+
+    model: str
+    dataset: Any
+    recipe: Any
+    request: Any
+    parts: Any
+    path: Path
+    device: Any
+
+
+def check(flags: argparse.Namespace, group: Any) -> Asked:
+    """Check everything before the first epoch.
+
+    Args:
+        flags: of the command line.
+        group: the processes that train together.
+
+    Returns:
+        What is to be trained.
+
+    Raises:
+        SalunError: a flag, the data or the model is refused.
+    """
+    from salun.base_model import architecture_for, checkpoint_path
+    from salun.data.sets import to_device
+    from salun.data.sources import load
+    from salun.data.split import split
+    from salun.device import pick_device, settle_threads
+    from salun.models import build, check_model, default_model
+
     device = pick_device(group.name_device(flags.device), flags.deterministic)
     group.begin(device, flags.compile)
-    recipe = read_recipe(flags)
-    request = read_request(flags)
+    recipe, request = read_recipe(flags), read_request(flags)
     model = flags.model or default_model(flags.dataset)
     check_model(model)
     wanted = flags.dataset, Path(flags.data_dir)
@@ -155,35 +232,30 @@ def train(flags: argparse.Namespace, group: Any) -> int:
     parts = split(dataset, request, flags.split_seed)
     group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")
     path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or default_comment(flags))
-    place = path.parent / STATES / path.name
-    group.check_same(place.exists(), f"--out {flags.out}: some processes find {place} there, others do not")
-    state = Place(place, 60 * flags.save_every, group.leads) if flags.save_every else None
-    counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
-    print(f"{model} on {dataset.name}, {device}: {counts}; forgetting {request}", flush=True)
-    config = {"model": model, "dataset": dataset.name, "forget": str(request), **recipe.model_dump()}
-    tracker = Tracker(not flags.no_log and group.leads, notice)
-    with tracker.run(path.stem, "train", config) as log, Display(Console(), lines=True) as display:
-        show = display.watch(path.stem, len(parts.retain))
+    return Asked(model, dataset, recipe, request, parts, path, device)
 
-        def watch(step: training.Progress) -> None:
-            show(step)
-            if step.done is not None:
-                log(vars(step.done))
 
-        checkpoint, parts, curve = train_checkpoint(
-            model, dataset, recipe, request, flags.split_seed, device, watch, flags.compile, state, group
-        )
-        group.end()
-        if not group.leads:
-            return 0
-        save_with_forget(path, checkpoint, parts)
-        forget_state(place)
-        figures = accuracies(checkpoint, dataset, parts, device)
-        log({f"final {name}": value for name, value in figures.items()})
-    best = max(curve, key=lambda epoch: (epoch.validation or 0.0, epoch.epoch))
-    print(f"best epoch {best.epoch}: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in figures.items()))
-    print(f"{path}\n{path.with_name(path.stem + '_forget.json')} ({len(parts.listed)} indices)")
-    return 0
+@contextmanager
+def claimed(path: Path, group: Any) -> Iterator[None]:
+    """Let no other command train the same file meanwhile.
+
+    Args:
+        path: of the checkpoint.
+        group: the processes that train it together; the leading one claims it for all.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SalunError: another process trains it.
+    """
+    if not group.leads:
+        yield
+        return
+    with Claims(path.parent / CLAIMS) as claims:
+        if not claims.take_unless_alive(path.name):
+            raise SalunError(f"{path}: another process trains it at this moment; --comment names another file")
+        yield
 
 
 def read_recipe(flags: argparse.Namespace) -> Any:
@@ -228,7 +300,6 @@ def read_request(flags: argparse.Namespace) -> Any:
         SalunError: a share or a seed outside its bounds.
     """
     from salun.data.split import ForgetRequest
-    from salun.errors import SalunError
 
     if flags.unlr is not None and not 0 < flags.unlr < 1:
         raise SalunError(f"--unlr {flags.unlr}: must be a share between 0 and 1, both excluded")

@@ -430,10 +430,9 @@ def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
     Raises:
         SalunError: a file cannot be read or written.
     """
-    from salun.claims import Claims
+    from salun.claims import CLAIMS, Claims
     from salun.cli.steps import watched
     from salun.comparison import Comparison
-    from salun.records import CLAIMS
 
     comparison = Comparison(runner.bench, runner.path, runner.weights)
     try:

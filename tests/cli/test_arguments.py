@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from salun.cli.arguments import Parser, check_folder, filled, guarded, notice
 from salun.errors import SalunError, SalunErrors
@@ -41,6 +42,22 @@ def test_a_request_to_end_is_an_interruption(blow: signal.Signals, capsys: pytes
     assert guarded("salun-x", command) == 130
     assert capsys.readouterr().err == "salun-x: interrupted\n"
     assert signal.getsignal(blow) == before
+
+
+def test_what_a_command_was_told_to_ignore_does_not_end_it() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert guarded("salun-x", lambda: signal.raise_signal(signal.SIGHUP) or 0) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("of 80 GiB\nall")])
+def test_memory_that_does_not_suffice_is_a_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("salun-x", lambda: fail(error)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("salun-x: out of memory: a smaller batch size")
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

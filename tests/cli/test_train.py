@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from salun.claims import CLAIMS, Claims
 from salun.cli.train import main
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest, Split, split
@@ -304,3 +305,11 @@ def test_wrong_flags(argv: list[str], words: list[str], refuse: Refuse, write: W
 def test_wrong_flags_of_the_recipe_have_a_line_each(refuse: Refuse) -> None:
     lines = refuse(main, [*DIGITS, "--lr", "-1", "--momentum", "3", "--batch-size", "0"])
     assert [line.split()[1] for line in lines] == ["--lr", "--batch-size", "--momentum"]
+
+
+def test_a_file_that_another_process_trains_is_refused(refuse: Refuse) -> None:
+    with Claims(Path("checkpoints") / CLAIMS) as claims:
+        assert claims.take("resnet_tiny_digits_base.pt")
+        (line,) = refuse(main, DIGITS)
+    path = "checkpoints/resnet_tiny_digits_base.pt"
+    assert line == f"salun-train: {path}: another process trains it at this moment; --comment names another file"
