@@ -143,6 +143,16 @@ class Claims:
             if generation_of(path) <= own:
                 path.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove the claims of processes that are seen to be gone.
+
+        Raises:
+            SalunError: the folder cannot be written.
+        """
+        for name in {path.stem for path in self.folder.glob("*") if generation_of(path)} - self.held.keys():
+            if self.take(name):
+                self.release(name)
+
     @contextmanager
     def holding(self, name: str) -> Iterator[None]:
         """Claim something, waiting for whoever holds it; a long wait is told of.

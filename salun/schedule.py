@@ -255,6 +255,7 @@ class Runner:
                         logger.warning("%s: waiting for other processes, which do the last runs", self.path.parent)
                     waited = True
                     time.sleep(POLL)
+            claims.sweep()
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half-written."""

@@ -189,6 +189,19 @@ def test_waits_for_its_turn(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "75"
 
 
+def test_what_the_dead_left_can_be_swept(tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    theirs = elsewhere(folder, "alive")
+    (folder / "dead.3").write_text(json.dumps({**here(), "started": "1", "token": "x"}))
+    with Claims(folder) as own:
+        assert own.take("mine")
+        own.sweep()
+        assert sorted(path.name for path in folder.iterdir()) == ["alive.1", "mine.1"]
+        assert own.holds("mine")
+        theirs.unlink()
+    assert not folder.exists()
+
+
 def test_a_long_wait_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
