@@ -366,7 +366,14 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / wei
 """
 
 
-@pytest.mark.parametrize(("score", "keep"), [("sum", "0.5"), ("mean_abs", "0.5"), ("mean_abs", "0.9")])
+@pytest.mark.parametrize(
+    ("score", "keep"),
+    [
+        pytest.param("sum", "0.5", marks=pytest.mark.slow),
+        pytest.param("mean_abs", "0.5", marks=pytest.mark.slow),
+        ("mean_abs", "0.9"),
+    ],
+)
 def test_needs_at_most_three_times_the_weights(score: str, keep: str) -> None:
     done = subprocess.run([sys.executable, "-c", MEMORY, score, keep], capture_output=True, text=True, check=True)
     assert float(done.stdout) <= 3
