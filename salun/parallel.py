@@ -205,8 +205,6 @@ class Alone:
         (order, problem, watch), self.taken = self.taken, None
         try:
             return order.id, done(order, problem, self.bench, watch)
-        except SalunError as error:
-            return order.id, Lost(one_line(str(error)))
         except Exception as error:  # one run that fails does not end the others
             return order.id, lost(error)
 
@@ -389,33 +387,8 @@ def answer(order: Order, bench: Workbench, watch: Watch) -> Answer:
             train_base(problem, bench, watch)
             return Answer(order.id, None)
         return Answer(order.id, portable(done(order, problem, bench, watch)))
-    except SalunError as error:
-        return Answer(order.id, Lost(one_line(str(error))))
     except Exception as error:  # one run that fails does not end the others
-        return Answer(order.id, lost(error), worn=True)
-
-
-def prepared_here(bench: Workbench, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
-    """Train base models in this process.
-
-    Args:
-        bench: of this process.
-        untrained: base models that are in no file yet, by identity, with an experiment on each.
-
-    Returns:
-        Those that cannot be trained or written, by identity.
-    """
-    barren: dict[str, Lost] = {}
-    for identity, (_, problem) in untrained.items():
-        settle_threads(problem.dataset.size)
-        try:
-            bench.base(problem)
-        except SalunError as error:
-            barren[identity] = Lost(one_line(str(error)))
-        except Exception as error:  # what needs another base model is done all the same
-            barren[identity] = lost(error)
-    torch.cuda.empty_cache()  # all memory is the workers' from now on
-    return barren
+        return Answer(order.id, lost(error), worn=not isinstance(error, SalunError))
 
 
 def check_unchanged(order: Order, problem: Problem) -> None:
@@ -468,14 +441,17 @@ def portable(outcome: Outcome) -> Outcome:
 
 
 def lost(error: Exception) -> Lost:
-    """Tell of an error that nobody foresaw.
+    """Tell why a run gives nothing.
 
     Args:
         error: as it was caught.
 
     Returns:
-        Its kind and text, with the line of code that raised it, and its trace.
+        What the user can mend; of an error that nobody foresaw its kind and text, with the line of code that raised it,
+        and its trace.
     """
+    if isinstance(error, SalunError):
+        return Lost(one_line(str(error)))
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         return Lost("out of memory on the device; a smaller batch_size, or fewer runs side by side, need less")
@@ -699,6 +675,27 @@ class Pool:
         if self.size == 0:
             raise SalunError(f"no worker process comes up: the last one {how}; without --jobs none is needed")
         return None if worker.order is None else Answer(worker.order.id, Lost(f"its process {how}"))
+
+
+def prepared_here(bench: Workbench, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
+    """Train base models in this process.
+
+    Args:
+        bench: of this process.
+        untrained: base models that are in no file yet, by identity, with an experiment on each.
+
+    Returns:
+        Those that cannot be trained or written, by identity.
+    """
+    barren: dict[str, Lost] = {}
+    for identity, (_, problem) in untrained.items():
+        settle_threads(problem.dataset.size)
+        try:
+            bench.base(problem)
+        except Exception as error:  # what needs another base model is done all the same
+            barren[identity] = lost(error)
+    torch.cuda.empty_cache()  # all memory is the workers' from now on
+    return barren
 
 
 def start(setup: Setup) -> Worker:

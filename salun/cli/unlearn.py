@@ -279,7 +279,6 @@ def check_beside(flags: argparse.Namespace) -> None:
     Raises:
         SalunError: a number is out of bounds, Ray is not installed, or flags do not go together.
     """
-
     most = MOST_BESIDE if flags.ray is None else MOST_RUNS
     if flags.jobs is not None and not 1 <= flags.jobs <= most:
         raise SalunError(f"--jobs {flags.jobs}: must be from 1 to {most}")
