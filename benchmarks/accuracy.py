@@ -122,7 +122,7 @@ def line_of(what: str, way: str, values: dict[int, float], standard: dict[int, f
     found = difference(ours, theirs, step)
     if found is None:
         raise RuntimeError(f"{what}: fewer than two seeds")
-    half = found.half_width
+    half = found.half_width or 0.0
     means = f"{way} {fmean(values.values()):.2f} %, float32 {fmean(standard.values()):.2f} %"
     note = f"{means}; difference {found.difference:+.2f} +- {half:.2f}, {found.n} pairs"
     return Result(f"{what}, {way}", "points", Spread((found.difference,)), goal=Goal(-half, half), note=note)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from salun.errors import one_line
 
-DIFFERS, ALIKE = "≠", "≈"
+DIFFERS, NEARER = "†", "‡"
 FORMULAS = ("=", "+", "-", "@")
 
 
@@ -80,8 +80,8 @@ def escape_latex(text: str) -> str:
         "[": "{[}",
         "*": "{*}",
         "±": r"$\pm$",
-        DIFFERS: r"$\neq$",
-        ALIKE: r"$\approx$",
+        DIFFERS: r"$\dagger$",
+        NEARER: r"$\ddagger$",
         "–": "--",
     }
     special |= {mark: "\\" + mark for mark in "&%$#_{}"}

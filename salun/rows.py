@@ -1,10 +1,10 @@
 """What records say together: one row an experiment, compared with retraining and with each other."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from salun.gap import Distance, distance_to, gap_figure, nearer, noise_floor
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
 from salun.run import Record
 from salun.statistics import (
@@ -38,12 +38,14 @@ class Row:
         figures: by metric.
         gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and
             MIA; empty where the list holds no retraining.
-        gap: of the average, over the runs.
+        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the
+            noise floor, one retrained model against the mean of the others.
         diverged: runs whose outputs stopped being numbers.
+        distance: what the gap is computed from; None of retraining, and where nothing was retrained.
         against: by metric the comparison with the retrained models, adjusted over the table; without those that
             are not best when as retrained, or of which there are too few values.
-        behind: of a method, its average gap less that of the best method, over the same draws, adjusted over the
-            table; None of the best itself and of fewer than two pairs.
+        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself,
+            and of too few runs or retrained models.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Row:
     gaps: tuple[dict[str, Value], ...]
     gap: Figure
     diverged: int
+    distance: Distance | None = None
     against: dict[str, Comparison] = field(default_factory=dict)
     behind: Comparison | None = None
 
@@ -95,7 +98,11 @@ def sample_of(records: Iterable[Record]) -> Sample:
         Their sample.
     """
     runs = list(records)
-    return Sample([run.metrics for run in runs], [(*group_of(run), run.seed) for run in runs])
+    return Sample([run.metrics for run in runs], [_draw_of(run) for run in runs])
+
+
+def _draw_of(record: Record) -> Draw:
+    return (*group_of(record), record.seed)
 
 
 def once_a_pair(gold: Sample) -> Sample:
@@ -195,25 +202,62 @@ def step_of(name: str, records: Iterable[Record]) -> float:
     return 1 / min(known) if known else 0.0
 
 
-def against(sample: Sample, gold: Sample, records: Sequence[Record]) -> dict[str, Comparison]:
+def against(
+    sample: Sample, gold: Sample, records: Sequence[Record], partnered: Mapping[str, Mapping[Draw, float]]
+) -> dict[str, Comparison]:
     """Test each metric for a difference from the retrained models, over the base models and forget sets of both.
+
+    What compares a model with retrained model i shares that model with what compares retrained model i with the
+    next: those two values are a pair, whose difference no longer holds retrained model i. The other metrics of one
+    base model and forget set are two independent samples, and pairs where several of these were drawn.
 
     Args:
         sample: of models.
         gold: of the retrained ones.
         records: of the runs, which know how many images there are.
+        partnered: by metric that compares with a retrained model, the models' mean value by the draw of that one.
 
     Returns:
         Comparisons by metric, where one can be made; p is not adjusted yet.
     """
     cells = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
     ours, theirs = sample.within(cells), gold.within(cells)
-    found = {
-        name: versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step_of(name, records))
-        for name in ours.names
-        if is_compared(name)
-    }
-    return {name: comparison for name, comparison in found.items() if comparison is not None}
+    found: dict[str, Comparison] = {}
+    for name in filter(is_compared, ours.names):
+        step, comparison = step_of(name, records), None
+        if name in partnered:
+            comparison = difference(partnered[name], _known(theirs, name), step)
+        elif len(cells) > 1:
+            comparison = difference(_cell_means(ours, name), _cell_means(theirs, name), step)
+        if comparison is None:
+            comparison = versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step)
+        if comparison is not None:
+            found[name] = comparison
+    return found
+
+
+def _known(sample: Sample, name: str) -> dict[Draw, float]:
+    """The values of a metric by draw, where there are any."""
+    pairs = zip(sample.draws, sample.of(name), strict=True)
+    return {draw: value for draw, value in pairs if value is not None}
+
+
+def _cell_means(sample: Sample, name: str) -> dict[Draw, float]:
+    """The mean of a metric for each base model and forget set that has one."""
+    means = {cell: values.get(name) for cell, values in sample.by_cell().items()}
+    return {(*cell, 0): value for cell, value in means.items() if value is not None}
+
+
+def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) -> dict[str, dict[Draw, float]]:
+    """The mean of each metric that compares with a retrained model, by that model's draw; of runs or base models."""
+    draws = {run.id: _draw_of(run) for run in gold}
+    found: dict[str, dict[Draw, list[Value]]] = {}
+    for run in records:
+        for name, value in (run.base_metrics if base else run.metrics).items():
+            if run.retrained in draws and name in METRICS and "retrained" in METRICS[name].against:
+                found.setdefault(name, {}).setdefault(draws[run.retrained], []).append(value)
+    means = {name: {draw: mean_of(values) for draw, values in by.items()} for name, by in found.items()}
+    return {name: {draw: x for draw, x in by.items() if x is not None} for name, by in means.items()}
 
 
 def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mapping[str, Value]] = ()) -> list[Row]:
@@ -251,24 +295,25 @@ def rows_within(group: Group, entries: list[Entry]) -> list[Row]:
         The rows, compared with each other.
     """
     runs = [record for _, records, _ in entries for record in records]
-    gold = once_a_pair(sample_of(run for run in runs if run.settings["method"] == "retrain"))
-    return tested([base_row(group, runs, gold), *(run_row(group, entry, gold) for entry in entries)])
+    retrained = [run for run in runs if run.settings["method"] == "retrain"]
+    return tested([base_row(group, runs, retrained), *(run_row(group, entry, retrained) for entry in entries)])
 
 
-def base_row(group: Group, records: list[Record], gold: Sample) -> Row:
+def base_row(group: Group, records: list[Record], retrained: list[Record]) -> Row:
     """Summarise base models, each of which counts once, whatever the number of its forget sets and runs.
 
     Args:
         group: base models and forget sets.
         records: all runs that began with them.
-        gold: sample of the retrained models.
+        retrained: the runs among them that retrained.
 
     Returns:
         The row.
     """
+    gold = once_a_pair(sample_of(retrained))
     cells = Sample([run.base_metrics for run in records], sample_of(records).draws).by_cell()
     sample = Sample(list(cells.values()), [(*cell, 0) for cell in cells])
-    owners, gaps = [base for base, _ in cells], gaps_of(sample, gold)
+    owners, distance = [base for base, _ in cells], _distance_of(sample, gold, records)
     return Row(
         title="base",
         group=group,
@@ -276,30 +321,40 @@ def base_row(group: Group, records: list[Record], gold: Sample) -> Row:
         records=(),
         draws=tuple(sample.draws),
         figures={name: figure(means_by(sample.of(name), owners)) for name in sample.names},
-        gaps=gaps,
-        gap=figure(means_by([gap["average"] for gap in gaps], owners[: len(gaps)])),
+        gaps=gaps_of(sample, gold),
+        gap=gap_figure(distance) if distance else figure([]),
         diverged=0,
-        against=against(sample, gold, records),
+        distance=distance,
+        against=against(sample, gold, records, _partnered(records, retrained, base=True)),
     )
 
 
-def run_row(group: Group, entry: Entry, gold: Sample) -> Row:
+def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Distance | None:
+    return distance_to(sample, gold, [step_of(name, records) for name in GAP_METRICS])
+
+
+def run_row(group: Group, entry: Entry, retrained: list[Record]) -> Row:
     """Summarise one experiment.
 
     Args:
         group: base models and forget sets.
         entry: title, runs and joint metrics.
-        gold: sample of the retrained models.
+        retrained: runs that retrained.
 
     Returns:
-        The row; the gold standard itself has no gap.
+        The row; the gap of the gold standard itself is the noise floor.
     """
     title, records, joint = entry
     kind = "retrain" if records[0].settings["method"] == "retrain" else "method"
-    sample = sample_of(records) if kind == "method" else once_a_pair(sample_of(records))
-    gaps = gaps_of(sample, gold) if kind == "method" else ()
+    is_method, gold = kind == "method", once_a_pair(sample_of(retrained))
+    sample = sample_of(records) if is_method else once_a_pair(sample_of(records))
+    distance = _distance_of(sample, gold, records) if is_method else None
+    floor = None if is_method else noise_floor(sample)
+    gap = gap_figure(distance) if distance else Figure(floor, None, 0 if floor is None else len(records), None, None)
     figures = {name: figure(sample.of(name), sample.draws) for name in sample.names}
-    together = {name: Figure(value, None, 0 if value is None else len(records), None) for name, value in joint.items()}
+    together = {
+        name: Figure(value, None, 0 if value is None else len(records), None, None) for name, value in joint.items()
+    }
     return Row(
         title=title,
         group=group,
@@ -307,17 +362,19 @@ def run_row(group: Group, entry: Entry, gold: Sample) -> Row:
         records=tuple(records),
         draws=tuple(sample.draws),
         figures=figures | together,
-        gaps=gaps,
-        gap=figure([gap["average"] for gap in gaps], sample.draws[: len(gaps)]),
+        gaps=gaps_of(sample, gold) if is_method else (),
+        gap=gap,
         diverged=sum(record.diverged for record in records),
-        against=against(sample, gold, records) if kind == "method" else {},
+        distance=distance,
+        against=against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
     )
 
 
 def tested(rows: list[Row]) -> list[Row]:
     """Compare the rows of a table with its best one, and adjust all tests for their number.
 
-    The tests against the retrained models are one family, those against the best method another.
+    The families of tests: UA, RA, TA and MIA against retraining; what is computed from these four; the other metrics;
+    the gaps against the best method's.
 
     Args:
         rows: of one group, their comparisons with the retrained models not adjusted.
@@ -325,31 +382,45 @@ def tested(rows: list[Row]) -> list[Row]:
     Returns:
         The same with adjusted comparisons.
     """
-    adjusted = iter(adjusted_by_holm([found for row in rows for found in row.against.values()]))
-    rows = [replace(row, against={name: next(adjusted) for name in row.against}) for row in rows]
+    places = [(place, name) for place, row in enumerate(rows) for name in row.against]
+    adjusted: list[dict[str, Comparison]] = [{} for _ in rows]
+    for family in dict.fromkeys(_family(name) for _, name in places):
+        members = [(place, name) for place, name in places if _family(name) == family]
+        found = adjusted_by_holm([rows[place].against[name] for place, name in members])
+        for (place, name), comparison in zip(members, found, strict=True):
+            adjusted[place][name] = comparison
+    rows = [
+        replace(row, against={name: found[name] for name in row.against})
+        for row, found in zip(rows, adjusted, strict=True)
+    ]
     best = best_of(rows, rows[0].group)
-    if best is None:
+    if best is None or best.distance is None:
         return rows
-    others = [row for row in rows if row.kind == "method" and row is not best]
-    step = math.hypot(*(step_of(name, best.records) for name in GAP_METRICS)) / len(GAP_METRICS)
-    found = [(row, difference(averages(row), averages(best), step)) for row in others]
-    known = [(row, comparison) for row, comparison in found if comparison is not None]
+    others = [(row, row.distance) for row in rows if row.kind == "method" and row is not best and row.distance]
+    tests = [(row, nearer(distance, best.distance)) for row, distance in others]
+    known = [(row, comparison) for row, comparison in tests if comparison is not None]
     pairs = zip(known, adjusted_by_holm([comparison for _, comparison in known]), strict=True)
     behind = {id(row): comparison for (row, _), comparison in pairs}
     return [replace(row, behind=behind.get(id(row))) for row in rows]
 
 
-def averages(row: Row) -> dict[Draw, float]:
-    """Look up the average gap of each run.
+def _family(name: str) -> str:
+    """Which tests a metric's tests are adjusted with."""
+    return "gap" if name in GAP_METRICS else "derived" if METRICS[name].derived else "other"
+
+
+def floor_of(rows: list[Row], group: Group) -> float | None:
+    """Look up the noise floor: how far one retrained model is from the mean of the others.
 
     Args:
-        row: of a method.
+        rows: all rows.
+        group: which of them are compared.
 
     Returns:
-        By base model, forget set and seed; without runs that have none.
+        A fraction; None where fewer than two models were retrained.
     """
-    found = {draw: gap["average"] for draw, gap in zip(row.draws, row.gaps, strict=False)}
-    return {draw: gap for draw, gap in found.items() if gap is not None}
+    gaps = [row.gap.mean for row in rows if row.group == group and row.kind == "retrain" and row.gap.mean is not None]
+    return max(gaps, default=None)
 
 
 def contenders(rows: list[Row], group: Group) -> list[Row]:
@@ -387,12 +458,27 @@ def is_distinct(rows: list[Row], best: Row | None) -> bool:
         best: of its group, if there is one.
 
     Returns:
-        Whether its average gap differs from each other's beyond noise; never of the only method.
+        Whether each other's gap differs from its gap beyond noise, and by more than the noise floor; never of the only
+        method.
     """
     if best is None:
         return False
     others = [row for row in contenders(rows, best.group) if row is not best]
-    return bool(others) and all(row.behind is not None and row.behind.differs for row in others)
+    return bool(others) and all(is_farther(rows, row) for row in others)
+
+
+def is_farther(rows: list[Row], row: Row) -> bool:
+    """Tell whether a method is farther from retraining than the best one.
+
+    Args:
+        rows: all rows.
+        row: of a method that is not the best.
+
+    Returns:
+        Whether its gap differs beyond noise, and by more than the noise floor.
+    """
+    floor = floor_of(rows, row.group) or 0.0
+    return row.behind is not None and row.behind.differs and row.behind.difference > floor
 
 
 def bold_of(rows: list[Row]) -> int | None:

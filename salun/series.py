@@ -170,7 +170,7 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
     Returns:
         CSV text; metrics are fractions.
     """
-    parts = ("mean", "sd", "n", "half_width")
+    parts = ("mean", "sd", "n", "low", "high")
     lines = [
         [
             sweep.title,

@@ -5,12 +5,13 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev, variance
 
-from scipy.special import stdtr, stdtrit
+from scipy.special import nctdtrinc, stdtr, stdtrit
 
 Cell = tuple[str, str]
 Draw = tuple[str, str, int]
 
 LEVEL = 0.05
+POWER = 0.8
 ROUNDING = 1e-12
 
 
@@ -23,13 +24,15 @@ class Figure:
             has a value.
         sd: sample standard deviation over all runs; None of fewer than two.
         n: runs that have a value.
-        half_width: of the 95 % t-interval of the mean, over independent units; None of fewer than two.
+        low: of the 95 % interval of the mean, over independent units; None of fewer than two.
+        high: likewise.
     """
 
     mean: float | None
     sd: float | None
     n: int
-    half_width: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,24 @@ class Comparison:
 
     Attributes:
         difference: of their means, the first less the second.
-        half_width: of its 95 % interval.
+        half_width: of its 95 % interval; None of the difference of two gaps, which has none.
         p: two-sided.
         n: pairs of a paired test; units of both sides of another.
         adjusted: p where several tests are made, at first that of this one alone.
+        detectable: true difference that tests as precise as this one find in four cases of five (power 80 %, noncentral
+            t); None where unknown.
+        error: standard error of the difference; 0 where there is no spread.
+        freedom: degrees of freedom of the error.
     """
 
     difference: float
-    half_width: float
+    half_width: float | None
     p: float
     n: int
     adjusted: float
+    detectable: float | None = None
+    error: float = 0.0
+    freedom: float = 1.0
 
     @property
     def differs(self) -> bool:
@@ -121,13 +131,13 @@ def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure
     known = [value for value in values if value is not None]
     independent = units(values, draws) if draws else known
     if not known:
-        return Figure(None, None, 0, None)
+        return Figure(None, None, 0, None, None)
     centre = mean(independent)
     sd = stdev(known) if len(known) > 1 else None
     if len(independent) < 2:
-        return Figure(centre, sd, len(known), None)
-    error = stdev(independent) / math.sqrt(len(independent))
-    return Figure(centre, sd, len(known), quantile(len(independent) - 1) * error)
+        return Figure(centre, sd, len(known), None, None)
+    reach = quantile(len(independent) - 1) * stdev(independent) / math.sqrt(len(independent))
+    return Figure(centre, sd, len(known), centre - reach, centre + reach)
 
 
 def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
@@ -145,11 +155,21 @@ def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
     Returns:
         A value a unit that has one.
     """
-    sources = [[draw[place] for draw in draws] for place in (0, 1)]
+    return means_by(values, unit_keys(draws))
+
+
+def unit_keys(draws: Sequence[Draw]) -> list[Hashable]:
+    """Name the unit of each run, as `units` chooses them.
+
+    Args:
+        draws: base model, forget set and seed of each run.
+
+    Returns:
+        A base model, a forget set or, where only the seed varies, the place of the run.
+    """
+    sources: list[list[Hashable]] = [[draw[place] for draw in draws] for place in (0, 1)]
     varied = [source for source in sources if len(set(source)) > 1]
-    if not varied:
-        return [value for value in values if value is not None]
-    return means_by(values, min(varied, key=lambda source: len(set(source))))
+    return min(varied, key=lambda source: len(set(source))) if varied else list(range(len(draws)))
 
 
 def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[float]:
@@ -192,7 +212,7 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: 
     Args:
         first: value of each run of one method, by base model, forget set and seed.
         second: of the other.
-        step: in which values move; each is given the variance of rounding to it, as in `versus`.
+        step: in which values move; the differences' variance is taken to be at least that of two roundings to it.
 
     Returns:
         The comparison, first less second; None of fewer than two independent pairs.
@@ -205,7 +225,7 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: 
     if len(apart) < 2:
         return None
     size = max(abs(values[draw]) for values in (first, second) for draw in draws)
-    error = math.sqrt((variance(apart) + 2 * rounding_of(step)) / len(apart))
+    error = math.sqrt(max(variance(apart), 2 * rounding_of(step)) / len(apart))
     return judged(mean(apart), error, len(apart) - 1, size, len(draws))
 
 
@@ -214,7 +234,7 @@ def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0
 
     A side of one value has no spread of its own and is given the other's: it is then held against the other's
     prediction interval. Shares of few images move in large steps and agree by chance, so that the spread of a few
-    runs may be 0; every value is therefore given the variance of rounding to its step too. Where no side has
+    runs may be 0; a side's variance is therefore taken to be at least that of rounding to its step. Where no side has
     spread and there is no step, the interval has no width, and p is 1 where the means are equal to 1e-12 and else 0.
 
     Args:
@@ -227,8 +247,7 @@ def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0
 
     Source:
         Welch, "The generalization of Student's problem when several different population variances are
-        involved", Biometrika 34 (1947); Sheppard's correction for grouping, here added: Proc. London Math. Soc. 29
-        (1897).
+        involved", Biometrika 34 (1947); the variance of rounding: Sheppard, Proc. London Math. Soc. 29 (1897).
     """
     sides = (values, standard)
     counts = [len(side) for side in sides]
@@ -237,9 +256,9 @@ def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0
     size = max(abs(value) for side in sides for value in side)
     apart = mean(values) - mean(standard)
     if min(counts) == 1:
-        shared = variance(standard if len(values) == 1 else values) + rounding_of(step)
+        shared = max(variance(standard if len(values) == 1 else values), rounding_of(step))
         return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
-    parts = [(variance(side) + rounding_of(step)) / len(side) for side in sides]
+    parts = [max(variance(side), rounding_of(step)) / len(side) for side in sides]
     error = math.sqrt(sum(parts))
     weights = [part / sum(parts) if error else 0.5 for part in parts]
     freedom = 1 / sum(weight**2 / (count - 1) for weight, count in zip(weights, counts, strict=True))
@@ -276,19 +295,20 @@ def judged(apart: float, error: float, freedom: float, size: float, n: int) -> C
         p = 1.0 if abs(apart) <= rounding else 0.0
         return Comparison(apart, 0.0, p, n, p)
     p = 2 * float(stdtr(freedom, -abs(apart) / error))
-    return Comparison(apart, quantile(freedom) * error, p, n, p)
+    return Comparison(apart, quantile(freedom) * error, p, n, p, error=error, freedom=freedom)
 
 
-def quantile(freedom: float) -> float:
-    """Look up how many standard errors a 95 % interval reaches to either side.
+def quantile(freedom: float, level: float = LEVEL) -> float:
+    """Look up how many standard errors an interval reaches to either side.
 
     Args:
         freedom: degrees of freedom, positive.
+        level: share of the cases that it misses.
 
     Returns:
-        The 97.5 % quantile of Student's distribution.
+        For example the 97.5 % quantile of Student's distribution.
     """
-    return float(stdtrit(freedom, 1 - LEVEL / 2))
+    return float(stdtrit(freedom, 1 - level / 2))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -319,8 +339,20 @@ def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
         comparisons: all that were made together.
 
     Returns:
-        The same in the same order, with adjusted p.
+        The same in the same order, with adjusted p, and with the difference that they could have found were it the
+        only one (Holm's first step; power 80 %).
     """
     found = holm([comparison.p for comparison in comparisons])
     pairs = zip(comparisons, found, strict=True)
-    return [replace(comparison, adjusted=p) for comparison, p in pairs if p is not None]
+    return [
+        replace(
+            comparison, adjusted=p, detectable=_detectable(comparison, len(comparisons)) if comparison.error else 0.0
+        )
+        for comparison, p in pairs
+        if p is not None
+    ]
+
+
+def _detectable(found: Comparison, tests: int) -> float:
+    """The true difference whose test is below 5 % in four cases of five, as one of several tests."""
+    return found.error * float(nctdtrinc(found.freedom, 1 - POWER, quantile(found.freedom, LEVEL / tests)))

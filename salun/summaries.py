@@ -4,13 +4,14 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from salun.errors import one_line
 from salun.files import write_text
-from salun.markup import ALIKE, DIFFERS, csv_table, escape_markdown, latex_table, markdown_table
-from salun.metrics import METRICS
-from salun.rows import Group, Row, best_of, bold_of, contenders, group_of, grouped, is_distinct
+from salun.markup import DIFFERS, NEARER, csv_table, escape_markdown, latex_table, markdown_table
+from salun.metrics import GAP_METRICS, METRICS
+from salun.rows import Group, Row, best_of, bold_of, contenders, floor_of, group_of, grouped, is_distinct, is_farther
 from salun.run import Record
 from salun.statistics import Comparison, Figure, figure
 
@@ -69,30 +70,30 @@ def interval(gap: Figure) -> str:
     """Print the 95 % interval of an average gap, which is never negative.
 
     Args:
-        gap: mean and half width.
+        gap: estimate and interval.
 
     Returns:
-        For example "0.15–0.47", in percent; nothing of a single run.
+        For example "0.15–0.47", in percent; nothing where there is no interval.
     """
-    if gap.mean is None or gap.half_width is None:
-        return ""
-    low, high = max(0.0, gap.mean - gap.half_width), gap.mean + gap.half_width
-    return f"{100 * low:.2f}–{100 * high:.2f}"
+    return "" if gap.low is None or gap.high is None else f"{100 * gap.low:.2f}–{100 * gap.high:.2f}"
 
 
 def mark_of(row: Row, name: str) -> str:
-    """Say with a mark whether a value differs from the retrained models'.
+    """Say with a mark that a value differs from the retrained models'.
 
     Args:
         row: of the table.
         name: of a metric.
 
     Returns:
-        The mark and a blank before it; nothing where it was not tested.
+        A blank and the mark, which tells nearer from farther where the metric compares with a retrained model;
+        nothing where the value was not shown to differ.
     """
-    if name not in row.against:
+    found = row.against.get(name)
+    if found is None or not found.differs:
         return ""
-    return f" {DIFFERS if row.against[name].differs else ALIKE}"
+    better = {"higher": found.difference > 0, "lower": found.difference < 0}.get(METRICS[name].direction, False)
+    return f" {NEARER if better and 'retrained' in METRICS[name].against else DIFFERS}"
 
 
 def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], list[list[str]]]:
@@ -149,9 +150,33 @@ def legend(rows: list[Row]) -> list[str]:
     best = best_of(rows, rows[0].group)
     if best is not None:
         lines.append(verdict(rows, best))
-    if any(row.against for row in rows):
-        marks = f"{DIFFERS} differs from retrained beyond noise, {ALIKE} not shown to, unmarked: not tested"
-        lines.append(f"{marks} (t-tests, 5 %, Holm over the table)")
+    return [*lines, *about_marks(rows)]
+
+
+def about_marks(rows: list[Row]) -> list[str]:
+    """Explain the marks of a table, and how large a difference they could have shown.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        Lines; none where nothing was tested.
+    """
+    if not any(row.against for row in rows):
+        return []
+    marks = [mark_of(row, name) for row in rows for name in row.against]
+    text = f"{DIFFERS} differs from retraining beyond noise"
+    if any(NEARER in mark for mark in marks):
+        text += f"; {NEARER} nearer to a retrained model than another retrained model is"
+    lines = [f"{text} (t-tests, 5 %, Holm over UA, RA, TA and MIA of the table, and over its other metrics)"]
+    found = {
+        name: [row.against[name].detectable for row in rows if row.kind == "method" and name in row.against]
+        for name in GAP_METRICS
+    }
+    sizes = {name: median(size for size in sizes if size is not None) for name, sizes in found.items() if any(sizes)}
+    if sizes:
+        points = ", ".join(f"{name} {100 * size:.2f}" for name, size in sizes.items())
+        lines.append(f"4 of 5 such tables would mark a true difference of {points} points (median over the methods)")
     return lines
 
 
@@ -193,8 +218,14 @@ def about_gap(rows: list[Row]) -> str:
     problem = "same base model and forget set"
     if not any(row.kind == "retrain" for row in rows):
         return f"no gap without a 'retrain' entry of the {problem}"
-    text = "gap: mean distance of UA, RA, TA and MIA to retraining"
-    return f"{text} with the {problem}" if len({draw[:2] for row in rows for draw in row.draws}) > 1 else text
+    text = "gap: mean distance of mean UA, RA, TA and MIA to retraining's"
+    if len({draw[:2] for row in rows for draw in row.draws}) > 1:
+        text += f" with the {problem}"
+    if any(row.gap.low is not None for row in rows):
+        text += ", raised by noise; where its interval begins at 0, not told from retraining"
+    if floor_of(rows, rows[0].group) is not None:
+        text += "; of retrain: noise floor, one retrained model against the mean of the others"
+    return text
 
 
 def verdict(rows: list[Row], best: Row) -> str:
@@ -214,14 +245,30 @@ def verdict(rows: list[Row], best: Row) -> str:
     if not others:
         return f"{text}, with no other method to tell it from"
     if len(untested) == len(others):
-        alone = all(len(row.draws) == 1 for row in (best, *others))
-        return f"{text}; {'one run each' if alone else 'too few runs in common'}: no test"
+        return f"{text}; {untested_because(rows, [best, *others])}: no test"
     if is_distinct(rows, best):
         return f"{text}, distinguishable from all others (in bold)"
     shown = [f"{title} (p {p:.2g})" for p, title in sorted(close, reverse=True)]
+    within = [one_line(row.title) for row in others if row.behind and row.behind.differs and not is_farther(rows, row)]
     parts = [f"not distinguishable from {enumerated(shown)}"] if shown else []
+    parts += [f"nearer than {enumerated(within)} by less than the noise floor"] if within else []
     parts += [f"not tested against {enumerated(untested)}"] if untested else []
     return f"{text}, {'; '.join(parts)}"
+
+
+def untested_because(rows: list[Row], methods: list[Row]) -> str:
+    """Say why no two methods of a table could be compared.
+
+    Args:
+        rows: of one group.
+        methods: of them, those with a gap.
+
+    Returns:
+        A phrase.
+    """
+    if all(len(row.draws) == 1 for row in methods):
+        return "one run each"
+    return "too few runs" if floor_of(rows, rows[0].group) is not None else "one retrained model only"
 
 
 def enumerated(names: list[str]) -> str:
@@ -336,7 +383,7 @@ def described(rows: list[Row], row: Row) -> dict[str, Any]:
         **sources_of(row),
         "metrics": {name: asdict(value) for name, value in row.figures.items()},
         "against_retrained": {name: numbers_of(comparison) for name, comparison in row.against.items()},
-        "average_gap": asdict(row.gap),
+        "average_gap": asdict(row.gap) | {"bias": row.distance.bias if row.distance else None},
         "behind_best": numbers_of(row.behind) if row.behind else None,
         "diverged": row.diverged,
         **standing_of(rows, row),
@@ -371,19 +418,21 @@ def sources_of(row: Row) -> dict[str, int]:
     return {"base_models": bases, "forget_sets": forgets, "seeds": seeds if row.records else 0}
 
 
-def numbers_of(comparison: Comparison) -> dict[str, float | bool]:
+def numbers_of(comparison: Comparison) -> dict[str, float | bool | None]:
     """Lay a comparison out.
 
     Args:
         comparison: of two means.
 
     Returns:
-        Difference, its 95 % interval, p, and whether the two differ, by name.
+        Difference, its 95 % interval, p, whether the two differ, and the difference that 4 of 5 tests find, by name.
     """
+    reach = comparison.half_width
     return {
         "difference": comparison.difference,
-        "low": comparison.difference - comparison.half_width,
-        "high": comparison.difference + comparison.half_width,
+        "low": None if reach is None else comparison.difference - reach,
+        "high": None if reach is None else comparison.difference + reach,
+        "detectable": comparison.detectable,
         "p": comparison.p,
         "adjusted_p": comparison.adjusted,
         "n": comparison.n,
@@ -399,7 +448,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
         shown: metrics; none for all that some row has.
 
     Returns:
-        CSV text: mean, sd, n and half width of each metric and of the average gap, and below `_vs_retrained_` and
+        CSV text: mean, sd, n and interval of each metric and of the average gap, and below `_vs_retrained_` and
         `_vs_best_` the comparisons; what there is none of is left empty.
     """
     names = shown or columns_of(rows)

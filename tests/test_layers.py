@@ -25,7 +25,7 @@ FLOORS = [
     ["methods"],
     ["metrics"],
     ["plugins", "statistics"],
-    ["outputs"],
+    ["outputs", "gap"],
     ["base_model"],
     ["experiment"],
     ["run"],

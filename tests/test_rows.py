@@ -42,11 +42,12 @@ def test_gaps_are_distances_to_the_mean_of_the_retrained_models() -> None:
     first, second = rows["rl"].gaps
     assert first == pytest.approx({"UA": 0.2, "RA": 0.1, "TA": 0.05, "MIA": 0.1, "TUA": None, "average": 0.1125})
     assert second == pytest.approx({"UA": 0.4, "RA": 0.0, "TA": 0.0, "MIA": 0.0, "TUA": None, "average": 0.1})
-    assert rows["rl"].gap.mean == pytest.approx((0.1125 + 0.1) / 2)
+    assert rows["rl"].gap.mean == pytest.approx((0.1 + 0.05 + 0.025 + 0.05) / 4)  # of the means, as papers have it
     assert rows["rl"].gap.n == 2
     assert rows["base"].gap.mean == pytest.approx((0.5 + 0.2) / 4)
     assert rows["retrain"].gaps == ()
-    assert rows["retrain"].gap.mean is None
+    assert rows["retrain"].gap.mean == pytest.approx(0.2 / 4)  # of each retrained model to the other
+    assert (rows["retrain"].gap.low, rows["retrain"].distance) == (None, None)
 
 
 def test_a_run_that_equals_retraining_has_no_gap() -> None:
@@ -199,6 +200,108 @@ def test_every_value_is_tested_against_the_retrained_models() -> None:
     assert all(found.adjusted >= found.p for found in family)
 
 
+def test_metrics_that_say_the_same_again_cost_the_others_no_power() -> None:
+    def entries(**others: Value) -> list[tuple[str, list[Record]]]:
+        return [
+            (name, [replace(run, metrics=run.metrics | others) for run in spread_out(name, centre)])
+            for name, centre in (("retrain", 0.5), ("rl", 0.512), ("ft", 0.505))
+        ]
+
+    few, many = (rows_by_title(*entries(**others)) for others in ({}, {"TUA": 0.5, "ToW": 0.9, "VA": 0.4, "JS": 0.1}))
+    for title in ("rl", "ft"):
+        for name in ("UA", "RA", "TA", "MIA"):
+            assert many[title].against[name].adjusted == few[title].against[name].adjusted
+            assert many[title].against[name].detectable == few[title].against[name].detectable
+        assert all(many[title].against[name].adjusted == 1 for name in ("TUA", "ToW", "VA", "JS"))
+
+
+def test_each_family_of_tests_is_adjusted_on_its_own() -> None:
+    chance = np.random.default_rng(11)
+    names = {"gap": ("UA", "RA", "TA", "MIA"), "derived": ("TUA", "ToW"), "other": ("VA", "JS", "FQS")}
+    entries = [
+        (
+            title,
+            [
+                make(title, seed, metrics={n: chance.uniform() for ns in names.values() for n in ns}, base_metrics={})
+                for seed in range(4)
+            ],
+        )
+        for title in ("retrain", "rl", "ft")
+    ]
+    rows = rows_by_title(*entries)
+    for family in names.values():
+        found = [rows[title].against[name] for title in ("rl", "ft") for name in family]
+        smallest = min(found, key=lambda comparison: comparison.p)
+        assert smallest.adjusted == pytest.approx(min(1, len(found) * smallest.p))
+
+
+def test_the_test_of_a_distance_knows_the_model_that_both_sides_share() -> None:
+    """JS of run i and of retrained model i both compare with model i, whose luck cancels in their difference."""
+    luck, chance = np.array([0.0, 0.3, 0.1, 0.6]), np.random.default_rng(8)
+    gold = [
+        make("retrain", seed, metrics=near(0.0) | {"JS": 0.2 + luck[seed] + luck[(seed + 1) % 4]}) for seed in range(4)
+    ]
+    runs = [
+        make("rl", seed, metrics=near(0.0) | {"JS": 0.9 + luck[seed] + 0.01 * chance.normal()}, retrained=gold[seed].id)
+        for seed in range(4)
+    ]
+    rows = rows_by_title(("retrain", gold), ("rl", runs))
+    js = [[run.metrics["JS"] for run in side] for side in (runs, gold)]
+    assert rows["rl"].against["JS"].p == pytest.approx(stats.ttest_rel(*js).pvalue)
+    assert rows["rl"].against["UA"].n == 8
+    swapped = [replace(run, retrained=gold[(run.seed + 1) % 4].id) for run in runs]
+    other = rows_by_title(("retrain", gold), ("rl", swapped))["rl"].against["JS"]
+    assert other.p == pytest.approx(stats.ttest_rel(np.roll(js[0], 1), js[1]).pvalue)
+
+
+def test_distances_of_equal_models_seldom_show_a_difference() -> None:
+    chance, alarms = np.random.default_rng(9), 0
+    for _ in range(200):
+        models = {name: chance.normal(size=(5, 3)) for name in ("retrain", "rl", "ft")}
+        gold = models["retrain"]
+        entries = []
+        for name, found in models.items():
+            apart = np.linalg.norm(found - (np.roll(gold, -1, axis=0) if name == "retrain" else gold), axis=1)
+            runs = [
+                make(name, seed, metrics={"JS": value}, base_metrics={}, retrained=f"retrain-A-F-{seed}")
+                for seed, value in enumerate(apart)
+            ]
+            entries.append((name, runs))
+        alarms += any(found.differs for row in summarise(entries) for found in row.against.values())
+    assert alarms / 200 < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "mark"),
+    [("JS", 0.3, "†"), ("JS", -0.3, "‡"), ("FQS", 0.3, "‡"), ("FQS", -0.3, "†"), ("UA", 0.3, "†"), ("UA", -0.3, "†")],
+)
+def test_a_mark_tells_nearer_to_retraining_from_farther(name: str, shift: float, mark: str) -> None:
+    rows = summarise(
+        [
+            (
+                title,
+                [make(title, seed, metrics={name: 0.5 + centre + seed / 1000}, base_metrics={}) for seed in range(4)],
+            )
+            for title, centre in (("retrain", 0.0), ("rl", shift))
+        ]
+    )
+    assert marks(rows, "rl")[0] == mark
+    text = " ".join(legend(rows))
+    assert ("‡ nearer to a retrained model than another retrained model is" in text) == (mark == "‡")
+
+
+def test_nearer_by_less_than_the_noise_floor_is_not_bold() -> None:
+    entries = [
+        (title, [make(title, seed, metrics=near(shift + seed / 10_000)) for seed in range(4)])
+        for title, shift in (("a", 0.4), ("b", 0.41))
+    ]
+    narrow, wide = (summarise([retrained(*shifts), *entries]) for shifts in ((-0.001, 0.001), (-0.05, 0.0, 0.05)))
+    assert is_distinct(narrow, best_of(narrow, ("A", "F")))
+    assert not is_distinct(wide, best_of(wide, ("A", "F")))
+    assert any("a, nearer than b by less than the noise floor" in line for line in legend(wide))
+    assert next(row for row in wide if row.title == "b").behind.differs  # type: ignore[union-attr]
+
+
 def test_methods_are_tested_against_the_best_over_the_same_seeds() -> None:
     entries = {"near": spread_out("rl", 0.52), "far": spread_out("ft", 0.9), "other": spread_out("ga", 0.521)}
     rows = rows_by_title(("retrain", spread_out("retrain", 0.5)), *entries.items())
@@ -218,6 +321,12 @@ def test_methods_are_tested_against_the_best_over_the_same_seeds() -> None:
     assert rows["base"].behind is rows["retrain"].behind is best.behind is None
 
 
+def retrained(*shifts: float) -> tuple[str, list[Record]]:
+    """Retrained models around `near(0)`."""
+    models = [make("retrain", seed, metrics=near(shift)) for seed, shift in enumerate(shifts or (-0.001, 0.0, 0.001))]
+    return "retrain", models
+
+
 def distance(*gaps: float) -> list[dict[str, Value]]:
     """Metrics of runs with these average gaps to `near(0)`."""
     return [near(4 * gap) for gap in gaps]
@@ -235,7 +344,7 @@ def distance(*gaps: float) -> list[dict[str, Value]]:
         ),
         ({"a": (0.01, 0.02, 0.03)}, None, "a, with no other method to tell it from"),
         ({"a": (0.01,), "b": (0.2,)}, None, "a; one run each: no test"),
-        ({"a": (0.01, 0.02), "b": (0.2,)}, None, "a; too few runs in common: no test"),
+        ({"a": (0.01, 0.02), "b": (0.2,)}, None, "a; too few runs: no test"),
         (
             {"a": (0.01, 0.02, 0.03), "b": (0.02, 0.05, 0.04), "c": (0.5,), "d": (0.9, 0.91, 0.93)},
             None,
@@ -256,7 +365,7 @@ def test_the_best_is_bold_only_where_it_can_be_told_from_all_others(
         (title, [make(title, seed, metrics=values) for seed, values in enumerate(distance(*gaps))])
         for title, gaps in methods.items()
     ]
-    rows = summarise([("retrain", [make("retrain", metrics=near(0.0))]), *entries])
+    rows = summarise([retrained(), *entries])
     best = best_of(rows, ("A", "F"))
     assert best is not None
     assert is_distinct(rows, best) == (bold is not None)
@@ -273,7 +382,7 @@ def test_a_diverged_method_is_neither_best_nor_in_the_way_of_one() -> None:
         (title, [make(title, seed, metrics=values) for seed, values in enumerate(distance(*gaps))])
         for title, gaps in methods.items()
     ]
-    rows = summarise([("retrain", [make("retrain", metrics=near(0.0))]), ("gone", gone), *entries])
+    rows = summarise([retrained(), ("gone", gone), *entries])
     best = best_of(rows, ("A", "F"))
     assert best is not None
     assert best.title == "a"
@@ -282,29 +391,27 @@ def test_a_diverged_method_is_neither_best_nor_in_the_way_of_one() -> None:
 
 def marks(rows: list[Any], title: str) -> list[str]:
     (line,) = [line for line in as_markdown(rows).splitlines() if line.startswith(f"| {title} ")]
-    return [part.strip()[-1:] if part.strip()[-1:] in "≠≈" else "" for part in line.split("|")[2:-1]]
+    return [part.strip()[-1:] if part.strip()[-1:] in "†‡" else "" for part in line.split("|")[2:-1]]
 
 
 @pytest.mark.parametrize(
     ("gold", "runs", "mark"),
     [
-        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "≈"),
-        ((0.5, 0.5, 0.5), (0.6, 0.6, 0.6), "≠"),
-        ((0.5, 0.5, 0.5), (0.6,), "≠"),
-        ((0.5,), (0.5, 0.5), "≈"),
-        ((0.5,), (0.6, 0.6), "≠"),
-        ((0.4, 0.5, 0.6), (0.5, 0.7, 0.4), "≈"),
-        ((0.4, 0.5, 0.6), (0.5,), "≈"),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ""),
+        ((0.5, 0.5, 0.5), (0.6, 0.6, 0.6), "†"),
+        ((0.5, 0.5, 0.5), (0.6,), "†"),
+        ((0.5,), (0.5, 0.5), ""),
+        ((0.5,), (0.6, 0.6), "†"),
+        ((0.4, 0.5, 0.6), (0.5, 0.7, 0.4), ""),
+        ((0.4, 0.5, 0.6), (0.5,), ""),
         ((0.5,), (0.5,), ""),
         ((0.5,), (0.9,), ""),
         ((None, None), (0.9, 0.8), ""),
         ((0.5, 0.6), (None, None), ""),
-        ((0.50, 0.51, None), (0.9, None, 0.91), "≠"),
+        ((0.50, 0.51, None), (0.9, None, 0.91), "†"),
     ],
 )
-def test_every_value_says_whether_it_differs_does_not_or_was_not_tested(
-    gold: tuple[Value, ...], runs: tuple[Value, ...], mark: str
-) -> None:
+def test_only_a_value_that_differs_is_marked(gold: tuple[Value, ...], runs: tuple[Value, ...], mark: str) -> None:
     sides = {"retrain": gold, "rl": runs}
     rows = summarise(
         [
@@ -315,7 +422,7 @@ def test_every_value_says_whether_it_differs_does_not_or_was_not_tested(
     assert marks(rows, "rl")[0] == mark
     assert marks(rows, "retrain")[0] == ""
     tested = any(row.against for row in rows)
-    assert any("≠ differs from retrained beyond noise, ≈ not shown to" in line for line in legend(rows)) == tested
+    assert any("† differs from retraining beyond noise" in line for line in legend(rows)) == tested
     assert "nan" not in (as_markdown(rows) + as_csv(rows)).lower()
     json.loads(as_json(rows), parse_constant=lambda text: pytest.fail(text))
 
@@ -422,9 +529,9 @@ def test_intervals_and_tests_are_over_base_models_where_they_vary() -> None:
     gold, runs = spread_out("retrain", 0.5, **kind), spread_out("rl", 0.52, **kind)
     rows = rows_by_title(("retrain", gold), ("rl", runs))
     means = [np.reshape([run.metrics["UA"] for run in side], (3, 4)).mean(1) for side in (runs, gold)]
-    assert rows["rl"].against["UA"].p == pytest.approx(stats.ttest_ind(*means, equal_var=False).pvalue)
-    found = rows["rl"].figures["UA"]
-    assert found.half_width == pytest.approx(figure(means[0].tolist()).half_width)
+    assert rows["rl"].against["UA"].p == pytest.approx(stats.ttest_rel(*means).pvalue)
+    found, expected = rows["rl"].figures["UA"], figure(means[0].tolist())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.sd == pytest.approx(np.std([run.metrics["UA"] for run in runs], ddof=1))
     assert found.n == 12
 
@@ -434,7 +541,7 @@ def test_a_base_model_counts_once() -> None:
         return [make("rl", seed, base=name, forget=forget, base_metrics={"UA": ua + seed / 100}) for seed in (0, 1)]
 
     one = summarise([("rl", base("A", "F", 0.1) + base("A", "G", 0.3))])[0].figures["UA"]
-    assert (one.mean, one.sd, one.n, one.half_width) == (pytest.approx(0.205), None, 1, None)
+    assert (one.mean, one.sd, one.n, one.low, one.high) == (pytest.approx(0.205), None, 1, None, None)
     several_models = base("A", "F", 0.1) + base("A", "G", 0.3) + base("B", "F", 0.5) + base("B", "G", 0.7)
     two = summarise([("rl", several_models)])[0].figures["UA"]
     assert (two.mean, two.n) == (pytest.approx(0.405), 2)
@@ -464,7 +571,7 @@ def test_metrics_of_all_runs_together_have_a_column_and_no_spread() -> None:
         [("retrain", gold), ("none yet", []), ("rl", runs)], [{}, {"KLoM": 9.0}, {"KLoM": 0.1234, "of_yore": 1}]
     )
     found = next(row for row in rows if row.title == "rl").figures["KLoM"]
-    assert (found.mean, found.sd, found.n, found.half_width) == (0.1234, None, 4, None)
+    assert (found.mean, found.sd, found.n, found.low, found.high) == (0.1234, None, 4, None, None)
     text = as_markdown(rows)
     assert "| KLoM nats |" in text
     assert "| 0.123 |" in text

@@ -155,5 +155,5 @@ def test_the_numbers_of_a_sweep_are_means_and_intervals_of_the_runs() -> None:
     assert [(line["sweep"], line["mask_keep"]) for line in lines] == [("rl", "0.1"), ("rl", "0.3")]
     expected = figure(record.metrics["UA"] for record in runs(keep=0.3))
     assert float(lines[1]["UA_mean"]) == expected.mean
-    assert float(lines[1]["UA_half_width"]) == expected.half_width
+    assert (float(lines[1]["UA_low"]), float(lines[1]["UA_high"])) == (expected.low, expected.high)
     assert all(float(line["gap_mean"]) > 0 for line in lines)

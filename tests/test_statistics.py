@@ -3,10 +3,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import nctdtrinc
 
 from salun.statistics import (
     Comparison,
     Draw,
+    Figure,
     Sample,
     adjusted_by_holm,
     difference,
@@ -31,6 +33,15 @@ def alone(values: list[float]) -> dict[Draw, float]:
     return {("A", "F", seed): value for seed, value in enumerate(values)}
 
 
+def reach(found: Figure) -> float | None:
+    """Half the width of an interval, which must have its mean in the middle."""
+    if found.low is None or found.high is None:
+        assert found.low is found.high is None
+        return None
+    assert found.mean == pytest.approx((found.low + found.high) / 2)
+    return (found.high - found.low) / 2
+
+
 def crossed(bases: int, forgets: int, seeds: int) -> list[Draw]:
     return [(f"b{b}", f"f{f}", s) for b in range(bases) for f in range(forgets) for s in range(seeds)]
 
@@ -50,30 +61,30 @@ def test_a_figure_is_mean_spread_number_and_t_interval(values: list[float | None
     error = stats.sem(known)
     if error:
         low, high = stats.t.interval(0.95, len(known) - 1, loc=found.mean, scale=error)
-        assert found.half_width == pytest.approx((high - low) / 2)
+        assert (found.low, found.high) == pytest.approx((low, high))
     else:
-        assert found.half_width == 0
+        assert reach(found) == 0
     assert figure(values, [("A", "F", seed) for seed in range(len(values))]) == found
 
 
 def test_a_figure_worked_out_by_hand() -> None:
     found = figure([1.0, 2.0, 3.0])
     assert (found.mean, found.sd, found.n) == (2, 1, 3)
-    assert found.half_width == pytest.approx(4.302652729911275 / 3**0.5)
+    assert reach(found) == pytest.approx(4.302652729911275 / 3**0.5)
 
 
 @pytest.mark.parametrize("values", [[0.25], [None, 0.25, None]])
 @pytest.mark.parametrize("bases", [1, 3])
 def test_one_run_has_no_spread(values: list[float | None], bases: int) -> None:
     found = figure(values, crossed(bases, 1, 3)[: len(values)])
-    assert (found.mean, found.sd, found.n, found.half_width) == (0.25, None, 1, None)
+    assert (found.mean, found.sd, found.n, reach(found)) == (0.25, None, 1, None)
 
 
 @pytest.mark.parametrize("values", [[], [None], [None, None]])
 def test_no_run_has_no_figure(values: list[float | None]) -> None:
     for draws in ([], crossed(1, len(values), 1)):
         found = figure(values, draws)
-        assert (found.mean, found.sd, found.n, found.half_width) == (None, None, 0, None)
+        assert (found.mean, found.sd, found.n, reach(found)) == (None, None, 0, None)
 
 
 # Independent units
@@ -109,21 +120,20 @@ def test_more_runs_of_the_same_models_do_not_narrow_the_interval() -> None:
     for copies in (1, 2, 10):
         draws = crossed(3, 1, copies)
         found = figure([means[int(base[1])] for base, _, _ in draws], draws)
-        assert found.half_width == pytest.approx(expected.half_width)
+        assert reach(found) == pytest.approx(reach(expected))
         assert found.mean == pytest.approx(expected.mean)
         assert found.n == 3 * copies
     values = [value for mean in means for value in (mean - 0.3, mean, mean + 0.3)]
     found = figure(values, crossed(3, 1, 3))
-    assert found.half_width == pytest.approx(expected.half_width)
+    assert reach(found) == pytest.approx(reach(expected))
     assert found.sd == pytest.approx(np.std(values, ddof=1))
-    assert found.half_width is not None
-    assert found.half_width > (figure(values).half_width or 0)
+    assert (reach(found) or 0) > (reach(figure(values)) or 0)
 
 
 def test_a_base_model_without_values_is_no_unit_and_its_loss_does_not_free_the_others() -> None:
     draws = crossed(2, 1, 3)
     found = figure([0.1, 0.2, 0.3, None, None, None], draws)
-    assert (found.n, found.half_width) == (3, None)
+    assert (found.n, reach(found)) == (3, None)
     assert found.mean == pytest.approx(0.2)
     assert found.sd == pytest.approx(0.1)
     assert units([None, 0.2, 0.4, 0.5, None, None], draws) == pytest.approx([0.3, 0.5])
@@ -347,7 +357,7 @@ def test_what_differs_by_one_image_only_may_do_so_by_chance() -> None:
     assert far is not None
     assert near.p > 0.05
     assert far.p < 0.001
-    assert near.half_width > 0
+    assert (near.half_width or 0) > 0
 
 
 def test_one_bit_a_run_says_nothing_in_two_runs() -> None:
@@ -376,3 +386,50 @@ def test_paired_differences_of_one_step_may_be_chance_too() -> None:
     assert certain is not None
     assert careful is not None
     assert (certain.p, careful.p > 0.05) == (0.0, True)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 8])
+def test_pairs_without_spread_have_that_of_two_roundings_and_two_samples_that_of_one_each(runs: int) -> None:
+    step, ours, theirs = 0.01, [0.5] * runs, [0.4] * runs
+    paired, apart = difference(alone(ours), alone(theirs), step), versus(ours, theirs, step)
+    assert paired is not None
+    assert apart is not None
+    error = step * (2 / 12 / runs) ** 0.5
+    assert paired.half_width == pytest.approx(stats.t.ppf(0.975, runs - 1) * error)
+    assert apart.half_width == pytest.approx(stats.t.ppf(0.975, 2 * (runs - 1)) * error)
+    alone_against = versus([0.5], theirs, step)
+    assert alone_against is not None
+    single = step * (1 / 12) ** 0.5 * (1 + 1 / runs) ** 0.5
+    assert alone_against.half_width == pytest.approx(stats.t.ppf(0.975, runs - 1) * single)
+
+
+def test_spread_beyond_rounding_is_not_widened_by_it() -> None:
+    values, standard = [0.2, 0.5, 0.3], [0.4, 0.9, 0.8, 0.7]
+    assert versus(values, standard, 0.1) == versus(values, standard)
+    assert difference(alone(values), alone(standard[:3]), 0.1) == difference(alone(values), alone(standard[:3]))
+
+
+# What could have been found
+
+
+@pytest.mark.parametrize(("runs", "tests"), [(3, 1), (5, 1), (5, 12), (10, 4)])
+def test_the_detectable_difference_is_found_in_four_cases_of_five(runs: int, tests: int) -> None:
+    chance = np.random.default_rng(runs)
+
+    def compared(shift: float) -> Comparison:
+        found = versus(chance.normal(shift, 0.4, runs).tolist(), chance.normal(0, 0.4, runs).tolist())
+        assert found is not None
+        return adjusted_by_holm([found] * tests)[0]
+
+    size = float(np.median([compared(0.0).detectable or 0 for _ in range(TRIALS)]))
+    assert np.mean([compared(size).p < 0.05 / tests for _ in range(TRIALS)]) == pytest.approx(0.8, abs=0.07)
+    exact = versus([0.1, 0.5, 0.3], [0.4, 0.8, 0.6])
+    assert exact is not None
+    (adjusted, *_) = adjusted_by_holm([exact] * tests)
+    size = (0.02 * 2) ** 0.5 * nctdtrinc(4, 0.2, stats.t.ppf(1 - 0.05 / tests / 2, 4)) / 3**0.5 * 2**0.5
+    assert adjusted.detectable == pytest.approx(size)
+
+
+def test_without_noise_every_difference_is_found() -> None:
+    (found,) = adjusted_by_holm([versus([0.5, 0.5], [0.25, 0.25])])  # type: ignore[list-item]
+    assert (found.p, found.detectable) == (0.0, 0.0)

@@ -61,7 +61,7 @@ def dispensable(rows: list[Row]) -> list[str]:
         return not found.original, found.default, COSTLIEST_FIRST.index(found.cost)
 
     names = [name for name in columns_of(rows) if name not in GAP_METRICS]
-    spread = [value for row in rows for value in (*row.figures.values(), row.gap) if value.sd is not None]
+    spread = [value for row in rows for value in (*row.figures.values(), row.gap) if value.low is not None]
     return [*sorted(names, key=worth), *((INTERVAL, SPREAD) if spread else ())]
 
 

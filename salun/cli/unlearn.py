@@ -77,7 +77,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     forget.add_argument("-CF", "--class-to-forget", type=int, nargs="+", metavar="CLASS", help="forget these classes")
     forget.add_argument("-UL", "--unlearning-rate", type=float, metavar="SHARE", help="forget a random share")
     forget.add_argument("-IF", "--idxs-to-forget", metavar="FILE", help="forget the images of a forget-set file")
-    parser.add_argument("--nexp", type=int, default=4, metavar="N", help="unlearning seeds (default: 4)")
+    parser.add_argument("--nexp", type=int, default=5, metavar="N", help="unlearning seeds (default: 5)")
     parser.add_argument(
         "--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)"
     )

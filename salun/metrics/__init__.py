@@ -66,6 +66,7 @@ class Metric:
         source: of the docstring.
         default: whether it is computed where no metric is named.
         original: whether it is kept only to reproduce figures of a code whose definition is faulty.
+        derived: whether it repeats or is computed from UA, RA, TA and MIA, so that its test says nothing new.
         home: the module that it stands in.
     """
 
@@ -85,6 +86,7 @@ class Metric:
     source: str
     default: bool
     original: bool
+    derived: bool
     home: str
 
 
@@ -101,6 +103,7 @@ def metric(
     needs: tuple[str, ...] = (),
     default: bool = False,
     original: bool = False,
+    derived: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a metric.
 
@@ -114,6 +117,7 @@ def metric(
         needs: sets of an `Evaluation` that must not be empty, in the models of `against` too.
         default: whether it is computed where no metric is named.
         original: whether it is kept only to reproduce figures of a faulty definition.
+        derived: whether it repeats or is computed from UA, RA, TA and MIA.
 
     Returns:
         A decorator for a function of one argument, annotated with its subject, that returns one value or a
@@ -167,6 +171,7 @@ def metric(
                 source=said.get("Source", ""),
                 default=default,
                 original=original,
+                derived=derived,
                 home=function.__module__,
             )
         return able

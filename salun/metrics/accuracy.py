@@ -92,7 +92,7 @@ def test_accuracy(evaluation: Evaluation) -> Value:
     return accuracy(evaluation.test)
 
 
-@metric("TUA", needs=("forgotten_test",), default=True)
+@metric("TUA", needs=("forgotten_test",), default=True, derived=True)
 def test_unlearning_accuracy(evaluation: Evaluation) -> Value:
     """Accuracy on the test images of the forgotten classes.
 
@@ -115,7 +115,7 @@ def test_unlearning_accuracy(evaluation: Evaluation) -> Value:
     return accuracy(evaluation.forgotten_test)
 
 
-@metric("TRA", needs=("test", "forgotten_test"))
+@metric("TRA", needs=("test", "forgotten_test"), derived=True)
 def test_remaining_accuracy(evaluation: Evaluation) -> Value:
     """Accuracy on the test images of the remaining classes, where classes are forgotten: TA under its other name.
 

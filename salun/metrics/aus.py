@@ -18,7 +18,7 @@ def adaptive_score(before: float, after: float, excess: float) -> float:
     return (1 - (before - after)) / (1 + abs(excess))
 
 
-@metric("AUS", unit="", direction="higher", ideal="1", against=("base",), needs=("forget", "test"))
+@metric("AUS", unit="", direction="higher", ideal="1", against=("base",), needs=("forget", "test"), derived=True)
 def adaptive_unlearning_score(evaluation: Evaluation) -> Value:
     """Adaptive unlearning score: test accuracy that was kept, over forget accuracy that should have gone.
 

@@ -124,7 +124,16 @@ def svc_original(evaluation: Evaluation) -> Value:
     return called_non_member(evaluation, ("MIA_m_entropy_original",))["MIA_m_entropy_original"]
 
 
-@metric("ToW_MIA", unit="", direction="higher", ideal="1", cost="attack", against=("retrained",), needs=NEEDED)
+@metric(
+    "ToW_MIA",
+    unit="",
+    direction="higher",
+    ideal="1",
+    cost="attack",
+    against=("retrained",),
+    needs=NEEDED,
+    derived=True,
+)
 def tug_of_war_mia(evaluation: Evaluation) -> Value:
     """Tug of war with MIA in the place of forget accuracy: how near MIA, RA and TA together are to retraining.
 

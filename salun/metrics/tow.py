@@ -25,7 +25,7 @@ def tug_of_war(unlearned: Sequence[float], retrained: Sequence[float]) -> float:
     return math.prod(1 - abs(after - never) for after, never in zip(unlearned, retrained, strict=True))
 
 
-@metric("ToW", unit="", direction="higher", ideal="1", against=("retrained",), needs=SETS, default=True)
+@metric("ToW", unit="", direction="higher", ideal="1", against=("retrained",), needs=SETS, default=True, derived=True)
 def tug_of_war_of_accuracies(evaluation: Evaluation) -> Value:
     """Tug of war: product over forget, retain and test set of 1 - distance in accuracy to the retrained model.
 

@@ -173,8 +173,12 @@ def whiskers(values: Sequence[Estimate]) -> Floats:
         (2, N) lengths down and up, in percent, cut where the value leaves [0, 100]; 0 of a single run.
     """
     means = np.array([100 * (value.mean or 0.0) for value in values])
-    halves = np.array([100 * (value.half_width or 0.0) for value in values])
-    return np.stack([np.minimum(halves, np.maximum(means, 0)), np.minimum(halves, np.maximum(100 - means, 0))])
+    lows, highs = (
+        np.array([mean if end is None else 100 * end for mean, end in zip(means, ends, strict=True)])
+        for ends in ([value.low for value in values], [value.high for value in values])
+    )
+    down, up = means - lows, highs - means
+    return np.stack([np.minimum(down, np.maximum(means, 0)), np.minimum(up, np.maximum(100 - means, 0))])
 
 
 def head(figure: Figure, title: str, about: str) -> None:
@@ -227,7 +231,7 @@ def have_spread(rows: Iterable[Row], names: Sequence[str]) -> bool:
     Returns:
         Whether some row has several runs with a value.
     """
-    return any(value_of(row, name).half_width is not None for row in rows for name in names)
+    return any(value_of(row, name).low is not None for row in rows for name in names)
 
 
 def strokes(look: Look) -> dict[str, Any]:
@@ -330,7 +334,7 @@ def bar_panel(axis: Axes, members: Sequence[Drawn], name: str) -> None:
         hatch = TARGET if member.row.kind == "retrain" else MASKED if member.masked else None
         axis.barh(place, 100 * value.mean, 0.74, color=member.look.colour, edgecolor=INK, linewidth=0.6, hatch=hatch)
         axis.text(1.04, place, f"{100 * value.mean:.2f}", transform=beside, va="center", fontsize=7)
-        if value.half_width:
+        if value.low is not None and value.low != value.high:
             line = axis.errorbar(100 * value.mean, place, xerr=whiskers([value]), color=INK, elinewidth=1, capsize=2.5)
             for part in line.get_children():
                 part.set_path_effects(HALO)

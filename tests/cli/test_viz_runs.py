@@ -114,7 +114,7 @@ def test_numbers_beside_figures_are_those_of_the_records() -> None:
     mean = sum(float(record.metrics["UA"] or 0) for record in runs()) / 3
     assert float(bars[2]["UA_mean"]) == pytest.approx(mean)
     assert float(plane[2]["UA_mean"]) == pytest.approx(mean)
-    assert {"MIA_mean", "MIA_half_width", "gap_mean"} <= set(bars[0])
+    assert {"MIA_mean", "MIA_low", "MIA_high", "gap_mean"} <= set(bars[0])
     assert [(line["mask_keep"], line["title"]) for line in lines_of("images/one/sweep.csv")] == [
         ("0.5", "rl + mask 0.5"),
         ("1.0", "rl"),
