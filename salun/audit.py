@@ -126,7 +126,8 @@ def pool_of(experiment: Experiment, problem: Problem) -> Pool:
         raise SalunError(f"{experiment.forget}: an audit needs at least 2 training images to ask about")
     rest = without(parts.train, candidates)
     at = torch.linspace(0, len(rest) - 1, min(WITNESSES, len(rest))).long()
-    return Pool(problem, origin.recipe, candidates, rest[at])
+    recipe_alone = replace(origin, checkpoint=None, by_weights=False)  # shadow models stand in its place
+    return Pool(replace(problem, origin=recipe_alone), origin.recipe, candidates, rest[at])
 
 
 def name_of(experiment: Experiment, pool: Pool) -> str:

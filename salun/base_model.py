@@ -16,7 +16,7 @@ from salun.data.augment import Preparation
 from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare, share
 from salun.data.split import ForgetRequest, Split, split
-from salun.device import placed, seed_globally, seeded
+from salun.device import placed, seeded, seeded_globally
 from salun.distributed import ALONE, Group
 from salun.errors import SalunError
 from salun.files import name_part
@@ -242,12 +242,12 @@ def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
         raise SalunError(f"{origin.path}: {what}; the data have changed since")
 
 
-def fresh_model(architecture: Architecture, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
-    """Build the model that training starts from.
+def fresh_model(architecture: Architecture, pretrained: bool, seed: int, device: torch.device) -> nn.Module:
+    """Build a model as it is before training; the global generators stay where they are.
 
     Args:
         architecture: what to build.
-        recipe: whether pretrained weights are taken.
+        pretrained: whether pretrained weights are taken.
         seed: of fresh weights.
         device: where the model goes.
 
@@ -257,8 +257,8 @@ def fresh_model(architecture: Architecture, recipe: Recipe, seed: int, device: t
     Raises:
         SalunError: it cannot be built.
     """
-    seed_globally(seed)
-    return placed(build(architecture, recipe.pretrained), device)
+    with seeded_globally(seed, device):
+        return placed(build(architecture, pretrained), device)
 
 
 def train_checkpoint(
@@ -332,31 +332,32 @@ def train_on(
     """
     architecture, resize = architecture_for(model, dataset, recipe.pretrained)
     preparation = prepare(dataset, parts, resize)
-    network = fresh_model(architecture, recipe, recipe.seed, device)
-    sets = make_sets(dataset, parts, preparation, device)
-    learned, watched = share(sets.retain, sets.validation, group.rank, group.size)
-    config = describe(dataset, recipe, preparation, parts, split_seed)
-    generator = seeded(recipe.seed, device)
-    precision = group.in_turn(lambda: precision_for(recipe.precision, architecture, device), "precision")
-    precision = "bf16" if group.leaders(precision == "bf16") else "float32"
-    described = json.dumps([model, dataset.name, config, parts.forget_fingerprint], sort_keys=True)
-    curve, optimizer = train(
-        network,
-        learned,
-        watched,
-        recipe,
-        generator,
-        watch,
-        precision=precision,
-        compiled=compiled,
-        saving=Saving(state, f"{described} in {precision} on {device.type}", generator) if state else None,
-        group=group,
-    )
+    with seeded_globally(recipe.seed, device):  # weights, and then dropout
+        network = placed(build(architecture, recipe.pretrained), device)
+        sets = make_sets(dataset, parts, preparation, device)
+        learned, watched = share(sets.retain, sets.validation, group.rank, group.size)
+        config = describe(dataset, recipe, preparation, parts, split_seed)
+        generator = seeded(recipe.seed, device)
+        precision = group.in_turn(lambda: precision_for(recipe.precision, architecture, device), "precision")
+        precision = "bf16" if group.leaders(precision == "bf16") else "float32"
+        described = json.dumps([model, dataset.name, config, parts.forget_fingerprint], sort_keys=True)
+        curve, optimizer = train(
+            network,
+            learned,
+            watched,
+            recipe,
+            generator,
+            watch,
+            precision=precision,
+            compiled=compiled,
+            saving=Saving(state, f"{described} in {precision} on {device.type}", generator) if state else None,
+            group=group,
+        )
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+    checkpoint = Checkpoint(weights, architecture, dataset.name, optimizer, config, tuple(parts.listed.tolist()))
+    if not checkpoint.is_finite:
         raise SalunError(f"training {model} on {dataset.name} diverged at lr {recipe.lr:g}; a lower one may hold")
-    excluded = tuple(parts.listed.tolist())
-    return Checkpoint(weights, architecture, dataset.name, optimizer, config, excluded), curve
+    return checkpoint, curve
 
 
 def describe(

@@ -1,5 +1,6 @@
 """Where the arithmetic runs, in which precision, from which seed, at what cost."""
 
+import json
 import math
 import os
 import resource
@@ -221,6 +222,49 @@ def seeded(seed: int, device: torch.device) -> torch.Generator:
         The generator.
     """
     return torch.Generator(device).manual_seed(seed)
+
+
+def derived_seed(purpose: str, *parts: int | str | None) -> int:
+    """Derive the seed of one purpose, so that streams of different purposes are independent of each other.
+
+    Args:
+        purpose: what is drawn.
+        parts: what it depends on, such as the seed of a run.
+
+    Returns:
+        From 0 to 2**31 - 1, other than that of another purpose or other parts, but for chance.
+    """
+    words = list(json.dumps([purpose, *parts]).encode())
+    return int(np.random.SeedSequence(words).generate_state(1)[0]) // 2
+
+
+@contextmanager
+def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of the CPU and of a device for a block, and put them back after it.
+
+    Args:
+        seed: any integer from 0.
+        device: where else layers (dropout) draw.
+
+    Yields:
+        Nothing.
+    """
+    numpy, mps = np.random.get_state(), torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # `torch.manual_seed` would seed every other device too, for good.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        if mps is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy)
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
 
 
 def seed_globally(seed: int) -> None:

@@ -484,6 +484,11 @@ class Checkpoint:
         """Identity of the weights: 16 hexadecimal digits."""
         return tensors_digest(self.weights)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers; those of a training that diverged are not."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.weights.values())
+
     def restore(self) -> nn.Module:
         """Build the model and give it these weights.
 

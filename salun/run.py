@@ -38,19 +38,20 @@ from salun.data.split import ForgetRequest, Split, split, write_forget
 from salun.device import (
     Precision,
     clock,
+    derived_seed,
     device_name,
     forget_peak_memory,
     peak_memory,
     placed,
-    seed_globally,
     seeded,
+    seeded_globally,
     settle_threads,
 )
 from salun.errors import SalunError
 from salun.experiment import Experiment, PruneRequest
 from salun.files import name_part
 from salun.metrics import METRICS, Evaluation, Models, Value, check_metrics, evaluate
-from salun.models import Architecture, Checkpoint, build, load_checkpoint, save_checkpoint, tensors_digest
+from salun.models import Architecture, Checkpoint, load_checkpoint, save_checkpoint, tensors_digest
 from salun.outputs import digest_of
 from salun.passes import Passes
 from salun.pruning import both, prune
@@ -58,8 +59,10 @@ from salun.registry import ADDED
 from salun.resume import MINUTES, STATES, Place, Saving, forget_state
 from salun.saliency import Mask, check_mask, load_mask, only, saliency, save_mask
 from salun.speed import precision_for
-from salun.training import Epoch, Recipe, Watch, default_recipe, predict, train, unwatched
+from salun.training import Epoch, Watch, default_recipe, predict, train, unwatched
 from salun.unlearning import Task, unlearn
+
+_RANDOM_SEED = derived_seed("random model")
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class Record:
     def base_name(self) -> str:
         """What the base model's outputs on this run's sets are called."""
         base, forget = self.settings["base"]["identity"], self.settings["forget"]["fingerprint"]
-        return f"base_{hashlib.sha256(f'{base} {forget}'.encode()).hexdigest()[:16]}"
+        deciding = f"{base} {forget} {_RANDOM_SEED}"  # the random model's outputs are kept in the same file
+        return f"base_{hashlib.sha256(deciding.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -286,7 +290,10 @@ class Workbench:
         model = (experiment.checkpoint, experiment.model, experiment.dataset)
         key = (*model, recipe, experiment.split_seed, experiment.base_seed)
         if key not in self.origins:
-            self.origins[key] = find_origin(experiment, self.checkpoints)
+            found = find_origin(experiment, self.checkpoints)
+            if found.checkpoint is not None and not found.checkpoint.is_finite:
+                raise SalunError(f"{found.path}: weights that are no numbers: the model diverged")
+            self.origins[key] = found
         return self.origins[key]
 
     def weights_of(self, origin: Origin, dataset: Dataset) -> dict[str, nn.Parameter]:
@@ -308,7 +315,8 @@ class Workbench:
         else:
             architecture, _ = architecture_for(origin.model, dataset, pretrained)
         if (architecture, pretrained) not in self.built:
-            self.built[architecture, pretrained] = dict(build(architecture, pretrained).to("meta").named_parameters())
+            model = fresh_model(architecture, pretrained, 0, torch.device("cpu"))
+            self.built[architecture, pretrained] = dict(model.to("meta").named_parameters())
         return self.built[architecture, pretrained]
 
     def base(self, problem: Problem) -> Checkpoint:
@@ -457,43 +465,46 @@ class Workbench:
             The task done, its mask, and what it took.
         """
         recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
-        number = identify(resolved(experiment, problem), seed)
+        settings = resolved(experiment, problem)
+        number, seed = identify(settings, seed), drawn_seed(settings, seed)
         model = placed(base.restore(), self.device)
         precision = precision_for(recipe.precision, base.architecture, self.device)  # its measurement is no part of RTE
         sparse = None
         if experiment.prune is not None:
             sparse = self.sparse(experiment.prune, problem, base, sets, watch)
             model.load_state_dict(sparse.weights)
-        seed = drawn_seed(experiment.method, recipe, seed)
-        seed_globally(seed)
-        generator, passes = seeded(seed, self.device), Passes(budget=experiment.budget)
-        begun = clock(self.device)
-        with passes.watching(model):
-            asked = self.mask(experiment, problem, model, sets, generator, precision)
-        masked, spent = clock(self.device), passes.counts
-        untrained = recipe.model_copy(update={"pretrained": False})
-        state = self.state_of(number) if experiment.method == "retrain" else None
-        where = f"{number} in {precision} on {self.device.type}"
-        saving = Saving(state, where, generator) if state else None
-        mask = both(asked, sparse.survivors if sparse else None)
-        task = Task(
-            model=model,
-            forget=sets.forget,
-            retain=sets.retain,
-            validation=sets.validation,
-            classes=base.architecture.classes,
-            forgotten=problem.parts.classes,
-            recipe=recipe,
-            fresh=lambda: fresh_model(base.architecture, recipe, seed, self.device),
-            untrained=lambda: fresh_model(base.architecture, untrained, seed, self.device),
-            generator=generator,
-            precision=precision,
-            compiled=self.compiled,
-            watch=watch,
-            passes=passes,
-            saving=saving,
+        identity, pretrained = problem.origin.identity, recipe.pretrained
+        weights_seed, teacher_seed, mask_seed = (
+            derived_seed(purpose, identity, seed) for purpose in ("fresh weights", "random teacher", "random mask")
         )
-        unlearn(task, experiment.method, experiment.settings, mask)
+        with seeded_globally(seed, self.device):
+            generator, passes = seeded(seed, self.device), Passes(budget=experiment.budget)
+            begun = clock(self.device)
+            with passes.watching(model):
+                asked = self.mask(experiment, problem, model, sets, seeded(mask_seed, self.device), precision)
+            masked, spent = clock(self.device), passes.counts
+            state = self.state_of(number) if experiment.method == "retrain" else None
+            where = f"{number} in {precision} on {self.device.type}"
+            saving = Saving(state, where, generator) if state else None
+            mask = both(asked, sparse.survivors if sparse else None)
+            task = Task(
+                model=model,
+                forget=sets.forget,
+                retain=sets.retain,
+                validation=sets.validation,
+                classes=base.architecture.classes,
+                forgotten=problem.parts.classes,
+                recipe=recipe,
+                fresh=lambda: fresh_model(base.architecture, pretrained, weights_seed, self.device),
+                untrained=lambda: fresh_model(base.architecture, False, teacher_seed, self.device),
+                generator=generator,
+                precision=precision,
+                compiled=self.compiled,
+                watch=watch,
+                passes=passes,
+                saving=saving,
+            )
+            unlearn(task, experiment.method, experiment.settings, mask)
         method_seconds = clock(self.device) - masked - sum(point.evaluation_seconds for point in task.curve)
         method_seconds += saving.earlier if saving else 0.0
         seconds = {"mask": masked - begun if asked is not None else 0.0, "method": method_seconds}
@@ -525,23 +536,23 @@ class Workbench:
         epochs = recipe.epochs if request.epochs is None else request.epochs
         model, passes, idle = placed(base.restore(), self.device), Passes(), 0.0
         begun = clock(self.device)
-        seed_globally(recipe.seed)
-        survivors = prune(model, request.share)
-        if epochs:
-            shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, self.device)
-            with passes.watching(model), only(model, survivors):
-                curve, _ = train(
-                    model,
-                    sets.train,
-                    sets.validation,
-                    shorter,
-                    generator,
-                    watch,
-                    passes=passes,
-                    precision=precision_for(recipe.precision, base.architecture, self.device),
-                    compiled=self.compiled,
-                )
-            idle = sum(point.evaluation_seconds for point in curve)
+        with seeded_globally(recipe.seed, self.device):
+            survivors = prune(model, request.share)
+            if epochs:
+                shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, self.device)
+                with passes.watching(model), only(model, survivors):
+                    curve, _ = train(
+                        model,
+                        sets.train,
+                        sets.validation,
+                        shorter,
+                        generator,
+                        watch,
+                        passes=passes,
+                        precision=precision_for(recipe.precision, base.architecture, self.device),
+                        compiled=self.compiled,
+                    )
+                idle = sum(point.evaluation_seconds for point in curve)
         seconds = clock(self.device) - begun - idle
         self.pruned[key] = Sparse(model.state_dict(), survivors, seconds, passes.counts)
         return self.pruned[key]
@@ -599,8 +610,7 @@ class Workbench:
         key = (problem.origin.identity, problem.parts.forget_fingerprint)
         if key not in self.before:
             found = outputs_of(placed(base.restore(), self.device), sets, None)
-            seed_globally(0)
-            random = placed(build(base.architecture, pretrained=False), self.device)
+            random = fresh_model(base.architecture, False, _RANDOM_SEED, self.device)
             found = replace(found, random=predict(random, sets.forget))
             self.before[key] = replace(found, base=found)
         return self.before[key]
@@ -763,7 +773,8 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
 def identify(settings: dict[str, Any], seed: int) -> str:
     """Hash what decides a run's outcome; where its files lie does not, what they hold does.
 
-    The base model's seed is part of its recipe, and so of its identity.
+    The base model's seed is part of its recipe, and so of its identity. Of a retraining the seed that it draws by
+    counts too.
 
     Args:
         settings: as `resolved` gives them.
@@ -772,12 +783,14 @@ def identify(settings: dict[str, Any], seed: int) -> str:
     Returns:
         16 hexadecimal digits.
     """
+    drawn = drawn_seed(settings, seed)
     places = {"base": "seed", "forget": "request", "mask": "file"}
     deciding = {
         key: {name: part for name, part in value.items() if name != places[key]} if key in places and value else value
         for key, value in settings.items()
     }
-    return hashlib.sha256(json.dumps([deciding, seed], sort_keys=True).encode()).hexdigest()[:16]
+    described = [deciding, seed] if drawn == seed else [deciding, seed, drawn]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int | None = None) -> Evaluation:
@@ -864,23 +877,41 @@ def parted(found: dict[str, Any]) -> tuple[dict[str, Value], dict[str, Any]]:
     return {name: value for name, value in found.items() if name not in details}, details
 
 
-def drawn_seed(method: str, recipe: Recipe, seed: int) -> int:
+def drawn_seed(settings: dict[str, Any], seed: int) -> int:
     """Settle what a run's randomness starts from.
 
-    A retrained model starts from nothing, so two base models with the same seed of the run would be compared
-    with one and the same retrained model; the base model's seed is mixed in.
+    A retrained model starts from nothing. The base model is mixed in, so that two base models are not compared with
+    one and the same retrained model, and no base model with one that starts from its own first weights.
 
     Args:
-        method: of the experiment.
-        recipe: of the base model.
+        settings: as `resolved` gives them; an audit, whose shadow models are others, gives no base model.
         seed: of the run.
 
     Returns:
-        The seed; another one only for retraining where the base model's seed is not 0.
+        The seed; another one only for retraining.
     """
-    if method != "retrain" or recipe.seed == 0:
+    if settings["method"] != "retrain":
         return seed
-    return int(np.random.SeedSequence([seed, recipe.seed]).generate_state(1)[0]) // 2
+    return derived_seed("retraining", (settings["base"] or {}).get("identity"), seed)
+
+
+def is_superseded(run: dict[str, Any], seed: int, number: str) -> bool:
+    """Tell whether a model was retrained from other random numbers than its seed gives now.
+
+    Earlier versions began retraining with seed 0 from the base model's own first weights.
+
+    Args:
+        run: the run's settings, as `resolved` gave them.
+        seed: of the run.
+        number: its id.
+
+    Returns:
+        Whether a run of these settings has another id now; False of other methods.
+    """
+    try:
+        return run.get("method") == "retrain" and number != identify(run, seed)
+    except (TypeError, AttributeError):  # a file may hold settings that no run has
+        return False
 
 
 def sizes(parts: Split) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from salun.data.sets import prepare
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
 from salun.models import Architecture, Checkpoint, build, save_checkpoint
+from salun.run import identify
 from salun.training import Recipe
 
 NAME = "synthetic:n=240,size=8,classes=4"
@@ -56,15 +57,15 @@ def identity(path: Path, by_weights: bool = False) -> str:
 def run(method: str = "rl", seed: int = 0, base: str | None = None, **more: Any) -> dict[str, Any]:
     """What the checkpoint of a run records of it."""
     known = {
-        "id": f"{method}{seed}".encode().hex().ljust(16, "0")[:16],
-        "seed": seed,
         "base": {"identity": base},
         "forget": {"request": "class 1", "classes": [1]},
         "method": method,
         "settings": {"epochs": 3, "lr": 0.05, "batch_size": 64},
         "mask": None,
     }
-    return known | more
+    settings = known | more
+    number = identify(settings, seed) if method == "retrain" else f"{method}{seed}".encode().hex().ljust(16, "0")[:16]
+    return {"id": number, "seed": seed} | settings
 
 
 def put_trio(folder: str = "checkpoints") -> dict[str, Path]:

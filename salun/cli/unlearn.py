@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from salun.cli.arguments import (
     guarded,
     notice,
 )
-from salun.errors import SalunError, one_line
+from salun.errors import SalunError, SalunErrors, one_line
 from salun.imports import uncollected
 
 PROGRAM = "salun-unlearn"
@@ -194,9 +195,10 @@ def dry_run(flags: argparse.Namespace) -> int:
         The exit status.
 
     Raises:
-        SalunError: the list is wrong.
+        SalunError: the list is wrong, or a checkpoint or a mask that is there.
     """
     experiments, source = read_experiments(flags, files_must_exist=False)
+    check_files(experiments, Path(flags.checkpoints), source)
     each = flags.nexp * flags.nbase * flags.nforget
     for experiment in experiments:
         last = experiment.seed + flags.nexp - 1
@@ -235,6 +237,37 @@ def counted(number: int, what: str) -> str:
         For example "1 run" or "4 runs".
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def check_files(experiments: Sequence[Any], folder: Path, source: str) -> None:
+    """Check the checkpoints and masks that are there; what is missing may still come.
+
+    Args:
+        experiments: validated entries.
+        folder: where base models are kept.
+        source: what the text of errors begins with.
+
+    Raises:
+        SalunErrors: files are refused, a line an experiment.
+    """
+    from torch import device
+
+    from salun.run import Workbench
+    from salun.saliency import load_mask
+
+    bench, wrong = Workbench(device("cpu"), checkpoints=folder), []
+    for experiment in experiments:
+        mask = experiment.mask.file if experiment.mask else None
+        try:
+            if experiment.checkpoint is None or experiment.checkpoint.exists():
+                bench.origin(experiment)
+            if mask is not None and mask.exists():
+                load_mask(mask)
+        except SalunError as error:
+            where = source if source == "command line" else f"{source}: entry {experiment.number}"
+            wrong.append(f"{where}: {error}")
+    if wrong:
+        raise SalunErrors(wrong)
 
 
 def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Any], str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from salun.errors import SalunError
 from salun.latent.extraction import Model, recorded
+from salun.run import is_superseded
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,12 @@ def seed_of(model: Model) -> int:
     return seed if isinstance(seed, int) else 0
 
 
+def _is_superseded(model: Model) -> bool:
+    run = dict(run_of(model))
+    number, seed = run.pop("id", None), run.pop("seed", None)
+    return isinstance(number, str) and isinstance(seed, int) and is_superseded(run, seed, number)
+
+
 def base_of(model: Model, candidates: Sequence[Model]) -> tuple[Model, list[str]]:
     """Find the base model of an unlearned one: by the identity that its run recorded, else by its kind.
 
@@ -176,19 +183,23 @@ def retrained_of(model: Model, candidates: Sequence[Model]) -> tuple[Model | Non
 
     Args:
         model: an unlearned one.
-        candidates: all models known.
+        candidates: all models known; what an earlier version retrained is taken only where there is nothing else.
 
     Returns:
-        The retrained model or None, and a remark where there is none or a choice was made.
+        The retrained model or None, and remarks where there is none, a choice was made, or it is an earlier version's.
     """
     fitting = {
         found.fingerprint: found
         for found in reversed(candidates)
         if found.role == "retrained" and found.forget_key == model.forget_key and kind_of(found) == kind_of(model)
     }
-    ordered = sorted(fitting.values(), key=lambda found: (seed_of(found), str(found.path)))
+    ordered = sorted(fitting.values(), key=lambda found: (_is_superseded(found), seed_of(found), str(found.path)))
     if not ordered:
         return None, [f"{model.path}: no model retrained without the same images is here; --retrained names one"]
+    remarks = []
     if len(ordered) > 1:
-        return ordered[0], [f"{model.path}: of {len(ordered)} retrained models {ordered[0].path} is taken"]
-    return ordered[0], []
+        remarks.append(f"{model.path}: of {len(ordered)} retrained models {ordered[0].path} is taken")
+    if _is_superseded(ordered[0]):
+        why = "which began seed 0 from the base model's own first weights"
+        remarks.append(f"{ordered[0].path}: was retrained by an earlier version, {why}; retrain anew")
+    return ordered[0], remarks

@@ -3,6 +3,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from salun.device import seeded
 from salun.gradients import Each, Gradients, mean_cross_entropy, squared_gradients, trainable
 from salun.unlearning import PositiveFloat, PositiveInt, Task, method
 
@@ -59,6 +60,9 @@ def fisher(
     """
     found = fisher_information(task, information, each, batch_size)
     head = head_weights(task.model)
+    # The task's own generator would begin as the base model's weights did, where they share a seed.
+    drawn = torch.randint(2**31, (), generator=task.generator, device=task.generator.device)
+    generator = seeded(int(drawn), task.generator.device)
     with torch.no_grad():
         for name, weight in trainable(task.model).items():
             variance = variances(found[name], weight in head, alpha)
@@ -66,7 +70,7 @@ def fisher(
                 rows = list(task.forgotten)
                 weight[rows] = 0
                 variance[rows] = TIMES * VARIANCE_OF_FORGOTTEN
-            weight.add_(variance.sqrt() * noise(weight, task.generator))
+            weight.add_(variance.sqrt() * noise(weight, generator))
 
 
 def fisher_information(task: Task, information: str, each: Each, batch_size: int) -> Gradients:

@@ -64,7 +64,7 @@ def msg(
     }
     chosen = {name: smallest(gradients[name].abs(), share) for name in convolutions}
     for name, weight in convolutions.items():
-        renew(weight, chosen[name])
+        renew(weight, chosen[name], task.generator)
     with damped([(weight, chosen[name]) for name, weight in convolutions.items()], damping):
         task.fit(
             lambda epoch: task.retain.batches(batch_size, task.generator),
@@ -110,15 +110,17 @@ def smallest(values: Tensor, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def renew(weight: Tensor, chosen: Tensor) -> None:
+def renew(weight: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
     """Draw some weights of a convolution anew, in place.
 
     Args:
         weight: (out, in, height, width).
         chosen: True where one is drawn.
+        generator: draws them.
     """
-    fresh = nn.init.kaiming_normal_(torch.empty_like(weight), mode="fan_out", nonlinearity="relu")
-    weight.copy_(torch.where(chosen, fresh, weight))
+    empty = torch.empty(weight.shape, device=generator.device)
+    fresh = nn.init.kaiming_normal_(empty, mode="fan_out", nonlinearity="relu", generator=generator)
+    weight.copy_(torch.where(chosen, fresh.to(weight), weight))
 
 
 @contextmanager

@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterable
 from copy import deepcopy
 
-import torch
 from torch import nn
 
 from salun.data.images import Batch, Images
-from salun.device import seeded
+from salun.device import seeded, seeded_globally
 from salun.metrics import Models, Value, metric
 from salun.training import Recipe, accuracy, fit, predict
 
@@ -77,9 +76,7 @@ def epochs_to(goal: float, model: nn.Module, images: Images, recipe: Recipe, see
         given = epoch + 1
         return images.batches(recipe.batch_size, generator)
 
-    cuda = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
+    with seeded_globally(seed, images.device):
         fit(
             model.requires_grad_(True),
             until_there,

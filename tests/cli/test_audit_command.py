@@ -255,6 +255,15 @@ def test_a_missing_list(refuse: Refuse) -> None:
     assert "-L/--load" in line
 
 
+def test_a_checkpoint_whose_weights_are_no_numbers(write: Write, refuse: Refuse) -> None:
+    checkpoint = train_small()
+    checkpoint.weights["fc.bias"][0] = float("nan")
+    save_checkpoint(Path("diverged.pt"), checkpoint)
+    write("list.json", [{"checkpoint": "diverged.pt", "unlearning_rate": 0.3, "method": "ft", "epochs": 1}])
+    lines = refuse(main, FLAGS)
+    assert lines == ["salun-audit: list.json: entry 1: diverged.pt: weights that are no numbers: the model diverged"]
+
+
 def test_a_checkpoint_without_a_recipe(write: Write, refuse: Refuse) -> None:
     checkpoint = train_small()
     del checkpoint.config["recipe"]

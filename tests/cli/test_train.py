@@ -128,9 +128,13 @@ def test_itf_leaves_the_listed_images_out_of_validation_too(
     chosen = whole.train.tolist()[:50] + whole.validation.tolist()[:5]
     write("mine.json", [*reversed(chosen), chosen[0]])
     checkpoint, listed = train("--itf", "mine.json", name="itf-mine")
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert listed == sorted(chosen)
     assert checkpoint.excluded == tuple(sorted(chosen))
+    assert (
+        "salun-train: starts from the first weights of a base model of --seed 0; as a retrained model of that one, "
+        "take another seed\n"
+    ) in err
     counts = (
         f"{len(whole.train) - 50} of {len(whole.train)} training images, {len(whole.validation) - 5} for validation"
     )

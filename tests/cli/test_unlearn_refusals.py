@@ -2,6 +2,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from salun.cli.unlearn import main
 from salun.data.parts import Dataset
 from salun.data.split import ForgetRequest, split
-from salun.models import Architecture, build
+from salun.models import Architecture, Checkpoint, build, save_checkpoint
 
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]
@@ -243,6 +244,21 @@ def test_a_file_that_is_no_checkpoint(content: Any, words: list[str], refuse: Re
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("method", ["rl", "retrain"])
+@pytest.mark.parametrize("flags", [RUN, ["--dry-run"]])
+def test_a_checkpoint_whose_weights_are_no_numbers(
+    value: float, method: str, flags: list[str], trained: Checkpoint, base_file: Path, refuse: Refuse
+) -> None:
+    weights = {name: tensor.clone() for name, tensor in trained.weights.items()}
+    weights["layer1.0.conv1.weight"][0, 0, 0, 0] = value
+    save_checkpoint(base_file, replace(trained, weights=weights))
+    lines = refuse(main, ["-c", BASE, "-CF", "0", "-M", method, *flags])
+    assert lines == [f"salun-unlearn: command line: {BASE}: weights that are no numbers: the model diverged"]
+    lines = refuse(main, ["--model", TINY["model"], "--dataset", "digits", "-CF", "0", "-M", method, *flags])
+    assert lines == [f"salun-unlearn: command line: {BASE}: weights that are no numbers: the model diverged"]
+
+
 @pytest.mark.parametrize("size", [1, 100, 10_000, 1_000_000])
 def test_a_truncated_checkpoint(size: int, base_file: Path, refuse: Refuse) -> None:
     base_file.write_bytes(base_file.read_bytes()[:size])
@@ -340,6 +356,8 @@ def test_a_file_that_is_no_mask_of_the_model(
     write("mask.pt", content)
     (line,) = refuse(main, ["-c", BASE, "-CF", "0", "-LM", "mask.pt", *RUN])
     assert all(word in line for word in words), line
+    if "not a" in line:  # of itself, whatever the model
+        assert refuse(main, ["-c", BASE, "-CF", "0", "-LM", "mask.pt", "--dry-run"]) == [line]
 
 
 @pytest.mark.parametrize(

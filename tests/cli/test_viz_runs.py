@@ -52,6 +52,18 @@ def test_every_list_below_runs_is_drawn_where_it_lies(capsys: pytest.CaptureFixt
             assert image.convert("L").getextrema() == (pytest.approx(30, abs=30), 255)
 
 
+def test_what_an_earlier_version_retrained_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    old = recorded("retrain", seed=0, id="0" * 16, values={"UA": 0.0})
+    list_of("one", [old, *runs(method="retrain"), *sweep_runs()])
+    list_of("two", [*runs(method="retrain"), *sweep_runs()])
+    assert viz() == 0
+    assert capsys.readouterr().err == (
+        f"salun-viz runs: runs/one/records.jsonl: record {old.id}: was retrained by an earlier version, "
+        "and it is passed over\n"
+    )
+    assert lines_of("images/one/bars.csv") == lines_of("images/two/bars.csv")
+
+
 @pytest.mark.parametrize(
     "given", ["runs/one", "one", "runs/one/records.jsonl", "one/records.jsonl", "runs/../runs/one"]
 )

@@ -119,6 +119,20 @@ def test_of_several_retrained_models_that_of_the_smallest_seed_is_taken_and_name
     assert "of 2 retrained models 2.pt is taken" in found.remarks[0]
 
 
+def test_what_an_earlier_version_retrained_is_taken_only_where_there_is_nothing_else(trio: dict[str, Model]) -> None:
+    run = trios.run("retrain") | {"id": "0" * 16}
+    old = read_model(trios.put("a.pt", 8, trios.forget_of(), unlearned=run))
+    found = triple_of(trio["unlearned"], [old, *trio.values()])
+    assert found.retrained == trio["retrained"]
+    assert len(found.remarks) == 1
+    found = triple_of(trio["unlearned"], [trio["base"], old])
+    assert found.retrained == old
+    assert list(found.remarks) == [
+        "a.pt: was retrained by an earlier version, which began seed 0 from the base model's own first weights; "
+        "retrain anew"
+    ]
+
+
 def test_a_model_trained_without_the_forget_set_counts_as_retrained(trio: dict[str, Model]) -> None:
     plain = read_model(trios.put("plain.pt", 7, trios.forget_of()))
     found = triple_of(trio["unlearned"], [trio["base"], plain])

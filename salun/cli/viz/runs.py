@@ -136,6 +136,7 @@ def read_records(path: Path) -> tuple[list["Record"], list[str]]:
     """
     from salun.errors import SalunError
     from salun.records import read
+    from salun.run import is_superseded
     from salun.schedule import experiment_of
 
     found, torn = read(path)
@@ -143,6 +144,8 @@ def read_records(path: Path) -> tuple[list["Record"], list[str]]:
     for record in found.values():
         try:
             experiment_of(record, 0)
+            if is_superseded(record.settings, record.seed, record.id):
+                raise SalunError(f"record {record.id}: was retrained by an earlier version")
             kept.append(record)
         except SalunError as error:
             torn.append(f"{path}: {error}, and it is passed over")
