@@ -11,7 +11,7 @@ from typing import Any
 from salun import records
 from salun.errors import SalunError
 from salun.files import read_json, write_text
-from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate
+from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
 from salun.outputs import kept_outputs
 from salun.rows import Group
 from salun.run import Record, Workbench, compared, measure, parted, weights_name
@@ -266,17 +266,19 @@ class Comparison:
         asked = [[(record.id, record.outputs) for record in side] for side in (unlearned, retrained)]
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
         held = known.get(key, {})
-        missing = tuple(name for name in names if name not in held)
+        # A value under an earlier definition stands under another label.
+        labels = {name: " ".join([name, *revisions([name]).values()]) for name in names}
+        missing = tuple(name for name in names if labels[name] not in held)
         if missing:
             sides = [[(record, self.alone(record)) for record in side] for side in (unlearned, retrained)]
             lost = {record.id for side in sides for record, outputs in side if outputs is None}
             if lost:
                 self.lost |= lost
-                return {name: held.get(name) for name in names}
+                return {name: held.get(labels[name]) for name in names}
             runs = Runs(*(tuple(outputs for _, outputs in side if outputs is not None) for side in sides))
-            held = held | evaluate(runs, missing)
+            held = held | {labels[name]: value for name, value in evaluate(runs, missing).items()}
             write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
-        return {name: held[name] for name in names}
+        return {name: held[labels[name]] for name in names}
 
 
 def standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
@@ -380,7 +382,8 @@ def read_joint(path: Path) -> dict[str, Any]:
         path: `joint.json`, which need not exist.
 
     Returns:
-        By the hash of the runs, values by metric; nothing of a file that cannot be read.
+        By the hash of the runs, values by metric, with the version of its last revision where there is one; nothing of
+        a file that cannot be read.
     """
     try:
         found = read_json(path)

@@ -5,8 +5,9 @@ import fcntl
 import json
 import math
 import os
+from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from io import FileIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter
 from salun.claims import CLAIMS, Claims
 from salun.errors import SalunError
 from salun.files import settle_folder
+from salun.metrics import METRICS, load_metrics, outdated, revisions
 from salun.run import Record
 from salun.training import Epoch
 
@@ -27,6 +29,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def append(path: Path, record: Record) -> None:
     """Add a record to a file, durably, one line, while no other process does; a torn last line is set aside.
 
+    Its versions tell under which definition each metric that was ever revised is computed.
+
     Args:
         path: `records.jsonl`.
         record: of a finished run.
@@ -34,7 +38,9 @@ def append(path: Path, record: Record) -> None:
     Raises:
         SalunError: the file cannot be written; it is as it was.
     """
-    line = json.dumps(numbers_only(asdict(record)), allow_nan=False) + "\n"
+    load_metrics()
+    stamped = replace(record, versions=record.versions | revisions(measured(record)))
+    line = json.dumps(numbers_only(asdict(stamped)), allow_nan=False) + "\n"
     # The lock that the system gives does not reach every process of every network file system; the claim does.
     with Claims(path.parent / CLAIMS) as claims, claims.holding(path.name):
         try:
@@ -45,6 +51,11 @@ def append(path: Path, record: Record) -> None:
             settle_folder(path.parent)
         except OSError as error:
             raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def measured(record: Record) -> set[str]:
+    """List the metrics that a record holds, of the run or of its base model."""
+    return {*record.metrics, *record.details, *record.base_metrics}
 
 
 def lock(file: IO[bytes], kind: int) -> None:
@@ -135,8 +146,9 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
         path: `records.jsonl`, which need not exist.
 
     Returns:
-        The last record of each id, and a notice for each line that could not be read, such as one
-        that a power cut tore. A loss that was no number is NaN again.
+        The last record of each id, without values of metrics that were revised since, and a notice for each line
+        that could not be read, such as one that a power cut tore, and for each revised metric. A loss that was no
+        number is NaN again.
 
     Raises:
         SalunError: the file exists and cannot be opened.
@@ -149,7 +161,11 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
         if record is None:
             notices.append(f"{path}: its last line is torn and is passed over; the next run sets it aside")
         else:
-            log.found[record.id] = record
+            log.add(record)
+    old = Counter(name for names in log.outdated.values() for name in names)
+    for name, count in sorted(old.items()):
+        since = f"{path}: {name} was defined anew in version {METRICS[name].revised}"
+        notices.append(f"{since}; earlier values left out, to be computed again: {count}")
     return log.found, notices
 
 
@@ -159,7 +175,8 @@ class Log:
 
     Attributes:
         path: `records.jsonl`, which need not exist.
-        found: the last record of each id.
+        found: the last record of each id, without values of metrics that were revised since.
+        outdated: names of the metrics that were left out, by id.
         notices: a line for each line that could not be read.
         rest: the end of the file, where it is no whole line.
         offset: bytes that are read.
@@ -168,6 +185,7 @@ class Log:
 
     path: Path
     found: dict[str, Record] = field(default_factory=dict)
+    outdated: dict[str, list[str]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     rest: bytes = b""
     offset: int = 0
@@ -183,6 +201,7 @@ class Log:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < self.offset:  # another file is in its place
                     self.found.clear()
+                    self.outdated.clear()
                     self.offset, self.lines = 0, 0
                 lock(file, fcntl.LOCK_SH)
                 file.seek(self.offset)
@@ -191,13 +210,30 @@ class Log:
             return
         except OSError as error:
             raise SalunError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        if whole or self.rest:
+            load_metrics()
         for line in whole:
             self.offset, self.lines = self.offset + len(line) + 1, self.lines + 1
             record = record_of(line)
             if record is not None:
-                self.found[record.id] = record
+                self.add(record)
             elif line.strip():
                 self.notices.append(f"{self.path}: line {self.lines} is no record and is passed over")
+
+    def add(self, record: Record) -> None:
+        """Take the place of an earlier record of the run, and leave out what counts as missing.
+
+        Args:
+            record: as it was written.
+        """
+        old = self.outdated[record.id] = outdated(measured(record), record.versions)
+        if old:
+            kept = [
+                {name: held[name] for name in held if name not in old}
+                for held in (record.metrics, record.details, record.base_metrics)
+            ]
+            record = replace(record, metrics=kept[0], details=kept[1], base_metrics=kept[2])
+        self.found[record.id] = record
 
 
 @cache

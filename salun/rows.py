@@ -185,7 +185,7 @@ def gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
 
 
 def step_of(name: str, records: Iterable[Record]) -> float:
-    """Say in which steps a metric moves: a share of images by one image, epochs by one.
+    """Say in which steps a metric moves: a share of images by one image.
 
     Args:
         name: of a known metric.
@@ -196,7 +196,7 @@ def step_of(name: str, records: Iterable[Record]) -> float:
     """
     found = METRICS[name]
     if found.unit != "%":
-        return 1.0 if found.unit == "epochs" else 0.0
+        return 0.0
     counts = [record.split.get(part) for record in records for part in found.needs]
     known = [count for count in counts if count]
     return 1 / min(known) if known else 0.0

@@ -80,7 +80,8 @@ class Record:
         seconds: wall time of "mask", "method" and "evaluation", and of "prune", which precedes them.
         peak_memory: bytes.
         device: where it ran.
-        versions: of the packages that matter; of plugin files the digest.
+        versions: of the packages that matter; of plugin files the digest; of metrics that were ever revised, by
+            "metric NAME", the revision that their values are of.
         revision: of the code.
         split: fingerprints and sizes.
         diverged: whether the loss or the model's outputs stopped being numbers; its metrics are then None.

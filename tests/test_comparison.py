@@ -13,7 +13,7 @@ from salun.metrics.agreement import disagreement
 from salun.models import Checkpoint, save_checkpoint
 from salun.outputs import outputs_path, read_outputs
 from salun.records import read
-from salun.run import Record, Workbench
+from salun.run import Record, Workbench, weights_name
 from salun.schedule import Job, rows_of
 
 GOLD: dict[str, Any] = {"method": "retrain", "epochs": None}
@@ -242,3 +242,56 @@ def test_retrained_models_keep_the_weights_that_others_are_compared_with() -> No
     do(jobs)
     complete(jobs)
     assert all(record.metrics["weight_distance_retrained"] > 0 for record in records_of(jobs))
+
+
+# Metrics that were defined anew
+
+
+def revise(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+    """Let a metric give another value from now on."""
+    found = replace(METRICS[name], revised="9.9", compute=lambda subject, wanted: dict.fromkeys(wanted, value))
+    monkeypatch.setitem(METRICS, name, found)
+
+
+@pytest.mark.parametrize("name", ["UA", "weight_distance_base"])
+def test_a_revised_metric_is_computed_again_from_what_is_kept(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    jobs = listed(GOLD, {}, metrics=["RA", name])
+    do(jobs)
+    complete(jobs)
+    before = records_of(jobs)
+    revise(monkeypatch, name, 7.0)
+    assert all(name not in record.metrics for record in records_of(jobs))
+    assert [job.id for job in listed(GOLD, {}, metrics=["RA", name])] == [job.id for job in jobs]
+    assert do(jobs) == []
+    assert set(complete(jobs)) == {job.id for job in jobs}
+    for old, new in zip(before, records_of(jobs), strict=True):
+        assert new.metrics == old.metrics | {name: 7.0}
+        assert new.base_metrics == old.base_metrics | {name: 7.0}
+        assert new.versions["salun"] == old.versions["salun"]
+    assert complete(jobs) == []
+
+
+def test_a_run_whose_weights_are_lost_is_done_again_for_a_revised_metric_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = listed(GOLD, {}, metrics=["RA", "weight_distance_base"])
+    do(jobs)
+    complete(jobs)
+    revise(monkeypatch, "weight_distance_base", 7.0)
+    (WEIGHTS / weights_name(records_of(jobs)[2])).unlink()
+    assert do(jobs) == [(2, 0)]
+    complete(jobs)
+    assert [record.metrics["weight_distance_base"] for record in records_of(jobs)] == [7.0] * 4
+
+
+def test_a_revised_metric_of_several_runs_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = listed(GOLD, {}, runs=4, metrics=["UA", "KLoM", "ULiRA_auc"])
+    do(jobs)
+    held = comparison()
+    list(held.complete(jobs))
+    before = held.joint(jobs)
+    revise(monkeypatch, "KLoM", 7.0)
+    assert held.joint(jobs) == {number: values | {"KLoM": 7.0} for number, values in before.items()}
+    kept = (RECORDS.parent / JOINT).read_bytes()
+    held.joint(jobs)
+    assert (RECORDS.parent / JOINT).read_bytes() == kept

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from made import ODD_TEXT, make
 
 from salun.errors import SalunError
+from salun.metrics import METRICS, load_metrics
 from salun.records import TORN, Log, append, read
 from salun.training import Epoch
 
@@ -212,3 +214,52 @@ def test_records_that_cannot_be_written_or_read_are_a_plain_error(tmp_path: Path
         append(tmp_path / place, make())
     with pytest.raises(SalunError, match="cannot be read"):
         read(tmp_path / "folder")
+
+
+# Metrics that were defined anew
+
+
+def revise(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
+    load_metrics()
+    monkeypatch.setitem(METRICS, name, replace(METRICS[name], revised=version))
+
+
+def test_values_of_an_earlier_definition_are_left_out_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.jsonl"
+    for seed in range(2):
+        append(path, make(seed=seed, details={"prediction_matrix": [[1.0]]}))
+    revise(monkeypatch, "MIA", "9.1")
+    revise(monkeypatch, "prediction_matrix", "9.2")
+    found, notices = read(path)
+    for record in found.values():
+        assert "MIA" not in record.metrics | record.base_metrics
+        assert record.metrics["UA"] == 0.1
+        assert record.details == {}
+    assert notices == [
+        f"{path}: MIA was defined anew in version 9.1; earlier values left out, to be computed again: 2",
+        f"{path}: prediction_matrix was defined anew in version 9.2; earlier values left out, to be computed again: 2",
+    ]
+
+
+def test_values_of_the_present_definition_are_kept_until_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make())
+    revise(monkeypatch, "MIA", "9.1")
+    again = replace(next(iter(read(path)[0].values())), metrics=make().metrics)
+    append(path, again)
+    found, notices = read(path)
+    assert found[again.id].metrics == again.metrics
+    assert found[again.id].versions == again.versions | {"metric MIA": "9.1"}
+    assert notices == []
+    revise(monkeypatch, "MIA", "9.2")
+    assert "MIA" not in read(path)[0][again.id].metrics
+
+
+def test_a_metric_that_is_not_at_hand_keeps_its_values(tmp_path: Path) -> None:
+    path, record = tmp_path / "records.jsonl", make(metrics={"of_a_plugin": 0.5})
+    append(path, record)
+    assert read(path) == ({record.id: record}, [])

@@ -607,7 +607,7 @@ def test_steps_are_of_the_smallest_set_that_a_metric_is_computed_from() -> None:
         1 / 90,
         1 / 7,
         0,
-        1,
+        0,
     ]
     assert step_of("UA", [make()]) < 1e-6
 

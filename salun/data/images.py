@@ -132,11 +132,11 @@ class Images:
         rows = torch.arange(len(pixels), device=pixels.device)
         return replace(self, pixels=pixels, rows=rows, labels=labels)
 
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+    def batches(self, size: int | list[int], generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Go once through the images.
 
         Args:
-            size: images a batch; the last one may be smaller.
+            size: images a batch, of which the last one may be smaller; or the size of each batch, in order.
             generator: shuffles and augments; without it the images come in order and plain.
 
         Yields:
@@ -145,11 +145,13 @@ class Images:
         for at, rows, y in self.ordered(size, generator):
             yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
 
-    def ordered(self, size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def ordered(
+        self, size: int | list[int], generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Put the images into batches.
 
         Args:
-            size: images a batch; the last one may be smaller.
+            size: images a batch, of which the last one may be smaller; or the size of each batch, in order.
             generator: shuffles; without it the images come in order.
 
         Returns:
@@ -161,7 +163,8 @@ class Images:
         else:
             order = torch.randperm(count, generator=generator, device=generator.device).to(self.device)
         ordered = (order, self.rows[order.to(self.rows.device)], self.labels[order])
-        return zip(*(part.split(min(size, max(count, 1))) for part in ordered), strict=True)
+        sizes = size if isinstance(size, list) else min(size, max(count, 1))
+        return zip(*(part.split(sizes) for part in ordered), strict=True)
 
     def portions(
         self, size: int, generator: torch.Generator, rank: int, processes: int
@@ -216,6 +219,22 @@ class Images:
         if self.device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory()
         return pixels.to(self.device, non_blocking=True)
+
+
+def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
+    """Divide images into batches that differ by one image at most, so that each may count alike.
+
+    Args:
+        count: images, at least 1.
+        most: images a batch.
+        fewest: images a batch, no more than `most`. Where no division keeps to both, batches are of fewer than
+            twice this.
+
+    Returns:
+        The size of each batch.
+    """
+    parts = max(1, min(-(-count // most), count // fewest))
+    return [count // parts + (place < count % parts) for place in range(parts)]
 
 
 def unit_interval(pixels: Tensor) -> Tensor:

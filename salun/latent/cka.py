@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from salun.data.images import even_sizes
 from salun.latent.extraction import Model, Sample
 from salun.layers import check_layers, default_layers
 from salun.metrics.hsic import SMALLEST_BATCH, Similarity, layer_grams
@@ -61,7 +62,7 @@ class Bench:
         Args:
             sample: N images.
             pairs: positions in `models`: which two are compared.
-            batch_size: images at once, at least 4; a smaller batch is left out.
+            batch_size: images a batch at most, at least 4; they are divided evenly, and a batch is of at least 4.
 
         Returns:
             (L, L) similarities of each pair: row i is layer i of the pair's first model. NaN where there are
@@ -73,10 +74,9 @@ class Bench:
         if len(sample.indices) < SMALLEST_BATCH:
             return [np.full((len(self.layers), len(self.layers)), np.nan) for _ in pairs]
         sums = [Similarity() for _ in pairs]
-        views = [sample.images(model, self.device).batches(batch_size) for model in self.models]
+        sizes = even_sizes(len(sample.indices), batch_size, SMALLEST_BATCH)
+        views = [sample.images(model, self.device).batches(sizes) for model in self.models]
         for batches in zip(*views, strict=True):
-            if len(batches[0].x) < SMALLEST_BATCH:
-                continue
             grams = [
                 layer_grams(network, self.layers, batch.x)
                 for network, batch in zip(self.networks, batches, strict=True)

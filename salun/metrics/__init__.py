@@ -4,7 +4,7 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
@@ -28,6 +28,8 @@ __all__ = [
     "evaluate",
     "load_metrics",
     "metric",
+    "outdated",
+    "revisions",
 ]
 
 Unit = Literal["%", "s", "epochs", "images", "nats", "bits", "", "table"]
@@ -68,6 +70,7 @@ class Metric:
         original: whether it is kept only to reproduce figures of a code whose definition is faulty.
         derived: whether it repeats or is computed from UA, RA, TA and MIA, so that its test says nothing new.
         home: the module that it stands in.
+        revised: version of its package whose values differ from those recorded before; None where none do.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Metric:
     original: bool
     derived: bool
     home: str
+    revised: str | None
 
 
 METRICS: dict[str, Metric] = {}
@@ -104,6 +108,7 @@ def metric(
     default: bool = False,
     original: bool = False,
     derived: bool = False,
+    revised: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a metric.
 
@@ -118,6 +123,7 @@ def metric(
         default: whether it is computed where no metric is named.
         original: whether it is kept only to reproduce figures of a faulty definition.
         derived: whether it repeats or is computed from UA, RA, TA and MIA.
+        revised: version that last changed the definition: a value recorded under another one counts as missing.
 
     Returns:
         A decorator for a function of one argument, annotated with its subject, that returns one value or a
@@ -173,6 +179,7 @@ def metric(
                 original=original,
                 derived=derived,
                 home=function.__module__,
+                revised=revised,
             )
         return able
 
@@ -236,6 +243,33 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
             raise SalunError(f"metric '{name}': unknown{did_you_mean(name, [*METRICS, *METRIC_SETS])}")
     wanted = (sets.get(name, [name]) for name in names or (DEFAULT,))
     return tuple(dict.fromkeys(name for part in wanted for name in part))
+
+
+def revisions(names: Collection[str]) -> dict[str, str]:
+    """Tell under which definitions metrics are computed, where one was ever revised.
+
+    Args:
+        names: of metrics; others are passed over.
+
+    Returns:
+        The version of its last revision by "metric NAME".
+    """
+    known = {name: METRICS[name].revised for name in names if name in METRICS}
+    return {f"metric {name}": revised for name, revised in known.items() if revised is not None}
+
+
+def outdated(names: Collection[str], versions: Mapping[str, str]) -> list[str]:
+    """Find the metrics that were computed under another definition than the one at hand.
+
+    Args:
+        names: of metrics that have a value.
+        versions: what `revisions` told when it was computed, among others.
+
+    Returns:
+        Their names.
+    """
+    now = revisions(names)
+    return [name for name in names if now.get(f"metric {name}") not in (None, versions.get(f"metric {name}"))]
 
 
 def evaluate(subject: Subject, names: tuple[str, ...] = ()) -> Found:

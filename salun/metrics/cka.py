@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from salun.data.images import Images
+from salun.data.images import Images, even_sizes
 from salun.errors import SalunError
 from salun.layers import default_layers
 from salun.metrics import Models, Value, metric
 from salun.metrics.hsic import SMALLEST_BATCH, Similarity, layer_grams
+from salun.metrics.subjects import spread
 
-MOST = 2000
 BATCH = 256
 
 Layered = tuple[Value, dict[str, float | None] | None]
 
 
-@metric("CKA_base", "CKA_base_layers", unit=("", "table"), cost="weights", against=("base",))
+@metric("CKA_base", "CKA_base_layers", unit=("", "table"), cost="weights", against=("base",), revised="0.2.0")
 def similarity_to_base(models: Models) -> Layered:
     """Linear CKA between the model's layers and the base model's on the forget images: in the mean, layer by layer.
 
@@ -27,7 +27,8 @@ def similarity_to_base(models: Models) -> Layered:
         For each of the stem, the blocks and the head: CKA = sum over the batches of HSIC(K, L) / sqrt(sum of
         HSIC(K, K) * sum of HSIC(L, L)), with HSIC the unbiased estimate and K, L the products of the layer's outputs
         for every two images, in the one model and in the other; the value is the mean over the layers. At most 2,000
-        forget images, evenly spaced in the order of their indices, in batches of equal size of at most 256.
+        forget images, evenly spaced in the order of their indices, in batches of at most 256 whose sizes
+        differ by 1 at most.
 
     Cannot see:
         What rotates or scales a layer's outputs as a whole; which layers differ (see `CKA_base_layers`); what the
@@ -56,6 +57,7 @@ def similarity_to_base(models: Models) -> Layered:
     ideal="1",
     cost="weights",
     against=("retrained",),
+    revised="0.2.0",
 )
 def similarity_to_retrained(models: Models) -> Layered:
     """Linear CKA between the model's layers and the retrained model's on the forget images: mean, layer by layer.
@@ -103,7 +105,7 @@ def similarity(model: nn.Module, other: nn.Module, images: Images) -> Layered:
     except SalunError:
         return None, None
     total = Similarity()
-    for batch in images.batches(even_size(len(images))):
+    for batch in images.batches(even_sizes(len(images), BATCH, SMALLEST_BATCH)):
         total.add(*(layer_grams(network, layers, batch.x) for network in networks))
     values = np.diag(total.values()).tolist()
     defined = [value for value in values if math.isfinite(value)]
@@ -111,29 +113,3 @@ def similarity(model: nn.Module, other: nn.Module, images: Images) -> Layered:
         return None, None
     by_layer = {layer: value if math.isfinite(value) else None for layer, value in zip(layers, values, strict=True)}
     return math.fsum(defined) / len(defined), by_layer
-
-
-def spread(images: Images) -> Images:
-    """Take evenly spaced images in the order of their indices.
-
-    Args:
-        images: N of them, in any order.
-
-    Returns:
-        All of them, or 2,000.
-    """
-    order = images.rows.argsort(stable=True)
-    count = min(len(order), MOST)
-    return images.take(order[torch.arange(count, device=order.device) * len(order) // count])
-
-
-def even_size(count: int) -> int:
-    """Choose a batch size that leaves no small last batch, which would count as much as the others.
-
-    Args:
-        count: images.
-
-    Returns:
-        Images a batch, at most 256.
-    """
-    return math.ceil(count / math.ceil(count / BATCH))

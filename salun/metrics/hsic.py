@@ -96,7 +96,7 @@ class Similarity:
     second: Floats | float = 0.0
 
     def add(self, first: Tensor, second: Tensor) -> None:
-        """Take a batch into account; every batch counts alike.
+        """Take a batch into account; every batch counts alike, so that they should be of one size.
 
         Args:
             first: (L, n, n), as `centred_grams` gives them.

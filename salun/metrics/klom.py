@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from salun.metrics import Runs, Value, metric
 from salun.metrics.matching import enough
-from salun.metrics.scores import margins
+from salun.metrics.scores import Variant, margins
 
 Reals = NDArray[np.floating]
 Floats = NDArray[np.float64]
@@ -16,33 +16,38 @@ LIMIT = 100
 SMALLEST = 1e-5
 
 
-def shares(values: Reals, edges: Reals) -> Floats:
+def shares(values: Reals, edges: Reals, closed: NDArray[np.bool_]) -> Floats:
     """Count each image's values in its bins.
 
     Args:
         values: (K, N).
         edges: (21, N), ascending; a bin holds its lower edge and not its upper one.
+        closed: (N,) whether the last bin holds its upper edge too.
 
     Returns:
         (20, N) shares of the values in bins; zeros where none is.
     """
     place = (values[:, None] >= edges[None]).sum(1)
+    place = np.where(closed & (values == edges[-1]), BINS, place)
     counts = np.stack([(place == number).sum(0) for number in range(1, BINS + 1)])
     return np.asarray(counts / np.maximum(counts.sum(0), 1), dtype=np.float64)
 
 
-def klom(unlearned: Reals, retrained: Reals) -> Floats:
+def klom(unlearned: Reals, retrained: Reals, variant: Variant = "corrected") -> Floats:
     """Compute the divergence of each image's margins, by histogram.
 
-    Values equal to the greatest of both kinds lie on the last edge and are dropped, as the authors' code does, so
-    that an image whose unlearned margins all are that has no value. In float32 the edges are float32.
+    Values equal to the greatest of both kinds lie on the last edge and are dropped, as the authors' code does. Where
+    that drops all margins of one kind, the last bin is closed for both kinds, as numpy.histogram closes it; in the
+    original form the value is then NaN where they are the unlearned ones, and about 0 where they are the retrained
+    ones, although no two kinds are further apart. In float32 the edges are float32.
 
     Args:
         unlearned: (K, N) margins in unlearned models.
         retrained: (L, N) in retrained models.
+        variant: "original" for what the authors' code computes.
 
     Returns:
-        (N,) KL(unlearned || retrained) in nats, at least 0; NaN where there is no value.
+        (N,) KL(unlearned || retrained) in nats, at least 0; NaN where a margin is no number.
 
     Source:
         RoyRin/data-unlearning-bench, `unlearning_bench/eval.py`, after Georgiev et al., "Attribute-to-Delete",
@@ -51,7 +56,8 @@ def klom(unlearned: Reals, retrained: Reals) -> Floats:
     p, q = (np.clip(values, -LIMIT, LIMIT) for values in (unlearned, retrained))
     start, stop = np.minimum(p.min(0), q.min(0)), np.maximum(p.max(0), q.max(0))
     edges = np.linspace(start, np.where(start >= stop, start + 1, stop), BINS + 1)
-    after, never = shares(p, edges), shares(q, edges)
+    dropped = (p == edges[-1]).all(0) | (q == edges[-1]).all(0)
+    after, never = (shares(values, edges, dropped & (variant == "corrected")) for values in (p, q))
     never = np.where(after > 0, np.maximum(never, SMALLEST), never)
     with np.errstate(invalid="ignore", divide="ignore"):
         after, never = after / after.sum(0), never / never.sum(0)
@@ -59,14 +65,25 @@ def klom(unlearned: Reals, retrained: Reals) -> Floats:
     return np.asarray(terms.sum(0))
 
 
-@metric("KLoM", "KLoM_median", "KLoM_p95", unit="nats", direction="lower", ideal="0", cost="many models")
+@metric(
+    "KLoM",
+    "KLoM_median",
+    "KLoM_p95",
+    unit="nats",
+    direction="lower",
+    ideal="0",
+    cost="many models",
+    revised="0.2.0",
+)
 def divergence_of_margins(runs: Runs) -> tuple[Value, Value, Value]:
     """KL divergence of margins: how differently unlearned and retrained models treat each forget image.
 
     Formula:
         Margin = z_y - ln sum over c != y of exp z_c, cut to [-100, 100]. For each forget image KL(p || q) of its
         histograms over unlearned (p) and retrained models (q), 20 equal bins over the range of both, q at least
-        1e-5 where p is not 0. KLoM, KLoM_median, KLoM_p95 = mean, median and 95th percentile over images.
+        1e-5 where p is not 0. The greatest margins lie on the last edge and count in no bin; where that leaves a
+        kind none, they count in the last bin. KLoM, KLoM_median, KLoM_p95 = mean, median and 95th percentile over
+        images.
 
     Cannot see:
         More than its models show: 20 bins of a few models are nearly empty, and the value is then near 11 by chance
@@ -76,14 +93,16 @@ def divergence_of_margins(runs: Runs) -> tuple[Value, Value, Value]:
         runs: outputs of the unlearned and the retrained models.
 
     Returns:
-        In nats, at least 0; good when 0. None for less than 2 models of a kind, or where no image has a value.
+        In nats, at least 0; good when 0. None for less than 2 models of a kind, or where no image's
+        margins are numbers.
 
     Raises:
         SalunError: the models' forget images differ.
 
     Source:
         Georgiev et al., "Attribute-to-Delete: Machine Unlearning via Datamodel Matching", arXiv 2410.23232; steps
-        of RoyRin/data-unlearning-bench. The authors define no mean over images.
+        of RoyRin/data-unlearning-bench. The authors define no mean over images, and leave out
+        images whose unlearned margins all lie on the last edge.
     """
     if not enough(runs.unlearned, runs.retrained, FEWEST):
         return None, None, None

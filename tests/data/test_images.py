@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from salun.data.augment import Preparation
-from salun.data.images import Batch, Images, unit_interval
+from salun.data.images import Batch, Images, even_sizes, unit_interval
 
 CPU = torch.device("cpu")
 PLAIN = Preparation((0.0, 0.0), (1.0, 1.0))
@@ -192,3 +192,19 @@ def test_unit_interval_leaves_computed_images_alone() -> None:
     assert torch.equal(unit_interval(computed), computed)
     levels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(unit_interval(levels), torch.arange(256) / 255)
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "fewest", "wanted"),
+    [
+        (260, 256, 1, [130, 130]),
+        (101, 11, 1, [11] + 9 * [10]),
+        (130, 64, 1, [44, 43, 43]),
+        (5, 256, 4, [5]),
+        (9, 4, 4, [5, 4]),
+        (3, 2, 4, [3]),
+        (1, 1, 1, [1]),
+    ],
+)
+def test_even_sizes_differ_by_one_image_at_most(count: int, most: int, fewest: int, wanted: list[int]) -> None:
+    assert even_sizes(count, most, fewest) == wanted

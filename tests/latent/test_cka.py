@@ -11,6 +11,7 @@ from salun.layers import outputs_at
 from salun.metrics.hsic import Similarity, centred_grams
 
 CPU = torch.device("cpu")
+MANY = "synthetic:n=480,size=8,classes=4"
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_layers_are_compared_from_the_models_own_outputs(trio: list[Model], samp
             outputs, _ = outputs_at(model.restore(CPU).eval(), bench.layers, x)
         flat.append([output.flatten(1) for output in outputs.values()])
     wanted = Similarity()
-    for part in torch.arange(100).split(40):
+    for part in torch.arange(100).split([34, 33, 33]):
         wanted.add(*(centred_grams(output[part] for output in outputs) for outputs in flat))
     np.testing.assert_allclose(found, wanted.values(), atol=1e-6)
     assert bench.layers[0] == "conv1"
@@ -53,13 +54,22 @@ def test_pairs_are_oriented(trio: list[Model], sample: Sample) -> None:
     assert not np.allclose(there, there.T, atol=1e-3)
 
 
-def test_a_last_batch_of_fewer_than_4_is_left_out(trio: list[Model], sample: Sample) -> None:
+def test_a_few_images_more_than_a_batch_do_not_outweigh_it() -> None:
+    pair = [read_model(trios.put(f"checkpoints/{seed}.pt", seed, name=MANY)) for seed in range(2)]
+    sample = Sample(trios.pictures(MANY), torch.arange(260), "train", None)
+    bench = Bench.of(pair, sample, CPU)
+    found, wanted = (np.diag(bench.compare(sample, [(0, 1)], size)[0]) for size in (256, 130))
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+    # Of four images alone it would be far off, and counted as much as that of the 256.
+    rest = np.diag(bench.compare(replace(sample, indices=torch.arange(256, 260)), [(0, 1)])[0])
+    assert np.abs(rest - wanted).max() > 0.1
+
+
+@pytest.mark.parametrize("size", [4, 5, 32])
+def test_every_image_counts_whatever_the_batch_size(trio: list[Model], sample: Sample, size: int) -> None:
     bench = Bench.of(trio, sample, CPU)
-    for left_over, counts in ((3, False), (4, True)):
-        longer = replace(sample, indices=torch.arange(64 + left_over))
-        whole = replace(sample, indices=torch.arange(64))
-        found, wanted = (bench.compare(some, [(0, 1)], batch_size=32)[0] for some in (longer, whole))
-        assert np.allclose(found, wanted, atol=1e-12) != counts
+    shorter, longer = (replace(sample, indices=torch.arange(count)) for count in (65, 66))
+    assert not np.allclose(*(bench.compare(some, [(0, 1)], size)[0] for some in (shorter, longer)), atol=1e-9)
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -92,6 +92,69 @@ def test_degenerate_outputs_have_a_finite_value_or_none(names: str, case: str) -
     assert is_defined(values_of(names, DEGENERATE[case](lambda **options: ordinary(names, **options))))
 
 
+def sure(subject: Any, wrong: bool) -> Any:
+    """The same subject, sure beyond what float32 tells apart of the true class of every image, or of the next one."""
+
+    def said(held: Outputs) -> Outputs:
+        classes = held.logits.shape[1]
+        return Outputs(200.0 * torch.eye(classes)[(held.labels + wrong) % classes], held.labels, held.indices)
+
+    return changed(subject, said)
+
+
+def of_two_kinds(retrained: bool) -> Evaluation:
+    """A model that knows all but the forgotten, or one that knows the forgotten alone."""
+    known, unknown = (sure(compared(sizes=CLASS_WISE), wrong) for wrong in (False, True))
+    forgot = replace(known, forget=unknown.forget, forgotten_test=unknown.forgotten_test)
+    remembers = replace(unknown, forget=known.forget, forgotten_test=known.forgotten_test)
+    return forgot if retrained else remembers
+
+
+LN_2 = math.log(2)
+# Of every metric that compares models: where no two could be further apart, and where they are one and the same.
+EXTREMES = {
+    "disagreement": (1, 0),
+    "disagreement_test": (1, 0),
+    "completeness": (0, 1),
+    "activation_distance": (math.sqrt(2), 0),
+    "confidence_distance": (1, 0),
+    "confidence_difference": (1, 0),
+    "JS": (LN_2, 0),
+    "ToW": (0, 1),
+    "ToW_MIA": (0, 1),
+    # Both models are as sure as can be: all that this one looks at.
+    "FQS": (1, 1),
+    # Unbounded: ln 2 less half of the 200 between the logits.
+    "ZRF": (1 + LN_2 - 100, 1),
+    "ZRF_original": (1 + (LN_2 - 100) / 4, 1),
+    "RMIA_auc": (0.5, 0.5),
+    "AUS": (0, 1),
+    "KLoM": (math.log((1 + 1e-5) / 1e-5), 0),
+    "KLoM_median": (math.log((1 + 1e-5) / 1e-5), 0),
+    "KLoM_p95": (math.log((1 + 1e-5) / 1e-5), 0),
+    "forgetting_quality": (0, 1),
+    "neurips_score": (0, 1),
+    "ULiRA_auc": (1, 0.5),
+}
+
+
+def test_every_comparison_of_the_package_has_its_extremes() -> None:
+    own = [name for name in NAMES if METRICS[name].home.startswith("salun.metrics.")]
+    assert EXTREMES.keys() == {name for name in own if METRICS[name].against or METRICS[name].subject is Runs}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.filterwarnings("error")
+def test_models_that_are_far_apart_and_models_that_are_alike(name: str) -> None:
+    ours, theirs = of_two_kinds(retrained=False), of_two_kinds(retrained=True)
+    for one, wanted in zip((ours, theirs), EXTREMES[name], strict=True):
+        if METRICS[name].subject is Runs:
+            subject: Any = Runs((one,) * 4, (theirs,) * 4)
+        else:
+            subject = replace(one, base=theirs, retrained=theirs, random=theirs.forget)
+        assert evaluate(subject, (name,))[name] == pytest.approx(wanted, abs=1e-6)
+
+
 @pytest.mark.parametrize("models", [0, 1, 2])
 @pytest.mark.parametrize("names", [names for names, (name, *_) in TOGETHER.items() if METRICS[name].subject is Runs])
 def test_few_models_have_a_finite_value_or_none(names: str, models: int) -> None:
