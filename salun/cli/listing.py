@@ -49,21 +49,21 @@ need only outputs or kept weights are added to finished runs without running the
   `summary.json` holds b. An interval that begins at 0 means that the method was not told from retraining.
 - **Noise floor**: the gap of `retrain` is that of each retrained model to the mean of the others, averaged. A method
   whose gap is below it is nearer to the mean of the retrained models than they are themselves.
-- **Bold**: the method with the smallest gap, where every other one's gap is larger beyond noise and by more than the noise
-  floor. In the test runs of one seed are pairs, the error of the retrained models counts in both gaps, and a difference
-  within two standard errors of 0 may have either sign. It needs two retrained models.
-- **Marks**: Welch's t-test of a method's values against the retrained models'. What compares with a retrained model (FQS,
-  ToW, JS) is tested in pairs: run i and retrained model i both compare with retrained model i. With several base
-  models or forget sets their means are pairs. Holm adjusts at 5 % over three families apart: UA, RA, TA and MIA; what
-  repeats or combines them (TUA, TRA, ToW, ToW_MIA, AUS); all other metrics.
-- **Rounding**: a share of few images moves in large steps and may repeat by chance, so a side's variance is taken to be at
-  least that of rounding to one image.
+- **Bold**: the method with the smallest gap, where every other one's gap is larger beyond noise and by more than the
+  noise floor. In the test runs of one seed are pairs, the error of the retrained models counts in both gaps, and a
+  difference within two standard errors of 0 may have either sign. It needs two retrained models.
+- **Marks**: Welch's t-test of a method's values against the retrained models'. What compares with a retrained model
+  (FQS, ToW, JS) is tested in pairs: run i and retrained model i both compare with retrained model i. With several
+  base models or forget sets their means are pairs. Holm adjusts at 5 % over three families apart: UA, RA, TA and MIA;
+  what repeats or combines them (TUA, TRA, ToW, ToW_MIA, AUS); all other metrics.
+- **Rounding**: a share of few images moves in large steps and may repeat by chance, so a side's variance is taken to
+  be at least that of rounding to one image.
 - **Power**: the line below a table gives the true differences that 4 of 5 such tables would mark. A shift of 2 points
-  in UA, at a standard deviation of 0.4, was marked in 17 to 23 % of simulated tables with 3 runs (10 and 4
-  methods), in 64 to 82 % with 4, in 91 to 97 % with 5, the default, and in 98 to 100 % with 6.
+  in UA, at a standard deviation of 0.4, was marked in 17 to 23 % of simulated tables with 3 runs (10 and 4 methods),
+  in 64 to 82 % with 4, in 91 to 97 % with 5, the default, and in 98 to 100 % with 6.
 
-In simulation (3, 5 and 10 runs, four ratios of the noise of both sides, five patterns of shifts, metrics independent and
-correlated) the interval held the true gap in 91 to 98 % of tables, and two methods at the same distance were told
+In simulation (3, 5 and 10 runs, four ratios of the noise of both sides, five patterns of shifts, metrics independent
+and correlated) the interval held the true gap in 91 to 98 % of tables, and two methods at the same distance were told
 apart in at most 5 %; `pytest -m slow tests/test_gap.py` repeats it."""
 METHODS_INTRODUCTION = """# Methods
 
