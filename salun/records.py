@@ -25,6 +25,7 @@ TORN = "records.torn"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 DIGEST, NAMED_AT_WILL = "digest", "tag"
 PLAIN = (int, float, str)
+KNOWN = {kind: frozenset(entry.name for entry in fields(kind)) - {"unknown"} for kind in (Record, Epoch)}
 
 
 def append(path: Path, record: Record) -> None:
@@ -285,7 +286,7 @@ def record_of(line: bytes) -> Record | None:
         return None
 
 
-def by_known(content: dict[str, Any], kind: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def by_known(content: dict[str, Any], kind: type[Record] | type[Epoch]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part what this version knows from what it does not.
 
     Args:
@@ -295,24 +296,11 @@ def by_known(content: dict[str, Any], kind: type[Any]) -> tuple[dict[str, Any], 
     Returns:
         Values by key, of the fields and of the rest.
     """
-    names = known_keys(kind)
+    names = KNOWN[kind]
     if content.keys() <= names:
         return content, {}
     known = {key: value for key, value in content.items() if key in names}
     return known, {key: value for key, value in content.items() if key not in names}
-
-
-@cache
-def known_keys(kind: type[Any]) -> frozenset[str]:
-    """List the keys that this version writes.
-
-    Args:
-        kind: of what.
-
-    Returns:
-        Names of fields.
-    """
-    return frozenset(entry.name for entry in fields(kind)) - {"unknown"}
 
 
 def as_epoch(point: dict[str, Any]) -> Epoch:

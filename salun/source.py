@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from salun.claims import CLAIMS, Claims
@@ -48,6 +50,34 @@ def keep_source(folder: Path, source: str) -> None:
         place = source if source == COMMAND_LINE else os.path.relpath(Path(source).resolve(), folder.resolve())
         if noted(folder) != place:
             write_text(folder / SOURCE, json.dumps({"list": place}) + "\n")
+
+
+@contextmanager
+def keeping_source(folder: Path, source: str) -> Iterator[None]:
+    """Write down whose results a folder is to hold, and take that back where none came of it.
+
+    Args:
+        folder: for the results; is made where it is missing.
+        source: path of the list, or `COMMAND_LINE`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SalunError: another list has it.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    with suppress(SalunError):  # of a full disk the results tell, and how to go on
+        keep_source(folder, source)
+    check_source(folder, source)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if os.listdir(folder) == [SOURCE]:
+                (folder / SOURCE).unlink()
+                for place in made:
+                    place.rmdir()
 
 
 def owner_of(folder: Path) -> str | None:

@@ -89,7 +89,7 @@ def audit(flags: argparse.Namespace) -> int:
     from salun.errors import SalunError
     from salun.experiment import load_experiments
     from salun.run import Workbench
-    from salun.source import check_source, keep_source
+    from salun.source import check_source, keeping_source
 
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= MOST:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {MOST}")
@@ -105,8 +105,8 @@ def audit(flags: argparse.Namespace) -> int:
     audits = audits_of(experiments, bench, flags.load)
     for line in (line for dataset in bench.datasets.values() for line in dataset.notices):
         notice(f"{PROGRAM}: {line}")
-    keep_source(folder, flags.load)
-    status = do_missing(auditor, audits, flags.shadows, flags.load)
+    with keeping_source(folder, flags.load):
+        status = do_missing(auditor, audits, flags.shadows, flags.load)
     if status == 0:
         conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
     return status

@@ -373,7 +373,7 @@ def unlearn(flags: argparse.Namespace) -> int:
         from salun.plugins import outdated
         from salun.run import Workbench, remarks
         from salun.schedule import Draws, Runner, plan
-        from salun.source import check_source, keep_source
+        from salun.source import check_source, keeping_source
 
     device = pick_device(flags.device, flags.deterministic)
     experiments, source = read_experiments(flags)
@@ -401,8 +401,8 @@ def unlearn(flags: argparse.Namespace) -> int:
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     if flags.deterministic:
         tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
-    keep_source(folder, source)
-    status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
+    with keeping_source(folder, source):
+        status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
     joint: dict[int, Any] = {}
     if status == USER_ERROR:
         return status
