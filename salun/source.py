@@ -64,12 +64,10 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
         Nothing.
 
     Raises:
-        SalunError: another list has it.
+        SalunError: another list has it, or the file cannot be written.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    with suppress(SalunError):  # of a full disk the results tell, and how to go on
-        keep_source(folder, source)
-    check_source(folder, source)
+    keep_source(folder, source)
     try:
         yield
     finally:

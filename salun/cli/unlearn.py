@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -373,7 +373,7 @@ def unlearn(flags: argparse.Namespace) -> int:
         from salun.plugins import outdated
         from salun.run import Workbench, remarks
         from salun.schedule import Draws, Runner, plan
-        from salun.source import check_source, keeping_source
+        from salun.source import check_source, keep_source
 
     device = pick_device(flags.device, flags.deterministic)
     experiments, source = read_experiments(flags)
@@ -401,8 +401,11 @@ def unlearn(flags: argparse.Namespace) -> int:
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     if flags.deterministic:
         tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
-    with keeping_source(folder, source):
-        status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
+    if missing:
+        status = do_runs(runner, jobs, finished, len(missing), name, console, flags)
+    else:
+        keep_source(folder, source)
+        status = 0
     joint: dict[int, Any] = {}
     if status == USER_ERROR:
         return status
@@ -546,14 +549,25 @@ def do_runs(
         The exit status.
     """
     from salun.cli.progress import Display
+    from salun.source import COMMAND_LINE, keeping_source
     from salun.tracking import Tracker
 
+    noting = keeping_source(runner.path.parent, flags.load or COMMAND_LINE)
     tracker = Tracker(not flags.no_log, notice)
     with Display(console, lines=False) as display:
-        return do_each(runner, jobs, before, missing, name, display, tracker)
+        return do_each(runner, jobs, before, missing, name, display, tracker, noting)
 
 
-def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, display: Any, tracker: Any) -> int:
+def do_each(
+    runner: Any,
+    jobs: list[Any],
+    before: int,
+    missing: int,
+    name: str,
+    display: Any,
+    tracker: Any,
+    noting: AbstractContextManager[None],
+) -> int:
     """Do the missing runs; stop in good order when interrupted.
 
     Args:
@@ -564,6 +578,7 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
         name: of the list, for logs.
         display: shows progress.
         tracker: logs to Weights & Biases.
+        noting: writes down whose results they are.
 
     Returns:
         The exit status.
@@ -574,7 +589,7 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(jobs)
     runner.bench.on_base = lambda origin: watch_base(origin, runner, jobs, display)
     try:
-        with closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
+        with noting, closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
             for job, outcome in runs:
                 display.drop(job.id)
                 title = one_line(titles[job.experiment.number])
