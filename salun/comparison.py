@@ -31,6 +31,7 @@ class Comparison:
         done: records by id.
         before: metrics of base models, by base model, retrained model and metrics.
         lost: ids of runs whose outputs were needed and are not kept.
+        notices: a line for each value of several runs that was changed by hand.
     """
 
     bench: Workbench
@@ -39,6 +40,7 @@ class Comparison:
     done: dict[str, Record] = field(default_factory=dict)
     before: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    notices: list[str] = field(default_factory=list)
 
     def count(self, jobs: Sequence[Job]) -> int:
         """Count the runs whose records lack metrics.
@@ -136,7 +138,7 @@ class Comparison:
             Values by name, of those that can be computed.
         """
         found: dict[str, Any] = {}
-        evaluation, weights = self.evaluation(record, partner), self.file(record)
+        evaluation, weights = evaluation_of(self.path.parent, record, partner), self.file(record)
         if evaluation is not None:
             measured = measure(evaluation, names)
             found |= measured.metrics | measured.details
@@ -161,7 +163,7 @@ class Comparison:
         key = (record.base_name, "" if partner is None else partner.id, *names)
         if key not in self.before:
             found: dict[str, Any] = {}
-            evaluation = self.base_evaluation(record, partner)
+            evaluation = base_evaluation_of(self.path.parent, record, partner)
             if evaluation is not None:
                 found |= measure(evaluation, names).metrics
             if any(METRICS[name].subject is Models for name in names):
@@ -180,46 +182,6 @@ class Comparison:
         """
         path = None if record is None else self.weights / weights_name(record)
         return path if path is not None and path.is_file() else None
-
-    def evaluation(self, record: Record, partner: Record | None) -> Evaluation | None:
-        """Read the outputs of a run and of the models that it is compared with.
-
-        Args:
-            record: of the run.
-            partner: the retrained model.
-
-        Returns:
-            The outputs; None where they are not kept.
-        """
-        found, before = self.alone(record), kept_outputs(self.path.parent, record.base_name)
-        if found is None or before is None:
-            return found
-        return compared(found, before, None if partner is None else self.alone(partner))
-
-    def base_evaluation(self, record: Record, partner: Record | None) -> Evaluation | None:
-        """Read the outputs of a run's base model, beside the retrained model's.
-
-        Args:
-            record: of the run.
-            partner: the retrained model.
-
-        Returns:
-            The outputs; None where they are not kept.
-        """
-        before = kept_outputs(self.path.parent, record.base_name)
-        return None if before is None else compared(before, before, None if partner is None else self.alone(partner))
-
-    def alone(self, record: Record) -> Evaluation | None:
-        """Read the outputs of a run.
-
-        Args:
-            record: of the run.
-
-        Returns:
-            The outputs; None where they are not kept.
-        """
-        cost = (record.unlearning_seconds, record.unlearning_passes)
-        return kept_outputs(self.path.parent, record.id, record.outputs, *cost)
 
     def joint(self, jobs: Sequence[Job]) -> dict[int, dict[str, Value]]:
         """Compute the metrics of several runs together, or read them where they are recorded.
@@ -266,19 +228,69 @@ class Comparison:
         asked = [[(record.id, record.outputs) for record in side] for side in (unlearned, retrained)]
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
         held = known.get(key, {})
+        if held.get(records.DIGEST) not in (None, records.figures_digest(held)):
+            self.notices.append(f"{path}: {key}: was changed after it was written, and is not used")
+            held = {}
         # A value under an earlier definition stands under another label.
         labels = {name: " ".join([name, *revisions([name]).values()]) for name in names}
         missing = tuple(name for name in names if labels[name] not in held)
         if missing:
-            sides = [[(record, self.alone(record)) for record in side] for side in (unlearned, retrained)]
+            sides = [[(record, alone(self.path.parent, record)) for record in side] for side in (unlearned, retrained)]
             lost = {record.id for side in sides for record, outputs in side if outputs is None}
             if lost:
                 self.lost |= lost
                 return {name: held.get(labels[name]) for name in names}
             runs = Runs(*(tuple(outputs for _, outputs in side if outputs is not None) for side in sides))
             held = held | {labels[name]: value for name, value in evaluate(runs, missing).items()}
+            held |= {records.DIGEST: records.figures_digest(held)}
             write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
         return {name: held[labels[name]] for name in names}
+
+
+def evaluation_of(folder: Path, record: Record, partner: Record | None) -> Evaluation | None:
+    """Read the outputs of a run and of the models that it is compared with.
+
+    Args:
+        folder: of the list's records.
+        record: of the run.
+        partner: the retrained model.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
+    found, before = alone(folder, record), kept_outputs(folder, record.base_name)
+    if found is None or before is None:
+        return found
+    return compared(found, before, None if partner is None else alone(folder, partner))
+
+
+def base_evaluation_of(folder: Path, record: Record, partner: Record | None) -> Evaluation | None:
+    """Read the outputs of a run's base model, beside the retrained model's.
+
+    Args:
+        folder: of the list's records.
+        record: of the run.
+        partner: the retrained model.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
+    before = kept_outputs(folder, record.base_name)
+    return None if before is None else compared(before, before, None if partner is None else alone(folder, partner))
+
+
+def alone(folder: Path, record: Record) -> Evaluation | None:
+    """Read the outputs of a run.
+
+    Args:
+        folder: of the list's records.
+        record: of the run.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
+    cost = (record.unlearning_seconds, record.unlearning_passes)
+    return kept_outputs(folder, record.id, record.outputs, *cost)
 
 
 def standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:

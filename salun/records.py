@@ -2,12 +2,13 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from io import FileIO
 from pathlib import Path
@@ -24,6 +25,9 @@ from salun.training import Epoch
 
 TORN = "records.torn"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+DIGEST, NAMED_AT_WILL = "digest", "tag"
+PLAIN = (int, float, str)
+KNOWN = {kind: frozenset(entry.name for entry in fields(kind)) - {"unknown"} for kind in (Record, Epoch)}
 
 
 def append(path: Path, record: Record) -> None:
@@ -39,8 +43,8 @@ def append(path: Path, record: Record) -> None:
         SalunError: the file cannot be written; it is as it was.
     """
     load_metrics()
-    stamped = replace(record, versions=record.versions | revisions(measured(record)))
-    line = json.dumps(numbers_only(asdict(stamped)), allow_nan=False) + "\n"
+    content = content_of(replace(record, versions=record.versions | revisions(measured(record))))
+    line = json.dumps(content | {DIGEST: figures_digest(content)}, allow_nan=False) + "\n"
     # The lock that the system gives does not reach every process of every network file system; the claim does.
     with Claims(path.parent / CLAIMS) as claims, claims.holding(path.name):
         try:
@@ -56,6 +60,54 @@ def append(path: Path, record: Record) -> None:
 def measured(record: Record) -> set[str]:
     """List the metrics that a record holds, of the run or of its base model."""
     return {*record.metrics, *record.details, *record.base_metrics}
+
+
+def content_of(record: Record) -> dict[str, Any]:
+    """Give what is written of a record, with what was read of it under unknown keys.
+
+    Args:
+        record: of a run.
+
+    Returns:
+        Plain values as JSON holds them, without a digest.
+    """
+    content = asdict(record)
+    unknown = content.pop("unknown")
+    points = unknown.pop("curve", [{}] * len(record.curve))
+    content["curve"] = [more | point for more, point in zip(points, content["curve"], strict=True)]
+    del content[DIGEST]
+    plain: dict[str, Any] = json.loads(json.dumps(numbers_only(unknown | content), allow_nan=False))
+    return plain
+
+
+def figures_digest(content: dict[str, Any]) -> str:
+    """Identify what a program wrote, so that a change by hand shows.
+
+    Args:
+        content: as JSON holds it; its digest and its tag do not count, nor does what is null or empty, which a version
+            with more keys writes of a record that has no value of them.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    counted = {key: value for key, value in content.items() if key not in (DIGEST, NAMED_AT_WILL)}
+    return hashlib.sha256(json.dumps(canonical(counted), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def canonical(value: Any) -> Any:
+    """Bring to one form what programs that read and write JSON take for the same.
+
+    Args:
+        value: lists, dictionaries and plain values.
+
+    Returns:
+        The same, whole numbers without a fraction, dictionaries without what is null or empty.
+    """
+    if isinstance(value, dict):
+        return {key: canonical(content) for key, content in value.items() if content or isinstance(content, PLAIN)}
+    if isinstance(value, list):
+        return [canonical(content) for content in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def lock(file: IO[bytes], kind: int) -> None:
@@ -253,15 +305,37 @@ def record_of(line: bytes) -> Record | None:
         line: of a file of records.
 
     Returns:
-        The record; None where it is none.
+        The record, with what other versions or programs added to it; None where it is none.
     """
     try:
         content = json.loads(line)
-        content["curve"] = [as_epoch(point) for point in content["curve"]]
-        record_types().validate_python(content)
-        return Record(**content)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        points = [by_known(point, Epoch) for point in content["curve"]]
+        known, unknown = by_known(content, Record)
+        known = known | {"curve": [as_epoch(point) for point, _ in points]}
+        record_types().validate_python(known)
+        if any(more for _, more in points):
+            unknown["curve"] = [more for _, more in points]
+        changed = known.get(DIGEST) is not None and known[DIGEST] != figures_digest(content)
+        return Record(**(known | {"edited": changed or known.get("edited", False), "unknown": unknown}))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def by_known(content: dict[str, Any], kind: type[Record] | type[Epoch]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part what this version knows from what it does not.
+
+    Args:
+        content: as written.
+        kind: what it is to be.
+
+    Returns:
+        Values by key, of the fields and of the rest.
+    """
+    names = KNOWN[kind]
+    if content.keys() <= names:
+        return content, {}
+    known = {key: value for key, value in content.items() if key in names}
+    return known, {key: value for key, value in content.items() if key not in names}
 
 
 def as_epoch(point: dict[str, Any]) -> Epoch:

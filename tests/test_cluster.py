@@ -37,7 +37,7 @@ from salun.training import Progress, Watch
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": {"epochs": 1, "batch_size": 32}, "method": "ft"}
 BARE = OWN | {"epochs": None}
-TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve"}
+TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
 PLUGIN = '''
 import os
 import signal

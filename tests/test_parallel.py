@@ -17,7 +17,7 @@ from salun.schedule import Job
 from salun.training import Progress, Watch, unwatched
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
-TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve"}
+TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
 
 
 class Seen:

@@ -193,6 +193,39 @@ def test_a_field_of_another_type_is_no_record(tmp_path: Path, wrong: dict[str, A
     assert len(notices) == 1
 
 
+def test_keys_of_other_versions_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, make())
+    (line,) = lines_in(path)
+    for place in (line, line["split"], line["seconds"], line["curve"][1]):
+        place["energy"] = 5.5
+    line |= {"unknown": {"x": [1, {"y": None}]}, "curve_of": []}
+    del line["digest"]
+    path.write_text(json.dumps(line) + "\n")
+    found, notices = read(path)
+    assert notices == []
+    record = found[make().id]
+    assert record.curve == make().curve
+    append(path, replace(record, metrics=record.metrics | {"UA": 0.25}))
+    written = lines_in(path)[-1]
+    assert written.pop("digest")
+    assert written == line | {"metrics": line["metrics"] | {"UA": 0.25}}
+    assert read(path)[0][record.id] == replace(record, metrics=record.metrics | {"UA": 0.25})
+
+
+@pytest.mark.parametrize("change", [{"energy": 2}, {"seed": 5}, {"split": {}}, {"curve": []}, {"metrics": {"UA": 0.5}}])
+def test_a_changed_line_is_known_by_its_digest(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, replace(make(), unknown={"energy": 1}))
+    (line,) = lines_in(path)
+    assert not read(path)[0][make().id].edited
+    path.write_text(json.dumps(line | change) + "\n")
+    (record,) = read(path)[0].values()
+    assert record.edited
+    append(path, record)
+    assert read(path)[0][record.id].edited
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_never_written(tmp_path: Path, number: float) -> None:
     path = tmp_path / "records.jsonl"

@@ -81,6 +81,32 @@ def add_saving_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_name_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names the folders of a list's results.
+
+    Args:
+        parser: gets the flag.
+    """
+    parser.add_argument(
+        "--name", type=filled, help="of the folders of results, where two lists are called alike (default: the list's)"
+    )
+
+
+def name_of(flags: argparse.Namespace, source: str) -> str:
+    """Name the folders of a list's results.
+
+    Args:
+        flags: of the command line.
+        source: path of the list, or what stands for it.
+
+    Returns:
+        A name usable in a path.
+    """
+    from salun.files import name_part
+
+    return name_part(flags.name or Path(source).stem)
+
+
 def minutes(text: str) -> float:
     """Take a length of time.
 

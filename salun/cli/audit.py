@@ -9,10 +9,12 @@ from typing import Any
 from salun.cli.arguments import (
     INTERRUPTED,
     Parser,
+    add_name_flag,
     add_place_flags,
     check_folder,
     filled,
     guarded,
+    name_of,
     notice,
     positive,
 )
@@ -51,6 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="where shadow models go (default: checkpoints)",
     )
+    add_name_flag(parser)
     add_figure_flags(parser)
     add_place_flags(parser)
     return parser.parse_args(argv)
@@ -85,23 +88,25 @@ def audit(flags: argparse.Namespace) -> int:
     from salun.device import pick_device
     from salun.errors import SalunError
     from salun.experiment import load_experiments
-    from salun.files import name_part
     from salun.run import Workbench
+    from salun.source import check_source, keeping_source
 
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= MOST:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {MOST}")
     device, album = pick_device(flags.device, flags.deterministic), Album.of(flags)
     experiments = load_experiments(Path(flags.load))
-    name = name_part(Path(flags.load).stem)
+    name = name_of(flags, flags.load)
     folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name
     check_folder("--runs", folder)
     check_folder("--checkpoints", weights)
+    check_source(folder, flags.load)
     bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints), skip_corrupt=flags.skip_corrupt)
     auditor = Auditor(bench, folder / "audit", weights / "shadows")
     audits = audits_of(experiments, bench, flags.load)
     for line in (line for dataset in bench.datasets.values() for line in dataset.notices):
         notice(f"{PROGRAM}: {line}")
-    status = do_missing(auditor, audits, flags.shadows, flags.load)
+    with keeping_source(folder, flags.load):
+        status = do_missing(auditor, audits, flags.shadows, flags.load)
     if status == 0:
         conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
     return status

@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,11 @@ from salun.cli.arguments import (
     USER_ERROR,
     Parser,
     add_machine_flags,
+    add_name_flag,
     add_saving_flag,
     check_folder,
     guarded,
+    name_of,
     notice,
 )
 from salun.errors import SalunError, SalunErrors, one_line
@@ -93,6 +95,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
     )
+    add_name_flag(parser)
     parser.add_argument("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
     parser.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
     parser.add_argument("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
@@ -197,8 +200,11 @@ def dry_run(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: the list is wrong, or a checkpoint or a mask that is there.
     """
+    from salun.source import check_source
+
     experiments, source = read_experiments(flags, files_must_exist=False)
     check_files(experiments, Path(flags.checkpoints), source)
+    check_source(Path(flags.out) / name_of(flags, source), source)
     each = flags.nexp * flags.nbase * flags.nforget
     for experiment in experiments:
         last = experiment.seed + flags.nexp - 1
@@ -284,6 +290,7 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
         SalunError: the list is wrong, or flags do not go together.
     """
     from salun.experiment import load_experiments, validate
+    from salun.source import COMMAND_LINE
 
     for flag in ("nexp", "nbase", "nforget"):
         if not 1 <= getattr(flags, flag) <= MOST_RUNS:
@@ -296,7 +303,7 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
-        return asked_for(validate([given], "command line", files_must_exist), asked, flags.budget), "command line"
+        return asked_for(validate([given], COMMAND_LINE, files_must_exist), asked, flags.budget), COMMAND_LINE
     if given:
         flag = ENTRY_FLAGS[next(iter(given))]
         raise SalunError(f"{flag} goes without -L: put '{next(iter(given))}' into the entries of {flags.load}")
@@ -396,18 +403,19 @@ def unlearn(flags: argparse.Namespace) -> int:
         from salun import records
         from salun.cli.console import make_console
         from salun.device import pick_device
-        from salun.files import name_part
         from salun.plugins import outdated
         from salun.run import Workbench, remarks
         from salun.schedule import Draws, Runner, plan
+        from salun.source import check_source, keep_source
 
     device = pick_device(flags.device, flags.deterministic)
     experiments, source = read_experiments(flags)
     console = make_console()
-    name = name_part(Path(source).stem)
+    name = name_of(flags, source)
     folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
     check_folder("--out", folder)
     check_folder("--checkpoints", weights)
+    check_source(folder, source)
     folders = Path(flags.data_dir), Path(flags.checkpoints)
     bench = Workbench(
         device, *folders, compiled=flags.compile, save_every=60 * flags.save_every, skip_corrupt=flags.skip_corrupt
@@ -426,10 +434,15 @@ def unlearn(flags: argparse.Namespace) -> int:
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     if flags.deterministic:
         tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
-    status = do_runs(runner, jobs, finished, len(missing), name, console, flags) if missing else 0
+    if missing:
+        status = do_runs(runner, jobs, finished, len(missing), name, console, flags)
+    else:
+        keep_source(folder, source)
+        status = 0
     joint: dict[int, Any] = {}
     if status == USER_ERROR:
         return status
+    check_figures(runner.path, {job.id for job in jobs})
     if status != INTERRUPTED:
         compared, joint = compare(runner, jobs)
         status = compared or status
@@ -447,6 +460,38 @@ def tell_of_others(kept: list[Any]) -> None:
     if others:
         runs = counted(others, "run")
         notice(f"{PROGRAM}: {runs} finished without --deterministic and stay as they are; another --out does them anew")
+
+
+def check_figures(path: Path, ids: set[str]) -> None:
+    """Put right what was changed by hand in records, as far as kept outputs tell, and say so.
+
+    Args:
+        path: `records.jsonl`.
+        ids: of the runs of the list.
+
+    Raises:
+        SalunError: a file cannot be read or written.
+    """
+    from salun import records
+    from salun.claims import CLAIMS, Claims
+    from salun.cli.steps import watched
+    from salun.edits import checks_of, in_doubt
+
+    def doubtful() -> tuple[dict[str, Any], list[str]]:
+        done, _ = records.read(path)
+        return done, [number for number in done if number in ids and in_doubt(done[number], path.parent)]
+
+    if not doubtful()[1]:
+        return
+    with Claims(path.parent / CLAIMS) as claims, claims.holding("comparison"):
+        done, left = doubtful()
+        with watched("checking records", len(left)) as step:
+            for check in checks_of(path, done, left):
+                for line in check.notices:
+                    notice(line)
+                if check.is_new:
+                    records.append(path, check.record)
+                step()
 
 
 def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
@@ -479,6 +524,8 @@ def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
     except KeyboardInterrupt:
         notice(f"{PROGRAM}: interrupted: all runs are recorded; the same command compares the rest")
         return INTERRUPTED, {}
+    for line in comparison.notices:
+        notice(line)
     if comparison.lost:
         runs = counted(len(comparison.lost), "run")
         notice(f"outputs of {runs} are not kept; metrics of several runs together need those of all")
@@ -535,14 +582,25 @@ def do_runs(
         The exit status.
     """
     from salun.cli.progress import Display
+    from salun.source import COMMAND_LINE, keeping_source
     from salun.tracking import Tracker
 
+    noting = keeping_source(runner.path.parent, flags.load or COMMAND_LINE)
     tracker = Tracker(not flags.no_log, notice)
     with Display(console, lines=False) as display:
-        return do_each(runner, jobs, before, missing, name, display, tracker)
+        return do_each(runner, jobs, before, missing, name, display, tracker, noting)
 
 
-def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, display: Any, tracker: Any) -> int:
+def do_each(
+    runner: Any,
+    jobs: list[Any],
+    before: int,
+    missing: int,
+    name: str,
+    display: Any,
+    tracker: Any,
+    noting: AbstractContextManager[None],
+) -> int:
     """Do the missing runs; stop in good order when interrupted.
 
     Args:
@@ -553,6 +611,7 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
         name: of the list, for logs.
         display: shows progress.
         tracker: logs to Weights & Biases.
+        noting: writes down whose results they are.
 
     Returns:
         The exit status.
@@ -563,7 +622,7 @@ def do_each(runner: Any, jobs: list[Any], before: int, missing: int, name: str, 
     begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(jobs)
     runner.bench.on_base = lambda origin: watch_base(origin, runner, jobs, display)
     try:
-        with closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
+        with noting, closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
             for job, outcome in runs:
                 display.drop(job.id)
                 title = one_line(titles[job.experiment.number])

@@ -14,7 +14,7 @@ import pytest
 
 LIST = Path(__file__).parents[2] / "exp" / "quickstart.json"
 COMMAND = Path(sys.executable).with_name("salun-unlearn")
-TIMES = {"seconds", "finished", "peak_memory"}
+TIMES = {"seconds", "finished", "peak_memory", "digest"}
 TIMED_METRICS = {"RTE"}
 KILLS = 30
 

@@ -153,7 +153,7 @@ def test_retraining_follows_the_base_recipe_and_everything_is_measured_unless_so
 
 
 def test_the_files_of_a_finished_list(finished: Finished) -> None:
-    names = {path.name for path in (finished.folder / "runs" / "list").iterdir()} - {"outputs"}
+    names = {path.name for path in (finished.folder / "runs" / "list").iterdir()} - {"outputs", "source.json"}
     assert names == {"records.jsonl", "summary.json", "summary.csv", "summary.md", "summary.tex"}
     outputs = sorted(path.stem for path in (finished.folder / "runs" / "list" / "outputs").iterdir())
     assert outputs == sorted({record["id"] for record in finished.records} | {outputs[-1]})

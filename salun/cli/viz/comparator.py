@@ -98,13 +98,15 @@ def read_records(folder: Path) -> "dict[str, Record]":
     Raises:
         SalunError: a file cannot be opened.
     """
+    from salun.edits import corrected
     from salun.records import read
 
     found: dict[str, Record] = {}
     for path in sorted(folder.rglob("records.jsonl")):
         records, notices = read(path)
+        records, wrong = corrected(path, records)
         found |= records
-        for line in notices:
+        for line in notices + wrong:
             notice(f"{PROGRAM}: {line}")
     return found
 

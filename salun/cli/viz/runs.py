@@ -129,17 +129,20 @@ def read_records(path: Path) -> tuple[list["Record"], list[str]]:
         path: of the file.
 
     Returns:
-        The records whose settings can be read, and at most one line on what is passed over.
+        The records whose settings can be read; at most one line on what is passed over, and one on each figure that
+        was changed by hand.
 
     Raises:
         SalunError: the file cannot be opened.
     """
+    from salun.edits import corrected
     from salun.errors import SalunError
     from salun.records import read
     from salun.run import is_superseded
     from salun.schedule import experiment_of
 
     found, torn = read(path)
+    found, wrong = corrected(path, found)
     kept = []
     for record in found.values():
         try:
@@ -152,7 +155,7 @@ def read_records(path: Path) -> tuple[list["Record"], list[str]]:
     if not kept:
         return [], [f"{path}: holds no record that can be read"]
     more = f"; and {len(torn) - 1} more" if len(torn) > 1 else ""
-    return kept, [torn[0] + more] if torn else []
+    return kept, [*([torn[0] + more] if torn else []), *wrong]
 
 
 def place_of(path: Path) -> Path:
