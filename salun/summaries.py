@@ -152,7 +152,29 @@ def legend(rows: list[Row]) -> list[str]:
     if any(row.against for row in rows):
         marks = f"{DIFFERS} differs from retrained beyond noise, {ALIKE} not shown to, unmarked: not tested"
         lines.append(f"{marks} (t-tests, 5 %, Holm over the table)")
-    return lines
+    return lines + _about_budget(rows)
+
+
+def _about_budget(rows: list[Row]) -> list[str]:
+    """Name the rows of which image passes do not say that they had one and the same budget to train with.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        A line where some exceed it, one where some took no step, one of retraining; none without budgets.
+    """
+    above, still = [], []
+    given = [row for row in rows if row.records and row.records[0].settings.get("budget") is not None]
+    for row in given:
+        title, budget = one_line(row.title), row.records[0].settings["budget"]
+        most = max(record.unlearning_passes or 0 for record in row.records)
+        above += [f"{title} (up to {most} of {budget})"] if most > budget else []
+        steps = [bool(record.curve) for record in row.records if "epochs" in record.settings["settings"]]
+        still += [] if all(steps) else [title]
+    lines = [f"image passes above the budget, by sweeps that cannot be cut: {', '.join(above)}"] if above else []
+    lines += [f"budget without room for a training step: {', '.join(still)}"] if still else []
+    return lines + ["the budget does not hold for retraining"] * any(given and row.kind == "retrain" for row in rows)
 
 
 def over(rows: list[Row]) -> str:
