@@ -172,7 +172,7 @@ def _about_budget(rows: list[Row]) -> list[str]:
         above += [f"{title} (up to {most} of {budget})"] if most > budget else []
         steps = [bool(record.curve) for record in row.records if "epochs" in record.settings["settings"]]
         still += [] if all(steps) else [title]
-    lines = [f"image passes above the budget, by sweeps that cannot be cut: {', '.join(above)}"] if above else []
+    lines = [f"image passes above the budget, by work that cannot be cut: {', '.join(above)}"] if above else []
     lines += [f"budget without room for a training step: {', '.join(still)}"] if still else []
     return lines + ["the budget does not hold for retraining"] * any(given and row.kind == "retrain" for row in rows)
 

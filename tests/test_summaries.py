@@ -320,7 +320,7 @@ def test_rows_within_their_budget_need_no_word() -> None:
 def test_the_excess_over_a_budget_is_stated_mask_included() -> None:
     found = [with_budget("ft", 1000), with_budget("rl", 901, mask=100), with_budget("ssd", 1500, steps=False)]
     assert budget_lines(*found, with_budget("ssd", 1400, steps=False)) == [
-        "image passes above the budget, by sweeps that cannot be cut: rl (up to 1001 of 1000), ssd (up to 1500 of 1000)"
+        "image passes above the budget, by work that cannot be cut: rl (up to 1001 of 1000), ssd (up to 1500 of 1000)"
     ]
 
 

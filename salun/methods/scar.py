@@ -113,9 +113,7 @@ def scar(
             return lambda_1 * pull + lambda_2 * distillation(task.logits(kept.x), original(kept.x))
 
         def stream(epoch: int) -> Iterator[Step]:
-            if epoch:
-                if task.passes.left < len(task.forget):
-                    return
+            if epoch and len(task.forget) <= task.passes.left:
                 outputs = predict(task.model, task.forget)
                 if epoch >= LEAST_EPOCHS and accuracy(outputs) < goal:
                     return

@@ -92,9 +92,7 @@ def scrub(
         return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence
 
     def stream(epoch: int) -> Iterator[Step]:
-        if rewind and epoch:
-            if task.passes.left < len(task.forget):
-                return
+        if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(mark(task))
         if epoch < msteps:
             for batch in task.forget.batches(forget_batch_size, task.generator):

@@ -615,7 +615,7 @@ def test_a_sweep_that_exceeds_the_budget_is_stated_below_the_table(base_file: Pa
     out = unlearn("-L", "list.json", "--nexp", "1", "--keep", "none")
     ssd, ga = [record["metrics"]["passes"] for record in records_of("list")]
     assert (ssd > 300, ga) == (True, 300)
-    assert f"image passes above the budget, by sweeps that cannot be cut: ssd (up to {ssd} of 300)" in out
+    assert f"image passes above the budget, by work that cannot be cut: ssd (up to {ssd} of 300)" in out
     assert f"cannot be cut: ssd (up to {ssd} of 300)" in Path("runs/list/summary.md").read_text()
 
 
