@@ -1,5 +1,6 @@
 """Adversarial examples: images, moved a little in pixel space, that a model takes for another class."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -48,7 +49,7 @@ def nearest_adversarial(
     epsilon: float = 0.04,
     steps: int = 50,
     batch_size: int = 256,
-    enough: Callable[[], bool] = lambda: False,
+    allowance: Callable[[], float] = lambda: math.inf,
 ) -> Images:
     """Search for the nearest image that a model takes for another class: projected gradient ascent, L2.
 
@@ -62,7 +63,8 @@ def nearest_adversarial(
         epsilon: radius of the first ball, of pixels in [0, 1].
         steps: in each ball.
         batch_size: images at once.
-        enough: is asked before each step whether to stop; what has not crossed a boundary by then keeps its label.
+        allowance: is asked before each step how many image passes may still be made, of which the step takes two an
+            image; what has not crossed a boundary when they run out keeps its label.
 
     Returns:
         The N images that were found, float32 in [0, 1], under the classes that the model takes them for: another
@@ -79,9 +81,10 @@ def nearest_adversarial(
         for pixels, labels in pixel_batches(images, batch_size):
             moved, seen, left = pixels.clone(), labels.clone(), torch.arange(len(pixels), device=pixels.device)
             radius = epsilon
-            while len(left) and radius < 2 * pixels[0].numel() ** 0.5 and not enough():
+            widest = 2 * pixels[0].numel() ** 0.5
+            while len(left) and radius < widest and 2 * len(left) <= allowance():
                 for _ in range(steps):
-                    if enough():
+                    if 2 * len(left) > allowance():
                         break
                     gradient, seen[left] = loss_gradient(model, images, moved[left], labels[left])
                     still = (seen[left] == labels[left]).nonzero().flatten()
@@ -90,7 +93,7 @@ def nearest_adversarial(
                         break
                     moved[left] = climb(pixels[left], moved[left], gradient, radius)
                 radius *= 2
-            if len(left) and not enough():
+            if 0 < len(left) <= allowance():
                 with torch.no_grad():
                     seen[left] = model(images.view(moved[left], None)).argmax(1)
             found.append(moved)

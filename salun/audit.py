@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from salun.arrays import read_arrays, readable, write_arrays
 from salun.base_model import preparation_of, train_on
 from salun.data.images import Images
+from salun.data.parts import held_out
 from salun.data.sets import Sets, make_sets
-from salun.data.split import Split, digest, without
+from salun.data.split import Split, digest, drawn_share, without
 from salun.device import placed
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import Experiment
@@ -49,12 +50,14 @@ class Pool:
         recipe: of the base model, by which shadow models are trained.
         candidates: (N,) sorted training indices.
         witnesses: (R,) training indices that are never forgotten.
+        stratified: whether each shadow model is trained on half of each class of the candidates.
     """
 
     problem: Problem
     recipe: Recipe
     candidates: Tensor
     witnesses: Tensor
+    stratified: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -62,6 +65,7 @@ class Pool:
         origin, parts = self.problem.origin, self.problem.parts
         indices = (parts.train, parts.validation, parts.test, parts.forgotten_test, self.candidates, self.witnesses)
         described = [origin.model, origin.dataset, self.recipe.model_dump(), parts.fingerprint]
+        described += ["stratified"] * self.stratified
         text = json.dumps([*described, digest(*indices, torch.tensor(parts.classes))], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -75,9 +79,14 @@ class Pool:
             (N,).
         """
         pair, odd = divmod(number, 2)
-        order = np.random.default_rng([int(self.key, 16), pair]).permutation(len(self.candidates))
-        chosen = np.zeros(len(order), dtype=np.bool_)
-        chosen[order[: len(order) // 2]] = True
+        count, seed = len(self.candidates), [int(self.key, 16), pair]
+        chosen = np.zeros(count, dtype=np.bool_)
+        if self.stratified:
+            labels = self.problem.dataset.train.labels.cpu()[self.candidates]
+            half = held_out(labels, 0.5, seed, count // 2)[0].numpy()
+        else:
+            half = np.random.default_rng(seed).permutation(count)[: count // 2]
+        chosen[half] = True
         return ~chosen if odd else chosen
 
     def parts(self, number: int) -> Split:
@@ -120,14 +129,15 @@ def pool_of(experiment: Experiment, problem: Problem) -> Pool:
     candidates = parts.forget
     if share is not None:
         count = min(round(2 * share * len(parts.train) / (1 + share)), len(parts.train) - 1)
-        order = np.random.default_rng(experiment.forget.seed).permutation(len(parts.train))
-        candidates = parts.train[torch.from_numpy(np.sort(order[:count]))]
+        labels, share = problem.dataset.train.labels.cpu(), 2 * share / (1 + share)
+        candidates = drawn_share(labels, parts.train, experiment.forget, share, count)
     if len(candidates) < 2:
         raise SalunError(f"{experiment.forget}: an audit needs at least 2 training images to ask about")
     rest = without(parts.train, candidates)
     at = torch.linspace(0, len(rest) - 1, min(WITNESSES, len(rest))).long()
     recipe_alone = replace(origin, checkpoint=None, by_weights=False)  # shadow models stand in its place
-    return Pool(replace(problem, origin=recipe_alone), origin.recipe, candidates, rest[at])
+    alone = replace(problem, origin=recipe_alone)
+    return Pool(alone, origin.recipe, candidates, rest[at], experiment.forget.stratified)
 
 
 def name_of(experiment: Experiment, pool: Pool) -> str:

@@ -57,6 +57,10 @@ class Entry(BaseModel):
         None, description="Class, or list of classes, to forget as a whole."
     )
     unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
+    stratified: bool = Field(
+        False,
+        description="Take the share of each class; false, as in the SalUn paper's code: whatever the images' classes.",
+    )
     idxs_to_forget: str | None = Field(None, min_length=1, description="JSON file with the training indices to forget.")
     forget_seed: Seed = Field(0, description="Seed of the share that is forgotten; --nforget counts on from it.")
     use_mask: bool = Field(False, description="Let only the salient weights move (SalUn).")
@@ -72,7 +76,7 @@ class Entry(BaseModel):
         None, ge=0, description="Epochs of training after the pruning, before the method. Not given: the recipe's."
     )
     budget: int | None = Field(
-        None, ge=1, description="Image passes, forward and backward together, after which the method's training stops."
+        None, ge=1, description="Image passes that are not exceeded, forward and backward together, mask included."
     )
     metrics: list[str] = Field(
         [], description="Metrics to compute, or sets of them: default, attacks, all; empty for the default ones."
@@ -136,7 +140,7 @@ class Experiment:
         tag: the user's name for it.
         base_seed: of the base model's training; None for its recipe's own.
         prune: how the model is made sparse before the method; None where it is not.
-        budget: image passes after which the method's training stops; None for no limit.
+        budget: image passes that mask and training together stay within; None for no limit.
     """
 
     number: int
@@ -231,7 +235,11 @@ def exclusions() -> dict[str, Any]:
             {
                 "if": {"anyOf": [is_given(key) for key in MASK_KEYS]},
                 "then": is_given("use_mask") | {"not": is_given("load_mask")},
-            }
+            },
+            {
+                "if": {"required": ["stratified"], "properties": {"stratified": {"const": True}}},
+                "then": is_given("unlearning_rate"),
+            },
         ],
     }
 
@@ -387,7 +395,7 @@ def resolve(entry: Entry, number: int) -> Experiment:
         dataset=dataset,
         recipe=entry.recipe,
         split_seed=entry.split_seed,
-        forget=ForgetRequest(classes, share, entry.forget_seed if share is not None else 0, listed),
+        forget=ForgetRequest(classes, share, entry.forget_seed if share is not None else 0, listed, entry.stratified),
         mask=MaskRequest(entry.mask_thr, entry.mask_score, entry.mask_batches, file) if masked else None,
         metrics=tuple(entry.metrics),
         seed=entry.seed,
@@ -463,6 +471,8 @@ def conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
     misspelt = {nearest(key, model.model_fields) for key in given.keys() - model.model_fields.keys()}
     if not asked and not misspelt & set(FORGET_KEYS):
         lines.append(f"nothing to forget; give exactly one of {', '.join(FORGET_KEYS)}")
+    if given.get("stratified") is True and "unlearning_rate" not in given:
+        lines.append("stratified: without effect unless unlearning_rate is given")
     named = [key for key in BASE_KEYS if key in given]
     if "checkpoint" in given and named:
         lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own")

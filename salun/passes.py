@@ -1,5 +1,6 @@
 """The cost of a method in images that went through a model, counted as they go."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class Passes:
     Attributes:
         forward: images that went forward through a model.
         backward: images whose gradient came back from a model's output.
-        budget: forward and backward passes together after which training stops; None for no limit.
+        budget: forward and backward passes together that a training stays within; None for no limit.
         parts: into how many parts batches had to be split, as the device lacked memory.
     """
 
@@ -40,9 +41,14 @@ class Passes:
         return {"forward": self.forward, "backward": self.backward}
 
     @property
+    def left(self) -> float:
+        """How many passes the budget still allows: infinity without a budget, negative where it is exceeded."""
+        return math.inf if self.budget is None else self.budget - self.total
+
+    @property
     def spent(self) -> bool:
-        """Whether the budget, if there is one, is used up."""
-        return self.budget is not None and self.total >= self.budget
+        """Whether the budget, if there is one, no longer allows one image to go forward and back."""
+        return self.left < 2
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -93,6 +99,23 @@ class Passes:
             Nothing.
         """
         before, self.budget = self.budget, None
+        try:
+            yield
+        finally:
+            self.budget = before
+
+    @contextmanager
+    def reserving(self, passes: int) -> Iterator[None]:
+        """Keep some of the budget for what comes after the block.
+
+        Args:
+            passes: forward and backward together.
+
+        Yields:
+            Nothing.
+        """
+        before = self.budget
+        self.budget = None if before is None else before - passes
         try:
             yield
         finally:

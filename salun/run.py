@@ -63,6 +63,8 @@ from salun.training import Epoch, Watch, default_recipe, predict, train, unwatch
 from salun.unlearning import Task, unlearn
 
 _RANDOM_SEED = derived_seed("random model")
+# In the settings, and so the id, of runs with a budget: it once could be exceeded by the last step.
+_BUDGET_RULE = "within"
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ class Workbench:
         never = origin.checkpoint.excluded if origin.checkpoint else ()
         parts = split(dataset, experiment.forget, origin.split_seed, torch.tensor(never, dtype=torch.int64))
         check_belongs(origin, dataset, parts)
+        _check_budget(experiment, len(parts.forget))
         if experiment.method == "retrain" and origin.recipe is None:
             reason = "records no recipe to retrain by; give one under the key 'recipe'"
             raise SalunError(f"checkpoint: {origin.path}: {reason}")
@@ -593,13 +596,12 @@ class Workbench:
             return None
         if problem.mask is not None:
             return problem.mask
-        batch_size = int(experiment.settings.get("batch_size", 256))
         return saliency(
             model,
             sets.forget,
             wanted.keep,
             wanted.score,
-            batch_size=batch_size,
+            batch_size=_mask_batch_size(experiment),
             max_batches=wanted.batches,
             generator=generator,
             precision=precision,
@@ -703,6 +705,30 @@ def find_origin(experiment: Experiment, folder: Path) -> Origin:
     return trained_origin(folder, model, dataset, recipe, split_seed, recipe)
 
 
+def _mask_batch_size(experiment: Experiment) -> int:
+    """Tell how many images a gradient of the mask is of: as many as the method takes a step."""
+    return int(experiment.settings.get("batch_size", 256))
+
+
+def _check_budget(experiment: Experiment, forget: int) -> None:
+    """Check that a budget has room for more than the mask.
+
+    Args:
+        experiment: its mask and budget.
+        forget: images in the forget set.
+
+    Raises:
+        SalunError: the mask alone would spend it all, so that no weight could move.
+    """
+    mask, budget = experiment.mask, experiment.budget
+    if mask is None or budget is None or mask.file is not None or mask.score == "random":
+        return
+    images = forget if mask.batches is None else min(forget, mask.batches * _mask_batch_size(experiment))
+    if 2 * (images + 1) > budget:
+        told = f"the mask alone takes {2 * images} image passes, forward and backward over {images} forget images"
+        raise SalunError(f"budget: {budget}: {told}; give more, or fewer mask_batches")
+
+
 def remarks(problem: Problem) -> list[str]:
     """Say what a user might not expect of a base model or of the data.
 
@@ -755,7 +781,9 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
     if described and problem.mask is not None:
         described["digest"] = tensors_digest(problem.mask)
     recipe = origin.recipe.model_dump() if origin.recipe else None
-    limits = {"prune": experiment.prune and asdict(experiment.prune), "budget": experiment.budget}
+    stratified = {"stratified": True} if experiment.forget.stratified else {}
+    limits: dict[str, Any] = {"prune": experiment.prune and asdict(experiment.prune), "budget": experiment.budget}
+    limits["budget_rule"] = None if experiment.budget is None else _BUDGET_RULE
     return {
         "base": {
             "identity": origin.identity,
@@ -771,6 +799,7 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
             "share": experiment.forget.share,
             "seed": experiment.forget.seed,
             "fingerprint": problem.parts.forget_fingerprint,
+            **stratified,
         },
         "method": experiment.method,
         "settings": experiment.settings,
@@ -950,7 +979,7 @@ def weights_name(record: Record) -> str:
     forget = settings["forget"]
     what = f"class{'+'.join(map(str, forget['classes']))}" if forget["classes"] else "list"
     if forget["share"] is not None:
-        what = f"share{forget['share']:g}"
+        what = f"share{forget['share']:g}" + ("-stratified" if forget.get("stratified") else "")
     masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
     return name_part(f"{settings['method']}{masked}_{what}_seed{record.seed}_{record.id[:8]}") + ".pt"
 

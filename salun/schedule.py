@@ -637,7 +637,9 @@ def experiment_of(record: Record, number: int) -> Experiment:
             dataset=base["dataset"],
             recipe=None,
             split_seed=0,
-            forget=ForgetRequest(tuple(forget["classes"]), forget["share"], forget["seed"]),
+            forget=ForgetRequest(
+                tuple(forget["classes"]), forget["share"], forget["seed"], stratified=forget.get("stratified", False)
+            ),
             mask=MaskRequest(mask["keep"], mask["score"], mask["batches"], file) if mask else None,
             metrics=(),
             seed=0,

@@ -150,7 +150,7 @@ def legend(rows: list[Row]) -> list[str]:
     best = best_of(rows, rows[0].group)
     if best is not None:
         lines.append(verdict(rows, best))
-    return [*lines, *about_marks(rows)]
+    return [*lines, *about_marks(rows), *_about_budget(rows)]
 
 
 def about_marks(rows: list[Row]) -> list[str]:
@@ -178,6 +178,28 @@ def about_marks(rows: list[Row]) -> list[str]:
         points = ", ".join(f"{name} {100 * size:.2f}" for name, size in sizes.items())
         lines.append(f"4 of 5 such tables would mark a true difference of {points} points (median over the methods)")
     return lines
+
+
+def _about_budget(rows: list[Row]) -> list[str]:
+    """Name the rows of which image passes do not say that they had one and the same budget to train with.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        A line where some exceed it, one where some took no step, one of retraining; none without budgets.
+    """
+    above, still = [], []
+    given = [row for row in rows if row.records and row.records[0].settings.get("budget") is not None]
+    for row in given:
+        title, budget = one_line(row.title), row.records[0].settings["budget"]
+        most = max(record.unlearning_passes or 0 for record in row.records)
+        above += [f"{title} (up to {most} of {budget})"] if most > budget else []
+        steps = [bool(record.curve) for record in row.records if "epochs" in record.settings["settings"]]
+        still += [] if all(steps) else [title]
+    lines = [f"image passes above the budget, by work that cannot be cut: {', '.join(above)}"] if above else []
+    lines += [f"budget without room for a training step: {', '.join(still)}"] if still else []
+    return lines + ["the budget does not hold for retraining"] * any(given and row.kind == "retrain" for row in rows)
 
 
 def over(rows: list[Row]) -> str:

@@ -44,17 +44,40 @@ class Step(NamedTuple):
         loss: of its logits and the batch; None for the training's own.
         forgets: whether the step is to forget: the second optimiser takes it, where there is one.
         portion: of the batch that this process sees; None where it sees all.
+        cost: passes that each image of the batch costs, forward and backward together; more than the model's own two
+            where the loss shows the batch to a teacher.
+        extra: passes that the step costs besides, such as those of a second batch that the loss looks at.
     """
 
     batch: Batch
     loss: Loss | None = None
     forgets: bool = False
     portion: Portion | None = None
+    cost: int = 2
+    extra: int = 0
 
     @property
     def images(self) -> int:
         """How many images the batch has, those that other processes see included."""
         return len(self.batch.x) if self.portion is None else self.portion.whole
+
+    def within(self, passes: float) -> "Step | None":
+        """Cut the batch so that the step costs no more than what is left of a budget.
+
+        Args:
+            passes: what is left, forward and backward together.
+
+        Returns:
+            The step, of fewer images where it has to be; None where not even one image fits.
+        """
+        if self.images * self.cost + self.extra <= passes:
+            return self
+        count = int((passes - self.extra) // self.cost)
+        if count < 1:
+            return None
+        # Evenly spaced, as some streams sort what is in a batch.
+        places = torch.arange(count, device=self.batch.x.device) * len(self.batch.x) // count
+        return self._replace(batch=Batch(*(part[places] for part in self.batch)))
 
 
 Stream = Callable[[int], Iterable[Batch | Step]]
@@ -380,7 +403,8 @@ def fit(
         forgetting: a second optimiser, with momentum of its own, for the steps that forget; None lets one take all.
         freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
         clear_gradients: clears those of weights that a mask holds, before the others' are clipped.
-        passes: counts the images, where it watches the model, and says when the budget is spent.
+        passes: counts the images, where it watches the model, and knows the budget: the last step that fits only in
+            part is taken with fewer images.
         compiled: whether the model is compiled by `torch.compile`.
         saving: writes the training's state from time to time, and takes up what an earlier process left of it; the
             stream must draw from its generator alone.
@@ -424,7 +448,7 @@ def fit(
         course.curve.append(Epoch(number + 1, mean_loss, share, validation, rate, trained - begun, idle))
         watch(Progress(number + 1, epochs, images, trained - begun, course.curve[-1]))
         course.judge(validation)
-        if not math.isfinite(mean_loss):
+        if course.over or not math.isfinite(mean_loss):
             break
         step_schedules(schedules, validation if validation is not None else -mean_loss)
         if patience is not None and validation is not None and number - course.risen >= patience:
@@ -466,12 +490,14 @@ def run_epoch(course: "Course", stream: Stream, pace: Pace) -> tuple[int, float,
     """
     stepper = course.stepper
     for given in course.steps_left(stream):
-        if stepper.passes.spent:
+        step = (given if isinstance(given, Step) else Step(given)).within(stepper.passes.left)
+        if step is None:
+            course.over = True
             break
-        step = given if isinstance(given, Step) else Step(given)
         stepper.take(step)
         course.tell(step.images, time.perf_counter() - pace.begun)
         pace.tell(course.images)
+    course.over |= stepper.passes.spent
     mean_loss, share = (stepper.summed / max(course.images, 1)).tolist()
     return course.images, mean_loss, share
 
@@ -493,6 +519,7 @@ class Course:
         seconds: that earlier processes spent on it.
         left: what an earlier process left of it; None once it is taken up.
         drawn: where all generators stood when it began.
+        over: whether the budget allows no further step.
     """
 
     def __init__(self, stepper: "Stepper", schedules: list[LRScheduler], saving: Saving | None) -> None:
@@ -502,6 +529,7 @@ class Course:
         self.best_weights: dict[str, Tensor] | None = None
         self.left: dict[str, Any] | None = None
         self.drawn: dict[str, Any] = {}
+        self.over = False
         self.begin(0)
 
     def begin(self, number: int) -> None:

@@ -151,10 +151,11 @@ class Task:
         dual: Dual = False,
         freeze_norms: bool = False,
     ) -> None:
-        """Train the model on a stream of batches, until the budget is spent.
+        """Train the model on a stream of batches, within the budget: the last batch that fits only in part is cut.
 
         Args:
-            stream: gives the batches of epoch 0, 1, ..., or steps with a loss of their own.
+            stream: gives the batches of epoch 0, 1, ..., or steps with a loss of their own; a loss that sends more than
+                the batch through models is of a step that says what it costs.
             epochs: passes over the stream.
             lr: learning rate at the start.
             optimizer: "sgd", "adam" or "adamw".

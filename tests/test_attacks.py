@@ -159,13 +159,13 @@ def test_attacks_leave_the_model_as_it_is(attack: object, sets: Sets, trained: C
 def test_a_search_that_is_told_to_stop_leaves_labels_as_they_were() -> None:
     asked: list[None] = []
 
-    def enough() -> bool:
+    def allowance() -> float:
         asked.append(None)
-        return len(asked) > 5
+        return 0 if len(asked) > 5 else 4
 
     plane = Linear(torch.ones(4), 1.0)
     images = raw(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
-    found = nearest_adversarial(plane, images, 0.01, 1000, 2, enough)
+    found = nearest_adversarial(plane, images, 0.01, 1000, 2, allowance)
     assert len(found) == 3
     assert found.labels.tolist() == [0, 0, 0]
     assert 0 < float(distances(images, found)[:2].min()) <= 0.01 + 1e-6

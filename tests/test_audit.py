@@ -31,6 +31,7 @@ LISTED = list(range(0, 80, 2))
 FOLDER, WEIGHTS = Path("runs/list/audit"), Path("checkpoints/list/shadows")
 REQUESTS: dict[str, dict[str, Any]] = {
     "share": SHARE,
+    "stratified share": SHARE | {"stratified": True},
     "nearly all": {"unlearning_rate": 0.95},
     "class": {"class_to_forget": 2},
     "classes": {"class_to_forget": [0, 3]},
@@ -169,6 +170,17 @@ def test_a_share_is_one_of_what_a_shadow_model_is_trained_on(share: float) -> No
     assert len(parts.forget) / len(parts.train) == pytest.approx(share, abs=1 / len(parts.train))
 
 
+def test_of_a_stratified_share_candidates_and_halves_are_stratified() -> None:
+    found = pool(**SHARE, stratified=True)
+    assert len(found.candidates) == len(pool(**SHARE).candidates)
+    labels, train = found.problem.dataset.train.labels, found.problem.parts.train
+    sizes, asked = (labels[of].bincount(minlength=4) for of in (train, found.candidates))
+    assert float((asked - 2 * 0.2 / 1.2 * sizes).abs().max()) < 1
+    for number in range(4):
+        counts = labels[found.parts(number).forget].bincount(minlength=4)
+        assert float((counts - asked / 2).abs().max()) < 1
+
+
 def test_candidates_of_classes_and_lists_are_their_training_images() -> None:
     by_class, by_list = pool(class_to_forget=2), pool(idxs_to_forget="list.json")
     labels = by_class.problem.dataset.train.labels
@@ -194,6 +206,7 @@ SAME: list[dict[str, Any]] = [
 OTHERS: list[dict[str, Any]] = [
     {"unlearning_rate": 0.3},
     {"forget_seed": 1},
+    {"stratified": True},
     {"base_seed": 1},
     {"split_seed": 1},
     {"recipe": {"epochs": 2, "batch_size": 32}},

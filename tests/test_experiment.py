@@ -39,6 +39,10 @@ VALID: list[dict[str, Any]] = [
     {"class_to_forget": 0},
     {"class_to_forget": [0, 3]},
     {"unlearning_rate": 0.5, "forget_seed": 3},
+    {"unlearning_rate": 0.5, "stratified": True},
+    {"unlearning_rate": 0.5, "stratified": False},
+    {"class_to_forget": 0, "stratified": False},
+    {"idxs_to_forget": "f.json", "stratified": None},
     {"idxs_to_forget": "f.json"},
     {"class_to_forget": None, "unlearning_rate": 0.5, "idxs_to_forget": None},
     {"checkpoint": "c.pt", "class_to_forget": 0},
@@ -75,6 +79,9 @@ INVALID: list[Any] = [
     {"unlearning_rate": 0},
     {"unlearning_rate": 1},
     {"unlearning_rate": "0.1"},
+    {"unlearning_rate": 0.1, "stratified": 1},
+    {"class_to_forget": 0, "stratified": True},
+    {"idxs_to_forget": "f.json", "stratified": True},
     {"idxs_to_forget": ""},
     {"class_to_forget": 0, "checkpoint": "c.pt", "model": "resnet18"},
     {"class_to_forget": 0, "checkpoint": "c.pt", "dataset": "digits"},
@@ -527,3 +534,10 @@ def test_an_alias_is_another_name_of_a_method(alias: str, name: str) -> None:
     one, other = validate([{"method": each, "class_to_forget": 0} for each in (alias, name)], "list.json")
     assert replace(one, number=2) == other
     assert other.method == name
+
+
+def test_a_stratified_share_reads_so_and_needs_a_share() -> None:
+    (found,) = validate([{"unlearning_rate": 0.1, "stratified": True}], "list.json")
+    assert str(found.forget) == "0.1 of the training split, stratified"
+    (line,) = mistakes({"class_to_forget": 0, "stratified": True})
+    assert line == "list.json: entry 1: stratified: without effect unless unlearning_rate is given"

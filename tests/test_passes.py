@@ -69,11 +69,14 @@ def test_what_is_looked_at_aside_does_not_count(model: nn.Module) -> None:
     assert passes.forward == 2
 
 
-@pytest.mark.parametrize(("budget", "spent"), [(None, False), (13, False), (12, True), (1, True)])
+@pytest.mark.parametrize(("budget", "spent"), [(None, False), (14, False), (13, True), (12, True), (1, True)])
 def test_a_budget_is_of_both_together(model: nn.Module, budget: int | None, spent: bool) -> None:
     passes = Passes(budget=budget)
     with passes.watching(model):
         output: Tensor = model(torch.rand(6, 3, 8, 8))
-        assert not Passes(budget=7).spent
         output.sum().backward()
+    assert passes.left == (float("inf") if budget is None else budget - 12)
+    assert passes.spent is spent
+    with passes.reserving(2):
+        assert passes.spent is (budget is not None)
     assert passes.spent is spent

@@ -161,19 +161,49 @@ def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> N
     plain, short = (entry(trained_file, method="ft", epochs=3, batch_size=64, budget=each) for each in (None, 1000))
     problem = bench.problem(plain)
     record = bench.run(short, problem, 0).record
-    assert 1000 <= record.unlearning_passes < 1000 + 2 * 64
+    assert record.unlearning_passes == 1000
     assert len(record.curve) == 1
     assert record.settings["budget"] == 1000
     assert identify(resolved(plain, problem), 0) != identify(resolved(short, problem), 0)
-    assert "budget" not in resolved(plain, problem)
+    assert not {"budget", "budget_rule"} & resolved(plain, problem).keys()
+    assert {"budget", "budget_rule"} <= resolved(short, problem).keys()
 
 
-def test_the_mask_counts_into_the_budget(trained_file: Path) -> None:
+@pytest.mark.parametrize("method", ["ft", "ga", "rl_split"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_mask_counts_into_the_budget(trained_file: Path, method: str, masked: bool) -> None:
     bench = Workbench(CPU)
-    experiment = entry(trained_file, method="ft", epochs=3, use_mask=True, budget=100)
-    record = bench.run(experiment, bench.problem(experiment), 0).record
-    assert record.unlearning_passes == sum(record.passes["mask"].values())
-    assert record.curve == []
+    experiment = entry(trained_file, method=method, epochs=3, batch_size=64, use_mask=masked, budget=1000)
+    problem = bench.problem(experiment)
+    record = bench.run(experiment, problem, 0).record
+    mask = 2 * len(problem.parts.forget) * masked
+    assert sum(record.passes["mask"].values()) == mask
+    assert sum(record.passes["method"].values()) == 1000 - mask
+    assert record.unlearning_passes == record.metrics["passes"] == 1000
+
+
+def test_a_mask_that_spends_the_budget_alone_is_refused(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    forget = len(bench.problem(entry(trained_file)).parts.forget)
+    asked = {"method": "ft", "batch_size": 32, "use_mask": True}
+    with pytest.raises(SalunError, match=rf"budget: {2 * forget + 1}: the mask alone takes {2 * forget} image passes"):
+        bench.problem(entry(trained_file, **asked, budget=2 * forget + 1))
+    for room in ({"budget": 2 * forget + 2}, {"budget": 66, "mask_batches": 1}, {"budget": 2, "mask_score": "random"}):
+        experiment = entry(trained_file, **asked, **room)
+        assert bench.run(experiment, bench.problem(experiment), 0).record.unlearning_passes == room["budget"]
+
+
+def test_ids_of_runs_without_budget_and_stratified_share_are_those_of_before(trained_file: Path) -> None:
+    bench = Workbench(CPU)
+    plain = entry(trained_file, class_to_forget=None, unlearning_rate=0.1)
+    settings = resolved(plain, bench.problem(plain))
+    assert settings.keys() == {"base", "forget", "method", "settings", "mask"}
+    assert settings["forget"].keys() == {"request", "classes", "share", "seed", "fingerprint"}
+    even = entry(trained_file, class_to_forget=None, unlearning_rate=0.1, stratified=True)
+    assert resolved(even, bench.problem(even))["forget"]["stratified"] is True
+    record = bench.run(even, bench.problem(even), 0).record
+    assert weights_name(record).startswith("ga_small_share0.1-stratified_seed0_")
+    assert record.settings["forget"]["request"] == "0.1 of the training split, stratified"
 
 
 def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(trained_file: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, entries, planned, runner, train_small
 from recorded import recorded
 
+from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiment import PruneRequest, validate
 from salun.files import name_part, write_text
@@ -405,6 +406,14 @@ def test_a_record_tells_pruning_and_budget(given: dict[str, Any], prune: PruneRe
     record = recorded()
     found = experiment_of(replace(record, settings=record.settings | given), 1)
     assert (found.prune, found.budget) == (prune, budget)
+
+
+def test_a_record_tells_a_stratified_share() -> None:
+    record = recorded()
+    forget = record.settings["forget"] | {"classes": [], "share": 0.1}
+    for more in ({}, {"stratified": True}):
+        found = experiment_of(replace(record, settings=record.settings | {"forget": forget | more}), 1)
+        assert found.forget == ForgetRequest(share=0.1, stratified=bool(more))
 
 
 @pytest.mark.parametrize("lost", ["base", "forget", "method", "settings", "mask"])

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -293,3 +294,40 @@ def test_summaries_are_written_beside_the_records(tmp_path: Path) -> None:
     again = {path: path.read_text() for path in paths}
     write_summaries(tmp_path / "runs" / "list", rows)
     assert {path: path.read_text() for path in paths} == again
+
+
+# Budgets
+
+
+def with_budget(method: str, passes: int, budget: int | None = 1000, steps: bool = True, mask: int = 0) -> Record:
+    record = make(method, seed=passes, passes={"mask": {"forward": mask}, "method": {"forward": passes}})
+    settings = record.settings | {"settings": {"epochs": 1} if method != "ssd" else {}}
+    settings |= {} if budget is None else {"budget": budget}
+    return replace(record, settings=settings, curve=record.curve if steps else [])
+
+
+def budget_lines(*records: Record) -> list[str]:
+    runs: dict[str, list[Record]] = {}
+    for record in records:
+        runs.setdefault(record.settings["method"], []).append(record)
+    return [line for line in legend(summarise(list(runs.items()))) if "budget" in line]
+
+
+def test_rows_within_their_budget_need_no_word() -> None:
+    assert budget_lines(with_budget("ft", 1000), with_budget("rl", 900, mask=100)) == []
+    assert budget_lines(with_budget("ft", 5000, None), with_budget("retrain", 9000, None)) == []
+
+
+def test_the_excess_over_a_budget_is_stated_mask_included() -> None:
+    found = [with_budget("ft", 1000), with_budget("rl", 901, mask=100), with_budget("ssd", 1500, steps=False)]
+    assert budget_lines(*found, with_budget("ssd", 1400, steps=False)) == [
+        "image passes above the budget, by work that cannot be cut: rl (up to 1001 of 1000), ssd (up to 1500 of 1000)"
+    ]
+
+
+def test_a_budget_without_room_for_a_step_and_retraining_are_told() -> None:
+    found = [with_budget("ft", 0, steps=False), with_budget("ssd", 100, steps=False), with_budget("ga", 100)]
+    assert budget_lines(*found, with_budget("retrain", 9000, None)) == [
+        "budget without room for a training step: ft",
+        "the budget does not hold for retraining",
+    ]

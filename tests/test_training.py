@@ -236,14 +236,48 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     assert not equal(after((True, False), Descent(0.1, "adamw", 0.9, 0.05)), after((True, False), no_memory))
 
 
-@pytest.mark.parametrize(("budget", "steps"), [(1, 1), (64, 1), (65, 2), (200, 4)])
-def test_training_stops_when_the_budget_is_spent(sets: Sets, trained: Checkpoint, budget: int, steps: int) -> None:
+@pytest.mark.parametrize(("budget", "steps"), [(1, 0), (2, 1), (63, 1), (64, 1), (66, 2), (200, 4)])
+def test_training_stays_within_the_budget(sets: Sets, trained: Checkpoint, budget: int, steps: int) -> None:
     passes, model, seen = Passes(budget=budget), trained.restore(), []
     taken = sets.forget.take(torch.arange(64))
     with passes.watching(model):
         fit(model, lambda epoch: taken.batches(32), epochs=9, lr=0.01, passes=passes, watch=seen.append)
     assert sum(step.done is None for step in seen) == steps
-    assert passes.total == 64 * steps
+    assert passes.total == budget - budget % 2
+
+
+def test_nothing_is_asked_for_once_the_budget_is_spent(sets: Sets, trained: Checkpoint) -> None:
+    passes, model, begun = Passes(budget=100), trained.restore(), []
+    taken = sets.forget.take(torch.arange(32))
+
+    def stream(epoch: int) -> Iterator[Batch]:
+        begun.append(epoch)
+        return taken.batches(32)
+
+    with passes.watching(model):
+        curve, _ = fit(model, stream, epochs=9, lr=0.01, passes=passes)
+    assert begun == [0, 1]
+    assert [point.epoch for point in curve] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("cost", "extra", "left", "images"),
+    [(2, 0, 19, 9), (2, 0, 20, 10), (4, 0, 39, 9), (2, 5, 19, 7), (2, 5, 25, 10), (2, 18, 19, 0), (3, 0, -1, 0)],
+)
+def test_a_step_is_cut_to_what_is_left(sets: Sets, cost: int, extra: int, left: int, images: int) -> None:
+    (batch,) = sets.forget.take(torch.arange(10)).batches(10)
+    step = Step(batch, cost=cost, extra=extra).within(left)
+    assert (step.images if step else 0) == images
+    if step:
+        assert torch.equal(step.batch.x, batch.x[step.batch.at])
+        assert step.batch.at.unique().tolist() == step.batch.at.tolist()
+
+
+def test_a_cut_batch_has_of_a_sorted_one_all_sorts(sets: Sets) -> None:
+    (batch,) = sets.forget.take(torch.arange(20)).batches(20)
+    step = Step(batch).within(8)
+    assert step is not None
+    assert step.batch.at.tolist() == [0, 5, 10, 15]
 
 
 def test_an_epoch_whose_loss_is_no_number_is_the_last(sets: Sets, trained: Checkpoint) -> None:

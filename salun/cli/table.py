@@ -182,6 +182,8 @@ def published_for(row: Row) -> dict[str, Any] | None:
         return None
     settings = row.records[0].settings
     masked = settings["mask"] is not None
+    if settings["forget"].get("stratified"):  # the paper's shares are drawn whatever the class
+        return None
     if masked and settings["mask"] != PAPER_MASK:
         return None
     key = [

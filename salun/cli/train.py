@@ -69,6 +69,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
     forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
     forget.add_argument("--itf", type=filled, metavar="FILE", help="the images listed in a forget-set file")
+    parser.add_argument(
+        "--stratified",
+        action="store_true",
+        help="with --unlr: that share of each class (default: as in the SalUn paper's code, whatever the class)",
+    )
     parser.add_argument("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
     parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     parser.add_argument("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
@@ -306,11 +311,13 @@ def read_request(flags: argparse.Namespace) -> Any:
 
     if flags.unlr is not None and not 0 < flags.unlr < 1:
         raise SalunError(f"--unlr {flags.unlr}: must be a share between 0 and 1, both excluded")
+    if flags.stratified and flags.unlr is None:
+        raise SalunError("--stratified: goes with --unlr, the share to draw")
     for name in ("forget_seed", "split_seed"):
         if not 0 <= getattr(flags, name) < 2**31:
             raise SalunError(f"--{name.replace('_', '-')} {getattr(flags, name)}: must be from 0 to {2**31 - 1}")
     listed = Path(flags.itf) if flags.itf else None
-    return ForgetRequest(tuple(sorted(set(flags.cf or ()))), flags.unlr, flags.forget_seed, listed)
+    return ForgetRequest(tuple(sorted(set(flags.cf or ()))), flags.unlr, flags.forget_seed, listed, flags.stratified)
 
 
 def default_comment(flags: argparse.Namespace) -> str:
@@ -326,7 +333,8 @@ def default_comment(flags: argparse.Namespace) -> str:
     if flags.cf:
         name = f"cf{'+'.join(map(str, sorted(set(flags.cf))))}"
     elif flags.unlr is not None:
-        name = f"unlr{flags.unlr:g}" + (f"-forget{flags.forget_seed}" if flags.forget_seed else "")
+        name = f"unlr{flags.unlr:g}" + ("-stratified" if flags.stratified else "")
+        name += f"-forget{flags.forget_seed}" if flags.forget_seed else ""
     elif flags.itf:
         name = f"itf-{Path(flags.itf).stem}"
     name += f"-split{flags.split_seed}" if flags.split_seed else ""

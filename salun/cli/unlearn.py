@@ -35,6 +35,7 @@ ENTRY_FLAGS = {
     "dataset": "--dataset",
     "class_to_forget": "-CF",
     "unlearning_rate": "-UL",
+    "stratified": "--stratified",
     "idxs_to_forget": "-IF",
     "epochs": "-E",
     "lr": "-LR",
@@ -73,6 +74,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("-MT", "--mask-thr", type=float, metavar="SHARE", help="weights that may move (default: 0.5)")
     one.add_argument("-LM", "--load-mask", metavar="FILE", help="use this mask")
     one.add_argument("--seed", type=int, help="of the first run (default: 0)")
+    one.add_argument(
+        "--stratified",
+        action="store_true",
+        default=None,
+        help="with -UL: that share of each class (default: as in the SalUn paper's code, whatever the class)",
+    )
     one.add_argument("--forget-seed", type=int, metavar="N", help="of -UL (default: 0)")
     one.add_argument("--base-seed", type=int, metavar="N", help="of the base model's training (default: its recipe's)")
     one.add_argument("--tag", help="name in tables and logs")
@@ -90,7 +97,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
     )
     parser.add_argument(
-        "--budget", type=int, metavar="PASSES", help="image passes, forward and backward, at which all but retrain stop"
+        "--budget",
+        type=int,
+        metavar="PASSES",
+        help="image passes, forward and backward, mask included, within which all but retrain stay",
     )
     parser.add_argument(
         "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
@@ -224,7 +234,7 @@ def dry_run(flags: argparse.Namespace) -> int:
             epochs = "the recipe's" if experiment.prune.epochs is None else experiment.prune.epochs
             print(f"   prune {experiment.prune.share:g}, then train for {epochs} epochs")
         if experiment.budget is not None:
-            print(f"   budget {experiment.budget} image passes")
+            print(f"   budget {experiment.budget} image passes, mask included")
         if experiment.metrics:
             print(f"   metrics {', '.join(experiment.metrics)}")
     runs = len(experiments) * each

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from salun.data.pixel_file import PixelFile
@@ -95,23 +96,35 @@ def fault_of(part: Part, classes: int) -> str | None:
     return None
 
 
-def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+def held_out(labels: Tensor, share: float, seed: int | list[int], total: int | None = None) -> tuple[Tensor, Tensor]:
     """Draw a stratified share: the same part of every class.
 
     Args:
         labels: (N,) int64.
         share: part that is held out, in (0, 1).
         seed: of the draw.
+        total: images that are held out, share * N rounded up or down; where it is not given, each class's part is
+            rounded for itself.
 
     Returns:
         The positions held out and the positions left, both sorted.
     """
     generator = np.random.default_rng(seed)
     known = labels.cpu().numpy()
+    classes, sizes = np.unique(known, return_counts=True)
+    counts = [round(share * size) for size in sizes.tolist()]
+    if total is not None:
+        counts = _by_largest_remainder(share * sizes, total)
     drawn = []
-    for label in np.unique(known):
-        positions = generator.permutation(np.flatnonzero(known == label))
-        drawn.append(positions[: round(share * len(positions))])
+    for label, count in zip(classes, counts, strict=True):
+        drawn.append(generator.permutation(np.flatnonzero(known == label))[:count])
     out = np.zeros(len(known), dtype=bool)
     out[np.concatenate(drawn)] = True
     return torch.from_numpy(np.flatnonzero(out)), torch.from_numpy(np.flatnonzero(~out))
+
+
+def _by_largest_remainder(parts: NDArray[np.floating], total: int) -> list[int]:
+    """Round parts so that they add up: all down, then those up that lose most, of equal ones the earlier."""
+    counts = np.floor(parts).astype(int)
+    counts[np.argsort(counts - parts, kind="stable")[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]

@@ -27,18 +27,20 @@ class ForgetRequest:
         share: part of the training split, in (0, 1), drawn with `seed`.
         seed: of the share.
         indices: file with a JSON list of training indices.
+        stratified: whether the share is taken of each class; else images are drawn whatever their class.
     """
 
     classes: tuple[int, ...] = ()
     share: float | None = None
     seed: int = 0
     indices: Path | None = None
+    stratified: bool = False
 
     def __str__(self) -> str:
         if self.classes:
             return f"class {'+'.join(map(str, self.classes))}"
         if self.share is not None:
-            return f"{self.share:.4g} of the training split"
+            return f"{self.share:.4g} of the training split" + (", stratified" if self.stratified else "")
         return f"the images in {self.indices}" if self.indices else "nothing"
 
 
@@ -140,12 +142,29 @@ def find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset: 
         check_classes(request.classes, len(dataset.classes), dataset.name)
         return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten()
     if request.share is not None:
-        count = round(request.share * len(train))
-        order = np.random.default_rng(request.seed).permutation(len(train))
-        return train[torch.from_numpy(np.sort(order[:count]))]
+        return drawn_share(labels, train, request, request.share, round(request.share * len(train)))
     if request.indices is not None:
         return read_forget(request.indices, len(labels))
     return torch.empty(0, dtype=torch.int64)
+
+
+def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: float, count: int) -> Tensor:
+    """Draw a share of the training split, class by class where the request is stratified.
+
+    Args:
+        labels: (N,) of the whole training part.
+        train: indices of the training split.
+        request: says how, and with which seed.
+        share: of the split, in (0, 1).
+        count: images that are that share.
+
+    Returns:
+        Sorted indices; stratified, of each class less than one image more or fewer than its share.
+    """
+    if request.stratified:
+        return train[held_out(labels[train], share, request.seed, count)[0]]
+    order = np.random.default_rng(request.seed).permutation(len(train))
+    return train[torch.from_numpy(np.sort(order[:count]))]
 
 
 def check_classes(classes: tuple[int, ...], count: int, name: str) -> None:

@@ -59,7 +59,7 @@ def amun(
         Ebrahimpour-Boroojeny, Sundaram and Chandrasekaran, "Not All Wrong is Bad: Using Adversarial Examples for
         Unlearning", ICML 2025, https://arxiv.org/abs/2503.00917, algorithm 1.
     """
-    attacked = nearest_adversarial(task.model, task.forget, epsilon, pgd_steps, batch_size, lambda: task.passes.spent)
+    attacked = nearest_adversarial(task.model, task.forget, epsilon, pgd_steps, batch_size, lambda: task.passes.left)
     adversarial = attacked.take((attacked.labels != task.forget.labels).nonzero().flatten())
     images = task.forget.take(torch.arange(len(task.forget) * use_forget))
     if use_retain:

@@ -13,6 +13,7 @@ from salun.unlearning import (
     PositiveInt,
     Schedule,
     Share,
+    Step,
     Task,
     method,
 )
@@ -66,8 +67,8 @@ def bad_teacher(
     drawn = torch.randperm(len(task.retain), generator=generator, device=generator.device)
     mixed = task.forget.join(task.retain.take(drawn[: int(retain_share * len(drawn))]))
 
-    def stream(epoch: int) -> Iterator[Batch]:
-        return mixed.batches(batch_size, generator)
+    def stream(epoch: int) -> Iterator[Step]:
+        return (Step(batch, cost=4) for batch in mixed.batches(batch_size, generator))
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         forgets = batch.at < len(task.forget)

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from salun.data.images import Batch
 from salun.losses import distillation
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Step, Task, method
 
 
 @method()
@@ -55,7 +55,7 @@ def delete(
         return distillation(logits, task.logits(batch.x, teacher).scatter(1, batch.y[:, None], -torch.inf))
 
     task.fit(
-        lambda epoch: task.forget.batches(batch_size, task.generator),
+        lambda epoch: (Step(batch, cost=3) for batch in task.forget.batches(batch_size, task.generator)),
         epochs=epochs,
         lr=lr,
         momentum=momentum,

@@ -89,10 +89,11 @@ def duck(
             return lambda_1 * pull + lambda_2 * F.cross_entropy(task.logits(kept.x) / temperature, kept.y)
 
         def stream(epoch: int) -> Iterator[Step]:
-            if epoch and accuracy(predict(task.model, task.forget)) < goal:
+            affordable = len(task.forget) <= task.passes.left
+            if epoch and affordable and accuracy(predict(task.model, task.forget)) < goal:
                 return
             for batch, kept in against_retain(task, batch_size, retain_steps):
-                yield Step(batch, partial(loss, kept=kept))
+                yield Step(batch, partial(loss, kept=kept), extra=2 * len(kept.x))
 
         task.fit(
             stream,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Step, Task, method
 
 
 @method()
@@ -54,10 +54,10 @@ def jit(
         Regularization", 2024, https://arxiv.org/abs/2402.01401.
     """
 
-    def stream(epoch: int) -> Iterator[Batch]:
+    def stream(epoch: int) -> Iterator[Step]:
         for batch in task.forget.batches(batch_size):
             task.model.eval()
-            yield batch
+            yield Step(batch, cost=2 + samples)
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         slopes = [slope(task, logits, noisy(batch.x, sigma, task.generator), batch.x) for _ in range(samples)]

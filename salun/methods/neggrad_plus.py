@@ -52,7 +52,7 @@ def neggrad_plus(
             kept = F.cross_entropy(logits, batch.y)
             return alpha * kept - (1 - alpha) * F.cross_entropy(task.logits(forget.x), forget.y)
 
-        return Step(retain, loss)
+        return Step(retain, loss, extra=2 * len(forget.x))
 
     def stream(epoch: int) -> Iterator[Step]:
         for forget, retain in task.pairs(batch_size):

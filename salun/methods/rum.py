@@ -92,7 +92,7 @@ def rum(
     parts = [task.forget.take(places) for places in scores.argsort(stable=True).tensor_split(len(chosen))]
     for number, (part, settings) in enumerate(zip(parts, chosen, strict=True), 1):
         name, rest = settings["method"], {key: value for key, value in settings.items() if key != "method"}
-        if name == NOTHING or not len(part):
+        if name == NOTHING or not len(part) or task.passes.spent:
             continue
         with task.part(forget=part, retain=joined(task.retain, parts[number:])) as smaller:
             smaller.apply(name, rest)
@@ -181,7 +181,7 @@ def holdout(task: Task, epochs: int, lr: float, batch_size: int) -> Tensor:
     """
     if not len(task.validation):
         raise SalunError("method 'rum': proxy 'holdout': there are no validation images; use 'confidence'")
-    with task.part(model=deepcopy(task.model)) as aside:
+    with task.passes.reserving(2 * len(task.forget)), task.part(model=deepcopy(task.model)) as aside:
         aside.fit(
             lambda epoch: task.validation.batches(batch_size, task.generator),
             epochs=epochs,

@@ -113,14 +113,14 @@ def scar(
             return lambda_1 * pull + lambda_2 * distillation(task.logits(kept.x), original(kept.x))
 
         def stream(epoch: int) -> Iterator[Step]:
-            if epoch:
+            if epoch and len(task.forget) <= task.passes.left:
                 outputs = predict(task.model, task.forget)
                 if epoch >= LEAST_EPOCHS and accuracy(outputs) < goal:
                     return
                 if not task.forgotten:
                     weights.copy_(class_weights(outputs, task.classes))
             for batch, kept in against_retain(task, batch_size, retain_steps):
-                yield Step(batch, partial(loss, kept=kept))
+                yield Step(batch, partial(loss, kept=kept), extra=3 * len(kept.x))
 
         task.fit(
             stream,

@@ -92,22 +92,24 @@ def scrub(
         return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence
 
     def stream(epoch: int) -> Iterator[Step]:
-        if rewind and epoch:
+        if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(mark(task))
         if epoch < msteps:
-            yield from (Step(batch, disobey, True) for batch in task.forget.batches(forget_batch_size, task.generator))
-        yield from (Step(batch, obey) for batch in task.retain.batches(batch_size, task.generator))
+            for batch in task.forget.batches(forget_batch_size, task.generator):
+                yield Step(batch, disobey, forgets=True, cost=3)
+        yield from (Step(batch, obey, cost=3) for batch in task.retain.batches(batch_size, task.generator))
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        dual=dual,
-    )
+    with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
+        task.fit(
+            stream,
+            epochs=epochs,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            grad_clip=grad_clip,
+            schedule=schedule,
+            dual=dual,
+        )
     if rewind:
         wanted = reference_error(task)
         marks.append(mark(task))

@@ -119,7 +119,7 @@ def make_noise(task: Task, count: int, lr: float, steps: int, penalty: float) ->
         noise = start.clone().requires_grad_()
         adam = torch.optim.Adam([noise], lr=lr)
         for _ in range(steps):
-            if task.passes.spent:
+            if task.passes.left < 2 * count:
                 break
             adam.zero_grad()
             error = F.cross_entropy(task.logits(noise, model), label)

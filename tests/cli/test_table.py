@@ -1,6 +1,6 @@
 import io
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -273,6 +273,12 @@ def test_settings_that_no_paper_reports_have_no_published_figures(
     rows = summarise([("mine", [record(method, four(0.5), mask=mask, share=share)])])
     assert [published_for(row) for row in rows] == [None, None]
     assert printed(rows, published=True) == "no published figures for these settings\n"
+
+
+def test_published_figures_are_of_shares_that_are_not_stratified() -> None:
+    run = record("rl_split", four(0.5), mask=MASK, share=0.1)
+    even = replace(run, settings=run.settings | {"forget": run.settings["forget"] | {"stratified": True}})
+    assert [published_for(summarise([("mine", [each])])[-1]) is None for each in (run, even)] == [False, True]
 
 
 def test_forgetting_a_class_is_not_taken_for_a_share() -> None:

@@ -101,6 +101,16 @@ def test_unlr_leaves_a_share_out(whole: Split, capsys: pytest.CaptureFixture[str
     assert f"{len(whole.train) - len(listed)} of {len(whole.train)} training images" in out
 
 
+def test_a_stratified_share_is_of_each_class_and_in_the_name(
+    whole: Split, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, listed = train("--unlr", "0.1", "--stratified", name="unlr0.1-stratified")
+    assert "forgetting 0.1 of the training split, stratified" in capsys.readouterr().out
+    assert len(listed) == round(0.1 * len(whole.train))
+    sizes, counts = (digits.train.labels[of].bincount() for of in (whole.train, torch.tensor(listed)))
+    assert float((counts - 0.1 * sizes).abs().max()) < 1
+
+
 def test_the_forget_seed_draws_the_share() -> None:
     first, again, other = (
         train("--unlr", "0.3", "--forget-seed", seed, on=SMALL, name=f"unlr0.3-forget{seed}") for seed in "223"
@@ -276,6 +286,8 @@ def test_an_interruption_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: 
         (["--unlr", "-0.1"], ["--unlr -0.1"]),
         (["--unlr", "nan"], ["--unlr nan"]),
         (["--unlr", "1e-9"], ["1e-09", "none of these images"]),
+        (["--stratified"], ["--stratified: goes with --unlr"]),
+        (["--cf", "1", "--stratified"], ["--stratified: goes with --unlr"]),
         (["--unlr", "0.99999"], ["the whole training split"]),
         (["--cf", "1", "--unlr", "0.1"], ["--unlr", "not allowed with", "--cf"]),
         (["--cf", "1", "--itf", "f.json"], ["--itf", "not allowed with", "--cf"]),

@@ -603,8 +603,20 @@ def test_a_budget_is_of_all_entries_but_the_gold_standard(base_file: Path, write
     assert [record["settings"]["method"] for record in others] == ["ft", "negate"]
     for record in others:
         assert record["settings"]["budget"] == 2000
-        assert 2000 <= record["metrics"]["passes"] < 2000 + 2 * 64
+        assert record["metrics"]["passes"] == 2000
         assert any(str(int(record["metrics"]["passes"])) in line.split() for line in table_of(out))
+    assert "the budget does not hold for retraining" in out
+    assert "above the budget" not in out
+
+
+def test_a_sweep_that_exceeds_the_budget_is_stated_below_the_table(base_file: Path, write: Write) -> None:
+    common = {"checkpoint": str(base_file), "class_to_forget": 0, "budget": 300}
+    write("list.json", [common | {"method": "ssd"}, common | {"method": "ga_small", "epochs": 9}])
+    out = unlearn("-L", "list.json", "--nexp", "1", "--keep", "none")
+    ssd, ga = [record["metrics"]["passes"] for record in records_of("list")]
+    assert (ssd > 300, ga) == (True, 300)
+    assert f"image passes above the budget, by work that cannot be cut: ssd (up to {ssd} of 300)" in out
+    assert f"cannot be cut: ssd (up to {ssd} of 300)" in Path("runs/list/summary.md").read_text()
 
 
 def test_a_dry_run_tells_pruning_and_budget(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -617,7 +629,7 @@ def test_a_dry_run_tells_pruning_and_budget(write: Write, capsys: pytest.Capture
     assert told == [
         "prune 0.95, then train for the recipe's epochs",
         "prune 0.95, then train for 3 epochs",
-        "budget 100 image passes",
+        "budget 100 image passes, mask included",
     ]
 
 

@@ -421,6 +421,7 @@ def test_a_file_that_is_no_mask_of_the_model(
             ["-c", BASE, "-IF", "f.json", "-M", "unsir"],
             ["idxs_to_forget: ", "'unsir' forgets whole classes only"],
         ),
+        (["-c", BASE, "-CF", "0", "--stratified"], ["stratified: without effect unless unlearning_rate"]),
         (["-c", BASE, "-CF", "0", "--budget", "0"], ["--budget 0: ", "from 1"]),
         (["-c", BASE, "-CF", "0", "-UM", "-MT", "0"], ["mask_thr: 0.0"]),
         (["-c", BASE, "-CF", "0", "-UM", "-MT", "2"], ["mask_thr: 2.0"]),

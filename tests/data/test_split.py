@@ -37,6 +37,7 @@ REQUESTS: dict[str, Callable[[Path], ForgetRequest]] = {
     "class": lambda _: ForgetRequest(classes=(2,)),
     "classes": lambda _: ForgetRequest(classes=(0, 3, 4)),
     "share": lambda _: ForgetRequest(share=0.3),
+    "even": lambda _: ForgetRequest(share=0.3, stratified=True),
     "most": lambda _: ForgetRequest(share=0.9, seed=4),
     "list": lambda folder: listing(folder / "list.json", [0, 3, 9, 200, 299, 9, 77, 120]),
 }
@@ -184,6 +185,39 @@ class TestShare:
         assert drawn == as_set(split(uneven, ForgetRequest()).train)
 
 
+class TestStratifiedShare:
+    @pytest.mark.parametrize("seed", [0, 5])
+    @pytest.mark.parametrize("share", [0.0038, 0.01, 0.1, 0.123, 1 / 3, 0.5, 0.9, 0.996])
+    def test_counts_are_the_share_of_each_class_and_add_up(self, uneven: Dataset, share: float, seed: int) -> None:
+        plain = split(uneven, ForgetRequest(share=share, seed=seed))
+        parts = split(uneven, ForgetRequest(share=share, seed=seed, stratified=True))
+        assert len(parts.forget) == len(plain.forget)
+        sizes, counts = (uneven.train.labels[of].bincount(minlength=5) for of in (parts.train, parts.forget))
+        assert float((counts - share * sizes).abs().max()) < 1
+
+    def test_what_is_left_over_goes_to_the_largest_remainders(self) -> None:
+        labels = torch.repeat_interleave(torch.arange(3), torch.tensor([13, 16, 18]))
+        parts = split(labelled(labels, torch.arange(3), 3), ForgetRequest(share=0.3, stratified=True))
+        sizes, counts = (labels[of].bincount().tolist() for of in (parts.train, parts.forget))
+        assert (sizes, counts) == ([12, 14, 16], [4, 4, 5])  # 13 in all, of 3.6, 4.2 and 4.8
+
+    def test_every_image_may_be_drawn(self, uneven: Dataset) -> None:
+        drawn: set[int] = set()
+        for seed in range(40):
+            drawn |= as_set(split(uneven, ForgetRequest(share=0.2, seed=seed, stratified=True)).forget)
+        assert drawn == as_set(split(uneven, ForgetRequest()).train)
+
+    def test_the_share_of_before_is_drawn_without_it(self, uneven: Dataset) -> None:
+        train = split(uneven, ForgetRequest()).train
+        order = np.random.default_rng(3).permutation(270)[:54]
+        assert torch.equal(split(uneven, ForgetRequest(share=0.2, seed=3)).forget, train[np.sort(order)])
+
+    @pytest.mark.parametrize("share", [1e-9, 0.001])
+    def test_of_no_image(self, uneven: Dataset, share: float) -> None:
+        with pytest.raises(SalunError, match="stratified: none of these images"):
+            split(uneven, ForgetRequest(share=share, stratified=True))
+
+
 class TestIndices:
     def test_indices_leave_the_validation_split(self, uneven: Dataset, tmp_path: Path) -> None:
         plain = split(uneven, ForgetRequest())
@@ -329,6 +363,7 @@ class TestForgetFile:
         (ForgetRequest(classes=(7,)), "class 7"),
         (ForgetRequest(classes=(1, 2)), "class 1+2"),
         (ForgetRequest(share=0.1), "0.1 of the training split"),
+        (ForgetRequest(share=0.1, stratified=True), "0.1 of the training split, stratified"),
         (ForgetRequest(indices=Path("a.json")), "the images in a.json"),
     ],
 )

@@ -108,10 +108,10 @@ def test_a_data_set_larger_than_any_memory_is_not_copied(trained: Checkpoint) ->
     task.forget = every.take(torch.arange(2)).relabel(predict(task.model, every.take(torch.arange(2))).logits.argmax(1))
     task.passes.budget = 60
     unlearn(task, "amun", {"batch_size": 2, "epsilon": 20.0, "pgd_steps": 10})
-    assert task.passes.total >= 60
+    assert 60 - 2 * 2 < task.passes.total <= 60
 
 
 def test_a_spent_budget_ends_the_search(task: Task) -> None:
     task.passes.budget = 200
     unlearn(task, "amun", QUICK | {"epsilon": 1e-3, "pgd_steps": 20})
-    assert task.passes.total <= 200 + 2 * 32
+    assert 200 - 2 < task.passes.total <= 200

@@ -63,6 +63,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "amun": {"epochs": 1, "epsilon": 0.3, "pgd_steps": 10},
     "rl_split": {"lr": 0.1, "epochs": 4, "batch_size": 128, "labels": "remaining"},
 }
+LARGEST_STEP = 5 * 64  # passes, of a batch of 64 forget images beside 64 retain images, which a teacher sees too
 WITHOUT_CHANCE = {"assd", "iu", "lfssd", "ssd"}
 SALIENT_ALONE = {"assd", "lfssd", "ssd"}
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
@@ -184,16 +185,27 @@ def test_cost_is_counted(name: str, run: Run, few: Sets, trained: Checkpoint) ->
     assert task.passes.forward >= min(sizes)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "epochs" in METHODS[name].settings])
-def test_a_budget_stops_it(name: str, few: Sets, trained: Checkpoint) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", MASKABLE)
+def test_stays_within_a_budget_as_near_as_its_steps_allow(
+    name: str, masked: bool, few: Sets, trained: Checkpoint
+) -> None:
+    steps = {"epochs": 3} if "epochs" in METHODS[name].settings else {}
+
     def spent(budget: int | None) -> int:
         task = make_task(trained, few)
         task.passes.budget = budget
-        unlearn(task, name, quick(name) | {"epochs": 3})
+        with task.passes.watching(task.model):
+            mask = saliency(task.model, few.forget, 0.5) if masked else None
+        unlearn(task, name, quick(name) | steps, mask)
         return task.passes.total
 
-    whole = spent(None)
-    assert whole // 2 <= spent(whole // 2) < whole
+    uncut, whole = spent(1), spent(None)
+    assert uncut < whole if steps else uncut <= whole
+    for budget in (uncut // 2, whole // 2, whole - 1, 2 * whole):
+        total = spent(budget)
+        assert total <= max(budget, uncut)
+        assert total == whole if budget > whole else total > min(budget, whole) - LARGEST_STEP
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].maskable])

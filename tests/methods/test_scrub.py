@@ -100,3 +100,15 @@ def test_rewind_keeps_the_epoch_that_forgot_as_much_as_unseen_images_are_unknown
     assert distances.index(min(distances)) == best
     disturb(task.model, trained, strengths[best])
     assert torch.equal(head(task.model).weight, kept)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_the_budget_keeps_enough_for_the_rewind(digits: Dataset, trained: Checkpoint, share: float) -> None:
+    def spent(budget: int | None) -> int:
+        task = task_of(digits, trained, ForgetRequest(share=0.1))
+        task.passes.budget = budget
+        unlearn(task, "scrub", {"rewind": True, "batch_size": 64})
+        return task.passes.total
+
+    whole = spent(None)
+    assert share * whole - 3 * 64 < spent(int(share * whole)) <= share * whole

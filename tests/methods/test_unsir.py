@@ -76,4 +76,4 @@ def test_the_forget_images_are_never_looked_at(task: Task, digits: Dataset, trai
 def test_a_spent_budget_ends_the_noise(task: Task) -> None:
     task.passes.budget = 100
     unlearn(task, "unsir", SMALL | {"noise_steps": 1000})
-    assert task.passes.total < 200
+    assert 100 - 2 < task.passes.total <= 100
