@@ -41,8 +41,8 @@ class Aligned(nn.Module):
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
-        self.conv = nn.utils.skip_init(nn.Conv2d, channels, 256, 3)
-        self.fc = nn.utils.skip_init(nn.Linear, 256, classes)
+        self.conv = nn.utils.skip_init(nn.Conv2d, channels, 1024, 1)
+        self.fc = nn.utils.skip_init(nn.Linear, 1024, classes)
         for layer in (self.conv, self.fc):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)

@@ -148,11 +148,11 @@ def train(flags: argparse.Namespace, group: Any) -> int:
     place = path.parent / STATES / path.name
     group.check_same(place.exists(), f"--out {flags.out}: some processes find {place} there, others do not")
     state = Place(place, 60 * flags.save_every, group.leads) if flags.save_every else None
-    if group.leads and len(parts.listed) and not recipe.pretrained:
-        same = f"starts from the first weights of a base model of --seed {recipe.seed}"
-        notice(f"{PROGRAM}: {same}; as a retrained model of that one, take another seed")
     counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
     print(f"{model} on {dataset.name}, {asked.device}: {counts}; forgetting {asked.request}", flush=True)
+    if len(parts.listed) and not recipe.pretrained:
+        same = f"starts from the first weights of a base model of --seed {recipe.seed}"
+        print(f"{same}; as a retrained model of that one, take another seed", flush=True)
     config = {"model": model, "dataset": dataset.name, "forget": str(asked.request), **recipe.model_dump()}
     tracker = Tracker(not flags.no_log and group.leads, notice)
     with (
