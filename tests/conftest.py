@@ -3,6 +3,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
             load_plugins(map(Path, files))
         except SalunError as error:
             raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals() -> None:
+    """Take signals as a terminal gives them: `nohup` ignores hang-ups, and a shell's background Ctrl-C."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

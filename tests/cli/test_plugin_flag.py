@@ -91,7 +91,7 @@ def test_a_plugin_is_in_the_lists_and_the_schema(capsys: pytest.CaptureFixture[s
     assert "flatten" in out
     assert "forget_confidence" in out
     assert unlearn.main([*FLATTEN, "--dry-run"]) == 0
-    assert "1. flatten on resnet_tiny on digits, forgetting class 0: 4 runs" in capsys.readouterr().out
+    assert "1. flatten on resnet_tiny on digits, forgetting class 0: 5 runs" in capsys.readouterr().out
 
 
 def test_its_settings_are_validated(
