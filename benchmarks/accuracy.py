@@ -5,11 +5,11 @@ from typing import Any
 
 from benchmarks.items import Bench, item
 from benchmarks.measure import Goal, Result, Spread
-from salun.experiment import validate
-from salun.models import TINY
-from salun.rows import gap_to
-from salun.run import Workbench
-from salun.statistics import difference
+from salun.experiments.run import Workbench
+from salun.experiments.schema import validate
+from salun.models.architecture import TINY
+from salun.reports.statistics import difference
+from salun.reports.summary import gap_to
 from salun.unlearning import load_methods
 
 SEEDS = 5

@@ -19,9 +19,9 @@ from benchmarks.control import Attack, called_members
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
 from benchmarks.problem import settle
-from salun.metrics import svc
+from salun.metrics import _svc as svc
 from salun.metrics.scores import correctness, entropy, modified_entropy, probabilities, true_confidence
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 FEATURES = {
     "correctness": correctness,

@@ -4,12 +4,13 @@ import time
 
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
-from salun.cluster import RayRequest
-from salun.experiment import validate
-from salun.models import TINY
-from salun.run import Workbench
-from salun.schedule import Draws, Runner, plan
-from salun.training import unwatched
+from salun.experiments.executors.ray import RayRequest
+from salun.experiments.plan import Draws, plan
+from salun.experiments.run import Workbench
+from salun.experiments.runner import Runner
+from salun.experiments.schema import validate
+from salun.models.architecture import TINY
+from salun.training.progress import unwatched
 
 RUNS = 100
 ENTRY = {

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchvision import transforms
 
-from salun.data.augment import Preparation
 from salun.data.images import Images
+from salun.data.transforms import Preparation
 from salun.device import own_threads
 
 EVALUATED_AT_ONCE = 256

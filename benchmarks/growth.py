@@ -15,8 +15,8 @@ from benchmarks.problem import first, ground_for, our_epoch, settle
 from benchmarks.processes import environment, said
 from benchmarks.runs import DIGITS, salun_on
 from salun.data.folder import MEMORY_LIMIT
-from salun.models import TINY, Architecture
-from salun.saliency import select
+from salun.models.architecture import TINY, Architecture
+from salun.unlearning.topk import select
 
 TIMES = (1, 4, 16)
 LINEAR = 1.05
@@ -26,12 +26,12 @@ FOLDER_IMAGES, FOLDER_SIDE, FOLDER_LIMIT = 8000, 64, 2**20
 FOLDER = """
 import resource, sys
 from pathlib import Path
-from salun.data.pixel_file import PixelFile
+from salun.data.memmap import PixelFile
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
 from salun.device import pick_device, seeded
-from salun.training import EVALUATION_BATCH
+from salun.training.evaluate import EVALUATION_BATCH
 
 device, root = pick_device(sys.argv[2]), Path(sys.argv[1])
 dataset = to_device(load(f"folder:{root}", root.parent), device)

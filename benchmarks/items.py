@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Goal, Result
-from salun.models import TINY, Architecture
+from salun.models.architecture import TINY, Architecture
 
 Measure = Callable[["Bench"], list[Result]]
 

@@ -11,8 +11,10 @@ from benchmarks.measure import Result, Spread, interleaved, timed
 from benchmarks.problem import first, ground_for, settle
 from benchmarks.processes import environment, said
 from salun.device import forget_peak_memory, peak_memory
-from salun.models import Architecture, build
-from salun.saliency import saliency, select
+from salun.models.architecture import Architecture
+from salun.models.build import build
+from salun.unlearning.mask import saliency
+from salun.unlearning.topk import select
 
 KEEP = 0.5
 MEMORY = """
@@ -20,8 +22,8 @@ import sys
 from pathlib import Path
 from benchmarks.control import mask_of
 from benchmarks.masks import KEEP, scores_of
-from salun.models import Architecture
-from salun.saliency import select
+from salun.models.architecture import Architecture
+from salun.unlearning.topk import select
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -11,15 +11,16 @@ from torch import nn
 from benchmarks.control import Loaders, Pictures, as_torch_comes, pictures_of, sgd, train_epoch
 from benchmarks.items import Bench
 from benchmarks.measure import Side, timed
-from salun.data.augment import Preparation
 from salun.data.images import Batch, Images
 from salun.data.sets import Sets, make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import VALIDATION_SHARE, ForgetRequest, split
+from salun.data.transforms import Preparation
 from salun.device import Precision, pick_device, placed, seed_globally, seeded, settle_threads
-from salun.models import Architecture, build
-from salun.speed import precision_for
-from salun.training import fit
+from salun.models.architecture import Architecture
+from salun.models.build import build
+from salun.training.loop import fit
+from salun.training.precision import precision_for
 
 LR = 0.1
 

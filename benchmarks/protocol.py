@@ -6,8 +6,8 @@ from typing import Any
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
 from benchmarks.runs import RUNS, Commands, knows_parallel, salun_on
-from salun.experiment import validate
-from salun.run import Record
+from salun.experiments.record import Record
+from salun.experiments.schema import validate
 
 EPOCHS = 182
 MEASURED = 20

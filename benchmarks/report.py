@@ -15,8 +15,8 @@ from benchmarks.items import Bench
 from benchmarks.measure import Result, Spread
 from salun.cli.console import plain_table, print_table
 from salun.device import own_threads
-from salun.files import replacing
-from salun.run import revision, versions
+from salun.experiments.record import revision, versions
+from salun.io.files import replacing
 
 HEADINGS = ("", "unit", "ours", "control", "ratio", "goal", "note")
 PLAIN = 1000

@@ -9,9 +9,11 @@ from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Side, interleaved, seconds_of, timed
 from benchmarks.problem import Ground
 from benchmarks.processes import called, command, environment, said
-from salun.experiment import Experiment, validate
-from salun.models import TINY, Architecture
-from salun.run import Problem, Workbench
+from salun.experiments.config import Experiment
+from salun.experiments.record import Problem
+from salun.experiments.run import Workbench
+from salun.experiments.schema import validate
+from salun.models.architecture import TINY, Architecture
 
 SHARE = 0.1
 RUNS = 5

@@ -9,7 +9,8 @@ import torch
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread, interleaved, seconds_of, timed
 from benchmarks.processes import called, command, environment
-from salun.models import Checkpoint, build, load_checkpoint, save_checkpoint
+from salun.models.build import build
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SIGN = "first step done"
 FIRST_STEP = f"""

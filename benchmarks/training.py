@@ -10,9 +10,10 @@ from benchmarks.measure import Result, Side, Spread, interleaved, rates, timed
 from benchmarks.problem import Ground, first, ground_for, our_epoch, our_epochs, settle, their_epoch
 from salun.data.images import Batch
 from salun.device import clock, seed_globally
-from salun.models import TINY, Architecture, build
-from salun.saliency import only
-from salun.training import predict
+from salun.models.architecture import TINY, Architecture
+from salun.models.build import build
+from salun.training.evaluate import predict
+from salun.unlearning.mask import only
 
 EVALUATED_AT_ONCE = 256
 PRODUCTS = 7

@@ -123,15 +123,11 @@ def own_threads() -> int:
     Returns:
         The number before `settle_threads` first changed it.
     """
-    return max(1, min([torch.get_num_threads(), *granted_cores()]))
+    return max(1, min([torch.get_num_threads(), *_granted_cores()]))
 
 
-def granted_cores() -> list[int]:
-    """Tell how many cores the system lets this process use, which containers and job managers restrict.
-
-    Returns:
-        The limits that are set; none where the system knows no such limits.
-    """
+def _granted_cores() -> list[int]:
+    """Tell how many cores the system lets this process use, which containers and job managers restrict."""
     limits = []
     if hasattr(os, "sched_getaffinity"):
         limits.append(len(os.sched_getaffinity(0)))

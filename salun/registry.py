@@ -1,6 +1,8 @@
-"""What the registries of methods, metrics and data sets share: no name twice, and what installed packages add."""
+"""Registries of methods, metrics and data sets, and what their docstrings and signatures say."""
 
+import inspect
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -10,7 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 from salun.errors import SalunError, one_line
 
 ADDED: dict[str, str] = {}
-LOG = logging.getLogger("salun")
+
+_LOG = logging.getLogger("salun")
 
 
 def claim(kind: str, name: str, home: str, homes: Mapping[str, str]) -> None:
@@ -55,22 +58,15 @@ def load_installed(group: str) -> None:
         try:
             entry.load()
         except (Exception, SystemExit) as error:
-            place = f"'{entry.name}' of package {' '.join(package_of(entry))}"
-            LOG.warning(one_line(f"salun: plugin {place} ({entry.value}) is left out: {reason(error)}"))
+            place = f"'{entry.name}' of package {' '.join(_package_of(entry))}"
+            _LOG.warning(one_line(f"salun: plugin {place} ({entry.value}) is left out: {reason(error)}"))
         else:
-            name, version = package_of(entry)
+            name, version = _package_of(entry)
             ADDED[f"plugin {name}"] = version
 
 
-def package_of(entry: EntryPoint) -> tuple[str, str]:
-    """Tell which package an entry point belongs to.
-
-    Args:
-        entry: of an installed package.
-
-    Returns:
-        The package's name and version.
-    """
+def _package_of(entry: EntryPoint) -> tuple[str, str]:
+    """Tell which package an entry point belongs to."""
     return (entry.dist.name, entry.dist.version) if entry.dist else (entry.module, "unknown")
 
 
@@ -90,3 +86,56 @@ def reason(error: BaseException, file: str | None = None) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     where = f"line {lines[-1]}: " if lines else ""
     return where + type(error).__name__ + (f": {text}" if text else "")
+
+
+def summary_of(described: object) -> str:
+    """Take the first sentence of a docstring.
+
+    Args:
+        described: a function or class.
+
+    Returns:
+        The first paragraph in one line; empty where there is none.
+    """
+    paragraph = (inspect.getdoc(described) or "").split("\n\n")[0]
+    return re.sub(r"\s+", " ", paragraph).strip()
+
+
+def sections_of(described: object) -> dict[str, str]:
+    """Take the sections of a docstring.
+
+    Args:
+        described: a function or class.
+
+    Returns:
+        By heading, such as "Source", the text below it in one line.
+    """
+    parts = re.split(r"^([A-Z][a-z ]+):\n", inspect.getdoc(described) or "", flags=re.MULTILINE)
+    return {heading: re.sub(r"\s+", " ", body).strip() for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def remarks_of(described: object) -> list[str]:
+    """Take what a docstring says between its first sentence and its sections.
+
+    Args:
+        described: a function or class.
+
+    Returns:
+        Paragraphs, each in one line.
+    """
+    introduction = re.split(r"^[A-Z][a-z ]+:\n", inspect.getdoc(described) or "", flags=re.MULTILINE)[0]
+    return [re.sub(r"\s+", " ", paragraph).strip() for paragraph in introduction.split("\n\n")[1:] if paragraph.strip()]
+
+
+def arguments_of(described: object) -> dict[str, str]:
+    """Take what a docstring says of each argument.
+
+    Args:
+        described: a function.
+
+    Returns:
+        By argument, its text in one line.
+    """
+    section = re.search(r"^Args:\n((?: .*\n|\n)*)", (inspect.getdoc(described) or "") + "\n", flags=re.MULTILINE)
+    parts = re.split(r"^    (\w+): ", section[1] if section else "", flags=re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from salun.base_model import train_checkpoint
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.sources import load
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
-from salun.models import TINY, Checkpoint
-from salun.plugins import load_plugins
-from salun.run import save_with_forget
-from salun.training import Recipe
+from salun.experiments.base_model import train_checkpoint
+from salun.experiments.plugins import load_plugins
+from salun.experiments.run import save_with_forget
+from salun.models.architecture import TINY
+from salun.models.checkpoint import Checkpoint
+from salun.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")

@@ -113,7 +113,7 @@ def test_weights_are_laid_out_as_the_device_wants_them(monkeypatch: pytest.Monke
 
 
 def test_mps_may_fall_back_before_torch_is_imported() -> None:
-    script = "import os, sys, salun; print('torch' in sys.modules, os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
+    script = "import os, sys, salun.cli; print('torch' in sys.modules, os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
     environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "1"]

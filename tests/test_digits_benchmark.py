@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from salun.experiment import load_experiments
+from salun.experiments.schema import load_experiments
 from salun.unlearning import METHODS, load_methods
 
 load_methods()

@@ -7,22 +7,25 @@ import pytest
 import torch
 from clouds import make_features
 
-from salun import training
 from salun.data.images import Batch
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
 from salun.device import pick_device, placed, seeded
-from salun.experiment import validate
-from salun.graphs import Captured
+from salun.experiments.run import Workbench
+from salun.experiments.schema import validate
 from salun.latent.embedding import directions, trustworthy
 from salun.latent.extraction import choose, extract, read_model, source_of
 from salun.latent.tsne import in_plane
-from salun.models import TINY, Architecture, Checkpoint, build, save_checkpoint
-from salun.passes import Passes
-from salun.run import Workbench
-from salun.saliency import only, saliency
-from salun.training import Epoch, fit
+from salun.models.architecture import TINY, Architecture
+from salun.models.build import build
+from salun.models.checkpoint import Checkpoint, save_checkpoint
+from salun.training import step as step_module
+from salun.training.cost import Passes
+from salun.training.cuda_graph import Captured
+from salun.training.loop import fit
+from salun.training.progress import Epoch
+from salun.unlearning.mask import only, saliency
 
 RECIPE = {"epochs": 1, "batch_size": 64, "precision": "bf16"}
 
@@ -67,7 +70,7 @@ def trained_steps(
             made.append(self)
 
     with pytest.MonkeyPatch.context() as patch, passes.watching(model), only(model, mask) as hold:
-        patch.setattr(training, "Captured", Noted)
+        patch.setattr(step_module, "Captured", Noted)
         patch.setattr(training, "EAGER_STEPS", 20 if recorded else 10_000)
         curve, _ = fit(
             model,

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from salun.cli import audit, extract, train, unlearn, viz
-from salun.experiment import Entry, validate
+from salun.experiments.schema import Entry, validate
 from salun.metrics import METRICS, load_metrics
-from salun.training import Recipe
+from salun.training.recipe import Recipe
 from salun.unlearning import METHODS, load_methods
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ from salun.errors import SalunError, SalunErrors, is_out_of_memory, one_line
 USER_ERROR = 2
 SOME_FAILED = 3
 INTERRUPTED = 130
-UNREAD = 141
+_UNREAD = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +74,7 @@ def add_saving_flag(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--save-every",
-        type=minutes,
+        type=_minutes,
         default=10.0,
         metavar="MINUTES",
         help="write the state of base and retrain trainings, to go on after a kill; 0 for never (default: 10)",
@@ -102,23 +102,13 @@ def name_of(flags: argparse.Namespace, source: str) -> str:
     Returns:
         A name usable in a path.
     """
-    from salun.files import name_part
+    from salun.io.files import name_part
 
     return name_part(flags.name or Path(source).stem)
 
 
-def minutes(text: str) -> float:
-    """Take a length of time.
-
-    Args:
-        text: from the command line.
-
-    Returns:
-        Minutes.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no number from 0 to a million.
-    """
+def _minutes(text: str) -> float:
+    """Take a length of time."""
     try:
         number = float(text)
     except ValueError as error:
@@ -161,7 +151,7 @@ def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = (
         The exit status: 2 for a user's mistake, 130 where interrupted, 141 where nobody reads on.
     """
     try:
-        with ended_in_order():
+        with _ended_in_order():
             if plugins:
                 load(plugins)
             return command()
@@ -175,7 +165,7 @@ def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = (
     except BrokenPipeError:
         # Python flushes standard output once more as it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        return _UNREAD
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -184,14 +174,8 @@ def guarded(program: str, command: Callable[[], int], plugins: Sequence[str] = (
 
 
 @contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Let a request to end, such as a scheduler's or a closing terminal's, be what Ctrl-C is.
-
-    What the command was told to ignore, as `nohup` does of a closing terminal's, it goes on to ignore.
-
-    Yields:
-        Nothing.
-    """
+def _ended_in_order() -> Iterator[None]:
+    """Let a request to end, such as a scheduler's or a closing terminal's, be what Ctrl-C is."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -217,7 +201,7 @@ def load(plugins: Sequence[str]) -> None:
     Raises:
         SalunError: one is refused.
     """
-    from salun.plugins import load_plugins
+    from salun.experiments.plugins import load_plugins
 
     load_plugins(map(Path, plugins))
 

@@ -20,10 +20,10 @@ from salun.cli.arguments import (
 )
 from salun.cli.viz.album import Album, add_figure_flags
 
-PROGRAM = "salun-audit"
-MOST = 10_000
-HEADINGS = ("", "U-LiRA AUC", "TPR at 0.1 % FPR", "at 1 % FPR", "LiRA AUC", "KLoM forget", "retain", "test", "shadows")
-LEGEND = (
+_PROGRAM = "salun-audit"
+_MOST = 10_000
+_HEADINGS = ("", "U-LiRA AUC", "TPR at 0.1 % FPR", "at 1 % FPR", "LiRA AUC", "KLoM forget", "retain", "test", "shadows")
+_LEGEND = (
     "U-LiRA: forgotten images against the same images in retrained models; LiRA: against images that the same model "
     "never saw",
     "AUC is good at 0.5, with its 95 % bootstrap interval over images and models; TPR of U-LiRA is good at the FPR; "
@@ -31,16 +31,9 @@ LEGEND = (
 )
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The flags.
-    """
-    parser = Parser(PROGRAM, description="Attack methods with many shadow models: U-LiRA and KLoM.")
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = Parser(_PROGRAM, description="Attack methods with many shadow models: U-LiRA and KLoM.")
     parser.add_argument("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
     parser.add_argument(
         "--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)"
@@ -68,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    flags = parse(argv)
-    return guarded(PROGRAM, lambda: audit(flags), flags.plugin)
+    flags = _parse(argv)
+    return guarded(_PROGRAM, lambda: audit(flags), flags.plugin)
 
 
 def audit(flags: argparse.Namespace) -> int:
@@ -84,15 +77,15 @@ def audit(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: the list, the data or a model is refused.
     """
-    from salun.audit import FEWEST, Auditor, audits_of
     from salun.device import pick_device
     from salun.errors import SalunError
-    from salun.experiment import load_experiments
-    from salun.run import Workbench
-    from salun.source import check_source, keeping_source
+    from salun.experiments.audit import FEWEST, Auditor, audits_of
+    from salun.experiments.run import Workbench
+    from salun.experiments.schema import load_experiments
+    from salun.experiments.source import check_source, keeping_source
 
-    if flags.shadows % 2 or not FEWEST <= flags.shadows <= MOST:
-        raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {MOST}")
+    if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST:
+        raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST}")
     device, album = pick_device(flags.device, flags.deterministic), Album.of(flags)
     experiments = load_experiments(Path(flags.load))
     name = name_of(flags, flags.load)
@@ -104,52 +97,30 @@ def audit(flags: argparse.Namespace) -> int:
     auditor = Auditor(bench, folder / "audit", weights / "shadows")
     audits = audits_of(experiments, bench, flags.load)
     for line in (line for dataset in bench.datasets.values() for line in dataset.notices):
-        notice(f"{PROGRAM}: {line}")
+        notice(f"{_PROGRAM}: {line}")
     with keeping_source(folder, flags.load):
-        status = do_missing(auditor, audits, flags.shadows, flags.load)
+        status = _do_missing(auditor, audits, flags.shadows, flags.load)
     if status == 0:
-        conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
+        _conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
     return status
 
 
-def do_missing(auditor: Any, audits: list[Any], shadows: int, source: str) -> int:
-    """Train and unlearn what is not kept; stop in good order when interrupted.
-
-    Args:
-        auditor: does and keeps the models.
-        audits: what is to be done.
-        shadows: to how many models.
-        source: of the experiments.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a model cannot be had, or a file not be written.
-    """
+def _do_missing(auditor: Any, audits: list[Any], shadows: int, source: str) -> int:
+    """Train and unlearn what is not kept; stop in good order when interrupted."""
     missing = [auditor.missing(one, shadows) for one in audits]
     whole, left = sum(shadows * len(one.named) for one in audits), sum(map(len, missing))
     print(f"{source}: {whole} models, {whole - left} of them kept, on {auditor.bench.device}", flush=True)
     try:
-        do_models(auditor, audits, missing)
+        _do_models(auditor, audits, missing)
     except KeyboardInterrupt:
         kept = whole - sum(len(auditor.missing(one, shadows)) for one in audits)
-        notice(f"{PROGRAM}: interrupted: {kept} of {whole} models are kept; the same command does the rest")
+        notice(f"{_PROGRAM}: interrupted: {kept} of {whole} models are kept; the same command does the rest")
         return INTERRUPTED
     return 0
 
 
-def do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
-    """Train and unlearn the models that are missing, with progress.
-
-    Args:
-        auditor: does and keeps them.
-        audits: what is to be done.
-        missing: of each audit.
-
-    Raises:
-        SalunError: a model cannot be had, or a file not be written.
-    """
+def _do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
+    """Train and unlearn the models that are missing, with progress."""
     from salun.cli.console import make_console
     from salun.cli.progress import Display
     from salun.device import settle_threads
@@ -158,7 +129,7 @@ def do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
     with Display(make_console(), lines=False) as display:
         for one, wanted in zip(audits, missing, strict=True):
             settle_threads(one.pool.problem.dataset.size)
-            images, titles = len(one.pool.problem.parts.train), titles_of(one)
+            images, titles = len(one.pool.problem.parts.train), _titles_of(one)
             for model in auditor.go(one, wanted, lambda title, images=images: display.watch(title, images)):
                 done += 1
                 left = (time.perf_counter() - begun) / done * (count - done)
@@ -168,99 +139,60 @@ def do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
                 display.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def titles_of(audit: Any) -> list[str]:
-    """Name the experiments of an audit so that no two are called alike.
-
-    Args:
-        audit: its experiments.
-
-    Returns:
-        A title each.
-    """
-    from salun.schedule import told_apart
+def _titles_of(audit: Any) -> list[str]:
+    """Name the experiments of an audit so that no two are called alike."""
+    from salun.reports.labels import told_apart
 
     titles = told_apart({experiment.number: (experiment, ("", "")) for experiment in audit.experiments})
     return [titles[experiment.number] for experiment in audit.experiments]
 
 
-def conclude(auditor: Any, audits: list[Any], shadows: int, album: Album, name: str, path: Path) -> None:
-    """Attack all models, print tables, write figures and verdicts.
-
-    Args:
-        auditor: reads what is kept.
-        audits: all of whose models are done.
-        shadows: how many each.
-        album: takes the figures.
-        name: of the list.
-        path: of the verdicts.
-
-    Raises:
-        SalunError: a file cannot be read or written.
-    """
+def _conclude(auditor: Any, audits: list[Any], shadows: int, album: Album, name: str, path: Path) -> None:
+    """Attack all models, print tables, write figures and verdicts."""
     from salun.cli.console import make_console
-    from salun.files import write_text
+    from salun.io.files import write_text
 
     console, content = make_console(), []
     for number, one in enumerate(audits, 1):
-        verdicts = verdicts_of(auditor, one, shadows)
+        verdicts = _verdicts_of(auditor, one, shadows)
         place = Path(name) / ("audit" if len(audits) == 1 else f"audit_{number}")
-        show(console, album, str(one), verdicts, place)
+        _show(console, album, str(one), verdicts, place)
         content.append({"problem": str(one), "methods": [verdict.plain() for verdict in verdicts]})
-    print("\n".join(LEGEND))
+    print("\n".join(_LEGEND))
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(path)
 
 
-def verdicts_of(auditor: Any, audit: Any, shadows: int) -> list[Any]:
-    """Attack every method of an audit, and the models that unlearned nothing.
-
-    Args:
-        auditor: reads the margins.
-        audit: its pool and experiments.
-        shadows: how many models each.
-
-    Returns:
-        Verdicts: base models, retrained models, methods.
-    """
-    from salun.audit import BASE, name_of
+def _verdicts_of(auditor: Any, audit: Any, shadows: int) -> list[Any]:
+    """Attack every method of an audit, and the models that unlearned nothing."""
     from salun.cli.steps import watched
-    from salun.verdicts import judge
+    from salun.experiments.audit import BASE, name_of
+    from salun.reports.audit import judge
 
     pool, experiments = audit.pool, audit.experiments
     names = [BASE, *(name_of(experiment, pool) for experiment in experiments)]
     retrained, verdicts = auditor.margins(pool, names[1], shadows), []
     with watched("attacking", len(names)) as step:
-        for place, (name, title) in enumerate(zip(names, ["base", *titles_of(audit)], strict=True)):
+        for place, (name, title) in enumerate(zip(names, ["base", *_titles_of(audit)], strict=True)):
             models = retrained if place == 1 else auditor.margins(pool, name, shadows)
             verdicts.append(judge(pool, title, models, retrained))
             step()
     return verdicts
 
 
-def show(console: Any, album: Album, title: str, verdicts: list[Any], place: Path) -> None:
-    """Print the table and write the figure of an audit.
-
-    Args:
-        console: to print on.
-        album: takes the figure.
-        title: of the audit.
-        verdicts: of its methods.
-        place: of the figure, without an ending.
-
-    Raises:
-        SalunError: the figure cannot be written.
-    """
+def _show(console: Any, album: Album, title: str, verdicts: list[Any], place: Path) -> None:
+    """Print the table and write the figure of an audit."""
     from rich.text import Text
 
     from salun.cli.console import plain_table, print_table
-    from salun.plots.roc import draw_roc
-    from salun.plots.style import styled
+    from salun.reports.plots.roc import draw_roc
+    from salun.reports.plots.style import styled
 
     table = plain_table(title)
-    for column, heading in enumerate(HEADINGS):
+    for column, heading in enumerate(_HEADINGS):
         table.add_column(Text(heading), justify="right" if column else "left", overflow="fold")
     for verdict in verdicts:
-        table.add_row(*map(Text, cells(verdict)))
+        table.add_row(*map(Text, _cells(verdict)))
     print_table(console, table)
     curves = [(verdict.title, verdict.ulira) for verdict in verdicts if verdict.ulira is not None]
     if curves:
@@ -270,32 +202,18 @@ def show(console: Any, album: Album, title: str, verdicts: list[Any], place: Pat
         notice("no method has finite margins; no figure")
 
 
-def cells(verdict: Any) -> list[str]:
-    """Lay a verdict out as text.
-
-    Args:
-        verdict: of a method.
-
-    Returns:
-        One text a heading.
-    """
+def _cells(verdict: Any) -> list[str]:
+    """Lay a verdict out as text."""
     curve, alone = verdict.ulira, verdict.lira
     if curve is None or alone is None:
-        return [verdict.title, *["–"] * (len(HEADINGS) - 2), f"{verdict.shadows} ({verdict.diverged} diverged)"]
+        return [verdict.title, *["–"] * (len(_HEADINGS) - 2), f"{verdict.shadows} ({verdict.diverged} diverged)"]
     rates = [f"{100 * rate:.2f} %" for rate in curve.tpr_at.values()]
     distances = (verdict.klom_forget, verdict.klom_retain, verdict.klom_test)
     numbers = ["–" if value is None else f"{value:.2f}" for value in distances]
-    return [verdict.title, spanned(curve), *rates, spanned(alone), *numbers, str(verdict.shadows)]
+    return [verdict.title, _spanned(curve), *rates, _spanned(alone), *numbers, str(verdict.shadows)]
 
 
-def spanned(curve: Any) -> str:
-    """Print an area with its interval.
-
-    Args:
-        curve: of an attack.
-
-    Returns:
-        For example "0.612 [0.580, 0.643]".
-    """
+def _spanned(curve: Any) -> str:
+    """Print an area with its interval."""
     low, high = curve.interval
     return f"{curve.auc:.3f} [{low:.3f}, {high:.3f}]"

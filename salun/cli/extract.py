@@ -12,19 +12,12 @@ if TYPE_CHECKING:
 
     from salun.latent.extraction import Model, Sample
 
-PROGRAM = "salun-extract"
+_PROGRAM = "salun-extract"
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The flags.
-    """
-    parser = Parser(PROGRAM, description="Extract the features of the same images from every checkpoint of a folder.")
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = Parser(_PROGRAM, description="Extract the features of the same images from every checkpoint of a folder.")
     parser.add_argument(
         "-D",
         "--directory",
@@ -70,25 +63,15 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 3 where some checkpoints failed.
     """
-    flags = parse(argv)
-    return guarded(PROGRAM, lambda: extract(flags), flags.plugin)
+    flags = _parse(argv)
+    return guarded(_PROGRAM, lambda: _extract(flags), flags.plugin)
 
 
-def extract(flags: argparse.Namespace) -> int:
-    """Extract the features of every checkpoint that can be read.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag is refused, or no checkpoint gave features.
-    """
+def _extract(flags: argparse.Namespace) -> int:
+    """Extract the features of every checkpoint that can be read."""
     from salun.device import pick_device
     from salun.errors import SalunError, SalunErrors
-    from salun.files import mirrored_apart
+    from salun.io.files import mirrored_apart
     from salun.latent.extraction import by_dataset, find_checkpoints, read_models
 
     check_folder("--out", Path(flags.out))
@@ -99,13 +82,13 @@ def extract(flags: argparse.Namespace) -> int:
     done = 0
     for name, group in by_dataset(models):
         try:
-            sample = chosen(flags, name, group, device)
+            sample = _chosen(flags, name, group, device)
         except SalunError as error:
             failed.append(str(error))
             continue
         for number, model in enumerate(group, 1):
             try:
-                print(f"[{number}/{len(group)}] {one(flags, model, places[model.path], sample, device)}", flush=True)
+                print(f"[{number}/{len(group)}] {_one(flags, model, places[model.path], sample, device)}", flush=True)
                 done += 1
             except SalunError as error:
                 named = str(model.path) in str(error)
@@ -113,25 +96,12 @@ def extract(flags: argparse.Namespace) -> int:
     if not done:
         raise SalunErrors(failed)
     for line in failed:
-        notice(f"{PROGRAM}: {line}")
+        notice(f"{_PROGRAM}: {line}")
     return SOME_FAILED if failed else 0
 
 
-def chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: "torch.device") -> "Sample":
-    """Choose the images for the models of one data set.
-
-    Args:
-        flags: of the command line.
-        name: of the data set.
-        models: trained on it.
-        device: where the images go.
-
-    Returns:
-        The images.
-
-    Raises:
-        SalunError: there are none, the data cannot be had, or the forget-set file is refused.
-    """
+def _chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: "torch.device") -> "Sample":
+    """Choose the images for the models of one data set."""
     from salun.data.sets import to_device
     from salun.data.sources import load
     from salun.data.split import read_forget
@@ -140,28 +110,14 @@ def chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: 
 
     dataset = to_device(load(name, Path(flags.data_dir), skip_corrupt=flags.skip_corrupt), device)
     for line in dataset.notices:
-        notice(f"{PROGRAM}: {line}")
+        notice(f"{_PROGRAM}: {line}")
     settle_threads(dataset.size)
     listed = read_forget(Path(flags.itf), len(dataset.train.labels)) if flags.itf else None
     return choose(dataset, models, flags.split, flags.samples, listed)
 
 
-def one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample", device: "torch.device") -> str:
-    """Extract and write one model's features, unless they are there already.
-
-    Args:
-        flags: of the command line.
-        model: the checkpoint.
-        place: of its features in their folder, without an ending.
-        sample: the images.
-        device: where the model runs.
-
-    Returns:
-        A line about it.
-
-    Raises:
-        SalunError: the model does not fit, or its features cannot be written.
-    """
+def _one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample", device: "torch.device") -> str:
+    """Extract and write one model's features, unless they are there already."""
     from salun.latent import extraction
     from salun.latent.features import read_source, write_features
 

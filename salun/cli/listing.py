@@ -10,20 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from salun.cli.console import plain_table, print_table
-from salun.docstrings import arguments_of, remarks_of
 from salun.metrics import METRICS, Metric, load_metrics
+from salun.registry import arguments_of, remarks_of
 
 if TYPE_CHECKING:
     from salun.unlearning import Method
 
-SECTIONS = (
+_SECTIONS = (
     ("From outputs that are there", "free"),
     ("Attacks, which fit something", "attack"),
     ("From the models themselves", "weights"),
     ("From many models", "many models"),
 )
-ORIGINALS = "Original forms of corrected definitions"
-INTRODUCTION = """# Metrics
+_ORIGINALS = "Original forms of corrected definitions"
+_INTRODUCTION = """# Metrics
 
 This page is written by `scripts/metrics_page` from what the code says of itself.
 
@@ -64,8 +64,8 @@ need only outputs or kept weights are added to finished runs without running the
 
 In simulation (3, 5 and 10 runs, four ratios of the noise of both sides, five patterns of shifts, metrics independent
 and correlated) the interval held the true gap in 91 to 98 % of tables, and two methods at the same distance were told
-apart in at most 5 %; `pytest -m slow tests/test_gap.py` repeats it."""
-METHODS_INTRODUCTION = """# Methods
+apart in at most 5 %; `pytest -m slow tests/reports/test_gap.py` repeats it."""
+_METHODS_INTRODUCTION = """# Methods
 
 This page is written by `scripts/methods_page` from what the code says of itself.
 
@@ -88,34 +88,20 @@ def print_metrics(console: Console) -> None:
     """
     load_metrics()
     rows = [
-        (found.name, unit_of(found), found.direction, found.ideal, found.cost, chosen_by(found), found.source)
+        (found.name, _unit_of(found), found.direction, found.ideal, found.cost, _chosen_by(found), found.source)
         for found in METRICS.values()
     ]
     headings = ("metric", "unit", "good", "ideal", "cost", "in", "source")
-    print_table(console, filled("metrics", headings, rows))
+    print_table(console, _filled("metrics", headings, rows))
 
 
-def unit_of(found: Metric) -> str:
-    """Say what a metric's values are.
-
-    Args:
-        found: the metric.
-
-    Returns:
-        Its unit, "number" where it has none.
-    """
+def _unit_of(found: Metric) -> str:
+    """Say what a metric's values are."""
     return found.unit or "number"
 
 
-def chosen_by(found: Metric) -> str:
-    """Say which sets of metrics hold a metric.
-
-    Args:
-        found: the metric.
-
-    Returns:
-        Names of the sets.
-    """
+def _chosen_by(found: Metric) -> str:
+    """Say which sets of metrics hold a metric."""
     if found.original:
         return ""
     sets = {"default": found.default, "attacks": found.cost == "attack", "all": True}
@@ -133,71 +119,34 @@ def print_methods(console: Console) -> None:
     load_methods()
     rows = []
     for found in METHODS.values():
-        settings = " ".join(f"{key}={as_json(default)}" for key, (_, default) in found.settings.items())
-        rows.append((title_of(found), found.summary, mask_of(found), forgets_of(found), settings, found.source))
+        settings = " ".join(f"{key}={_as_json(default)}" for key, (_, default) in found.settings.items())
+        rows.append((_title_of(found), found.summary, _mask_of(found), _forgets_of(found), settings, found.source))
     headings = ("method", "what it does", "mask", "forgets", "settings", "source")
-    print_table(console, filled("methods", headings, rows))
+    print_table(console, _filled("methods", headings, rows))
 
 
-def title_of(found: "Method") -> str:
-    """Give a method's names.
-
-    Args:
-        found: the method.
-
-    Returns:
-        Its name, and in brackets the other one where it has one.
-    """
+def _title_of(found: "Method") -> str:
+    """Give a method's names."""
     return found.name + (f" ({found.alias})" if found.alias else "")
 
 
-def mask_of(found: "Method") -> str:
-    """Say whether a mask may hold weights while a method runs.
-
-    Args:
-        found: the method.
-
-    Returns:
-        "yes" or "no".
-    """
+def _mask_of(found: "Method") -> str:
+    """Say whether a mask may hold weights while a method runs."""
     return "yes" if found.maskable else "no"
 
 
-def forgets_of(found: "Method") -> str:
-    """Say what a method can forget.
-
-    Args:
-        found: the method.
-
-    Returns:
-        "any images" or "whole classes".
-    """
+def _forgets_of(found: "Method") -> str:
+    """Say what a method can forget."""
     return "whole classes" if found.classwise else "any images"
 
 
-def as_json(value: object) -> str:
-    """Show a setting's value as it stands in JSON.
-
-    Args:
-        value: of a setting.
-
-    Returns:
-        JSON text.
-    """
+def _as_json(value: object) -> str:
+    """Show a setting's value as it stands in JSON."""
     return json.dumps(value)
 
 
-def filled(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    """Lay texts out.
-
-    Args:
-        title: above the table.
-        headings: of the columns.
-        rows: one text a column.
-
-    Returns:
-        The table; long texts go on in the next line.
-    """
+def _filled(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Lay texts out."""
     table = plain_table(title)
     for place, heading in enumerate(headings):
         table.add_column(Text(heading), no_wrap=place == 0, overflow="fold")
@@ -213,40 +162,29 @@ def metrics_page() -> str:
         Markdown text.
     """
     load_metrics()
-    blocks = [INTRODUCTION, overview()]
+    blocks = [_INTRODUCTION, _overview()]
     families = {found.family: found for found in METRICS.values()}
-    for heading, cost in SECTIONS:
+    for heading, cost in _SECTIONS:
         chosen = [found for found in families.values() if found.cost == cost and not found.original]
-        blocks += [f"## {heading}", *map(block_of, chosen)]
+        blocks += [f"## {heading}", *map(_block_of, chosen)]
     originals = [found for found in families.values() if found.original]
-    return "\n\n".join([*blocks, f"## {ORIGINALS}", *map(block_of, originals)]) + "\n"
+    return "\n\n".join([*blocks, f"## {_ORIGINALS}", *map(_block_of, originals)]) + "\n"
 
 
-def overview() -> str:
-    """Render all metrics as one table.
-
-    Returns:
-        Markdown text.
-    """
+def _overview() -> str:
+    """Render all metrics as one table."""
     lines = ["| metric | unit | good | ideal | cost | in |", "| --- | --- | --- | --- | --- | --- |"]
     for found in METRICS.values():
-        facts = (found.name, unit_of(found), found.direction, found.ideal, found.cost, chosen_by(found))
-        lines.append(f"| {' | '.join(map(escaped, facts))} |")
+        facts = (found.name, _unit_of(found), found.direction, found.ideal, found.cost, _chosen_by(found))
+        lines.append(f"| {' | '.join(map(_escaped, facts))} |")
     return "\n".join(lines)
 
 
-def block_of(found: Metric) -> str:
-    """Render one metric, or several that are computed together.
-
-    Args:
-        found: one of them.
-
-    Returns:
-        Markdown text.
-    """
+def _block_of(found: Metric) -> str:
+    """Render one metric, or several that are computed together."""
     family = [METRICS[name] for name in found.family]
     ideals = list(dict.fromkeys(member.ideal for member in family))
-    units = list(dict.fromkeys(map(unit_of, family)))
+    units = list(dict.fromkeys(map(_unit_of, family)))
     ideal = ideals[0] if len(ideals) == 1 else ", ".join(f"{member.name} {member.ideal}" for member in family)
     held = " and ".join(found.against)
     facts = {
@@ -254,12 +192,12 @@ def block_of(found: Metric) -> str:
         "Unit": ", ".join(units),
         "Good": f"{found.direction}; ideal: {ideal}",
         "Cost": found.cost + (f"; looks at the {held} model too" if held else ""),
-        "In": chosen_by(found).replace(" ", ", ") or "no set",
+        "In": _chosen_by(found).replace(" ", ", ") or "no set",
         "Cannot see": found.blind,
         "Source": found.source,
     }
-    lines = "\n".join(f"- **{name}**: {escaped(text)}" for name, text in facts.items())
-    return f"### {', '.join(found.family)}\n\n{escaped(found.summary)}\n\n{lines}"
+    lines = "\n".join(f"- **{name}**: {_escaped(text)}" for name, text in facts.items())
+    return f"### {', '.join(found.family)}\n\n{_escaped(found.summary)}\n\n{lines}"
 
 
 def methods_page() -> str:
@@ -273,60 +211,39 @@ def methods_page() -> str:
     load_methods()
     lines = ["| method | what it does | mask | forgets |", "| --- | --- | --- | --- |"]
     for found in METHODS.values():
-        facts = (title_of(found), found.summary, mask_of(found), forgets_of(found))
-        lines.append(f"| {' | '.join(map(escaped, facts))} |")
-    return "\n\n".join([METHODS_INTRODUCTION, "\n".join(lines), *map(method_block, METHODS.values())]) + "\n"
+        facts = (_title_of(found), found.summary, _mask_of(found), _forgets_of(found))
+        lines.append(f"| {' | '.join(map(_escaped, facts))} |")
+    return "\n\n".join([_METHODS_INTRODUCTION, "\n".join(lines), *map(_method_block, METHODS.values())]) + "\n"
 
 
-def method_block(found: "Method") -> str:
-    """Render one method.
-
-    Args:
-        found: the method.
-
-    Returns:
-        Markdown text.
-    """
+def _method_block(found: "Method") -> str:
+    """Render one method."""
     meanings = arguments_of(found.run)
     settings = [
-        f"  - `{key}`, {escaped(as_json(default))}: {escaped(meanings.get(key, ''))}"
+        f"  - `{key}`, {_escaped(_as_json(default))}: {_escaped(meanings.get(key, ''))}"
         for key, (_, default) in found.settings.items()
     ]
     facts = {
         "Equation": found.equation,
-        "Forgets": forgets_of(found) + limits_of(found),
-        "Mask": mask_of(found),
+        "Forgets": _forgets_of(found) + _limits_of(found),
+        "Mask": _mask_of(found),
         "Deviations": found.deviations,
         "Source": found.source,
     }
-    lines = [f"- **{name}**: {escaped(text)}" for name, text in facts.items()]
+    lines = [f"- **{name}**: {_escaped(text)}" for name, text in facts.items()]
     lines[1:1] = ["- **Settings**, with defaults:", *settings] if settings else ["- **Settings**: none"]
-    introduction = "\n\n".join(map(escaped, [found.summary, *remarks_of(found.run)]))
-    return f"## {escaped(title_of(found))}\n\n{introduction}\n\n" + "\n".join(lines)
+    introduction = "\n\n".join(map(_escaped, [found.summary, *remarks_of(found.run)]))
+    return f"## {_escaped(_title_of(found))}\n\n{introduction}\n\n" + "\n".join(lines)
 
 
-def limits_of(found: "Method") -> str:
-    """Say what a method is not meant to do at its authors' settings.
-
-    Args:
-        found: the method.
-
-    Returns:
-        A clause; empty where it is meant to forget and to keep the rest.
-    """
+def _limits_of(found: "Method") -> str:
+    """Say what a method is not meant to do at its authors' settings."""
     forgetting = "" if found.forgets else "; a whole class it hardly forgets at its authors' settings"
     return forgetting + ("" if found.keeps else "; it does not keep the accuracy on the rest by itself")
 
 
-def escaped(text: str) -> str:
-    """Keep formulas from being read as Markdown; names between backticks stay as they are.
-
-    Args:
-        text: of a docstring.
-
-    Returns:
-        The text.
-    """
+def _escaped(text: str) -> str:
+    """Keep formulas from being read as Markdown; names between backticks stay as they are."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([*_|<>\[\]~$])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)

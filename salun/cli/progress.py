@@ -9,13 +9,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from salun.training import Epoch, Progress, Watch, unwatched
+from salun.training.progress import Epoch, Progress, Watch, unwatched
 
-BAR = 24
-GAP = 2
+_BAR = 24
+_GAP = 2
 
 
-class Countdown:
+class _Countdown:
     """Estimates how long a training still takes, from its mean pace so far.
 
     Attributes:
@@ -30,14 +30,7 @@ class Countdown:
         self.share = 0.0
 
     def left(self, step: Progress) -> float:
-        """Take note of a step.
-
-        Args:
-            step: where the training stands.
-
-        Returns:
-            The seconds left.
-        """
+        """Take note of a step."""
         if step.epoch == 1:
             self.spent = 0.0
         seconds = self.spent + step.seconds
@@ -50,15 +43,8 @@ class Countdown:
         return seconds * (step.epochs - epochs) / epochs
 
 
-def images_a_second(step: Progress) -> float:
-    """Compute the pace of an epoch.
-
-    Args:
-        step: where the training stands.
-
-    Returns:
-        Images a second.
-    """
+def _images_a_second(step: Progress) -> float:
+    """Compute the pace of an epoch."""
     return step.images / max(step.seconds, 1e-9)
 
 
@@ -79,36 +65,26 @@ def epoch_line(done: Epoch, epochs: int, rate: float, left: float) -> str:
     return f"epoch {done.epoch}/{epochs}  {figures}  {rate:,.0f} images/s  about {left:.0f} s left"
 
 
-def live_line(step: Progress, last: Epoch | None, left: float, width: int) -> str:
-    """Describe a running training.
-
-    Args:
-        step: where it stands.
-        last: the epoch that was finished last, if any.
-        left: seconds.
-        width: of the terminal; without room the validation accuracy is left out.
-
-    Returns:
-        One line.
-    """
+def _live_line(step: Progress, last: Epoch | None, left: float, width: int) -> str:
+    """Describe a running training."""
     minutes, seconds = divmod(round(left), 60)
     parts = [
         f"epoch {step.epoch}/{step.epochs}",
         f"loss {last.loss:.4g}" if last else "loss -",
         f"acc {100 * last.accuracy:.2f} %" if last else "acc -",
-        f"{images_a_second(step):,.0f} img/s",
+        f"{_images_a_second(step):,.0f} img/s",
         f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left",
     ]
-    line = (" " * GAP).join(parts)
+    line = (" " * _GAP).join(parts)
     if last is None or last.validation is None:
         return line
     parts.insert(3, f"val {100 * last.validation:.2f} %")
-    longer = (" " * GAP).join(parts)
+    longer = (" " * _GAP).join(parts)
     return longer if len(longer) <= width else line
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """What is shown of a training.
 
     Attributes:
@@ -122,23 +98,16 @@ class Line:
     share: float = 0.0
 
     def fitted(self, width: int) -> RenderableType:
-        """Lay the line out: the figures, and where there is room for them the title and a bar.
-
-        Args:
-            width: of the terminal.
-
-        Returns:
-            What the terminal shows.
-        """
+        """Lay the line out: the figures, and where there is room for them the title and a bar."""
         figures, title = Text(self.figures), Text(self.title)
         cells: list[RenderableType] = [figures]
-        room = width - figures.cell_len - GAP
+        room = width - figures.cell_len - _GAP
         if title.cell_len <= room:
             cells.insert(0, title)
-            room -= title.cell_len + GAP
-        if room >= BAR:
-            cells.insert(-1, ProgressBar(total=1, completed=self.share, width=BAR))
-        line = Table.grid(*(Column(no_wrap=True) for _ in cells), padding=(0, GAP, 0, 0))
+            room -= title.cell_len + _GAP
+        if room >= _BAR:
+            cells.insert(-1, ProgressBar(total=1, completed=self.share, width=_BAR))
+        line = Table.grid(*(Column(no_wrap=True) for _ in cells), padding=(0, _GAP, 0, 0))
         line.add_row(*cells)
         return line
 
@@ -155,7 +124,7 @@ class Display:
     def __init__(self, console: Console, lines: bool) -> None:
         self.console = console
         self.lines = lines
-        self.shown: dict[str, Line] = {}
+        self.shown: dict[str, _Line] = {}
         self.live = Live(console=console, transient=True, get_renderable=self.render)
 
     def __enter__(self) -> "Display":
@@ -174,7 +143,7 @@ class Display:
         Returns:
             What the terminal shows: a line for each training.
         """
-        lines = list(self.shown.values()) or [Line()]
+        lines = list(self.shown.values()) or [_Line()]
         return Group(*(line.fitted(self.console.width) for line in lines))
 
     def watch(self, title: str, images: int, name: str = "") -> Watch:
@@ -190,18 +159,18 @@ class Display:
         """
         if not self.console.is_interactive and not self.lines:
             return unwatched
-        countdown = Countdown(images)
+        countdown = _Countdown(images)
         last: Epoch | None = None
-        self.shown[name] = Line(title)
+        self.shown[name] = _Line(title)
 
         def show(step: Progress) -> None:
             nonlocal last
             last, left = step.done or last, countdown.left(step)
             if self.console.is_interactive:
-                figures = live_line(step, last, left, self.console.width)
-                self.shown[name] = Line(title, figures, countdown.share)
+                figures = _live_line(step, last, left, self.console.width)
+                self.shown[name] = _Line(title, figures, countdown.share)
             elif step.done is not None:
-                print(epoch_line(step.done, step.epochs, images_a_second(step), left), flush=True)
+                print(epoch_line(step.done, step.epochs, _images_a_second(step), left), flush=True)
 
         return show
 

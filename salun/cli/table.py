@@ -11,15 +11,16 @@ from rich.text import Text
 
 from salun.cli.console import WIDE, plain_table, print_table
 from salun.errors import one_line
-from salun.files import read_json
+from salun.experiments.record import Group
+from salun.io.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
-from salun.rows import Group, Row, bold_of, grouped
-from salun.statistics import figure
-from salun.summaries import INTERVAL, SPREAD, cell, columns_of, group_title, legend, lines_of
+from salun.reports.statistics import figure
+from salun.reports.summary import Row, bold_of, grouped
+from salun.reports.tables import INTERVAL, SPREAD, cell, columns_of, group_title, legend, lines_of
 
-PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
-CELL = re.compile(r"([^± ]*)(±\S*)?(.*)")
-COSTLIEST_FIRST = ("many models", "weights", "attack", "free")
+_PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
+_CELL = re.compile(r"([^± ]*)(±\S*)?(.*)")
+_COSTLIEST_FIRST = ("many models", "weights", "attack", "free")
 
 
 def print_rows(console: Console, rows: list[Row]) -> None:
@@ -33,14 +34,14 @@ def print_rows(console: Console, rows: list[Row]) -> None:
     """
     for group, members in grouped(rows).items():
         hidden: list[str] = []
-        table = make_table(rows, group, hidden)
+        table = _make_table(rows, group, hidden)
         for name in dispensable(members):
-            if natural_width(console, table) <= console.width:
+            if _natural_width(console, table) <= console.width:
                 break
             hidden.append(name)
-            table = make_table(rows, group, hidden)
+            table = _make_table(rows, group, hidden)
         print_table(console, table)
-        for line in [*not_shown(hidden), *legend(members)]:
+        for line in [*_not_shown(hidden), *legend(members)]:
             console.print(Text(line), soft_wrap=True)
 
 
@@ -58,41 +59,25 @@ def dispensable(rows: list[Row]) -> list[str]:
 
     def worth(name: str) -> tuple[bool, bool, int]:
         found = METRICS[name]
-        return not found.original, found.default, COSTLIEST_FIRST.index(found.cost)
+        return not found.original, found.default, _COSTLIEST_FIRST.index(found.cost)
 
     names = [name for name in columns_of(rows) if name not in GAP_METRICS]
     spread = [value for row in rows for value in (*row.figures.values(), row.gap) if value.low is not None]
     return [*sorted(names, key=worth), *((INTERVAL, SPREAD) if spread else ())]
 
 
-def not_shown(hidden: list[str]) -> list[str]:
-    """Name what a narrow terminal has no room for.
-
-    Args:
-        hidden: metrics and other parts of a table.
-
-    Returns:
-        A line, if anything is hidden.
-    """
+def _not_shown(hidden: list[str]) -> list[str]:
+    """Name what a narrow terminal has no room for."""
     return [f"not shown for want of width: {', '.join(hidden)}"] if hidden else []
 
 
-def make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
-    """Lay one forgetting problem out.
-
-    Args:
-        rows: of the whole list.
-        group: which of them.
-        hidden: what is left out.
-
-    Returns:
-        The table; a title that is too long is broken, a figure never.
-    """
+def _make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
+    """Lay one forgetting problem out."""
     members = grouped(rows)[group]
     headings, lines = lines_of(members, hidden)
     table = plain_table(group_title(rows, group))
     columns = [list(column) for column in zip(*lines, strict=True)]
-    columns[1:] = map(aligned, columns[1:])
+    columns[1:] = map(_aligned, columns[1:])
     for place, (heading, column) in enumerate(zip(headings, columns, strict=True)):
         head = heading.rjust(cell_len(column[0])) if place else heading
         table.add_column(Text(head), no_wrap=bool(place), overflow="fold")
@@ -102,31 +87,16 @@ def make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
     return table
 
 
-def aligned(column: list[str]) -> list[str]:
-    """Bring the numbers, the spreads and the marks of a column below each other.
-
-    Args:
-        column: cells such as "97.21±0.40 ≠"; a part may be missing.
-
-    Returns:
-        The cells, all of one width.
-    """
-    parts = [CELL.findall(text)[0] for text in column]
+def _aligned(column: list[str]) -> list[str]:
+    """Bring the numbers, the spreads and the marks of a column below each other."""
+    parts = [_CELL.findall(text)[0] for text in column]
     numbers, spreads, _ = (max(map(len, part)) for part in zip(*parts, strict=True))
     joined = [f"{number:>{numbers}}{spread:<{spreads}}{mark}" for number, spread, mark in parts]
     return [text.ljust(max(map(len, joined))) for text in joined]
 
 
-def natural_width(console: Console, table: Table) -> int:
-    """Measure how wide a table is where nothing limits it.
-
-    Args:
-        console: where it is to be printed.
-        table: what.
-
-    Returns:
-        Characters.
-    """
+def _natural_width(console: Console, table: Table) -> int:
+    """Measure how wide a table is where nothing limits it."""
     return console.measure(table, options=console.options.update(max_width=WIDE)).maximum
 
 
@@ -137,22 +107,15 @@ def print_published(console: Console, rows: list[Row]) -> None:
         console: where.
         rows: of the whole list.
     """
-    table = published_table(rows)
+    table = _published_table(rows)
     if table is None:
         console.print("no published figures for these settings", highlight=False)
     else:
         print_table(console, table)
 
 
-def published_table(rows: list[Row]) -> Table | None:
-    """Lay published figures out beside ours.
-
-    Args:
-        rows: of the whole list.
-
-    Returns:
-        The table, or None where no paper reports these settings.
-    """
+def _published_table(rows: list[Row]) -> Table | None:
+    """Lay published figures out beside ours."""
     found = [(row, match) for row in rows for match in [published_for(row)] if match is not None]
     if not found:
         return None
@@ -184,7 +147,7 @@ def published_for(row: Row) -> dict[str, Any] | None:
     masked = settings["mask"] is not None
     if settings["forget"].get("stratified"):  # the paper's shares are drawn whatever the class
         return None
-    if masked and settings["mask"] != PAPER_MASK:
+    if masked and settings["mask"] != _PAPER_MASK:
         return None
     key = [
         settings["base"]["model"],

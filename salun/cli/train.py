@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from salun.claims import CLAIMS, Claims
 from salun.cli import arguments
 from salun.cli.arguments import Parser, add_machine_flags, add_saving_flag, check_folder, filled, guarded, notice
+from salun.cli.startup import uncollected
 from salun.errors import SalunError
-from salun.imports import uncollected
+from salun.io.locks import CLAIMS, Claims
 
-PROGRAM = "salun-train"
-RECIPE_FLAGS = {
+_PROGRAM = "salun-train"
+_RECIPE_FLAGS = {
     "epochs": "--epochs",
     "lr": "--lr",
     "batch_size": "--batch-size",
@@ -29,16 +29,9 @@ RECIPE_FLAGS = {
 }
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The flags.
-    """
-    parser = Parser(PROGRAM, description="Train a classifier on all of its training split, or without a forget set.")
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = Parser(_PROGRAM, description="Train a classifier on all of its training split, or without a forget set.")
     parser.add_argument(
         "--model", type=filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)"
     )
@@ -91,59 +84,38 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    flags = parse(argv)
-    return guarded(PROGRAM, lambda: train_together(flags))
+    flags = _parse(argv)
+    return guarded(_PROGRAM, lambda: _train_together(flags))
 
 
-def train_together(flags: argparse.Namespace) -> int:
-    """Train with the processes that a launcher such as torchrun started beside this one, if it did.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag, a plugin, the data or the model is refused, or the other processes are not there.
-    """
+def _train_together(flags: argparse.Namespace) -> int:
+    """Train with the processes that a launcher such as torchrun started beside this one, if it did."""
     if "RANK" in os.environ:
         # Torch would tell at length, each process for itself, that others ended.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with uncollected():
-        from salun.distributed import joined
+        from salun.training.distributed import joined
 
     with joined() as group:
         if flags.plugin:
             arguments.load(flags.plugin)
-        return train(flags, group)
+        return _train(flags, group)
 
 
-def train(flags: argparse.Namespace, group: Any) -> int:
-    """Check everything, train, save, and say how good the model is.
-
-    Args:
-        flags: of the command line.
-        group: the processes that train together, of which the leading one saves and prints.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag, the data or the model is refused.
-    """
+def _train(flags: argparse.Namespace, group: Any) -> int:
+    """Check everything, train, save, and say how good the model is."""
     with uncollected():
         from rich.console import Console
 
-        from salun import training
-        from salun.base_model import train_checkpoint
         from salun.cli.progress import Display
-        from salun.resume import STATES, Place, forget_state
-        from salun.run import save_with_forget
-        from salun.tracking import Tracker
+        from salun.experiments.base_model import train_checkpoint
+        from salun.experiments.run import save_with_forget
+        from salun.experiments.tracking import Tracker
+        from salun.training.progress import Progress
+        from salun.training.state import STATES, Place, forget_state
 
     check_folder("--out", Path(flags.out))
-    asked = check(flags, group)
+    asked = _check(flags, group)
     model, dataset, recipe, path, parts = asked.model, asked.dataset, asked.recipe, asked.path, asked.parts
     place = path.parent / STATES / path.name
     group.check_same(place.exists(), f"--out {flags.out}: some processes find {place} there, others do not")
@@ -156,13 +128,13 @@ def train(flags: argparse.Namespace, group: Any) -> int:
     config = {"model": model, "dataset": dataset.name, "forget": str(asked.request), **recipe.model_dump()}
     tracker = Tracker(not flags.no_log and group.leads, notice)
     with (
-        claimed(path, group),
+        _claimed(path, group),
         tracker.run(path.stem, "train", config) as log,
         Display(Console(), lines=True) as display,
     ):
         show = display.watch(path.stem, len(parts.retain))
 
-        def watch(step: training.Progress) -> None:
+        def watch(step: Progress) -> None:
             show(step)
             if step.done is not None:
                 log(vars(step.done))
@@ -175,7 +147,7 @@ def train(flags: argparse.Namespace, group: Any) -> int:
             return 0
         save_with_forget(path, checkpoint, parts)
         forget_state(place)
-        figures = accuracies(checkpoint, dataset, parts, asked.device)
+        figures = _accuracies(checkpoint, dataset, parts, asked.device)
         log({f"final {name}": value for name, value in figures.items()})
     best = max(curve, key=lambda epoch: (epoch.validation or 0.0, epoch.epoch))
     print(f"best epoch {best.epoch}: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in figures.items()))
@@ -183,7 +155,7 @@ def train(flags: argparse.Namespace, group: Any) -> int:
     return 0
 
 
-class Asked(NamedTuple):
+class _Asked(NamedTuple):
     """What is to be trained, checked.
 
     Attributes:
@@ -205,58 +177,37 @@ class Asked(NamedTuple):
     device: Any
 
 
-def check(flags: argparse.Namespace, group: Any) -> Asked:
-    """Check everything before the first epoch.
-
-    Args:
-        flags: of the command line.
-        group: the processes that train together.
-
-    Returns:
-        What is to be trained.
-
-    Raises:
-        SalunError: a flag, the data or the model is refused.
-    """
-    from salun.base_model import architecture_for, checkpoint_path
+def _check(flags: argparse.Namespace, group: Any) -> _Asked:
+    """Check everything before the first epoch."""
     from salun.data.sets import to_device
     from salun.data.sources import load
     from salun.data.split import split
     from salun.device import pick_device, settle_threads
-    from salun.models import build, check_model, default_model
+    from salun.experiments.base_model import architecture_for, checkpoint_path
+    from salun.models.architecture import check_model, default_model
+    from salun.models.build import build
 
     device = pick_device(group.name_device(flags.device), flags.deterministic)
     group.begin(device, flags.compile)
-    recipe, request = read_recipe(flags), read_request(flags)
+    recipe, request = _read_recipe(flags), _read_request(flags)
     model = flags.model or default_model(flags.dataset)
     check_model(model)
     wanted = flags.dataset, Path(flags.data_dir)
     dataset = group.in_turn(lambda: load(*wanted, skip_corrupt=flags.skip_corrupt), "data")
     for line in dataset.notices if group.leads else ():
-        notice(f"{PROGRAM}: {line}")
+        notice(f"{_PROGRAM}: {line}")
     if group.size == 1:
         dataset = to_device(dataset, device)
     settle_threads(dataset.size)
     parts = split(dataset, request, flags.split_seed)
     group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")
-    path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or default_comment(flags))
-    return Asked(model, dataset, recipe, request, parts, path, device)
+    path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or _default_comment(flags))
+    return _Asked(model, dataset, recipe, request, parts, path, device)
 
 
 @contextmanager
-def claimed(path: Path, group: Any) -> Iterator[None]:
-    """Let no other command train the same file meanwhile.
-
-    Args:
-        path: of the checkpoint.
-        group: the processes that train it together; the leading one claims it for all.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        SalunError: another process trains it.
-    """
+def _claimed(path: Path, group: Any) -> Iterator[None]:
+    """Let no other command train the same file meanwhile."""
     if not group.leads:
         yield
         return
@@ -266,47 +217,27 @@ def claimed(path: Path, group: Any) -> Iterator[None]:
         yield
 
 
-def read_recipe(flags: argparse.Namespace) -> Any:
-    """Build the recipe from the flags, over the data set's defaults.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        SalunError: a value is outside its bounds.
-    """
+def _read_recipe(flags: argparse.Namespace) -> Any:
+    """Build the recipe from the flags, over the data set's defaults."""
     from pydantic import ValidationError
 
     from salun.errors import SalunErrors
-    from salun.training import Recipe, default_recipe
+    from salun.training.recipe import Recipe, default_recipe
 
-    names = {key: "pat" if key == "patience" else key for key in RECIPE_FLAGS}
+    names = {key: "pat" if key == "patience" else key for key in _RECIPE_FLAGS}
     given = {key: getattr(flags, name) for key, name in names.items() if getattr(flags, name) is not None}
     try:
         return Recipe(**{**default_recipe(flags.dataset).model_dump(), **given})
     except ValidationError as error:
         problems = error.errors(include_url=False)
         lines = [
-            f"{RECIPE_FLAGS[str(p['loc'][0])]} {p['input']}: {p['msg'][0].lower()}{p['msg'][1:]}" for p in problems
+            f"{_RECIPE_FLAGS[str(p['loc'][0])]} {p['input']}: {p['msg'][0].lower()}{p['msg'][1:]}" for p in problems
         ]
         raise SalunErrors(lines) from error
 
 
-def read_request(flags: argparse.Namespace) -> Any:
-    """Build the forget request from the flags.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The request; of nothing where no flag asks for any.
-
-    Raises:
-        SalunError: a share or a seed outside its bounds.
-    """
+def _read_request(flags: argparse.Namespace) -> Any:
+    """Build the forget request from the flags."""
     from salun.data.split import ForgetRequest
 
     if flags.unlr is not None and not 0 < flags.unlr < 1:
@@ -320,15 +251,8 @@ def read_request(flags: argparse.Namespace) -> Any:
     return ForgetRequest(tuple(sorted(set(flags.cf or ()))), flags.unlr, flags.forget_seed, listed, flags.stratified)
 
 
-def default_comment(flags: argparse.Namespace) -> str:
-    """Name a checkpoint whose user does not.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        "base", or what is left out of training, and the seeds that are not 0.
-    """
+def _default_comment(flags: argparse.Namespace) -> str:
+    """Name a checkpoint whose user does not."""
     name = "base"
     if flags.cf:
         name = f"cf{'+'.join(map(str, sorted(set(flags.cf))))}"
@@ -341,22 +265,12 @@ def default_comment(flags: argparse.Namespace) -> str:
     return name + (f"-seed{flags.seed}" if flags.seed else "")
 
 
-def accuracies(checkpoint: Any, dataset: Any, parts: Any, device: Any) -> dict[str, float]:
-    """Measure a trained model.
-
-    Args:
-        checkpoint: the model.
-        dataset: the data, on the device.
-        parts: their split.
-        device: where it runs.
-
-    Returns:
-        Accuracy by set, as fractions, of the sets that hold images.
-    """
-    from salun.base_model import preparation_of
+def _accuracies(checkpoint: Any, dataset: Any, parts: Any, device: Any) -> dict[str, float]:
+    """Measure a trained model."""
     from salun.data.sets import make_sets
     from salun.device import placed
-    from salun.training import accuracy, predict
+    from salun.experiments.base_model import preparation_of
+    from salun.training.evaluate import accuracy, predict
 
     sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), device)
     model = placed(checkpoint.restore(), device)

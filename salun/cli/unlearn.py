@@ -23,12 +23,12 @@ from salun.cli.arguments import (
     name_of,
     notice,
 )
+from salun.cli.startup import uncollected
 from salun.errors import SalunError, SalunErrors, one_line
-from salun.imports import uncollected
 
-PROGRAM = "salun-unlearn"
-MOST_RUNS = 10_000
-MOST_BESIDE = 64
+_PROGRAM = "salun-unlearn"
+_MOST_RUNS = 10_000
+_MOST_BESIDE = 64
 ENTRY_FLAGS = {
     "checkpoint": "-c",
     "model": "--model",
@@ -50,16 +50,9 @@ ENTRY_FLAGS = {
 }
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The flags.
-    """
-    parser = Parser(PROGRAM, description="Unlearn, N times, and measure the distance to retraining.")
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = Parser(_PROGRAM, description="Unlearn, N times, and measure the distance to retraining.")
     parser.add_argument("-L", "--load", metavar="FILE", help="JSON list of experiments")
     one = parser.add_argument_group("one experiment, without a file")
     one.add_argument("-c", "--checkpoint", metavar="FILE", help="the base model")
@@ -92,7 +85,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)"
     )
     parser.add_argument("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
-    add_beside_flags(parser)
+    _add_beside_flags(parser)
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
     )
@@ -120,12 +113,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def add_beside_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say who does the runs.
-
-    Args:
-        parser: gets the flags.
-    """
+def _add_beside_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say who does the runs."""
     parser.add_argument(
         "--jobs",
         "--parallel",
@@ -157,37 +146,26 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    flags = parse(argv)
+    flags = _parse(argv)
     if flags.schema:
-        return guarded(PROGRAM, print_schema, flags.plugin)
+        return guarded(_PROGRAM, _print_schema, flags.plugin)
     if flags.list_metrics or flags.list_methods:
-        return guarded(PROGRAM, lambda: print_lists(flags), flags.plugin)
+        return guarded(_PROGRAM, lambda: _print_lists(flags), flags.plugin)
     if flags.dry_run:
-        return guarded(PROGRAM, lambda: dry_run(flags), flags.plugin)
-    return guarded(PROGRAM, lambda: unlearn(flags), flags.plugin)
+        return guarded(_PROGRAM, lambda: _dry_run(flags), flags.plugin)
+    return guarded(_PROGRAM, lambda: _unlearn(flags), flags.plugin)
 
 
-def print_schema() -> int:
-    """Print the JSON Schema of experiment files.
-
-    Returns:
-        The exit status.
-    """
-    from salun.experiment import json_schema
+def _print_schema() -> int:
+    """Print the JSON Schema of experiment files."""
+    from salun.experiments.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
     return 0
 
 
-def print_lists(flags: argparse.Namespace) -> int:
-    """Print the metrics, the methods, or both.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-    """
+def _print_lists(flags: argparse.Namespace) -> int:
+    """Print the metrics, the methods, or both."""
     from salun.cli.console import make_console
     from salun.cli.listing import print_methods, print_metrics
 
@@ -198,35 +176,25 @@ def print_lists(flags: argparse.Namespace) -> int:
     return 0
 
 
-def dry_run(flags: argparse.Namespace) -> int:
-    """Print every resolved experiment with its number of runs.
+def _dry_run(flags: argparse.Namespace) -> int:
+    """Print every resolved experiment with its number of runs."""
+    from salun.experiments.source import check_source
 
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: the list is wrong, or a checkpoint or a mask that is there.
-    """
-    from salun.source import check_source
-
-    experiments, source = read_experiments(flags, files_must_exist=False)
-    check_files(experiments, Path(flags.checkpoints), source)
+    experiments, source = _read_experiments(flags, files_must_exist=False)
+    _check_files(experiments, Path(flags.checkpoints), source)
     check_source(Path(flags.out) / name_of(flags, source), source)
     each = flags.nexp * flags.nbase * flags.nforget
     for experiment in experiments:
         last = experiment.seed + flags.nexp - 1
         seeds = f"seeds {experiment.seed} to {last}" if flags.nexp > 1 else f"seed {last}"
         seeds += "".join(
-            f", {counted(number, what)}"
+            f", {_counted(number, what)}"
             for number, what in ((flags.nbase, "base model"), (flags.nforget, "forget set"))
             if number > 1
         )
         what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
-        print(one_line(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})"))
+        print(one_line(f"{experiment.number}. {what}{tag}: {_counted(each, 'run')} ({seeds})"))
         print(f"   settings {json.dumps(experiment.settings)}")
         if experiment.recipe is not None:
             print(f"   recipe {experiment.recipe.model_dump_json()}")
@@ -238,38 +206,21 @@ def dry_run(flags: argparse.Namespace) -> int:
         if experiment.metrics:
             print(f"   metrics {', '.join(experiment.metrics)}")
     runs = len(experiments) * each
-    print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
+    print(f"{source}: {_counted(len(experiments), 'experiment')}, {_counted(runs, 'run')}")
     return 0
 
 
-def counted(number: int, what: str) -> str:
-    """Say how many there are.
-
-    Args:
-        number: from 0.
-        what: in the singular.
-
-    Returns:
-        For example "1 run" or "4 runs".
-    """
+def _counted(number: int, what: str) -> str:
+    """Say how many there are."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def check_files(experiments: Sequence[Any], folder: Path, source: str) -> None:
-    """Check the checkpoints and masks that are there; what is missing may still come.
-
-    Args:
-        experiments: validated entries.
-        folder: where base models are kept.
-        source: what the text of errors begins with.
-
-    Raises:
-        SalunErrors: files are refused, a line an experiment.
-    """
+def _check_files(experiments: Sequence[Any], folder: Path, source: str) -> None:
+    """Check the checkpoints and masks that are there; what is missing may still come."""
     from torch import device
 
-    from salun.run import Workbench
-    from salun.saliency import load_mask
+    from salun.experiments.run import Workbench
+    from salun.unlearning.mask import load_mask
 
     bench, wrong = Workbench(device("cpu"), checkpoints=folder), []
     for experiment in experiments:
@@ -286,50 +237,32 @@ def check_files(experiments: Sequence[Any], folder: Path, source: str) -> None:
         raise SalunErrors(wrong)
 
 
-def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Any], str]:
-    """Read the experiments that the flags name.
-
-    Args:
-        flags: of the command line.
-        files_must_exist: whether checkpoints and index files are looked for.
-
-    Returns:
-        The experiments, and what they were read from.
-
-    Raises:
-        SalunError: the list is wrong, or flags do not go together.
-    """
-    from salun.experiment import load_experiments, validate
-    from salun.source import COMMAND_LINE
+def _read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Any], str]:
+    """Read the experiments that the flags name."""
+    from salun.experiments.schema import load_experiments, validate
+    from salun.experiments.source import COMMAND_LINE
 
     for flag in ("nexp", "nbase", "nforget"):
-        if not 1 <= getattr(flags, flag) <= MOST_RUNS:
-            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {MOST_RUNS}")
-    check_beside(flags)
+        if not 1 <= getattr(flags, flag) <= _MOST_RUNS:
+            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {_MOST_RUNS}")
+    _check_beside(flags)
     if flags.budget is not None and flags.budget < 1:
         raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
-    asked = asked_metrics(flags)
+    asked = _asked_metrics(flags)
     given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
-        return asked_for(validate([given], COMMAND_LINE, files_must_exist), asked, flags.budget), COMMAND_LINE
+        return _asked_for(validate([given], COMMAND_LINE, files_must_exist), asked, flags.budget), COMMAND_LINE
     if given:
         flag = ENTRY_FLAGS[next(iter(given))]
         raise SalunError(f"{flag} goes without -L: put '{next(iter(given))}' into the entries of {flags.load}")
-    return asked_for(load_experiments(Path(flags.load), files_must_exist), asked, flags.budget), flags.load
+    return _asked_for(load_experiments(Path(flags.load), files_must_exist), asked, flags.budget), flags.load
 
 
-def check_beside(flags: argparse.Namespace) -> None:
-    """Check the flags that say who does the runs.
-
-    Args:
-        flags: of the command line.
-
-    Raises:
-        SalunError: a number is out of bounds, Ray is not installed, or flags do not go together.
-    """
-    most = MOST_BESIDE if flags.ray is None else MOST_RUNS
+def _check_beside(flags: argparse.Namespace) -> None:
+    """Check the flags that say who does the runs."""
+    most = _MOST_BESIDE if flags.ray is None else _MOST_RUNS
     if flags.jobs is not None and not 1 <= flags.jobs <= most:
         raise SalunError(f"--jobs {flags.jobs}: must be from 1 to {most}")
     if flags.gpus_per_run is not None and flags.ray is None:
@@ -342,32 +275,15 @@ def check_beside(flags: argparse.Namespace) -> None:
         raise SalunError("--ray: Ray is not installed here; pip install 'salun[ray]' does that")
 
 
-def ray_request(flags: argparse.Namespace) -> Any:
-    """Gather what is asked of Ray.
-
-    Args:
-        flags: of the command line, checked.
-
-    Returns:
-        The request; None where runs stay on this machine.
-    """
-    from salun.cluster import RayRequest
+def _ray_request(flags: argparse.Namespace) -> Any:
+    """Gather what is asked of Ray."""
+    from salun.experiments.executors.ray import RayRequest
 
     return None if flags.ray is None else RayRequest(flags.ray, flags.gpus_per_run, flags.jobs, flags.device)
 
 
-def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
-    """Check the metrics of the command line.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        Names; none where the entries' own stay.
-
-    Raises:
-        SalunError: one is unknown.
-    """
+def _asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
+    """Check the metrics of the command line."""
     from salun.metrics import check_metrics
 
     try:
@@ -376,17 +292,8 @@ def asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
         raise SalunError(f"--metrics: {error}") from error
 
 
-def asked_for(experiments: list[Any], names: tuple[str, ...], budget: int | None) -> list[Any]:
-    """Put what the command line asks of all entries in the place of their own.
-
-    Args:
-        experiments: validated entries.
-        names: of metrics; none to leave the entries' own.
-        budget: image passes, which the gold standard knows no limit of; None to leave the entries' own.
-
-    Returns:
-        The experiments.
-    """
+def _asked_for(experiments: list[Any], names: tuple[str, ...], budget: int | None) -> list[Any]:
+    """Put what the command line asks of all entries in the place of their own."""
     if names:
         experiments = [replace(experiment, metrics=names) for experiment in experiments]
     if budget is not None:
@@ -397,29 +304,20 @@ def asked_for(experiments: list[Any], names: tuple[str, ...], budget: int | None
     return experiments
 
 
-def unlearn(flags: argparse.Namespace) -> int:
-    """Check everything, do the runs that are missing, print and write the tables.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: the list, the data or a model is refused.
-    """
+def _unlearn(flags: argparse.Namespace) -> int:
+    """Check everything, do the runs that are missing, print and write the tables."""
     with uncollected():
-        from salun import records
         from salun.cli.console import make_console
         from salun.device import pick_device
-        from salun.plugins import outdated
-        from salun.run import Workbench, remarks
-        from salun.schedule import Draws, Runner, plan
-        from salun.source import check_source, keep_source
+        from salun.experiments import records
+        from salun.experiments.plan import Draws, plan
+        from salun.experiments.plugins import outdated
+        from salun.experiments.run import Workbench, remarks
+        from salun.experiments.runner import Runner
+        from salun.experiments.source import check_source, keep_source
 
     device = pick_device(flags.device, flags.deterministic)
-    experiments, source = read_experiments(flags)
+    experiments, source = _read_experiments(flags)
     console = make_console()
     name = name_of(flags, source)
     folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
@@ -432,7 +330,7 @@ def unlearn(flags: argparse.Namespace) -> int:
     )
     jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
     plugins = tuple(map(Path, flags.plugin))
-    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, plugins, ray_request(flags))
+    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, plugins, _ray_request(flags))
     done, torn = records.read(runner.path)
     versions = {job.id: done[job.id].versions for job in jobs if job.id in done}
     said = [*torn, *(line for job in jobs for line in remarks(job.problem)), *outdated(versions.values())]
@@ -440,52 +338,42 @@ def unlearn(flags: argparse.Namespace) -> int:
         notice(line)
     missing = {job.id for job in jobs if not runner.is_finished(job, done)}
     finished = len({job.id for job in jobs}) - len(missing)
-    runs = counted(finished + len(missing), "run")
+    runs = _counted(finished + len(missing), "run")
     print(f"{source}: {runs}, {finished} of them finished before, on {device}", flush=True)
     if flags.deterministic:
-        tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
+        _tell_of_others([done[job.id] for job in jobs if job.id in done and job.id not in missing])
     if missing:
-        status = do_runs(runner, jobs, finished, len(missing), name, console, flags)
+        status = _do_runs(runner, jobs, finished, len(missing), name, console, flags)
     else:
         keep_source(folder, source)
         status = 0
     joint: dict[int, Any] = {}
     if status == USER_ERROR:
         return status
-    check_figures(runner.path, {job.id for job in jobs})
+    _check_figures(runner.path, {job.id for job in jobs})
     if status != INTERRUPTED:
-        compared, joint = compare(runner, jobs)
+        compared, joint = _compare(runner, jobs)
         status = compared or status
-    show(flags, runner, jobs, console, joint)
+    _show(flags, runner, jobs, console, joint)
     return status
 
 
-def tell_of_others(kept: list[Any]) -> None:
-    """Say that runs are kept which were not made with the same bits in mind.
-
-    Args:
-        kept: records of finished runs.
-    """
+def _tell_of_others(kept: list[Any]) -> None:
+    """Say that runs are kept which were not made with the same bits in mind."""
     others = sum("deterministic" not in record.device for record in kept)
     if others:
-        runs = counted(others, "run")
-        notice(f"{PROGRAM}: {runs} finished without --deterministic and stay as they are; another --out does them anew")
+        runs = _counted(others, "run")
+        notice(
+            f"{_PROGRAM}: {runs} finished without --deterministic and stay as they are; another --out does them anew"
+        )
 
 
-def check_figures(path: Path, ids: set[str]) -> None:
-    """Put right what was changed by hand in records, as far as kept outputs tell, and say so.
-
-    Args:
-        path: `records.jsonl`.
-        ids: of the runs of the list.
-
-    Raises:
-        SalunError: a file cannot be read or written.
-    """
-    from salun import records
-    from salun.claims import CLAIMS, Claims
+def _check_figures(path: Path, ids: set[str]) -> None:
+    """Put right what was changed by hand in records, as far as kept outputs tell, and say so."""
     from salun.cli.steps import watched
-    from salun.edits import checks_of, in_doubt
+    from salun.experiments import records
+    from salun.experiments.edits import checks_of, in_doubt
+    from salun.io.locks import CLAIMS, Claims
 
     def doubtful() -> tuple[dict[str, Any], list[str]]:
         done, _ = records.read(path)
@@ -504,22 +392,11 @@ def check_figures(path: Path, ids: set[str]) -> None:
                 step()
 
 
-def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
-    """Compute what compares runs with each other; stop in good order when interrupted.
-
-    Args:
-        runner: knows where records and weights lie.
-        jobs: all runs of the list, done.
-
-    Returns:
-        The exit status, and the metrics of all runs of an entry together, by its number.
-
-    Raises:
-        SalunError: a file cannot be read or written.
-    """
-    from salun.claims import CLAIMS, Claims
+def _compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
+    """Compute what compares runs with each other; stop in good order when interrupted."""
     from salun.cli.steps import watched
-    from salun.comparison import Comparison
+    from salun.experiments.joint_metrics import Comparison
+    from salun.io.locks import CLAIMS, Claims
 
     comparison = Comparison(runner.bench, runner.path, runner.weights)
     try:
@@ -532,34 +409,22 @@ def compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
                 step()
         joint = comparison.joint(jobs)
     except KeyboardInterrupt:
-        notice(f"{PROGRAM}: interrupted: all runs are recorded; the same command compares the rest")
+        notice(f"{_PROGRAM}: interrupted: all runs are recorded; the same command compares the rest")
         return INTERRUPTED, {}
     for line in comparison.notices:
         notice(line)
     if comparison.lost:
-        runs = counted(len(comparison.lost), "run")
+        runs = _counted(len(comparison.lost), "run")
         notice(f"outputs of {runs} are not kept; metrics of several runs together need those of all")
     return 0, joint
 
 
-def show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, joint: dict[int, Any]) -> None:
-    """Print and write the tables.
-
-    Args:
-        flags: of the command line.
-        runner: knows where records lie.
-        jobs: all runs of the list.
-        console: to print on.
-        joint: metrics of all runs of an entry together, by its number.
-
-    Raises:
-        SalunError: a file cannot be read or written.
-    """
-    from salun import records
+def _show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, joint: dict[int, Any]) -> None:
+    """Print and write the tables."""
     from salun.cli.table import print_published, print_rows
-    from salun.rows import mixtures, partly_known
-    from salun.schedule import rows_of
-    from salun.summaries import write_summaries
+    from salun.experiments import records
+    from salun.reports.summary import mixtures, partly_known, rows_of
+    from salun.reports.tables import write_summaries
 
     done, _ = records.read(runner.path)
     rows = rows_of(jobs, done, joint)
@@ -574,34 +439,21 @@ def show(flags: argparse.Namespace, runner: Any, jobs: list[Any], console: Any, 
     print(f"{runner.path} and {', '.join(file.name for file in written)}")
 
 
-def do_runs(
+def _do_runs(
     runner: Any, jobs: list[Any], before: int, missing: int, name: str, console: Any, flags: argparse.Namespace
 ) -> int:
-    """Do the missing runs, with progress and logs.
-
-    Args:
-        runner: does and records them.
-        jobs: all runs of the list.
-        before: how many of them were finished before.
-        missing: how many are not.
-        name: of the list, for logs.
-        console: shows progress.
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-    """
+    """Do the missing runs, with progress and logs."""
     from salun.cli.progress import Display
-    from salun.source import COMMAND_LINE, keeping_source
-    from salun.tracking import Tracker
+    from salun.experiments.source import COMMAND_LINE, keeping_source
+    from salun.experiments.tracking import Tracker
 
     noting = keeping_source(runner.path.parent, flags.load or COMMAND_LINE)
     tracker = Tracker(not flags.no_log, notice)
     with Display(console, lines=False) as display:
-        return do_each(runner, jobs, before, missing, name, display, tracker, noting)
+        return _do_each(runner, jobs, before, missing, name, display, tracker, noting)
 
 
-def do_each(
+def _do_each(
     runner: Any,
     jobs: list[Any],
     before: int,
@@ -611,105 +463,56 @@ def do_each(
     tracker: Any,
     noting: AbstractContextManager[None],
 ) -> int:
-    """Do the missing runs; stop in good order when interrupted.
-
-    Args:
-        runner: does and records them.
-        jobs: all runs of the list.
-        before: how many of them were finished before.
-        missing: how many are not.
-        name: of the list, for logs.
-        display: shows progress.
-        tracker: logs to Weights & Biases.
-        noting: writes down whose results they are.
-
-    Returns:
-        The exit status.
-    """
-    from salun.parallel import Lost
-    from salun.schedule import titles_of
+    """Do the missing runs; stop in good order when interrupted."""
+    from salun.experiments.executors.processes import Lost
+    from salun.reports.labels import titles_of
 
     begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(jobs)
-    runner.bench.on_base = lambda origin: watch_base(origin, runner, jobs, display)
+    runner.bench.on_base = lambda origin: _watch_base(origin, runner, jobs, display)
     try:
-        with noting, closing(runner.go(jobs, lambda job: watch_run(job, runner, display))) as runs:
+        with noting, closing(runner.go(jobs, lambda job: _watch_run(job, runner, display))) as runs:
             for job, outcome in runs:
                 display.drop(job.id)
                 title = one_line(titles[job.experiment.number])
                 if isinstance(outcome, Lost):
                     failed += 1
-                    notice(f"{PROGRAM}: {title}, seed {job.seed}: {again(outcome, runner.trace_of(job))}")
+                    notice(f"{_PROGRAM}: {title}, seed {job.seed}: {_again(outcome, runner.trace_of(job))}")
                     continue
                 finished += 1
                 left = (time.perf_counter() - begun) / finished * (missing - finished - failed)
-                line = f"[{finished}/{missing}] {run_line(title, outcome)}; about {left:.0f} s left"
+                line = f"[{finished}/{missing}] {_run_line(title, outcome)}; about {left:.0f} s left"
                 display.console.print(line, highlight=False, markup=False, soft_wrap=True)
                 log_run(tracker, name, title, job, outcome)
     except (KeyboardInterrupt, SalunError) as error:
         kept = f"{before + finished} of {before + missing} runs are recorded"
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(str(error))
-        notice(f"{PROGRAM}: {why}: {kept}; the same command does the rest")
+        notice(f"{_PROGRAM}: {why}: {kept}; the same command does the rest")
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else USER_ERROR
     return SOME_FAILED if failed else 0
 
 
-def again(outcome: Any, trace: Path) -> str:
-    """Say why a run failed, and how to go on.
-
-    Args:
-        outcome: what was lost.
-        trace: the file that tells more of an error that nobody foresaw.
-
-    Returns:
-        A part of a line.
-    """
+def _again(outcome: Any, trace: Path) -> str:
+    """Say why a run failed, and how to go on."""
     more = f"; {trace} tells more" if outcome.trace else ""
     return f"{outcome.reason}; the same command does it again{more}"
 
 
-def watch_base(origin: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
-    """Say that a base model is trained, and show it.
-
-    Args:
-        origin: of the base model.
-        runner: that needs it.
-        jobs: all runs of the list.
-        display: shows progress.
-
-    Returns:
-        A watch for the training.
-    """
+def _watch_base(origin: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
+    """Say that a base model is trained, and show it."""
     display.console.print(f"training the base model: {origin.model} on {origin.dataset}", highlight=False, markup=False)
     name = origin.identity if runner.beside else ""
     return display.watch("base model", len(jobs[0].problem.parts.train), name)
 
 
-def watch_run(job: Any, runner: Any, display: Any) -> Any:
-    """Show a run: side by side with others in a line of its own, which the base model leaves to it.
-
-    Args:
-        job: the run.
-        runner: that does it.
-        display: shows progress.
-
-    Returns:
-        A watch for the run.
-    """
+def _watch_run(job: Any, runner: Any, display: Any) -> Any:
+    """Show a run: side by side with others in a line of its own, which the base model leaves to it."""
     display.drop(job.problem.origin.identity)
     name = job.id if runner.beside else ""
     return display.watch(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
 
 
-def run_line(title: str, record: Any) -> str:
-    """Describe a finished run.
-
-    Args:
-        title: of its experiment.
-        record: of it.
-
-    Returns:
-        One line.
-    """
+def _run_line(title: str, record: Any) -> str:
+    """Describe a finished run."""
     shown = [
         f"{name} {100 * record.metrics[name]:.2f}"
         for name in ("UA", "RA", "TA", "MIA")

@@ -13,22 +13,22 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from salun.data.parts import Dataset, Part, held_out
-from salun.data.pixel_file import PixelFile
+from salun.data.dataset import Dataset, Part, held_out
+from salun.data.memmap import PixelFile
 from salun.errors import SalunError
-from salun.files import replacing
+from salun.io.files import replacing
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 MEMORY_LIMIT = "SALUN_MEMORY_LIMIT"
-DEFAULT_LIMIT = 2 * 1024**3
-MIXED_SIZE = 64
+_DEFAULT_LIMIT = 2 * 1024**3
+_MIXED_SIZE = 64
 # Of Pillow's decoders those of the above: others start programs, or are not meant for pictures from strangers.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 # Pixels: Pillow's own limit, beyond which it warns of a decompression bomb.
 LARGEST_IMAGE = 89_478_485
 
 
-class Listing(NamedTuple):
+class _Listing(NamedTuple):
     """The images of a folder.
 
     Attributes:
@@ -67,101 +67,66 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corru
     """
     if not os.path.isdir(root):
         raise SalunError(f"data set '{name}': {root} is not a folder; it must hold one folder of images a class")
-    parted = bool(class_folders(root / "train"))
-    classes, files, labels, skipped = list_images(root / "train" if parted else root, skip_corrupt)
-    side = size or common_size(files) or MIXED_SIZE
+    parted = bool(_class_folders(root / "train"))
+    classes, files, labels, skipped = _list_images(root / "train" if parted else root, skip_corrupt)
+    side = size or _common_size(files) or _MIXED_SIZE
     if parted and (root / "test").is_dir():
-        test_classes, test_files, test_labels, gone = list_images(root / "test", skip_corrupt)
+        test_classes, test_files, test_labels, gone = _list_images(root / "test", skip_corrupt)
         skipped += gone
         if unknown := sorted(set(test_classes) - set(classes)):
             raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
         renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
-        train, test = decode(files, side, cache), decode(test_files, side, cache)
+        train, test = _decode(files, side, cache), _decode(test_files, side, cache)
         parts = Part(train, torch.tensor(labels)), Part(test, renumbered)
     else:
         known = torch.tensor(labels)
         out, left = held_out(known, 0.2, seed=0)
         if not len(out):
             raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
-        train, test = (decode([files[i] for i in chosen], side, cache) for chosen in (left, out))
+        train, test = (_decode([files[i] for i in chosen], side, cache) for chosen in (left, out))
         parts = Part(train, known[left]), Part(test, known[out])
     return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped)
 
 
-def list_images(root: Path, skip_corrupt: bool) -> Listing:
-    """Number the images of a folder in turn over its classes.
-
-    Args:
-        root: holds one folder a class.
-        skip_corrupt: whether images that cannot be decoded are left out.
-
-    Returns:
-        The images.
-
-    Raises:
-        SalunError: fewer than two classes, or a class without images.
-    """
-    folders = class_folders(root)
+def _list_images(root: Path, skip_corrupt: bool) -> _Listing:
+    """Number the images of a folder in turn over its classes."""
+    folders = _class_folders(root)
     if len(folders) < 2:
         raise SalunError(f"{root}: holds {len(folders)} class folder(s); at least 2 are needed")
     found: list[tuple[int, int, Path]] = []
     skipped: list[str] = []
     for label, folder in enumerate(folders):
-        images = sorted(path for path in folder.rglob("*") if is_image(path.relative_to(folder)) and path.is_file())
+        images = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)) and path.is_file())
         if not images:
-            raise SalunError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise SalunError(f"{folder}: holds no image ({', '.join(sorted(_SUFFIXES))})")
         if skip_corrupt:
-            faults = {path: fault for path in images if (fault := fault_of_image(path)) is not None}
+            faults = {path: fault for path in images if (fault := _fault_of_image(path)) is not None}
             images, skipped = [path for path in images if path not in faults], [*skipped, *faults.values()]
             if not images:
                 raise SalunError(f"{folder}: holds no image that can be decoded")
         found += [(place, label, path) for place, path in enumerate(images)]
     found.sort()
     files, labels = [path for _, _, path in found], [label for _, label, _ in found]
-    return Listing([folder.name for folder in folders], files, labels, tuple(skipped))
+    return _Listing([folder.name for folder in folders], files, labels, tuple(skipped))
 
 
-def class_folders(root: Path) -> list[Path]:
-    """Find the folders that name classes.
-
-    Args:
-        root: a folder; one that is absent holds none.
-
-    Returns:
-        Its folders by name, without the hidden ones.
-    """
+def _class_folders(root: Path) -> list[Path]:
+    """Find the folders that name classes."""
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def is_image(path: Path) -> bool:
-    """Tell images by their names; hidden files and folders are a system's own.
-
-    Args:
-        path: inside the class's folder.
-
-    Returns:
-        Whether this is taken for an image.
-    """
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+def _is_image(path: Path) -> bool:
+    """Tell images by their names; hidden files and folders are a system's own."""
+    return path.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
-def common_size(files: list[Path]) -> int | None:
-    """Find the side that all images share, from their headers.
-
-    Args:
-        files: the images.
-
-    Returns:
-        Pixels, or None where they differ or are not square.
-
-    Raises:
-        SalunError: a file is not an image.
-    """
+def _common_size(files: list[Path]) -> int | None:
+    """Find the side that all images share, from their headers."""
     sizes = set()
     for path in files:
-        with opened(path) as image:
+        with _opened(path) as image:
             sizes.add(image.size)
         if len(sizes) > 1:
             return None
@@ -169,113 +134,56 @@ def common_size(files: list[Path]) -> int | None:
     return width if width == height else None
 
 
-def decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
-    """Bring images to one size as uint8, in memory or in a file.
-
-    Args:
-        files: the images.
-        size: side in pixels.
-        cache: folder for the file, which is built once for these files at this size.
-
-    Returns:
-        (N, 3, size, size) uint8.
-
-    Raises:
-        SalunError: an image cannot be decoded, or the cache cannot be written.
-    """
+def _decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
+    """Bring images to one size as uint8, in memory or in a file."""
     shape = (len(files), 3, size, size)
-    if int(np.prod(shape)) <= memory_limit():
+    if int(np.prod(shape)) <= _memory_limit():
         pixels = np.empty(shape, np.uint8)
-        for place, image in enumerate(pixels_of(files, size)):
+        for place, image in enumerate(_pixels_of(files, size)):
             pixels[place] = image
         return torch.from_numpy(pixels)
-    path = cache / "folders" / f"{fingerprint(files, size)}.npy"
+    path = cache / "folders" / f"{_fingerprint(files, size)}.npy"
     if not path.exists():
         with replacing(path) as temporary, temporary.open("wb") as out:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
-            for image in pixels_of(files, size):
+            for image in _pixels_of(files, size):
                 out.write(image.tobytes())
     return PixelFile(path)
 
 
-def memory_limit() -> int:
-    """Read how many bytes of a folder's pixels may be held in memory.
-
-    Returns:
-        Bytes, from the environment variable `SALUN_MEMORY_LIMIT`, else 2 GiB.
-
-    Raises:
-        SalunError: the variable holds no whole number.
-    """
-    text = os.environ.get(MEMORY_LIMIT, str(DEFAULT_LIMIT))
+def _memory_limit() -> int:
+    """Read how many bytes of a folder's pixels may be held in memory."""
+    text = os.environ.get(MEMORY_LIMIT, str(_DEFAULT_LIMIT))
     if not text.isdecimal():
         raise SalunError(f"{MEMORY_LIMIT}={text}: must be a whole number of bytes")
     return int(text)
 
 
-def pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
-    """Decode one image after another.
-
-    Args:
-        files: the images.
-        size: side in pixels.
-
-    Yields:
-        (3, size, size) uint8.
-
-    Raises:
-        SalunError: an image cannot be decoded.
-    """
+def _pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
+    """Decode one image after another."""
     for path in files:
-        fitted = ImageOps.fit(decoded(path), (size, size), Image.Resampling.BILINEAR)
+        fitted = ImageOps.fit(_decoded(path), (size, size), Image.Resampling.BILINEAR)
         yield np.asarray(fitted).transpose(2, 0, 1)
 
 
-def decoded(path: Path) -> Image.Image:
-    """Decode an image, the first one of a file that holds several.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The image in RGB.
-
-    Raises:
-        SalunError: it cannot be decoded.
-    """
-    with opened(path) as image, decodable(path), warnings.catch_warnings(action="ignore"):
-        return in_colour(image)
+def _decoded(path: Path) -> Image.Image:
+    """Decode an image, the first one of a file that holds several."""
+    with _opened(path) as image, _decodable(path), warnings.catch_warnings(action="ignore"):
+        return _in_colour(image)
 
 
-def fault_of_image(path: Path) -> str | None:
-    """Say why an image cannot be decoded.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A line, or None where it can.
-    """
+def _fault_of_image(path: Path) -> str | None:
+    """Say why an image cannot be decoded."""
     try:
-        decoded(path)
+        _decoded(path)
     except SalunError as error:
         return str(error)
     return None
 
 
-def in_colour(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB; grey levels of 16 bits are scaled, where Pillow would cut them off at 255.
-
-    Args:
-        image: of any mode.
-
-    Returns:
-        The image in RGB.
-
-    Raises:
-        ValueError: its pixels are floating-point numbers, of no known range.
-    """
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB; grey levels of 16 bits are scaled, where Pillow would cut them off at 255."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):
@@ -283,20 +191,10 @@ def in_colour(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def opened(path: Path) -> Image.Image:
-    """Open an image file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The image, its pixels not yet read.
-
-    Raises:
-        SalunError: the file is not an image, or claims to be larger than is safe to decode.
-    """
-    with decodable(path), warnings.catch_warnings(action="ignore"):
-        image = Image.open(path, formats=FORMATS)
+def _opened(path: Path) -> Image.Image:
+    """Open an image file."""
+    with _decodable(path), warnings.catch_warnings(action="ignore"):
+        image = Image.open(path, formats=_FORMATS)
         if image.width * image.height > LARGEST_IMAGE:
             image.close()
             raise ValueError(f"{image.width} x {image.height} pixels, more than the {LARGEST_IMAGE} that are decoded")
@@ -304,18 +202,8 @@ def opened(path: Path) -> Image.Image:
 
 
 @contextmanager
-def decodable(path: Path) -> Iterator[None]:
-    """Turn whatever a broken image raises into one line that names it.
-
-    Args:
-        path: the file.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        SalunError: in place of what the block raised.
-    """
+def _decodable(path: Path) -> Iterator[None]:
+    """Turn whatever a broken image raises into one line that names it."""
     try:
         yield
     except Exception as error:  # decoders raise errors of every kind on a broken file
@@ -323,16 +211,8 @@ def decodable(path: Path) -> Iterator[None]:
         raise SalunError(f"{path}: cannot be decoded: {reason}") from error
 
 
-def fingerprint(files: list[Path], size: int) -> str:
-    """Identify files by path, length and time of change.
-
-    Args:
-        files: the images.
-        size: side in pixels that they are brought to.
-
-    Returns:
-        24 hexadecimal digits.
-    """
+def _fingerprint(files: list[Path], size: int) -> str:
+    """Identify files by path, length and time of change."""
     digest = hashlib.sha256(str(size).encode())
     for path in files:
         status = path.stat()

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from salun.data.pixel_file import PixelFile
-from salun.data.pixel_share import PixelShare
+from salun.data.memmap import PixelFile
+from salun.data.shard import PixelShare
 
 
 class Among(NamedTuple):
@@ -23,20 +23,11 @@ class Among(NamedTuple):
     whole: int
 
 
-class View(Protocol):
+class _View(Protocol):
     """Turns stored pixels into model input."""
 
     def __call__(self, pixels: Tensor, generator: torch.Generator | None, among: Among | None = None, /) -> Tensor:
-        """Prepare images.
-
-        Args:
-            pixels: (K, C, H, W) as stored.
-            generator: augments; without it the images stay as they are.
-            among: of which batch they are a part, for which the generator draws; None where they are all of it.
-
-        Returns:
-            (K, C, H', W') float32.
-        """
+        """Prepare images."""
 
 
 class Batch(NamedTuple):
@@ -83,7 +74,7 @@ class Images:
     rows: Tensor
     labels: Tensor
     device: torch.device
-    view: View
+    view: _View
 
     def __len__(self) -> int:
         return len(self.rows)

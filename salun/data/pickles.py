@@ -26,7 +26,7 @@ def unpickle(file: IO[bytes]) -> dict[str, Any]:
         pickle.UnpicklingError: the file asks for anything but arrays, numbers, text and lists. Other
             broken files raise errors of every kind.
     """
-    content = ArraysOnly(file).load()
+    content = _ArraysOnly(file).load()
     return {as_text(key): value for key, value in content.items()}
 
 
@@ -43,7 +43,7 @@ def whole_numbers(value: Any) -> np.ndarray:
         TypeError: it is neither.
         OverflowError: a number is too large.
     """
-    if isinstance(value, PickledArray):
+    if isinstance(value, _PickledArray):
         return value.array
     if not isinstance(value, (list, tuple)) or any(type(number) is not int for number in value):
         raise TypeError("neither an array nor a list of whole numbers")
@@ -67,7 +67,7 @@ def as_text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-class PickledType:
+class _PickledType:
     """Stands in for numpy's `dtype`, for the types of whole numbers."""
 
     def __init__(self, name: str | bytes, *_: object) -> None:
@@ -81,7 +81,7 @@ class PickledType:
             self.dtype = np.dtype(f"{order}{self.dtype.str[1:]}")
 
 
-class PickledArray:
+class _PickledArray:
     """Stands in for numpy's array, and as a function for the one that numpy starts an array with."""
 
     def __init__(self, *_: object) -> None:
@@ -89,48 +89,30 @@ class PickledArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, by_columns, data = state
-        self.array = array_of(data, kind, shape, "F" if by_columns else "C").array
+        self.array = _array_of(data, kind, shape, "F" if by_columns else "C").array
 
 
-def array_of(data: bytes, kind: PickledType, shape: tuple[int, ...], order: Any) -> PickledArray:
-    """Build an array from its bytes.
-
-    Args:
-        data: the bytes.
-        kind: type of the numbers.
-        shape: of the array.
-        order: "C" or "F".
-
-    Returns:
-        The array, read-only: a file that names the same bytes many times has them in memory once.
-    """
-    made = PickledArray()
+def _array_of(data: bytes, kind: _PickledType, shape: tuple[int, ...], order: Any) -> _PickledArray:
+    """Build an array from its bytes."""
+    made = _PickledArray()
     made.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
     return made
 
 
-def number_of(kind: PickledType, data: bytes) -> int:
-    """Build a number from its bytes.
-
-    Args:
-        kind: type of the number.
-        data: the bytes.
-
-    Returns:
-        The number.
-    """
+def _number_of(kind: _PickledType, data: bytes) -> int:
+    """Build a number from its bytes."""
     return int(np.frombuffer(data, kind.dtype)[0])
 
 
-class ArraysOnly(pickle.Unpickler):
+class _ArraysOnly(pickle.Unpickler):
     """An unpickler that knows arrays of whole numbers and nothing else, and calls nothing but the above."""
 
     known = {  # noqa: RUF012 - never changed
-        "numpy.dtype": PickledType,
-        "numpy.ndarray": PickledArray,
-        "numpy.core.multiarray._reconstruct": PickledArray,
-        "numpy.core.multiarray.scalar": number_of,
-        "numpy.core.numeric._frombuffer": array_of,
+        "numpy.dtype": _PickledType,
+        "numpy.ndarray": _PickledArray,
+        "numpy.core.multiarray._reconstruct": _PickledArray,
+        "numpy.core.multiarray.scalar": _number_of,
+        "numpy.core.numeric._frombuffer": _array_of,
     }
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -138,35 +120,14 @@ class ArraysOnly(pickle.Unpickler):
         self.encoded = 0
 
     def encode(self, data: str, *_: object) -> bytes:
-        """Turn text whose characters are bytes into bytes, not without end.
-
-        Args:
-            data: text.
-
-        Returns:
-            Bytes.
-
-        Raises:
-            pickle.UnpicklingError: the file asks for more than it can need.
-        """
+        """Turn text whose characters are bytes into bytes, not without end."""
         self.encoded += len(data)
         if self.encoded > MOST_TEXT:
             raise pickle.UnpicklingError("asks for more memory than such a file needs")
         return data.encode("latin1")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look up a name that the file mentions.
-
-        Args:
-            module: its module.
-            name: its name there.
-
-        Returns:
-            What stands in for it.
-
-        Raises:
-            pickle.UnpicklingError: the name is not one that arrays need.
-        """
+        """Look up a name that the file mentions."""
         known = self.known | {"_codecs.encode": self.encode}
         found = known.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
         if found is None:

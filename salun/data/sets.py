@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from salun.data.augment import Preparation, channel_statistics
+from salun.data.dataset import Dataset, Part
 from salun.data.images import Images
-from salun.data.parts import Dataset, Part
-from salun.data.pixel_file import PixelFile
-from salun.data.pixel_share import PixelShare
+from salun.data.memmap import PixelFile
+from salun.data.shard import PixelShare
 from salun.data.split import Split
+from salun.data.transforms import Preparation, channel_statistics
 from salun.errors import SalunError
 
 

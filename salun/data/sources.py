@@ -18,34 +18,34 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from salun.bounds import MIB, check_length
+from salun.data.dataset import Dataset, Part, held_out
 from salun.data.folder import read_folder
 from salun.data.matlab import read_matrices
-from salun.data.parts import Dataset, Part, held_out
 from salun.data.pickles import as_text, unpickle, whole_numbers
 from salun.errors import SalunError, did_you_mean
+from salun.io.limits import MIB, check_length
 from salun.registry import claim, file_of, load_installed
 
-DIGITS = tuple(str(digit) for digit in range(10))
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FASHION = (
+_DIGITS = tuple(str(digit) for digit in range(10))
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 DOWNLOAD_TIMEOUT = 20.0
-LARGEST_SYNTHETIC = 64 * 2**30
+_LARGEST_SYNTHETIC = 64 * 2**30
 # CIFAR-100's training batch is the largest, of 155 MB; an archive unpacks to 186 MB, SVHN's training part to 225 MB.
 LARGEST_BATCH = 512 * MIB
 LARGEST_ARCHIVE = 1024 * MIB
 LARGEST_MATRICES = 1024 * MIB
-GZIPPED = b"\x1f\x8b"
-OPEN = {"folder": "folder:PATH", "synthetic": "synthetic"}
+_GZIPPED = b"\x1f\x8b"
+_OPEN = {"folder": "folder:PATH", "synthetic": "synthetic"}
 
 
-Read = Callable[[Path, bool], Dataset]
+_Read = Callable[[Path, bool], Dataset]
 
 
-class Source(NamedTuple):
+class _Source(NamedTuple):
     """A named data set.
 
     Attributes:
@@ -54,12 +54,12 @@ class Source(NamedTuple):
         home: the module that it stands in.
     """
 
-    read: Read
+    read: _Read
     classes: int
     home: str = __name__
 
 
-def dataset(name: str, *, classes: int) -> Callable[[Read], Read]:
+def dataset(name: str, *, classes: int) -> Callable[[_Read], _Read]:
     """Register a data set.
 
     Args:
@@ -74,12 +74,12 @@ def dataset(name: str, *, classes: int) -> Callable[[Read], Read]:
         TypeError: the name or the number cannot be one.
         SalunError: the name is taken.
     """
-    if not re.fullmatch(r"[\w.-]+", name) or name in OPEN or classes < 1:
+    if not re.fullmatch(r"[\w.-]+", name) or name in _OPEN or classes < 1:
         raise TypeError(f"data set '{name}' of {classes} classes: needs a name of letters and digits, and classes")
 
-    def register(read: Read) -> Read:
+    def register(read: _Read) -> _Read:
         claim("data set", name, read.__module__, {known: source.home for known, source in SOURCES.items()})
-        SOURCES[name] = Source(read, classes, read.__module__)
+        SOURCES[name] = _Source(read, classes, read.__module__)
         return read
 
     return register
@@ -103,31 +103,22 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     """
     kind, _, rest = name.partition(":")
     if kind == "folder":
-        path, size = parse_folder(name)
+        path, size = _parse_folder(name)
         return read_folder(name, path, size, data_dir, skip_corrupt)
     if kind == "synthetic":
-        return synthetic(name, **parse_synthetic(rest))
-    source = find_source(name)
+        return _synthetic(name, **_parse_synthetic(rest))
+    source = _find_source(name)
     found = source.read(data_dir, download)
     if source.home != __name__:
-        check_read(name, source, found)
+        _check_read(name, source, found)
     return found
 
 
-def check_read(name: str, source: Source, found: object) -> None:
-    """Check that a function outside this file gave the data set that it is registered for.
-
-    Args:
-        name: of the data set.
-        source: as registered.
-        found: what the function returned.
-
-    Raises:
-        SalunError: it is none, has another name or number of classes, or holds values of another type.
-    """
+def _check_read(name: str, source: _Source, found: object) -> None:
+    """Check that a function outside this file gave the data set that it is registered for."""
     place = f"data set '{name}': the function of {file_of(source.home)} gave"
     if not isinstance(found, Dataset):
-        raise SalunError(f"{place} a {type(found).__name__}; it must return a salun.data.parts.Dataset")
+        raise SalunError(f"{place} a {type(found).__name__}; it must return a salun.data.dataset.Dataset")
     if (found.name, len(found.classes)) != (name, source.classes):
         raise SalunError(f"{place} '{found.name}' of {len(found.classes)} classes; registered are {source.classes}")
     for part in (found.train, found.test):
@@ -136,22 +127,12 @@ def check_read(name: str, source: Source, found: object) -> None:
             raise SalunError(f"{place} {types}; they must be torch.uint8 and torch.int64")
 
 
-def find_source(name: str) -> Source:
-    """Look a data set up by name; installed packages are asked where the name is not one of ours.
-
-    Args:
-        name: without options.
-
-    Returns:
-        How it is read.
-
-    Raises:
-        SalunError: there is none of that name; the nearest is named.
-    """
+def _find_source(name: str) -> _Source:
+    """Look a data set up by name; installed packages are asked where the name is not one of ours."""
     if name not in SOURCES:
         load_sources()
     if name not in SOURCES:
-        raise SalunError(f"data set '{name}': unknown{did_you_mean(name, [*SOURCES, *OPEN.values()])}")
+        raise SalunError(f"data set '{name}': unknown{did_you_mean(name, [*SOURCES, *_OPEN.values()])}")
     return SOURCES[name]
 
 
@@ -174,25 +155,15 @@ def class_count(name: str) -> int | None:
     """
     kind, _, rest = name.partition(":")
     if kind == "synthetic":
-        return int(parse_synthetic(rest)["classes"])
+        return int(_parse_synthetic(rest)["classes"])
     if kind == "folder":
-        parse_folder(name)
+        _parse_folder(name)
         return None
-    return find_source(name).classes
+    return _find_source(name).classes
 
 
-def parse_folder(name: str) -> tuple[Path, int | None]:
-    """Split `folder:PATH[:size=PIXELS]`.
-
-    Args:
-        name: the data set's name.
-
-    Returns:
-        The folder, and the side in pixels where one is given.
-
-    Raises:
-        SalunError: no path, or a size outside 4..1024.
-    """
+def _parse_folder(name: str) -> tuple[Path, int | None]:
+    """Split `folder:PATH[:size=PIXELS]`."""
     found = re.fullmatch(r"folder:(.+?)(?::size=(\w+))?", name)
     if found is None:
         raise SalunError(f"data set '{name}': name the folder, as in folder:PATH")
@@ -204,18 +175,8 @@ def parse_folder(name: str) -> tuple[Path, int | None]:
     return Path(path).expanduser(), int(size)
 
 
-def parse_synthetic(options: str) -> dict[str, Any]:
-    """Read the options of `synthetic:`.
-
-    Args:
-        options: what follows the colon, as `n=5000,size=32`.
-
-    Returns:
-        The arguments of `synthetic`, complete.
-
-    Raises:
-        SalunError: an unknown option, or a value outside its bounds.
-    """
+def _parse_synthetic(options: str) -> dict[str, Any]:
+    """Read the options of `synthetic:`."""
     bounds = {"n": (20, 10**7), "size": (4, 512), "classes": (2, 1000), "noise": (0.0, 0.9), "seed": (0, 2**31)}
     settings: dict[str, Any] = {"n": 10_000, "size": 32, "classes": 10, "noise": 0.1, "seed": 0}
     for option in filter(None, options.split(",")):
@@ -232,26 +193,18 @@ def parse_synthetic(options: str) -> dict[str, Any]:
         settings[key] = value
     if settings["n"] < 10 * settings["classes"]:
         raise SalunError(f"data set 'synthetic:{options}': n={settings['n']}: needs at least 10 images a class")
-    if (pixels := 3 * settings["n"] * settings["size"] ** 2) > LARGEST_SYNTHETIC:
+    if (pixels := 3 * settings["n"] * settings["size"] ** 2) > _LARGEST_SYNTHETIC:
         raise SalunError(f"data set 'synthetic:{options}': would take {pixels / 2**30:.0f} GiB; at most 64 are made")
     return settings
 
 
-def digits(data_dir: Path, download: bool) -> Dataset:
-    """Read scikit-learn's bundled 8x8 digits: 1,797 real images, a stratified fifth of them for testing.
-
-    Args:
-        data_dir: not needed.
-        download: not needed.
-
-    Returns:
-        1,438 training and 359 test images of one channel.
-    """
+def _digits(data_dir: Path, download: bool) -> Dataset:
+    """Read scikit-learn's bundled 8x8 digits: 1,797 real images, a stratified fifth of them for testing."""
     images, target = digits_table()
     pixels = torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
     labels = torch.from_numpy(target.astype(np.int64))
     test, train = held_out(labels, 0.2, seed=0)
-    return Dataset("digits", Part(pixels[train], labels[train]), Part(pixels[test], labels[test]), DIGITS)
+    return Dataset("digits", Part(pixels[train], labels[train]), Part(pixels[test], labels[test]), _DIGITS)
 
 
 def digits_table() -> tuple[np.ndarray, np.ndarray]:
@@ -272,23 +225,8 @@ def digits_table() -> tuple[np.ndarray, np.ndarray]:
     return bunch.data, bunch.target
 
 
-def cifar(name: str, data_dir: Path, download: bool) -> Dataset:
-    """Read CIFAR-10 or CIFAR-100 in the format of its authors (Krizhevsky, 2009).
-
-    torchvision's class names the files and downloads them; the batches are decoded here, because
-    they are pickles and theirs would run whatever code a file holds.
-
-    Args:
-        name: "cifar10" or "cifar100".
-        data_dir: holds the folder or the archive as downloaded.
-        download: whether the archive may be fetched.
-
-    Returns:
-        3x32x32 images with fine labels.
-
-    Raises:
-        SalunError: a file is absent or unreadable.
-    """
+def _cifar(name: str, data_dir: Path, download: bool) -> Dataset:
+    """Read CIFAR-10 or CIFAR-100 in the format of its authors (Krizhevsky, 2009)."""
     from torchvision import datasets
 
     ten = name == "cifar10"
@@ -296,35 +234,24 @@ def cifar(name: str, data_dir: Path, download: bool) -> Dataset:
     folder, archive = data_dir / layout.base_folder, data_dir / layout.filename
     if not folder.is_dir() and not archive.is_file():
         what = f"{layout.filename} (or its folder {layout.base_folder}/)"
-        fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
+        _fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
 
     def batch(file: str) -> Part:
-        with readable(name, folder, archive, file) as opened:
+        with _readable(name, folder, archive, file) as opened:
             entry = unpickle(opened)
-            return part_of(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
+            return _part_of(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
 
     def part(files: list[list[str]]) -> Part:
         pixels, labels = zip(*(batch(file) for file, _ in files), strict=True)
         return Part(torch.cat(pixels), torch.cat(labels))
 
-    with readable(name, folder, archive, layout.meta["filename"]) as opened:
+    with _readable(name, folder, archive, layout.meta["filename"]) as opened:
         classes = tuple(as_text(label) for label in unpickle(opened)[layout.meta["key"]])
     return Dataset(name, part(layout.train_list), part(layout.test_list), classes, padding=4, flip=True)
 
 
-def svhn(data_dir: Path, download: bool) -> Dataset:
-    """Read SVHN's cropped digits, its own training and test part (Netzer et al., 2011).
-
-    Args:
-        data_dir: holds `train_32x32.mat` and `test_32x32.mat`, or a folder `svhn` that does.
-        download: whether the files may be fetched.
-
-    Returns:
-        3x32x32 images; the files' label 10 is the digit 0.
-
-    Raises:
-        SalunError: a file is absent or unreadable.
-    """
+def _svhn(data_dir: Path, download: bool) -> Dataset:
+    """Read SVHN's cropped digits, its own training and test part (Netzer et al., 2011)."""
     from torchvision.datasets import SVHN
 
     files = {part: SVHN.split_list[part][1] for part in ("train", "test")}
@@ -332,66 +259,43 @@ def svhn(data_dir: Path, download: bool) -> Dataset:
     missing = {part: file for part, file in files.items() if not (folder / file).is_file()}
     if missing:
         what = " and ".join(missing.values())
-        fetch("svhn", folder, what, download, lambda root: [SVHN(root, part, download=True) for part in missing])
+        _fetch("svhn", folder, what, download, lambda root: [SVHN(root, part, download=True) for part in missing])
 
     def part(file: str) -> Part:
-        with unbroken("svhn", folder / file):
+        with _unbroken("svhn", folder / file):
             check_length(folder / file, LARGEST_MATRICES)
             content = read_matrices(folder / file, ("X", "y"), LARGEST_MATRICES)
-            return part_of(content["X"].transpose(3, 2, 0, 1), content["y"].reshape(-1) % 10)
+            return _part_of(content["X"].transpose(3, 2, 0, 1), content["y"].reshape(-1) % 10)
 
-    return Dataset("svhn", part(files["train"]), part(files["test"]), DIGITS)
+    return Dataset("svhn", part(files["train"]), part(files["test"]), _DIGITS)
 
 
-def mnist(name: str, data_dir: Path, download: bool) -> Dataset:
-    """Read MNIST or Fashion-MNIST through torchvision (LeCun et al., 1998; Xiao et al., 2017).
-
-    Args:
-        name: "mnist" or "fashion_mnist".
-        data_dir: holds torchvision's layout, `MNIST/raw/train-images-idx3-ubyte` and so on.
-        download: whether the files may be fetched.
-
-    Returns:
-        1x28x28 images.
-
-    Raises:
-        SalunError: a file is absent or unreadable.
-    """
+def _mnist(name: str, data_dir: Path, download: bool) -> Dataset:
+    """Read MNIST or Fashion-MNIST through torchvision (LeCun et al., 1998; Xiao et al., 2017)."""
     from torchvision.datasets import MNIST, FashionMNIST
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
-    layout, classes = (MNIST, DIGITS) if name == "mnist" else (FashionMNIST, FASHION)
+    layout, classes = (MNIST, _DIGITS) if name == "mnist" else (FashionMNIST, _FASHION)
     raw = data_dir / layout.__name__ / "raw"
     missing = [file for file in (Path(file).stem for file, _ in layout.resources) if not (raw / file).is_file()]
     if missing:
         what = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing)
-        fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
+        _fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
 
     def part(start: str) -> Part:
         images, answers = raw / f"{start}-images-idx3-ubyte", raw / f"{start}-labels-idx1-ubyte"
         for file in (images, answers):
             check_length(file, LARGEST_BATCH)
-        with unbroken(name, images):
+        with _unbroken(name, images):
             pixels = read_image_file(str(images)).numpy()[:, None]
-        with unbroken(name, answers):
-            return part_of(pixels, read_label_file(str(answers)).numpy())
+        with _unbroken(name, answers):
+            return _part_of(pixels, read_label_file(str(answers)).numpy())
 
     return Dataset(name, part("train"), part("t10k"), classes)
 
 
-def part_of(pixels: np.ndarray, labels: np.ndarray) -> Part:
-    """Check the arrays of one file and make them a part of a data set.
-
-    Args:
-        pixels: (N, C, H, W) uint8.
-        labels: (N,) whole numbers.
-
-    Returns:
-        The part.
-
-    Raises:
-        ValueError: the pixels are not bytes, or there are not as many labels.
-    """
+def _part_of(pixels: np.ndarray, labels: np.ndarray) -> Part:
+    """Check the arrays of one file and make them a part of a data set."""
     if pixels.dtype != np.uint8:
         raise ValueError(f"its pixels are {pixels.dtype}, not uint8")
     if labels.shape != pixels.shape[:1]:
@@ -399,23 +303,8 @@ def part_of(pixels: np.ndarray, labels: np.ndarray) -> Part:
     return Part(torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(labels.astype(np.int64)))
 
 
-def synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed: int) -> Dataset:
-    """Generate a learnable CIFAR-shaped data set with wrong labels to memorise.
-
-    An image is its class's smooth pattern plus pixel noise. The share `noise` of the training labels
-    is drawn anew, so that fitting them takes memory and membership attacks find something.
-
-    Args:
-        name: what the data set is called.
-        n: training images; a fifth of it is added for testing.
-        size: side in pixels.
-        classes: number of classes.
-        noise: share of the training labels that is random.
-        seed: of all of it.
-
-    Returns:
-        3-channel images.
-    """
+def _synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed: int) -> Dataset:
+    """Generate a learnable CIFAR-shaped data set with wrong labels to memorise."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(classes, 3, 4, 4, generator=generator)
     patterns = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
@@ -434,19 +323,8 @@ def synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed:
     return Dataset(name, part(n, noise), part(max(n // 5, classes), 0.0), names, padding=size // 8, flip=True)
 
 
-def fetch(name: str, folder: Path, files: str, download: bool, get: Callable[[str], object]) -> None:
-    """Download absent data beside their place and move them in whole.
-
-    Args:
-        name: the data set.
-        folder: where it was looked for.
-        files: what is missing, as the error shows it.
-        download: whether fetching is allowed.
-        get: downloads into the folder it is given.
-
-    Raises:
-        SalunError: it is not allowed, or did not succeed; nothing is left of the attempt.
-    """
+def _fetch(name: str, folder: Path, files: str, download: bool, get: Callable[[str], object]) -> None:
+    """Download absent data beside their place and move them in whole."""
     absent = f"data set '{name}' is not in {folder}"
     remedy = f"put {files} there, or use --dataset digits, which needs no download"
     if not download:
@@ -455,9 +333,9 @@ def fetch(name: str, folder: Path, files: str, download: bool, get: Callable[[st
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as staging:
-            with impatient(DOWNLOAD_TIMEOUT):
+            with _impatient(DOWNLOAD_TIMEOUT):
                 get(staging)
-            move_files(Path(staging), folder)
+            _move_files(Path(staging), folder)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SalunError(f"{absent} and could not be downloaded ({reason}): {remedy}") from error
@@ -467,13 +345,8 @@ def fetch(name: str, folder: Path, files: str, download: bool, get: Callable[[st
                 path.rmdir()
 
 
-def move_files(source: Path, target: Path) -> None:
-    """Move all files of a folder to the same places in another one.
-
-    Args:
-        source: the folder, on the same disk.
-        target: where they go; what lies there stays, files of the same name are replaced.
-    """
+def _move_files(source: Path, target: Path) -> None:
+    """Move all files of a folder to the same places in another one."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -481,15 +354,8 @@ def move_files(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def impatient(seconds: float) -> Iterator[None]:
-    """Let connections that say nothing fail, which torchvision would wait for without end.
-
-    Args:
-        seconds: how long silence is borne.
-
-    Yields:
-        Nothing.
-    """
+def _impatient(seconds: float) -> Iterator[None]:
+    """Let connections that say nothing fail, which torchvision would wait for without end."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -499,19 +365,8 @@ def impatient(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def unbroken(name: str, file: Path) -> Iterator[None]:
-    """Turn whatever a broken data file raises into one line that names it.
-
-    Args:
-        name: the data set.
-        file: what is read.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        SalunError: in place of what the block raised.
-    """
+def _unbroken(name: str, file: Path) -> Iterator[None]:
+    """Turn whatever a broken data file raises into one line that names it."""
     try:
         yield
     except SalunError:
@@ -522,30 +377,17 @@ def unbroken(name: str, file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[bytes]]:
-    """Open a file of a data set, unpacked or inside its archive, to be decoded in the block.
-
-    Args:
-        name: the data set.
-        folder: the unpacked folder.
-        archive: the tar file, read in place where the folder is absent.
-        file: name inside the folder.
-
-    Yields:
-        An open binary file.
-
-    Raises:
-        SalunError: the file is in neither, or broken.
-    """
+def _readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[bytes]]:
+    """Open a file of a data set, unpacked or inside its archive, to be decoded in the block."""
     if folder.is_dir():
         if not (folder / file).is_file():
             raise SalunError(f"data set '{name}': {folder / file} is missing; unpack {archive.name} again")
         check_length(folder / file, LARGEST_BATCH)
-        with unbroken(name, folder / file), (folder / file).open("rb") as opened:
+        with _unbroken(name, folder / file), (folder / file).open("rb") as opened:
             yield opened
         return
-    with unbroken(name, archive / folder.name / file), unpacked(archive) as tar:
-        member = find_member(tar, f"{folder.name}/{file}")
+    with _unbroken(name, archive / folder.name / file), _unpacked(archive) as tar:
+        member = _find_member(tar, f"{folder.name}/{file}")
         content = tar.extractfile(member)
         if content is None or member.size > LARGEST_BATCH:
             raise ValueError("not a file, or too large for one of that data set")
@@ -554,40 +396,23 @@ def readable(name: str, folder: Path, archive: Path, file: str) -> Iterator[IO[b
 
 
 @contextmanager
-def unpacked(archive: Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive, compressed or not, whose content is read in place: nothing of it is ever written to the disk.
-
-    Args:
-        archive: a tar file.
-
-    Yields:
-        The archive; reading on beyond `LARGEST_ARCHIVE` bytes of it fails.
-    """
+def _unpacked(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive, compressed or not, whose content is read in place: nothing of it is ever written to the disk."""
     with archive.open("rb") as raw:
-        packed = raw.read(len(GZIPPED)) == GZIPPED
+        packed = raw.read(len(_GZIPPED)) == _GZIPPED
         raw.seek(0)
-        with Bounded(gzip.GzipFile(fileobj=raw) if packed else raw) as content, tarfile.open(fileobj=content) as tar:
+        with _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw) as content, tarfile.open(fileobj=content) as tar:
             yield tar
 
 
-class Bounded(io.BufferedIOBase):
+class _Bounded(io.BufferedIOBase):
     """A file that ends with an error where it is longer than an archive may be, whoever reads it."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self.file = file
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read on.
-
-        Args:
-            size: bytes at most; all that is left where it is negative or None.
-
-        Returns:
-            The bytes.
-
-        Raises:
-            ValueError: that would be beyond the bound.
-        """
+        """Read on."""
         left = LARGEST_ARCHIVE - self.file.tell()
         wanted = left + 1 if size is None or size < 0 else size
         if min(wanted, LARGEST_BATCH) > left:
@@ -595,44 +420,18 @@ class Bounded(io.BufferedIOBase):
         return self.file.read(min(wanted, LARGEST_BATCH))
 
     def seek(self, place: int, whence: int = 0) -> int:
-        """Go elsewhere.
-
-        Args:
-            place: byte.
-            whence: must be 0, from the begin.
-
-        Returns:
-            The byte.
-
-        Raises:
-            ValueError: that would be beyond the bound.
-        """
+        """Go elsewhere."""
         if whence or place > LARGEST_ARCHIVE:
             raise ValueError("the archive unpacks to more than such a one holds")
         return self.file.seek(place)
 
     def tell(self) -> int:
-        """Tell the place.
-
-        Returns:
-            The byte.
-        """
+        """Tell the place."""
         return self.file.tell()
 
 
-def find_member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:
-    """Find a plain file of an archive.
-
-    Args:
-        tar: the archive.
-        name: of the file, with its folder.
-
-    Returns:
-        The member.
-
-    Raises:
-        ValueError: there is none of that name, or it is a link or a device.
-    """
+def _find_member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:
+    """Find a plain file of an archive."""
     for member in tar:
         if member.name.removeprefix("./") == name:
             if not member.isreg() or member.issparse():
@@ -641,11 +440,11 @@ def find_member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:
     raise ValueError(f"the archive holds no {name}")
 
 
-SOURCES: dict[str, Source] = {
-    "digits": Source(digits, 10),
-    "cifar10": Source(partial(cifar, "cifar10"), 10),
-    "cifar100": Source(partial(cifar, "cifar100"), 100),
-    "svhn": Source(svhn, 10),
-    "mnist": Source(partial(mnist, "mnist"), 10),
-    "fashion_mnist": Source(partial(mnist, "fashion_mnist"), 10),
+SOURCES: dict[str, _Source] = {
+    "digits": _Source(_digits, 10),
+    "cifar10": _Source(partial(_cifar, "cifar10"), 10),
+    "cifar100": _Source(partial(_cifar, "cifar100"), 100),
+    "svhn": _Source(_svhn, 10),
+    "mnist": _Source(partial(_mnist, "mnist"), 10),
+    "fashion_mnist": _Source(partial(_mnist, "fashion_mnist"), 10),
 }

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salun.bounds import read_plain
-from salun.data.parts import Dataset, held_out
+from salun.data.dataset import Dataset, held_out
 from salun.errors import SalunError
-from salun.files import write_text
+from salun.io.files import write_text
+from salun.io.limits import read_plain
 
 VALIDATION_SHARE = 0.1
 
@@ -102,7 +102,7 @@ def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: 
         train, validation = without(train, never), without(validation, never)
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
-    listed = find_forget(labels, train, request, dataset)
+    listed = _find_forget(labels, train, request, dataset)
     asked = bool(request.classes) or request.share is not None or request.indices is not None
     forget = train[torch.isin(train, listed)]
     if asked and not len(forget):
@@ -123,21 +123,8 @@ def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: 
     )
 
 
-def find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset: Dataset) -> Tensor:
-    """Find the indices that a request names.
-
-    Args:
-        labels: (N,) of the whole training part.
-        train: indices of the training split.
-        request: what is to be forgotten.
-        dataset: for the texts of errors.
-
-    Returns:
-        Sorted indices; of a class or a list also those in the validation split.
-
-    Raises:
-        SalunError: a class or an index that the data do not hold.
-    """
+def _find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset: Dataset) -> Tensor:
+    """Find the indices that a request names."""
     if request.classes:
         check_classes(request.classes, len(dataset.classes), dataset.name)
         return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten()

@@ -10,10 +10,10 @@ from torch import nn
 
 from salun.data.images import even_sizes
 from salun.latent.extraction import Model, Sample
-from salun.layers import check_layers, default_layers
 from salun.metrics.hsic import SMALLEST_BATCH, Similarity, layer_grams
+from salun.models.layers import check_layers, default_layers
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Bench:
         return cls(tuple(models), networks, chosen, device)
 
     @torch.no_grad()
-    def compare(self, sample: Sample, pairs: Sequence[tuple[int, int]], batch_size: int = 256) -> list[Floats]:
+    def compare(self, sample: Sample, pairs: Sequence[tuple[int, int]], batch_size: int = 256) -> list[_Floats]:
         """Compare every layer of some models with every layer of others.
 
         Args:

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
-def prediction_shares(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> Floats:
+def prediction_shares(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> _Floats:
     """Count what the samples of each class are taken for.
 
     Args:
@@ -18,10 +18,10 @@ def prediction_shares(logits: NDArray[np.float32], labels: NDArray[np.int64], cl
         (C, C): in row i the share of the samples of class i that are predicted as each class, of sum 1;
         NaN where the class is empty.
     """
-    return by_class(np.eye(classes)[logits.argmax(1)], labels, classes)
+    return _by_class(np.eye(classes)[logits.argmax(1)], labels, classes)
 
 
-def mean_confidence(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> Floats:
+def mean_confidence(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> _Floats:
     """Average the probabilities that the samples of each class are given: softmax of the logits.
 
     Args:
@@ -35,20 +35,11 @@ def mean_confidence(logits: NDArray[np.float32], labels: NDArray[np.int64], clas
     """
     scores = logits.astype(np.float64)
     powers = np.exp(scores - scores.max(1, keepdims=True))
-    return by_class(powers / powers.sum(1, keepdims=True), labels, classes)
+    return _by_class(powers / powers.sum(1, keepdims=True), labels, classes)
 
 
-def by_class(values: Floats, labels: NDArray[np.int64], classes: int) -> Floats:
-    """Average rows by class.
-
-    Args:
-        values: (N, K).
-        labels: (N,), below `classes`.
-        classes: C.
-
-    Returns:
-        (C, K); NaN where the class is empty.
-    """
+def _by_class(values: _Floats, labels: NDArray[np.int64], classes: int) -> _Floats:
+    """Average rows by class."""
     means = np.full((classes, values.shape[1]), np.nan)
     for label in np.unique(labels):
         means[label] = values[labels == label].mean(0)

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.arrays import UNREADABLE, read_arrays, write_arrays
 from salun.errors import SalunError
+from salun.io.arrays import UNREADABLE, read_arrays, write_arrays
 from salun.latent.features import Features
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
+_Floats = NDArray[np.float64]
+_Singles = NDArray[np.float32]
 
 COMPONENTS = 50
-NEAREST = 5
+_NEAREST = 5
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Coordinates:
         solid_prototypes: (C, 3), or (0, 3).
     """
 
-    flat: Floats
-    solid: Floats
-    flat_prototypes: Floats
-    solid_prototypes: Floats
+    flat: _Floats
+    solid: _Floats
+    flat_prototypes: _Floats
+    solid_prototypes: _Floats
 
 
-Fit = Callable[[Singles], tuple[Floats, Floats]]
+Fit = Callable[[_Singles], tuple[_Floats, _Floats]]
 
 
-def prototypes_of(features: Features) -> Singles:
+def prototypes_of(features: Features) -> _Singles:
     """Give the prototypes that can be embedded beside the samples.
 
     Args:
@@ -54,7 +54,7 @@ def prototypes_of(features: Features) -> Singles:
     return features.prototypes if same else np.empty((0, width), dtype=np.float32)
 
 
-def directions(points: Singles, components: int | None = COMPONENTS, seed: int = 0) -> Singles:
+def directions(points: _Singles, components: int | None = COMPONENTS, seed: int = 0) -> _Singles:
     """Bring features into the space that neighbours are looked for in.
 
     Each point is divided by its norm, so that Euclidean distances are those of the cosine, and features and
@@ -97,22 +97,14 @@ def embed_together(models: Sequence[Features], fit: Fit, fit_prototypes: bool = 
     ends = np.cumsum([len(part) for part in parts])[:-1]
     flats, solids = np.split(flat, ends), np.split(solid, ends)
     found = [Coordinates(flats[at], solids[at], flats[at + 1], solids[at + 1]) for at in range(0, 2 * len(models), 2)]
-    return found if fit_prototypes else [put_prototypes(*pair) for pair in zip(found, models, strict=True)]
+    return found if fit_prototypes else [_put_prototypes(*pair) for pair in zip(found, models, strict=True)]
 
 
-def put_prototypes(coordinates: Coordinates, features: Features) -> Coordinates:
-    """Put each prototype at the mean of the samples whose features are nearest to it by the cosine.
-
-    Args:
-        coordinates: of the samples.
-        features: of the same samples.
-
-    Returns:
-        The coordinates with those of the prototypes.
-    """
+def _put_prototypes(coordinates: Coordinates, features: Features) -> Coordinates:
+    """Put each prototype at the mean of the samples whose features are nearest to it by the cosine."""
     prototypes = prototypes_of(features)
     likeness = directions(prototypes, None) @ directions(features.features, None).T
-    nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :NEAREST]
+    nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :_NEAREST]
     places = [part[nearest].mean(1) for part in (coordinates.flat, coordinates.solid)]
     return Coordinates(coordinates.flat, coordinates.solid, *places)
 
@@ -171,7 +163,7 @@ def read_coordinates(path: Path, key: str) -> Coordinates | None:
     return found if fits else None
 
 
-def trustworthy(points: Singles, embedded: Floats, neighbours: int = 12) -> float:
+def trustworthy(points: _Singles, embedded: _Floats, neighbours: int = 12) -> float:
     """Measure how well an embedding keeps neighbours.
 
     Args:

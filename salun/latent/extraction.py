@@ -10,20 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from salun.base_model import Origin, check_belongs, preparation_of, saved_origin
+from salun.data.dataset import Dataset
 from salun.data.images import Images
-from salun.data.parts import Dataset
 from salun.data.sets import make_sets
 from salun.data.split import ForgetRequest, Split, digest, split, without
 from salun.device import full_precision, placed
 from salun.errors import SalunError, did_you_mean
-from salun.files import find_place
+from salun.experiments.base_model import Origin, check_belongs, preparation_of, saved_origin
+from salun.io.files import find_place
 from salun.latent.features import PRE_HEAD, Features, Role, Source
-from salun.layers import outputs_at
-from salun.models import Checkpoint, embed, head, load_checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint
+from salun.models.features import embed, head
+from salun.models.layers import outputs_at
 
 Part = Literal["train", "test", "forget", "retain"]
-Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+_Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
 ENDINGS = (".pt", ".pth")
 
@@ -134,7 +135,7 @@ def read_model(path: Path) -> Model:
     title = forget = ""
     if isinstance(unlearned, dict):
         role = "retrained" if unlearned.get("method") == "retrain" else "unlearned"
-        title = described(unlearned)
+        title = _described(unlearned)
         forget = str((unlearned.get("forget") or {}).get("request", ""))
     elif checkpoint.excluded:
         role, title = "retrained", "retrained"
@@ -163,15 +164,8 @@ def read_models(paths: list[Path]) -> tuple[list[Model], list[str]]:
     return models, failed
 
 
-def described(unlearned: dict[str, object]) -> str:
-    """Name an unlearned model as a figure does.
-
-    Args:
-        unlearned: what its checkpoint records of the run.
-
-    Returns:
-        Method, mask and seed; "retrained" in place of the method `retrain`.
-    """
+def _described(unlearned: dict[str, object]) -> str:
+    """Name an unlearned model as a figure does."""
     method, mask, seed = unlearned.get("method"), unlearned.get("mask"), unlearned.get("seed", 0)
     name = "retrained" if method == "retrain" else str(method)
     if isinstance(mask, dict):
@@ -214,7 +208,7 @@ class Sample:
         parts = split(self.dataset, ForgetRequest(), model.origin.split_seed)
         check_belongs(model.origin, self.dataset, parts)
         preparation = preparation_of(recorded(model.origin), self.dataset, parts)
-        sets = make_sets(self.dataset, whole(parts, self.split, self.indices), preparation, device)
+        sets = make_sets(self.dataset, _whole(parts, self.split, self.indices), preparation, device)
         return sets.test if self.split == "test" else sets.train
 
     def forgotten(self, model: Model) -> Tensor:
@@ -236,17 +230,8 @@ class Sample:
         return torch.isin(self.dataset.test.labels.cpu()[self.indices], gone)
 
 
-def whole(parts: Split, name: Part, indices: Tensor) -> Split:
-    """Put chosen images in the place of a split's own.
-
-    Args:
-        parts: a split.
-        name: "test", or any other for training images.
-        indices: the images.
-
-    Returns:
-        The split.
-    """
+def _whole(parts: Split, name: Part, indices: Tensor) -> Split:
+    """Put chosen images in the place of a split's own."""
     return replace(parts, test=indices) if name == "test" else replace(parts, train=indices)
 
 
@@ -362,7 +347,7 @@ def extract(
     """
     network.eval()
     linear = head(network)
-    read = pre_head if source.layer == PRE_HEAD else layer_reader(network, source.layer)
+    read = pre_head if source.layer == PRE_HEAD else _layer_reader(network, source.layer)
     features, logits, seen = [], [], 0
     for batch in images.batches(batch_size):
         found, scores = read(network, batch.x)
@@ -400,19 +385,8 @@ def pre_head(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         return features, head(network)(features)
 
 
-def layer_reader(network: nn.Module, layer: str) -> Reader:
-    """Read a module's output.
-
-    Args:
-        network: any model.
-        layer: the module's name.
-
-    Returns:
-        A function that gives features and logits of a batch.
-
-    Raises:
-        SalunError: the model has no such module, or its output is no tensor of features.
-    """
+def _layer_reader(network: nn.Module, layer: str) -> _Reader:
+    """Read a module's output."""
     names = [name for name, _ in network.named_modules() if name]
     if layer not in names:
         raise SalunError(f"--layer {layer}: the model has none of that name{did_you_mean(layer, [PRE_HEAD, *names])}")

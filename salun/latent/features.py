@@ -8,17 +8,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.arrays import read_arrays, readable, write_arrays
-from salun.bounds import LARGEST_FEATURES, check_length
 from salun.errors import SalunError
-from salun.files import read_json, write_text
+from salun.io.arrays import read_arrays, readable, write_arrays
+from salun.io.files import read_json, write_text
+from salun.io.limits import LARGEST_FEATURES, check_length
 
 Role = Literal["base", "unlearned", "retrained"]
 
 PRE_HEAD = "pre-head"
 SUFFIXES = (".npz", ".json")
-BY_SAMPLE = ("features", "labels", "indices", "logits", "forgotten")
-ARRAYS = {
+_BY_SAMPLE = ("features", "labels", "indices", "logits", "forgotten")
+_ARRAYS = {
     "features": ("f", 2),
     "labels": ("i", 1),
     "indices": ("i", 1),
@@ -90,11 +90,11 @@ class Features:
 
     def __post_init__(self) -> None:
         count, classes = len(self.features), len(self.classes)
-        for name, (kinds, axes) in ARRAYS.items():
+        for name, (kinds, axes) in _ARRAYS.items():
             array = getattr(self, name)
             if array.dtype.kind not in kinds or array.ndim != axes:
                 raise ValueError(f"{name} of type {array.dtype} in {array.ndim} dimensions, not {axes}")
-            if name in BY_SAMPLE and len(array) != count:
+            if name in _BY_SAMPLE and len(array) != count:
                 raise ValueError(f"{count} features, {len(array)} {name}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"{name} that are no numbers: the model diverged")
@@ -119,7 +119,7 @@ class Features:
         Returns:
             The K samples.
         """
-        return replace(self, **{name: getattr(self, name)[positions] for name in BY_SAMPLE})
+        return replace(self, **{name: getattr(self, name)[positions] for name in _BY_SAMPLE})
 
     def first(self, samples: int) -> "Features":
         """Keep the first samples.
@@ -144,7 +144,7 @@ def write_features(path: Path, features: Features) -> None:
     Raises:
         SalunError: the file cannot be written.
     """
-    arrays = {name: getattr(features, name) for name in BY_SAMPLE}
+    arrays = {name: getattr(features, name) for name in _BY_SAMPLE}
     if path.suffix == ".json":
         content = {
             "all_features": features.features.tolist(),
@@ -180,11 +180,11 @@ def read_features(path: Path) -> Features:
         SalunError: the file is missing, damaged, or holds something else.
     """
     if path.suffix == ".json":
-        return from_json(path)
+        return _from_json(path)
     with readable(path, "features"):
         content = read_arrays(path)
         return Features(
-            **{name: content[name] for name in (*BY_SAMPLE, "prototypes")},
+            **{name: content[name] for name in (*_BY_SAMPLE, "prototypes")},
             classes=tuple(str(name) for name in content["classes"]),
             source=Source(**json.loads(str(content["source"]))),
         )
@@ -201,39 +201,29 @@ def read_source(path: Path) -> Source | None:
     """
     try:
         if path.suffix == ".json":
-            return from_json(path).source
+            return _from_json(path).source
         with readable(path, "features"):
             return Source(**json.loads(str(read_arrays(path, ("source",))["source"])))
     except SalunError:
         return None
 
 
-def from_json(path: Path) -> Features:
-    """Read the seed system's form.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The features.
-
-    Raises:
-        SalunError: it cannot be read, or what it holds does not fit together.
-    """
+def _from_json(path: Path) -> Features:
+    """Read the seed system's form."""
     check_length(path, LARGEST_FEATURES)
     content: Any = read_json(path)
     if not isinstance(content, dict) or not {"all_features", "all_labels", "proto"} <= content.keys():
         raise SalunError(f"{path}: not a file of features: must hold 'all_features', 'all_labels' and 'proto'")
     with readable(path, "features"):
         features = np.asarray(content["all_features"], dtype=np.float32)
-        labels = whole_numbers(content["all_labels"])
+        labels = _whole_numbers(content["all_labels"])
         prototypes = np.asarray(content["proto"], dtype=np.float32)
         names = content.get("classes", range(len(prototypes)))
         scores = content["logits"] if "logits" in content else features @ prototypes.T
         return Features(
             features=features,
             labels=labels,
-            indices=whole_numbers(content["indices"]) if "indices" in content else np.arange(len(labels)),
+            indices=_whole_numbers(content["indices"]) if "indices" in content else np.arange(len(labels)),
             logits=np.asarray(scores, dtype=np.float32),
             forgotten=np.asarray(content.get("forgotten", np.zeros(len(labels))), dtype=np.bool_),
             classes=tuple(map(str, names)),
@@ -242,19 +232,8 @@ def from_json(path: Path) -> Features:
         )
 
 
-def whole_numbers(values: Any) -> NDArray[np.int64]:
-    """Take whole numbers, and no others.
-
-    Args:
-        values: a list of numbers.
-
-    Returns:
-        (N,) int64.
-
-    Raises:
-        ValueError: one is no whole number.
-        OverflowError: one is too large.
-    """
+def _whole_numbers(values: Any) -> NDArray[np.int64]:
+    """Take whole numbers, and no others."""
     found = np.asarray(values)
     if found.dtype.kind not in "iu":
         raise ValueError("labels or indices that are no whole numbers")

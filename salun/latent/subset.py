@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, split, without
 from salun.latent.extraction import Model, Part, Sample, forgotten_classes
 
 NOTEBOOK_COUNT = 2000
-NOTEBOOK_SEED = 2048
+_NOTEBOOK_SEED = 2048
 
 
-def notebook_subset(labels: Tensor, classes: int, count: int = NOTEBOOK_COUNT, seed: int = NOTEBOOK_SEED) -> Tensor:
+def notebook_subset(labels: Tensor, classes: int, count: int = NOTEBOOK_COUNT, seed: int = _NOTEBOOK_SEED) -> Tensor:
     """Draw images, equally many of each class, as the notebook does: one permutation a class, in turn.
 
     Args:

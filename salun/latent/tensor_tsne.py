@@ -5,10 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-EXAGGERATION = 12.0
-EXAGGERATED = 250
-STEPS = 500
-BISECTIONS = 60
+_EXAGGERATION = 12.0
+_EXAGGERATED = 250
+_STEPS = 500
+_BISECTIONS = 60
 
 
 def exact_tsne(
@@ -43,9 +43,9 @@ def exact_tsne(
         y = torch.cat([y, torch.zeros(len(y), dimensions - y.shape[1], device=device)], 1)
     y = y / y[:, 0].std().clamp_min(1e-12) * 1e-4
     y = y + 1e-6 * torch.randn(y.shape, generator=generator, device=device)
-    rate = max(len(x) / EXAGGERATION, 50.0)
-    y = descend(y, p * EXAGGERATION, EXAGGERATED, rate, 0.5)
-    return descend(y, p, STEPS, rate, 0.8).double().cpu().numpy()
+    rate = max(len(x) / _EXAGGERATION, 50.0)
+    y = _descend(y, p * _EXAGGERATION, _EXAGGERATED, rate, 0.5)
+    return _descend(y, p, _STEPS, rate, 0.8).double().cpu().numpy()
 
 
 def joint_probabilities(squared: Tensor, perplexity: float) -> Tensor:
@@ -64,7 +64,7 @@ def joint_probabilities(squared: Tensor, perplexity: float) -> Tensor:
     scale = torch.ones_like(low)
     nearest = squared.clone().fill_diagonal_(torch.inf).amin(1, keepdim=True)
     shifted = (squared - nearest).fill_diagonal_(torch.inf)
-    for _ in range(BISECTIONS):
+    for _ in range(_BISECTIONS):
         rows = torch.softmax(-shifted * scale, 1)
         entropy = -(rows * rows.clamp_min(1e-30).log()).sum(1, keepdim=True)
         narrow = entropy > np.log(perplexity)
@@ -74,19 +74,8 @@ def joint_probabilities(squared: Tensor, perplexity: float) -> Tensor:
     return (rows + rows.T) / (2 * count)
 
 
-def descend(y: Tensor, p: Tensor, steps: int, rate: float, momentum: float) -> Tensor:
-    """Take steps of gradient descent with gains for each coordinate.
-
-    Args:
-        y: (N, d) places to start from.
-        p: (N, N) neighbour probabilities.
-        steps: how many.
-        rate: learning rate.
-        momentum: in [0, 1).
-
-    Returns:
-        (N, d) places.
-    """
+def _descend(y: Tensor, p: Tensor, steps: int, rate: float, momentum: float) -> Tensor:
+    """Take steps of gradient descent with gains for each coordinate."""
     speed, gains = torch.zeros_like(y), torch.ones_like(y)
     for _ in range(steps):
         near = 1 / (1 + torch.cdist(y, y).square())

@@ -10,19 +10,19 @@ from salun.errors import SalunError
 if TYPE_CHECKING:
     from openTSNE.affinity import Affinities
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Backend = Literal["opentsne", "sklearn", "torch"]
+_Floats = NDArray[np.float64]
+_Singles = NDArray[np.float32]
+_Backend = Literal["opentsne", "sklearn", "torch"]
 
-PERPLEXITY = 30.0
-EXACT_NEIGHBOURS = 20_000
-FFT_FROM = 10_000
-TENSOR_UP_TO = 20_000
-EXAGGERATED = 125
-STEPS = 250
-STEPS_IN_SPACE = 250
-ANGLE = 1.0
-START = 2.0
+_PERPLEXITY = 30.0
+_EXACT_NEIGHBOURS = 20_000
+_FFT_FROM = 10_000
+_TENSOR_UP_TO = 20_000
+_EXAGGERATED = 125
+_STEPS = 250
+_STEPS_IN_SPACE = 250
+_ANGLE = 1.0
+_START = 2.0
 
 
 def check_perplexity(perplexity: float, count: int) -> None:
@@ -41,7 +41,7 @@ def check_perplexity(perplexity: float, count: int) -> None:
         raise SalunError(f"--perplexity {perplexity:g}: {accepted}")
 
 
-def settle_backend(name: str, count: int, on_gpu: bool) -> Backend:
+def settle_backend(name: str, count: int, on_gpu: bool) -> _Backend:
     """Choose what computes the plane: what was measured fastest for the size.
 
     Args:
@@ -53,11 +53,11 @@ def settle_backend(name: str, count: int, on_gpu: bool) -> Backend:
         The backend; "auto" is the exact tensor form on a GPU up to 20,000 points, else openTSNE.
     """
     if name == "auto":
-        return "torch" if on_gpu and count <= TENSOR_UP_TO else "opentsne"
+        return "torch" if on_gpu and count <= _TENSOR_UP_TO else "opentsne"
     return name  # type: ignore[return-value]
 
 
-def in_plane(points: Singles, perplexity: float, seed: int, backend: Backend, device: str = "cpu") -> Floats:
+def in_plane(points: _Singles, perplexity: float, seed: int, backend: _Backend, device: str = "cpu") -> _Floats:
     """Embed points in the plane.
 
     Args:
@@ -91,41 +91,30 @@ def in_plane(points: Singles, perplexity: float, seed: int, backend: Backend, de
 
     method = openTSNE.TSNE(
         n_components=2,
-        theta=ANGLE,
-        early_exaggeration_iter=EXAGGERATED,
-        n_iter=STEPS,
-        negative_gradient_method="bh" if len(points) < FFT_FROM else "fft",
+        theta=_ANGLE,
+        early_exaggeration_iter=_EXAGGERATED,
+        n_iter=_STEPS,
+        negative_gradient_method="bh" if len(points) < _FFT_FROM else "fft",
         n_jobs=-1,
         random_state=seed,
     )
-    return np.asarray(method.fit(points, affinities=near_ones(points, perplexity, seed)), dtype=np.float64)
+    return np.asarray(method.fit(points, affinities=_near_ones(points, perplexity, seed)), dtype=np.float64)
 
 
-def near_ones(points: Singles, perplexity: float, seed: int) -> "Affinities":
-    """Find the neighbour probabilities of openTSNE, from exact neighbours up to 20,000 points.
-
-    Exact neighbours come from scikit-learn: openTSNE's own search imports a compiler first.
-
-    Args:
-        points: (N, D), compared by Euclidean distance.
-        perplexity: effective number of neighbours.
-        seed: of the approximate search.
-
-    Returns:
-        The probabilities.
-    """
+def _near_ones(points: _Singles, perplexity: float, seed: int) -> "Affinities":
+    """Find the neighbour probabilities of openTSNE, from exact neighbours up to 20,000 points."""
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
     from sklearn.neighbors import NearestNeighbors
 
-    if len(points) > EXACT_NEIGHBOURS:
+    if len(points) > _EXACT_NEIGHBOURS:
         return PerplexityBasedNN(points, perplexity, method="approx", n_jobs=-1, random_state=seed)
     search = NearestNeighbors(n_neighbors=min(len(points) - 1, int(3 * perplexity)), n_jobs=-1)
     distances, neighbours = search.fit(points).kneighbors()
     return PerplexityBasedNN(perplexity=perplexity, n_jobs=-1, knn_index=PrecomputedNeighbors(neighbours, distances))
 
 
-def in_space(points: Singles, plane: Floats, perplexity: float, seed: int) -> Floats:
+def in_space(points: _Singles, plane: _Floats, perplexity: float, seed: int) -> _Floats:
     """Embed points in space, starting from where they lie in the plane.
 
     The plane has been through early exaggeration, so its clusters are whole: the fit in space needs neither
@@ -151,14 +140,14 @@ def in_space(points: Singles, plane: Floats, perplexity: float, seed: int) -> Fl
     rest = centred - (plane - plane.mean(0)) @ slope
     third = np.linalg.svd(rest.T @ rest)[0][:, 0]
     start = np.column_stack([plane - plane.mean(0), (rest @ third)])
-    start *= START / np.maximum(start.std(0), 1e-12)
+    start *= _START / np.maximum(start.std(0), 1e-12)
     method = TSNE(
         3,
         perplexity=perplexity,
         early_exaggeration=1.0,
-        max_iter=STEPS_IN_SPACE,
+        max_iter=_STEPS_IN_SPACE,
         init=start.astype(np.float32),
-        angle=ANGLE,
+        angle=_ANGLE,
         random_state=seed,
     )
     return np.asarray(method.fit_transform(points), dtype=np.float64)

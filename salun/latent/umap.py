@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from salun.errors import SalunError
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
+_Floats = NDArray[np.float64]
+_Singles = NDArray[np.float32]
 
-FEWEST = 8
+_FEWEST = 8
 NOTEBOOK_NEIGHBOURS = 9
 NOTEBOOK_DISTANCE = 0.45
 NOTEBOOK_SEED = 2048
@@ -26,11 +26,11 @@ def check_neighbours(neighbours: int, count: int) -> None:
     Raises:
         SalunError: there are not more points than neighbours, and more than a layout needs.
     """
-    if not 2 <= neighbours < count or count < FEWEST:
+    if not 2 <= neighbours < count or count < _FEWEST:
         raise SalunError(f"--neighbours {neighbours}: must be from 2, and less than the {count} points of a file")
 
 
-def umap(points: Singles, dimensions: int, neighbours: int, distance: float, seed: int) -> Floats:
+def umap(points: _Singles, dimensions: int, neighbours: int, distance: float, seed: int) -> _Floats:
     """Embed points by UMAP, on one thread, so that the same seed gives the same coordinates.
 
     Args:

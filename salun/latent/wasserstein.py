@@ -12,14 +12,14 @@ from scipy.spatial.distance import cdist
 
 from salun.errors import SalunError
 
-Floats = NDArray[np.float64]
-Points = NDArray[np.floating[Any]]
-Measure = Callable[[Points, Points], tuple[float, float]]
+_Floats = NDArray[np.float64]
+_Points = NDArray[np.floating[Any]]
+Measure = Callable[[_Points, _Points], tuple[float, float]]
 
 LINES = 200
-MOST_ITERATIONS = 10_000_000
-TOLERANCE = 1e-10
-NEAR = 1e-3
+_MOST_ITERATIONS = 10_000_000
+_TOLERANCE = 1e-10
+_NEAR = 1e-3
 
 
 class Distances(NamedTuple):
@@ -30,12 +30,12 @@ class Distances(NamedTuple):
         errors: the same shape, standard errors: 0 of an exact distance.
     """
 
-    values: Floats
-    errors: Floats
+    values: _Floats
+    errors: _Floats
 
 
 def wasserstein(
-    first: Points, second: Points, first_weights: Floats | None = None, second_weights: Floats | None = None
+    first: _Points, second: _Points, first_weights: _Floats | None = None, second_weights: _Floats | None = None
 ) -> float:
     """Compute the 1-Wasserstein distance of two clouds: Euclidean cost, exact.
 
@@ -58,69 +58,36 @@ def wasserstein(
         Peyré and Cuturi, "Computational Optimal Transport", 2019, sections 2.3 and 3.5; the same value
         as `scipy.stats.wasserstein_distance_nd`.
     """
-    cost = euclidean(first.astype(np.float64), second.astype(np.float64))
+    cost = _euclidean(first.astype(np.float64), second.astype(np.float64))
     if len(first) == len(second) and first_weights is None and second_weights is None:
         rows, columns = linear_sum_assignment(cost)
         return float(cost[rows, columns].mean())
-    return transported(cost, shares(first_weights, len(first)), shares(second_weights, len(second)))
+    return _transported(cost, _shares(first_weights, len(first)), _shares(second_weights, len(second)))
 
 
-def euclidean(first: Floats, second: Floats) -> Floats:
-    """Compute the distance of every two points.
-
-    |x - y|^2 = |x|^2 + |y|^2 - 2 xy is one product of matrices, but loses the digits of points that are near
-    each other; those are computed anew.
-
-    Args:
-        first: (N, D).
-        second: (M, D).
-
-    Returns:
-        (N, M).
-    """
+def _euclidean(first: _Floats, second: _Floats) -> _Floats:
+    """Compute the distance of every two points."""
     centre = first.mean(0)
     one, other = first - centre, second - centre
     sizes = np.einsum("nd,nd->n", one, one)[:, None] + np.einsum("md,md->m", other, other)
     found = one @ other.T
     found *= -2
     found += sizes
-    near = found < NEAR * sizes
+    near = found < _NEAR * sizes
     np.sqrt(np.maximum(found, 0, out=found), out=found)
     for row in np.flatnonzero(near.any(1)):
         found[row, near[row]] = cdist(first[row : row + 1], second[near[row]])[0]
     return np.asarray(found)
 
 
-def shares(weights: Floats | None, count: int) -> Floats:
-    """Bring weights to a sum of 1.
-
-    Args:
-        weights: (count,); None for uniform ones.
-        count: of points.
-
-    Returns:
-        (count,) weights.
-    """
+def _shares(weights: _Floats | None, count: int) -> _Floats:
+    """Bring weights to a sum of 1."""
     given = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
     return np.asarray(given / given.sum())
 
 
-def transported(cost: Floats, supply: Floats, demand: Floats) -> float:
+def _transported(cost: _Floats, supply: _Floats, demand: _Floats) -> float:
     """Solve a transport problem, and check that its solution is optimal.
-
-    POT only warns when it gives up, and its value is then too large. So the value is held against that of
-    the dual problem, max of sum a_i f_i + sum b_j g_j with f_i + g_j <= c_ij: both are equal at the optimum only.
-
-    Args:
-        cost: (N, M), not negative.
-        supply: (N,) weights a, of sum 1.
-        demand: (M,) weights b, of sum 1.
-
-    Returns:
-        The smallest cost.
-
-    Raises:
-        SalunError: the solution is not optimal.
 
     Source:
         Peyré and Cuturi, "Computational Optimal Transport", 2019, proposition 2.4.
@@ -129,17 +96,17 @@ def transported(cost: Floats, supply: Floats, demand: Floats) -> float:
     supply, demand = supply[supply > 0], demand[demand > 0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        value, log = ot.emd2(supply, demand, cost, numItermax=MOST_ITERATIONS, log=True)
+        value, log = ot.emd2(supply, demand, cost, numItermax=_MOST_ITERATIONS, log=True)
     bound = supply @ log["u"] + demand @ log["v"]
     excess = max(float((log["u"][row] + log["v"] - costs).max()) for row, costs in enumerate(cost))
-    allowed = TOLERANCE * float(cost.max())
+    allowed = _TOLERANCE * float(cost.max())
     if log["warning"] is not None or excess > allowed or abs(value - bound) > allowed:
         size = f"{cost.shape[0]} and {cost.shape[1]} points"
         raise SalunError(f"the exact distance of {size} was not found; compare fewer samples (-S) or use --sliced")
     return max(0.0, float(value))
 
 
-def random_lines(width: int, count: int = LINES, seed: int = 0) -> Floats:
+def random_lines(width: int, count: int = LINES, seed: int = 0) -> _Floats:
     """Draw directions, uniform on the sphere.
 
     Args:
@@ -154,7 +121,7 @@ def random_lines(width: int, count: int = LINES, seed: int = 0) -> Floats:
     return np.asarray(lines / np.linalg.norm(lines, axis=0))
 
 
-def sliced_wasserstein(first: Points, second: Points, lines: Floats) -> tuple[float, float]:
+def sliced_wasserstein(first: _Points, second: _Points, lines: _Floats) -> tuple[float, float]:
     """Estimate the sliced distance: the mean 1-Wasserstein distance of the clouds' shadows on random lines.
 
     A distance of its own for clouds that are too large for the exact one, and a lower bound of that: in D
@@ -172,19 +139,12 @@ def sliced_wasserstein(first: Points, second: Points, lines: Floats) -> tuple[fl
     Source:
         Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
-    each = along_lines(first @ lines, second @ lines)
+    each = _along_lines(first @ lines, second @ lines)
     return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
 
 
-def along_lines(first: Floats, second: Floats) -> Floats:
+def _along_lines(first: _Floats, second: _Floats) -> _Floats:
     """Compute 1-Wasserstein distances of numbers: the area between the two quantile functions.
-
-    Args:
-        first: (N, K), a sample in each column.
-        second: (M, K), likewise.
-
-    Returns:
-        (K,).
 
     Source:
         Peyré and Cuturi, "Computational Optimal Transport", 2019, remark 2.30.
@@ -197,7 +157,7 @@ def along_lines(first: Floats, second: Floats) -> Floats:
     return np.asarray(widths @ np.abs(first[starts // other] - second[starts // count]))
 
 
-def exact_wasserstein(first: Points, second: Points) -> tuple[float, float]:
+def exact_wasserstein(first: _Points, second: _Points) -> tuple[float, float]:
     """Compute the exact distance in the form of an estimate.
 
     Args:
@@ -214,7 +174,7 @@ def exact_wasserstein(first: Points, second: Points) -> tuple[float, float]:
 
 
 def between_classes(
-    features: Points,
+    features: _Points,
     labels: NDArray[np.int64],
     classes: int,
     measure: Measure = exact_wasserstein,
@@ -249,8 +209,8 @@ def between_classes(
 
 
 def between_models(
-    first: Points,
-    second: Points,
+    first: _Points,
+    second: _Points,
     labels: NDArray[np.int64],
     classes: int,
     measure: Measure = exact_wasserstein,

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
 
-from salun.docstrings import sections_of, summary_of
 from salun.errors import SalunError, did_you_mean
-from salun.metrics.subjects import Evaluation, Models, Runs, Subject
-from salun.registry import claim, load_installed
+from salun.metrics.evaluation import Evaluation, Models, Runs, Subject
+from salun.registry import claim, load_installed, sections_of, summary_of
 
 __all__ = [
     "GAP_METRICS",

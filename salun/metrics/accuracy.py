@@ -1,7 +1,7 @@
 """Accuracies on the forget, retain, validation and test set, and the cost in time."""
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import accuracy
+from salun.training.evaluate import accuracy
 
 
 @metric("UA", needs=("forget",), default=True)

@@ -7,22 +7,11 @@ from torch import Tensor
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics.matching import check_same_images, together
 from salun.metrics.scores import true_confidence
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 
-def pair(evaluation: Evaluation, *names: str) -> tuple[Outputs, Outputs]:
-    """Take the outputs of a model and of the retrained model on the same images.
-
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-        names: of the sets, put together.
-
-    Returns:
-        The model's and the retrained model's.
-
-    Raises:
-        SalunError: the images differ.
-    """
+def _pair(evaluation: Evaluation, *names: str) -> tuple[Outputs, Outputs]:
+    """Take the outputs of a model and of the retrained model on the same images."""
     assert evaluation.retrained
     for name in names:
         check_same_images(name.replace("_", " "), evaluation.sets[name], evaluation.retrained.sets[name])
@@ -30,31 +19,15 @@ def pair(evaluation: Evaluation, *names: str) -> tuple[Outputs, Outputs]:
     return model, retrained
 
 
-def share_apart(model: Outputs, other: Outputs) -> Value:
-    """Count the images that two models predict differently.
-
-    Args:
-        model: logits (N, C).
-        other: logits (N, C) of the other model on the same images.
-
-    Returns:
-        Their share in [0, 1]; None of no images.
-    """
+def _share_apart(model: Outputs, other: Outputs) -> Value:
+    """Count the images that two models predict differently."""
     if not len(model.labels):
         return None
     return float((model.logits.argmax(1) != other.logits.argmax(1)).double().mean())
 
 
-def probability_distance(first: Tensor, second: Tensor) -> float:
-    """Measure how far two models' predictions lie apart.
-
-    Args:
-        first: (N, C) logits, N at least 1.
-        second: (N, C) logits on the same images.
-
-    Returns:
-        Mean over images of the Euclidean distance between the probabilities, in [0, sqrt 2].
-    """
+def _probability_distance(first: Tensor, second: Tensor) -> float:
+    """Measure how far two models' predictions lie apart."""
     return float((first.double().softmax(1) - second.double().softmax(1)).norm(dim=1).mean())
 
 
@@ -82,7 +55,7 @@ def disagreement(evaluation: Evaluation) -> Value:
     Source:
         Golatkar et al., "Eternal Sunshine of the Spotless Net", CVPR 2020, compares readouts on the forget set so.
     """
-    return share_apart(*pair(evaluation, "forget"))
+    return _share_apart(*_pair(evaluation, "forget"))
 
 
 @metric("disagreement_test", ideal="as between two retrained models", direction="lower", against=("retrained",))
@@ -108,7 +81,7 @@ def disagreement_on_test(evaluation: Evaluation) -> Value:
     Source:
         As disagreement.
     """
-    return share_apart(*pair(evaluation, "test", "forgotten_test"))
+    return _share_apart(*_pair(evaluation, "test", "forgotten_test"))
 
 
 @metric("completeness", direction="higher", ideal="as between two retrained models", against=("retrained",))
@@ -135,7 +108,7 @@ def completeness(evaluation: Evaluation) -> Value:
     Source:
         Cao and Yang, "Towards Making Systems Forget with Machine Unlearning", S&P 2015, section III.
     """
-    apart = share_apart(*pair(evaluation, "validation", "test", "forgotten_test"))
+    apart = _share_apart(*_pair(evaluation, "validation", "test", "forgotten_test"))
     return None if apart is None else 1 - apart
 
 
@@ -163,8 +136,8 @@ def activation_distance(evaluation: Evaluation) -> Value:
         Golatkar et al., "Mixed-Privacy Forgetting in Deep Networks", CVPR 2021; with the Euclidean norm in
         Chundawat et al., "Can Bad Teaching Induce Forgetting?", AAAI 2023.
     """
-    model, retrained = pair(evaluation, "forget")
-    return probability_distance(model.logits, retrained.logits)
+    model, retrained = _pair(evaluation, "forget")
+    return _probability_distance(model.logits, retrained.logits)
 
 
 @metric("confidence_distance", unit="", direction="lower", ideal="0", against=("retrained",), needs=("forget",))
@@ -190,7 +163,7 @@ def confidence_distance(evaluation: Evaluation) -> Value:
     Source:
         scipy.stats.wasserstein_distance, on the feature of the MIA of Fan et al., "SalUn", ICLR 2024.
     """
-    model, retrained = (true_confidence(outputs).astype(np.float64) for outputs in pair(evaluation, "forget"))
+    model, retrained = (true_confidence(outputs).astype(np.float64) for outputs in _pair(evaluation, "forget"))
     return float(wasserstein_distance(model, retrained))
 
 
@@ -216,5 +189,5 @@ def confidence_difference(evaluation: Evaluation) -> Value:
     Source:
         The feature of the MIA of Fan et al., "SalUn", ICLR 2024, compared image by image.
     """
-    model, retrained = (true_confidence(outputs).astype(np.float64) for outputs in pair(evaluation, "forget"))
+    model, retrained = (true_confidence(outputs).astype(np.float64) for outputs in _pair(evaluation, "forget"))
     return float(np.abs(model - retrained).mean())

@@ -1,7 +1,7 @@
 """The adaptive unlearning score of DUCK: accuracy kept, over accuracy that should have gone."""
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import accuracy
+from salun.training.evaluate import accuracy
 
 
 def adaptive_score(before: float, after: float, excess: float) -> float:

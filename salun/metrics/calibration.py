@@ -1,19 +1,13 @@
 """Expected calibration error: how far confidence is from accuracy."""
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
-BINS = 15
+_BINS = 15
 
 
-def expected_calibration_error(outputs: Outputs) -> Value:
+def _expected_calibration_error(outputs: Outputs) -> Value:
     """Compute the expected calibration error of the largest probability.
-
-    Args:
-        outputs: logits (N, C) and labels (N,), N at least 1.
-
-    Returns:
-        In [0, 1]; None for one class, or logits that have no softmax.
 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
@@ -25,7 +19,7 @@ def expected_calibration_error(outputs: Outputs) -> Value:
     classes = probabilities.shape[1]
     if classes < 2 or not probabilities.isfinite().all():
         return None
-    return float(multiclass_calibration_error(probabilities, outputs.labels, classes, n_bins=BINS, norm="l1"))
+    return float(multiclass_calibration_error(probabilities, outputs.labels, classes, n_bins=_BINS, norm="l1"))
 
 
 @metric("ECE", unit="", direction="lower", ideal="0", needs=("test",))
@@ -48,7 +42,7 @@ def calibration_on_test(evaluation: Evaluation) -> Value:
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3; computed by torchmetrics.
     """
-    return expected_calibration_error(evaluation.test)
+    return _expected_calibration_error(evaluation.test)
 
 
 @metric("ECE_forget", unit="", needs=("forget",))
@@ -71,4 +65,4 @@ def calibration_on_forget(evaluation: Evaluation) -> Value:
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3; computed by torchmetrics.
     """
-    return expected_calibration_error(evaluation.forget)
+    return _expected_calibration_error(evaluation.forget)

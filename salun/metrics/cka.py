@@ -9,18 +9,18 @@ from torch import nn
 
 from salun.data.images import Images, even_sizes
 from salun.errors import SalunError
-from salun.layers import default_layers
 from salun.metrics import Models, Value, metric
+from salun.metrics.evaluation import spread
 from salun.metrics.hsic import SMALLEST_BATCH, Similarity, layer_grams
-from salun.metrics.subjects import spread
+from salun.models.layers import default_layers
 
-BATCH = 256
+_BATCH = 256
 
-Layered = tuple[Value, dict[str, float | None] | None]
+_Layered = tuple[Value, dict[str, float | None] | None]
 
 
 @metric("CKA_base", "CKA_base_layers", unit=("", "table"), cost="weights", against=("base",), revised="0.2.0")
-def similarity_to_base(models: Models) -> Layered:
+def similarity_to_base(models: Models) -> _Layered:
     """Linear CKA between the model's layers and the base model's on the forget images: in the mean, layer by layer.
 
     Formula:
@@ -46,7 +46,7 @@ def similarity_to_base(models: Models) -> Layered:
         Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3; linear CKA by
         Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019.
     """
-    return similarity(models.model, models.base, models.forget)
+    return _similarity(models.model, models.base, models.forget)
 
 
 @metric(
@@ -59,7 +59,7 @@ def similarity_to_base(models: Models) -> Layered:
     against=("retrained",),
     revised="0.2.0",
 )
-def similarity_to_retrained(models: Models) -> Layered:
+def similarity_to_retrained(models: Models) -> _Layered:
     """Linear CKA between the model's layers and the retrained model's on the forget images: mean, layer by layer.
 
     Formula:
@@ -80,21 +80,12 @@ def similarity_to_retrained(models: Models) -> Layered:
         As `CKA_base`.
     """
     assert models.retrained is not None
-    return similarity(models.model, models.retrained, models.forget)
+    return _similarity(models.model, models.retrained, models.forget)
 
 
 @torch.no_grad()
-def similarity(model: nn.Module, other: nn.Module, images: Images) -> Layered:
-    """Compare the same layers of two models of one architecture.
-
-    Args:
-        model: the one; is not changed.
-        other: the other; is not changed.
-        images: what they are given.
-
-    Returns:
-        Mean over the layers that have a value, and every layer's value; None of both where there is none.
-    """
+def _similarity(model: nn.Module, other: nn.Module, images: Images) -> _Layered:
+    """Compare the same layers of two models of one architecture."""
     if len(images) < SMALLEST_BATCH:
         return None, None
     images = spread(images)
@@ -105,7 +96,7 @@ def similarity(model: nn.Module, other: nn.Module, images: Images) -> Layered:
     except SalunError:
         return None, None
     total = Similarity()
-    for batch in images.batches(even_sizes(len(images), BATCH, SMALLEST_BATCH)):
+    for batch in images.batches(even_sizes(len(images), _BATCH, SMALLEST_BATCH)):
         total.add(*(layer_grams(network, layers, batch.x) for network in networks))
     values = np.diag(total.values()).tolist()
     defined = [value for value in values if math.isfinite(value)]

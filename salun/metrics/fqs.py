@@ -13,17 +13,17 @@ from scipy.stats import entropy
 
 from salun.metrics import Evaluation, Value, metric
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Labels = NDArray[np.int64]
+_Floats = NDArray[np.float64]
+_Singles = NDArray[np.float32]
+_Labels = NDArray[np.int64]
 
-ENTROPIES = (0.0, 2.5)
-CONFIDENCES = (-2.5, 10.0)
-BINS = 51
+_ENTROPIES = (0.0, 2.5)
+_CONFIDENCES = (-2.5, 10.0)
+_BINS = 51
 TEMPERATURE = 2.0
-SMALLEST = 1e-45
-DELTA = 1e-5
-EDGE = 1e-10
+_SMALLEST = 1e-45
+_DELTA = 1e-5
+_EDGE = 1e-10
 ATTACKS = ("entropy_above_unlearn", "entropy_above_retrain", "confidence_above_unlearn", "confidence_above_retrain")
 
 
@@ -38,10 +38,10 @@ class Attack:
         score: (51,).
     """
 
-    threshold: Floats
-    fpr: Floats
-    fnr: Floats
-    score: Floats
+    threshold: _Floats
+    fpr: _Floats
+    fnr: _Floats
+    score: _Floats
 
     def rounded(self, decimals: int) -> "Attack":
         """Round rates and scores.
@@ -56,7 +56,7 @@ class Attack:
         return Attack(np.round(self.threshold, 3), *rates)
 
 
-def softmax(logits: Singles, temperature: float = 1.0) -> Singles:
+def softmax(logits: _Singles, temperature: float = 1.0) -> _Singles:
     """Compute probabilities in float32, as both tools do: 1 - q and what is made of it depend on its rounding.
 
     Args:
@@ -69,37 +69,22 @@ def softmax(logits: Singles, temperature: float = 1.0) -> Singles:
     return np.asarray((torch.from_numpy(logits) / temperature).softmax(1).numpy())
 
 
-def thresholds(limits: tuple[float, float]) -> Floats:
-    """Space thresholds evenly.
-
-    Args:
-        limits: the first and the last.
-
-    Returns:
-        (51,).
-    """
-    return np.linspace(*limits, BINS)
+def _thresholds(limits: tuple[float, float]) -> _Floats:
+    """Space thresholds evenly."""
+    return np.linspace(*limits, _BINS)
 
 
-def at_least(values: NDArray[np.floating], limits: tuple[float, float]) -> Floats:
-    """Count the values at or above each threshold.
-
-    Args:
-        values: (N,).
-        limits: of the thresholds.
-
-    Returns:
-        (51,) shares; 0 of no values.
-    """
+def _at_least(values: NDArray[np.floating], limits: tuple[float, float]) -> _Floats:
+    """Count the values at or above each threshold."""
     if not len(values):
-        return np.zeros(BINS)
-    return np.asarray((values[:, None] >= thresholds(limits)).mean(0), dtype=np.float64)
+        return np.zeros(_BINS)
+    return np.asarray((values[:, None] >= _thresholds(limits)).mean(0), dtype=np.float64)
 
 
 # --- the Comparator ---------------------------------------------------------------------------------------
 
 
-def tempered_entropy(logits: Singles) -> Singles:
+def tempered_entropy(logits: _Singles) -> _Singles:
     """Compute the entropy of the softmax at temperature 2.
 
     Args:
@@ -111,7 +96,7 @@ def tempered_entropy(logits: Singles) -> Singles:
     return np.asarray(entropy(softmax(logits, TEMPERATURE), axis=1), dtype=np.float32)
 
 
-def top_confidence(logits: Singles) -> Singles:
+def top_confidence(logits: _Singles) -> _Singles:
     """Compute the logit of the largest probability, ln q - ln(1 - q), in float32.
 
     Args:
@@ -121,11 +106,11 @@ def top_confidence(logits: Singles) -> Singles:
         (N,) float32; about 103.28 where q rounds to 1.
     """
     top = softmax(logits).max(1)
-    smallest = np.float32(SMALLEST)
+    smallest = np.float32(_SMALLEST)
     return np.asarray(np.log(top + smallest) - np.log((np.float32(1) - top) + smallest), dtype=np.float32)
 
 
-def two_decimals(values: NDArray[np.floating]) -> Floats:
+def two_decimals(values: NDArray[np.floating]) -> _Floats:
     """Round as Python rounds a float.
 
     Args:
@@ -137,7 +122,7 @@ def two_decimals(values: NDArray[np.floating]) -> Floats:
     return np.array([round(float(value), 2) for value in values], dtype=np.float64)
 
 
-def telling_apart(positives: Floats, negatives: Floats, limits: tuple[float, float]) -> Attack:
+def telling_apart(positives: _Floats, negatives: _Floats, limits: tuple[float, float]) -> Attack:
     """Attack by threshold: how surely do large values give the positives away?
 
     With the error rates at a threshold, epsilon = max(0, min(ln(1-d-fpr) - ln fnr, ln(1-d-fnr) - ln fpr)),
@@ -151,17 +136,17 @@ def telling_apart(positives: Floats, negatives: Floats, limits: tuple[float, flo
     Returns:
         The attack, not rounded.
     """
-    fpr = at_least(np.clip(negatives, *limits), limits)
-    fnr = 1.0 - at_least(np.clip(positives, *limits), limits)
-    sfp, sfn = (np.clip(rates, EDGE, 1 - DELTA - EDGE) for rates in (fpr, fnr))
-    ways = np.log(1 - DELTA - sfp) - np.log(sfn), np.log(1 - DELTA - sfn) - np.log(sfp)
+    fpr = _at_least(np.clip(negatives, *limits), limits)
+    fnr = 1.0 - _at_least(np.clip(positives, *limits), limits)
+    sfp, sfn = (np.clip(rates, _EDGE, 1 - _DELTA - _EDGE) for rates in (fpr, fnr))
+    ways = np.log(1 - _DELTA - sfp) - np.log(sfn), np.log(1 - _DELTA - sfn) - np.log(sfp)
     quality = 2.0 ** -np.maximum(0, np.minimum(*ways))
-    useless = (fpr >= 1 - DELTA) | (fnr >= 1 - DELTA)
+    useless = (fpr >= 1 - _DELTA) | (fnr >= 1 - _DELTA)
     quality = np.where((fpr == 0) & (fnr == 0), 0.0, np.where(useless, 1.0, quality))
-    return Attack(thresholds(limits), fpr, fnr, 1 - quality)
+    return Attack(_thresholds(limits), fpr, fnr, 1 - quality)
 
 
-def comparator_attacks(unlearned: Singles, retrained: Singles) -> dict[str, Attack]:
+def comparator_attacks(unlearned: _Singles, retrained: _Singles) -> dict[str, Attack]:
     """Run the Comparator's four attacks on the forgotten class.
 
     Args:
@@ -177,8 +162,8 @@ def comparator_attacks(unlearned: Singles, retrained: Singles) -> dict[str, Atta
     """
     attacks = {}
     for name, measure, limits in (
-        ("entropy", tempered_entropy, ENTROPIES),
-        ("confidence", top_confidence, CONFIDENCES),
+        ("entropy", tempered_entropy, _ENTROPIES),
+        ("confidence", top_confidence, _CONFIDENCES),
     ):
         after, never = (two_decimals(measure(logits)) for logits in (unlearned, retrained))
         attacks[f"{name}_above_unlearn"] = telling_apart(after, never, limits).rounded(3)
@@ -202,7 +187,7 @@ def comparator_fqs(attacks: dict[str, Attack]) -> float:
 # --- the notebook -----------------------------------------------------------------------------------------
 
 
-def notebook_values(logits: Singles) -> tuple[Floats, Floats]:
+def notebook_values(logits: _Singles) -> tuple[_Floats, _Floats]:
     """Compute the notebook's entropy and confidence of each image, at temperature 1.
 
     Args:
@@ -214,10 +199,10 @@ def notebook_values(logits: Singles) -> tuple[Floats, Floats]:
     probabilities = softmax(logits)
     entropies = -(probabilities * np.log(probabilities + np.float32(1e-10))).sum(1)
     top = probabilities.max(1).astype(np.float64)
-    return entropies.astype(np.float64), np.log(top + SMALLEST) - np.log(1 - top + SMALLEST)
+    return entropies.astype(np.float64), np.log(top + _SMALLEST) - np.log(1 - top + _SMALLEST)
 
 
-def notebook_attacks(entropies: Floats, confidences: Floats, forgotten: NDArray[np.bool_]) -> dict[str, Attack]:
+def notebook_attacks(entropies: _Floats, confidences: _Floats, forgotten: NDArray[np.bool_]) -> dict[str, Attack]:
     """Compute the notebook's tables: forgotten class against the other classes, one model only.
 
     Args:
@@ -232,18 +217,18 @@ def notebook_attacks(entropies: Floats, confidences: Floats, forgotten: NDArray[
     Source:
         ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.
     """
-    above = [at_least(entropies[kept], ENTROPIES) for kept in (forgotten, ~forgotten)]
+    above = [_at_least(entropies[kept], _ENTROPIES) for kept in (forgotten, ~forgotten)]
     below = 1 - above[0]
-    entropy = Attack(thresholds(ENTROPIES), above[1], below, 1 - (above[1] + below) / 2).rounded(4)
-    above = [at_least(confidences[kept], CONFIDENCES) for kept in (forgotten, ~forgotten)]
+    entropy = Attack(_thresholds(_ENTROPIES), above[1], below, 1 - (above[1] + below) / 2).rounded(4)
+    above = [_at_least(confidences[kept], _CONFIDENCES) for kept in (forgotten, ~forgotten)]
     score = 1 - np.abs(above[0] - above[1])
-    confidence = Attack(thresholds(CONFIDENCES), above[1], 1 - above[0], score).rounded(3)
-    zeros = np.zeros(BINS)
-    blanks = [Attack(thresholds(limits), zeros, zeros, zeros).rounded(3) for limits in (ENTROPIES, CONFIDENCES)]
+    confidence = Attack(_thresholds(_CONFIDENCES), above[1], 1 - above[0], score).rounded(3)
+    zeros = np.zeros(_BINS)
+    blanks = [Attack(_thresholds(limits), zeros, zeros, zeros).rounded(3) for limits in (_ENTROPIES, _CONFIDENCES)]
     return dict(zip(ATTACKS, (entropy, blanks[0], confidence, blanks[1]), strict=True))
 
 
-def notebook_fqs(entropies: Floats, forgotten: NDArray[np.bool_], classes: int) -> float:
+def notebook_fqs(entropies: _Floats, forgotten: NDArray[np.bool_], classes: int) -> float:
     """Compute the notebook's forgetting quality score: mean entropy on the forgotten class over its maximum.
 
     The notebook divides by ln 10; for other numbers of classes it is the logarithm of that number here.
@@ -290,13 +275,13 @@ class Distributions:
         mean: (C, C) mean probability of each class over the images of class g; NaN of an empty class.
     """
 
-    accuracy: Floats
-    labels: Floats
-    top: Floats
-    mean: Floats
+    accuracy: _Floats
+    labels: _Floats
+    top: _Floats
+    mean: _Floats
 
 
-def distributions(logits: Singles, labels: Labels) -> Distributions:
+def distributions(logits: _Singles, labels: _Labels) -> Distributions:
     """Count predictions and average confidences by true class.
 
     Args:
@@ -319,7 +304,7 @@ def distributions(logits: Singles, labels: Labels) -> Distributions:
     return Distributions(np.diag(shares).copy(), shares, tops / np.maximum(counts, 1), mean)
 
 
-def retained_accuracy(accuracies: Floats, forgotten: int) -> float:
+def retained_accuracy(accuracies: _Floats, forgotten: int) -> float:
     """Average the accuracies of the classes that were kept, each class counting alike.
 
     Args:
@@ -335,15 +320,8 @@ def retained_accuracy(accuracies: Floats, forgotten: int) -> float:
 # --- as metrics -------------------------------------------------------------------------------------------
 
 
-def have_softmax(*logits: Singles) -> bool:
-    """Tell whether all predictions are probabilities, of two classes or more.
-
-    Args:
-        logits: (N, C) float32, of several sets or models.
-
-    Returns:
-        Whether they are.
-    """
+def _have_softmax(*logits: _Singles) -> bool:
+    """Tell whether all predictions are probabilities, of two classes or more."""
     return all(values.shape[1] > 1 and bool(np.isfinite(softmax(values)).all()) for values in logits)
 
 
@@ -372,7 +350,7 @@ def forgetting_quality_score(evaluation: Evaluation) -> Value:
     """
     assert evaluation.retrained
     unlearned, retrained = (model.forget.logits.numpy() for model in (evaluation, evaluation.retrained))
-    if not have_softmax(unlearned, retrained):
+    if not _have_softmax(unlearned, retrained):
         return None
     return comparator_fqs(comparator_attacks(unlearned, retrained))
 
@@ -399,7 +377,7 @@ def notebook_forgetting_quality(evaluation: Evaluation) -> Value:
         ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`; there C is 10.
     """
     logits = evaluation.forget.logits.numpy()
-    if not have_softmax(logits):
+    if not _have_softmax(logits):
         return None
     return notebook_fqs(notebook_values(logits)[0], np.ones(len(logits), dtype=np.bool_), logits.shape[1])
 
@@ -427,7 +405,7 @@ def notebook_privacy_attack(evaluation: Evaluation) -> Value:
         ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.
     """
     sets = [outputs.logits.numpy() for outputs in (evaluation.forget, evaluation.retain)]
-    if not have_softmax(*sets):
+    if not _have_softmax(*sets):
         return None
     forgotten = np.repeat([True, False], [len(logits) for logits in sets])
     return notebook_pa(notebook_attacks(*notebook_values(np.concatenate(sets)), forgotten))

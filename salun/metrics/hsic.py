@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from salun.layers import outputs_at
+from salun.models.layers import outputs_at
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 SMALLEST_BATCH = 4
 
@@ -91,9 +91,9 @@ class Similarity:
         second: (M,) of the second.
     """
 
-    cross: Floats | float = 0.0
-    first: Floats | float = 0.0
-    second: Floats | float = 0.0
+    cross: _Floats | float = 0.0
+    first: _Floats | float = 0.0
+    second: _Floats | float = 0.0
 
     def add(self, first: Tensor, second: Tensor) -> None:
         """Take a batch into account; every batch counts alike, so that they should be of one size.
@@ -106,7 +106,7 @@ class Similarity:
         self.first = self.first + np.diag(unbiased_hsic(first, first).cpu().numpy())
         self.second = self.second + np.diag(unbiased_hsic(second, second).cpu().numpy())
 
-    def values(self) -> Floats:
+    def values(self) -> _Floats:
         """Divide the sums.
 
         Returns:

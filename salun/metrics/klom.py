@@ -7,33 +7,24 @@ from salun.metrics import Runs, Value, metric
 from salun.metrics.matching import enough
 from salun.metrics.scores import Variant, margins
 
-Reals = NDArray[np.floating]
-Floats = NDArray[np.float64]
+_Reals = NDArray[np.floating]
+_Floats = NDArray[np.float64]
 
-FEWEST = 2
-BINS = 20
-LIMIT = 100
-SMALLEST = 1e-5
+_FEWEST = 2
+_BINS = 20
+_LIMIT = 100
+_SMALLEST = 1e-5
 
 
-def shares(values: Reals, edges: Reals, closed: NDArray[np.bool_]) -> Floats:
-    """Count each image's values in its bins.
-
-    Args:
-        values: (K, N).
-        edges: (21, N), ascending; a bin holds its lower edge and not its upper one.
-        closed: (N,) whether the last bin holds its upper edge too.
-
-    Returns:
-        (20, N) shares of the values in bins; zeros where none is.
-    """
+def _shares(values: _Reals, edges: _Reals, closed: NDArray[np.bool_]) -> _Floats:
+    """Count each image's values in its bins."""
     place = (values[:, None] >= edges[None]).sum(1)
-    place = np.where(closed & (values == edges[-1]), BINS, place)
-    counts = np.stack([(place == number).sum(0) for number in range(1, BINS + 1)])
+    place = np.where(closed & (values == edges[-1]), _BINS, place)
+    counts = np.stack([(place == number).sum(0) for number in range(1, _BINS + 1)])
     return np.asarray(counts / np.maximum(counts.sum(0), 1), dtype=np.float64)
 
 
-def klom(unlearned: Reals, retrained: Reals, variant: Variant = "corrected") -> Floats:
+def klom(unlearned: _Reals, retrained: _Reals, variant: Variant = "corrected") -> _Floats:
     """Compute the divergence of each image's margins, by histogram.
 
     Values equal to the greatest of both kinds lie on the last edge and are dropped, as the authors' code does. Where
@@ -53,12 +44,12 @@ def klom(unlearned: Reals, retrained: Reals, variant: Variant = "corrected") -> 
         RoyRin/data-unlearning-bench, `unlearning_bench/eval.py`, after Georgiev et al., "Attribute-to-Delete",
         arXiv 2410.23232, appendix E.1.
     """
-    p, q = (np.clip(values, -LIMIT, LIMIT) for values in (unlearned, retrained))
+    p, q = (np.clip(values, -_LIMIT, _LIMIT) for values in (unlearned, retrained))
     start, stop = np.minimum(p.min(0), q.min(0)), np.maximum(p.max(0), q.max(0))
-    edges = np.linspace(start, np.where(start >= stop, start + 1, stop), BINS + 1)
+    edges = np.linspace(start, np.where(start >= stop, start + 1, stop), _BINS + 1)
     dropped = (p == edges[-1]).all(0) | (q == edges[-1]).all(0)
-    after, never = (shares(values, edges, dropped & (variant == "corrected")) for values in (p, q))
-    never = np.where(after > 0, np.maximum(never, SMALLEST), never)
+    after, never = (_shares(values, edges, dropped & (variant == "corrected")) for values in (p, q))
+    never = np.where(after > 0, np.maximum(never, _SMALLEST), never)
     with np.errstate(invalid="ignore", divide="ignore"):
         after, never = after / after.sum(0), never / never.sum(0)
         terms = np.where(after > 0, after * np.log(after / never), after)
@@ -104,7 +95,7 @@ def divergence_of_margins(runs: Runs) -> tuple[Value, Value, Value]:
         of RoyRin/data-unlearning-bench. The authors define no mean over images, and leave out
         images whose unlearned margins all lie on the last edge.
     """
-    if not enough(runs.unlearned, runs.retrained, FEWEST):
+    if not enough(runs.unlearned, runs.retrained, _FEWEST):
         return None, None, None
     unlearned, retrained = (
         np.stack([margins(run.forget) for run in kind]) for kind in (runs.unlearned, runs.retrained)

@@ -11,35 +11,21 @@ from salun.metrics import Evaluation, Value, metric
 from salun.metrics.scores import evenly_spaced, losses
 
 TREES = (20, 50, 100)
-CRITERIA = ("gini", "entropy")
-FOLDS = 3
-NEEDED = ("retain", "forget", "validation", "test")
+_CRITERIA = ("gini", "entropy")
+_FOLDS = 3
+_NEEDED = ("retain", "forget", "validation", "test")
 
 
-def forests() -> list[RandomForestClassifier]:
-    """List the attacks that are tried: 20, 50 and 100 trees, each with both criteria.
-
-    Returns:
-        Six untrained forests, seeded.
-    """
+def _forests() -> list[RandomForestClassifier]:
+    """List the attacks that are tried: 20, 50 and 100 trees, each with both criteria."""
     return [
         RandomForestClassifier(n_estimators=trees, criterion=criterion, random_state=0)
-        for trees, criterion in product(TREES, CRITERIA)
+        for trees, criterion in product(TREES, _CRITERIA)
     ]
 
 
-def score(forest: RandomForestClassifier, forget: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    """Ask a trained forest of the forget set.
-
-    Args:
-        forest: predicts 1 for member.
-        forget: (N,) losses of the forget set.
-        test: (M,) losses of the test set.
-
-    Returns:
-        The share of the forget set called non-member, and the area under the ROC curve of forget
-        (positive) against test by the predicted probability of member.
-    """
+def _score(forest: RandomForestClassifier, forget: np.ndarray, test: np.ndarray) -> tuple[float, float]:
+    """Ask a trained forest of the forget set."""
     asked = np.concatenate([forget, test])[:, None]
     truth = np.concatenate([np.ones(len(forget)), np.zeros(len(test))])
     called = float(1 - forest.predict(forget[:, None]).mean())
@@ -66,7 +52,7 @@ def balanced(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
     "forest_auc",
     cost="attack",
     ideal=("equals retrained", "0.5"),
-    needs=NEEDED,
+    needs=_NEEDED,
 )
 def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
     """Loss-forest MIA: share of forget images called non-member, and AUC of forget against test.
@@ -93,23 +79,16 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
         unbalanced, and keeps the forest that scores best on the forget set (`original_loss_forest`).
     """
-    retain, forget, validation, test = (losses(evaluation.sets[name]) for name in NEEDED)
-    if min(len(retain), len(validation)) < FOLDS or not are_finite(retain, forget, validation, test):
+    retain, forget, validation, test = (losses(evaluation.sets[name]) for name in _NEEDED)
+    if min(len(retain), len(validation)) < _FOLDS or not _are_finite(retain, forget, validation, test):
         return None, None
     known, truth = balanced(retain, validation)
-    best = max(forests(), key=lambda forest: cross_val_score(forest, known, truth, cv=FOLDS).mean())
-    return score(best.fit(known, truth), forget, test)
+    best = max(_forests(), key=lambda forest: cross_val_score(forest, known, truth, cv=_FOLDS).mean())
+    return _score(best.fit(known, truth), forget, test)
 
 
-def are_finite(*parts: np.ndarray) -> bool:
-    """Tell whether all values are numbers.
-
-    Args:
-        parts: (N,) each.
-
-    Returns:
-        Whether they are.
-    """
+def _are_finite(*parts: np.ndarray) -> bool:
+    """Tell whether all values are numbers."""
     return all(bool(np.isfinite(part).all()) for part in parts)
 
 
@@ -118,7 +97,7 @@ def are_finite(*parts: np.ndarray) -> bool:
     "forest_auc_original",
     cost="attack",
     ideal=("equals retrained", "0.5"),
-    needs=NEEDED,
+    needs=_NEEDED,
     original=True,
 )
 def loss_forest_original(evaluation: Evaluation) -> tuple[Value, Value]:
@@ -140,8 +119,8 @@ def loss_forest_original(evaluation: Evaluation) -> tuple[Value, Value]:
     Source:
         `original_loss_forest`, on per-image losses.
     """
-    parts = [losses(evaluation.sets[name]) for name in NEEDED]
-    return original_loss_forest(*parts) if are_finite(*parts) else (None, None)
+    parts = [losses(evaluation.sets[name]) for name in _NEEDED]
+    return original_loss_forest(*parts) if _are_finite(*parts) else (None, None)
 
 
 def original_loss_forest(
@@ -164,8 +143,8 @@ def original_loss_forest(
     known = np.concatenate([retain, validation])[:, None]
     truth = np.concatenate([np.ones(len(retain)), np.zeros(len(validation))])
     best = (0.0, 0.0)
-    for forest in forests():
-        found = score(forest.fit(known, truth), forget, test)
+    for forest in _forests():
+        found = _score(forest.fit(known, truth), forget, test)
         if found[0] > best[0]:
             best = found
     return best

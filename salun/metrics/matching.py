@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from salun.errors import SalunError
-from salun.metrics.subjects import Evaluation
-from salun.training import Outputs
+from salun.metrics.evaluation import Evaluation
+from salun.training.evaluate import Outputs
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 def check_same_images(name: str, first: Outputs, *others: Outputs) -> None:
@@ -72,7 +72,7 @@ def unseen(evaluation: Evaluation) -> Outputs:
     return evaluation.forgotten_test if len(evaluation.forgotten_test.labels) else evaluation.test
 
 
-def on_forget(runs: Sequence[Evaluation], measure: Callable[[Outputs], NDArray[np.floating]]) -> Floats:
+def on_forget(runs: Sequence[Evaluation], measure: Callable[[Outputs], NDArray[np.floating]]) -> _Floats:
     """Measure the forget images in several models.
 
     Args:

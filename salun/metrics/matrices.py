@@ -8,15 +8,8 @@ from salun.metrics.fqs import Distributions, distributions
 from salun.metrics.matching import together
 
 
-def on_held_out(evaluation: Evaluation) -> tuple[Distributions, NDArray[np.bool_]] | None:
-    """Count and average what a model says of the test images of all classes.
-
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        Distributions, and (C,) which classes have images; None where no class has.
-    """
+def _on_held_out(evaluation: Evaluation) -> tuple[Distributions, NDArray[np.bool_]] | None:
+    """Count and average what a model says of the test images of all classes."""
     images = together(evaluation.test, evaluation.forgotten_test)
     if not len(images.labels):
         return None
@@ -46,7 +39,7 @@ def prediction_matrix(evaluation: Evaluation) -> Detail | None:
     Source:
         The notebook of the seed documents (ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`).
     """
-    held_out = on_held_out(evaluation)
+    held_out = _on_held_out(evaluation)
     if held_out is None:
         return None
     found, present = held_out
@@ -75,7 +68,7 @@ def confidence_matrix(evaluation: Evaluation) -> Detail | None:
     Source:
         The activation and confusion pages of gnueaj/Machine-Unlearning-Comparator.
     """
-    held_out = on_held_out(evaluation)
+    held_out = _on_held_out(evaluation)
     if held_out is None:
         return None
     means: list[list[float | None]] = held_out[0].mean.tolist()

@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 
 from salun.metrics import Evaluation, Runs, Value, metric
 from salun.metrics.matching import enough, on_forget
-from salun.training import Outputs, accuracy
+from salun.training.evaluate import Outputs, accuracy
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Counts = NDArray[np.int64]
+_Floats = NDArray[np.float64]
+_Singles = NDArray[np.float32]
+_Counts = NDArray[np.int64]
 
-FEWEST = 3
-DELTA = 1e-5
-LARGEST = 50.0
-PER_UNIT = 100
-BUFFER = 2.0
-NARROW = 0.01
-SMALLEST = 1e-45
-BIN = 0.5
+_FEWEST = 3
+_DELTA = 1e-5
+_LARGEST = 50.0
+_PER_UNIT = 100
+_BUFFER = 2.0
+_NARROW = 0.01
+_SMALLEST = 1e-45
+_BIN = 0.5
 
 
-def scaled_confidence(outputs: Outputs) -> Floats:
+def scaled_confidence(outputs: Outputs) -> _Floats:
     """Compute ln p_y - ln sum over c != y of p_c, each with 1e-45 added, in float64.
 
     Args:
@@ -37,28 +37,15 @@ def scaled_confidence(outputs: Outputs) -> Floats:
     rows, labels = np.arange(len(p)), outputs.labels.numpy()
     own = p[rows, labels].copy()
     p[rows, labels] = 0
-    return np.asarray(np.log(own + SMALLEST) - np.log(p.sum(1) + SMALLEST))
+    return np.asarray(np.log(own + _SMALLEST) - np.log(p.sum(1) + _SMALLEST))
 
 
-def epsilon_table(positives: int, negatives: int) -> Singles:
-    """Compute the epsilon of every pair of error counts, in float32 as the challenge's code does.
-
-    With the error rates of a decision rule, epsilon = max(0, ln(1 - d - fpr) - ln fnr, ln(1 - d - fnr) - ln fpr),
-    d = 1e-5.
-
-    Args:
-        positives: models of the positive kind.
-        negatives: of the other kind.
-
-    Returns:
-        (negatives + 1, positives + 1): row the number of negatives called positive, column the number of positives
-        called negative. Infinite where both are 0; -infinity, for a rule that does not count, where one of them is,
-        or both rates are 1.
-    """
+def _epsilon_table(positives: int, negatives: int) -> _Singles:
+    """Compute the epsilon of every pair of error counts, in float32 as the challenge's code does."""
     fpr = (np.arange(negatives + 1, dtype=np.float32) / np.float32(negatives))[:, None]
     fnr = (np.arange(positives + 1, dtype=np.float32) / np.float32(positives))[None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ways = np.log(1 - DELTA - fpr) - np.log(fnr), np.log(1 - DELTA - fnr) - np.log(fpr)
+        ways = np.log(1 - _DELTA - fpr) - np.log(fnr), np.log(1 - _DELTA - fnr) - np.log(fpr)
         table = np.maximum(np.fmax(*ways), np.float32(0))
     table[np.isnan(table)] = -np.inf
     table[0, :] = table[:, 0] = -np.inf
@@ -66,60 +53,33 @@ def epsilon_table(positives: int, negatives: int) -> Singles:
     return np.asarray(table, dtype=np.float32)
 
 
-def by_one_threshold(positives: Floats, negatives: Floats) -> tuple[Counts, Counts]:
-    """Count the errors of calling an image's values positive from a threshold on.
-
-    Args:
-        positives: (K,) sorted values.
-        negatives: (L,) sorted values.
-
-    Returns:
-        For each threshold the number of negatives called positive and of positives called negative.
-    """
+def _by_one_threshold(positives: _Floats, negatives: _Floats) -> tuple[_Counts, _Counts]:
+    """Count the errors of calling an image's values positive from a threshold on."""
     start, stop = min(positives[0], negatives[0]), max(positives[-1], negatives[-1])
-    steps = math.ceil((stop - start) * PER_UNIT)
+    steps = math.ceil((stop - start) * _PER_UNIT)
     # Float32, as in the challenge's code: the greatest threshold may so lie above or below the greatest value.
     thresholds = torch.linspace(float(start), float(stop), steps, dtype=torch.float32).numpy().astype(np.float64)
     below = [np.searchsorted(values, thresholds, side="left") for values in (negatives, positives)]
     return len(negatives) - below[0], below[1]
 
 
-def reached_numbers(grids: Floats, values: Floats) -> NDArray[np.bool_]:
-    """Tell how many values can lie below a point of a grid.
-
-    Args:
-        grids: (G, P), each row ascending.
-        values: (V,) sorted.
-
-    Returns:
-        (G, V + 1): whether a point of the grid has exactly so many of the values below it.
-    """
+def _reached_numbers(grids: _Floats, values: _Floats) -> NDArray[np.bool_]:
+    """Tell how many values can lie below a point of a grid."""
     rows = torch.from_numpy(values).expand(len(grids), -1).contiguous()
     # Where each grid first exceeds each value: from there on, one more value lies below.
     first = torch.searchsorted(torch.from_numpy(grids), rows, right=True).numpy()
     return np.asarray(np.diff(first, axis=1, prepend=0, append=grids.shape[1]) > 0)
 
 
-def by_two_thresholds(positives: Floats, negatives: Floats) -> tuple[Counts, Counts]:
-    """Count the errors of calling an image's values positive between two thresholds.
-
-    The right threshold runs about the greatest positive value, the left one about the right less the positives'
-    range, each on a grid of some 400 points. Of the 160,000 pairs only those are listed that count differently.
-
-    Args:
-        positives: (K,) sorted values, those of the narrower kind.
-        negatives: (L,) sorted values.
-
-    Returns:
-        For each pair the number of negatives called positive and of positives called negative.
-    """
+def _by_two_thresholds(positives: _Floats, negatives: _Floats) -> tuple[_Counts, _Counts]:
+    """Count the errors of calling an image's values positive between two thresholds."""
     width = positives[-1] - positives[0]
-    start, stop = positives[0] + width - BUFFER, positives[-1] + BUFFER
-    right = np.linspace(start, stop, math.ceil((stop - start) * PER_UNIT))
-    left = np.linspace(right - width - BUFFER, right - width + BUFFER, math.ceil(2 * BUFFER * PER_UNIT))
+    start, stop = positives[0] + width - _BUFFER, positives[-1] + _BUFFER
+    right = np.linspace(start, stop, math.ceil((stop - start) * _PER_UNIT))
+    left = np.linspace(right - width - _BUFFER, right - width + _BUFFER, math.ceil(2 * _BUFFER * _PER_UNIT))
     values = np.concatenate([positives, negatives])
     order = values.argsort(kind="stable")
-    reached = reached_numbers(left.T.copy(), values[order])
+    reached = _reached_numbers(left.T.copy(), values[order])
     negatives_below = np.concatenate([[0], np.cumsum(order >= len(positives))])
     below = np.arange(len(values) + 1) - negatives_below, negatives_below
     inside = [
@@ -129,30 +89,20 @@ def by_two_thresholds(positives: Floats, negatives: Floats) -> tuple[Counts, Cou
     return inside[1], len(positives) - inside[0]
 
 
-def epsilon(positives: Floats, negatives: Floats, table: Singles, swapped: Singles) -> float:
-    """Find how surely the best rule tells two kinds of model apart by their confidence in one image.
-
-    Args:
-        positives: (K,) sorted values of the kind with the larger median.
-        negatives: (L,) sorted values of the other kind.
-        table: of `epsilon_table(K, L)`.
-        swapped: of `epsilon_table(L, K)`.
-
-    Returns:
-        In [0, 50]; 50 where one range is less than a hundredth of the other, and 0 where no rule counts.
-    """
+def _epsilon(positives: _Floats, negatives: _Floats, table: _Singles, swapped: _Singles) -> float:
+    """Find how surely the best rule tells two kinds of model apart by their confidence in one image."""
     ranges = positives[-1] - positives[0], negatives[-1] - negatives[0]
-    if max(ranges) > 0 and min(ranges) / max(ranges) < NARROW:
-        return LARGEST
-    found = [table[by_one_threshold(positives, negatives)]]
+    if max(ranges) > 0 and min(ranges) / max(ranges) < _NARROW:
+        return _LARGEST
+    found = [table[_by_one_threshold(positives, negatives)]]
     if ranges[0] >= ranges[1]:
-        found.append(swapped[by_two_thresholds(negatives, positives)])
+        found.append(swapped[_by_two_thresholds(negatives, positives)])
     else:
-        found.append(table[by_two_thresholds(positives, negatives)])
-    return float(np.clip(max(values.max(initial=-np.inf) for values in found), 0, LARGEST))
+        found.append(table[_by_two_thresholds(positives, negatives)])
+    return float(np.clip(max(values.max(initial=-np.inf) for values in found), 0, _LARGEST))
 
 
-def epsilons(unlearned: Floats, retrained: Floats) -> Floats:
+def epsilons(unlearned: _Floats, retrained: _Floats) -> _Floats:
     """Find for each image how surely the best rule tells unlearned from retrained models by its confidence.
 
     Args:
@@ -166,19 +116,19 @@ def epsilons(unlearned: Floats, retrained: Floats) -> Floats:
         google-deepmind/unlearning_evaluation, `metric.py`; Triantafillou et al., "Are we making progress in
         unlearning? Findings from the first NeurIPS unlearning competition", arXiv 2406.09073.
     """
-    tables = epsilon_table(len(unlearned), len(retrained)), epsilon_table(len(retrained), len(unlearned))
+    tables = _epsilon_table(len(unlearned), len(retrained)), _epsilon_table(len(retrained), len(unlearned))
     after, never = (np.sort(values.astype(np.float64), axis=0).T.copy() for values in (unlearned, retrained))
     larger = np.median(retrained, axis=0) > np.median(unlearned, axis=0)
     return np.array(
         [
-            epsilon(theirs, ours, *tables[::-1]) if swap else epsilon(ours, theirs, *tables)
+            _epsilon(theirs, ours, *tables[::-1]) if swap else _epsilon(ours, theirs, *tables)
             for ours, theirs, swap in zip(after, never, larger, strict=True)
         ],
         dtype=np.float64,
     )
 
 
-def points(found: Floats, models: int) -> Floats:
+def points(found: _Floats, models: int) -> _Floats:
     """Give each image its points: halved with every half unit of epsilon, none from the cap on.
 
     Args:
@@ -189,19 +139,11 @@ def points(found: Floats, models: int) -> Floats:
         (N,) in [0, 1].
     """
     cap = math.ceil(math.log(models - 1))
-    return np.where(found < cap, 0.5 ** np.floor(found / BIN), 0.0)
+    return np.where(found < cap, 0.5 ** np.floor(found / _BIN), 0.0)
 
 
-def mean_accuracy(runs: tuple[Evaluation, ...], name: str) -> float:
-    """Average the accuracy on a set over models.
-
-    Args:
-        runs: the models' outputs.
-        name: of the set, not empty.
-
-    Returns:
-        In [0, 1].
-    """
+def _mean_accuracy(runs: tuple[Evaluation, ...], name: str) -> float:
+    """Average the accuracy on a set over models."""
     return sum(accuracy(run.sets[name]) for run in runs) / len(runs)
 
 
@@ -232,7 +174,7 @@ def forgetting_quality(runs: Runs) -> Value:
         google-deepmind/unlearning_evaluation, `metric.py`; Triantafillou et al., "Are we making progress in
         unlearning? Findings from the first NeurIPS unlearning competition", arXiv 2406.09073.
     """
-    if not enough(runs.unlearned, runs.retrained, FEWEST):
+    if not enough(runs.unlearned, runs.retrained, _FEWEST):
         return None
     known = [on_forget(kind, scaled_confidence) for kind in (runs.unlearned, runs.retrained)]
     if not all(np.isfinite(kind).all() for kind in known):
@@ -269,7 +211,7 @@ def neurips_score(runs: Runs) -> Value:
     if not all(len(run.sets[name].labels) for run in everyone for name in ("retain", "test")):
         return None
     ours, theirs = (
-        [mean_accuracy(kind, name) for name in ("retain", "test")] if kind else [0.0]
+        [_mean_accuracy(kind, name) for name in ("retain", "test")] if kind else [0.0]
         for kind in (runs.unlearned, runs.retrained)
     )
     quality = forgetting_quality(runs)

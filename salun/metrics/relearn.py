@@ -10,13 +10,15 @@ from torch import nn
 from salun.data.images import Batch, Images, even_sizes
 from salun.device import seeded, seeded_globally
 from salun.metrics import Models, Value, metric
-from salun.metrics.subjects import spread
-from salun.training import Outputs, Recipe, fit, predict
+from salun.metrics.evaluation import spread
+from salun.training.evaluate import Outputs, predict
+from salun.training.loop import fit
+from salun.training.recipe import Recipe
 
-EPOCHS = 10
-ORDERS = 3
-SLOWER = 10
-SMALLEST_LOSS = 1e-4
+_EPOCHS = 10
+_ORDERS = 3
+_SLOWER = 10
+_SMALLEST_LOSS = 1e-4
 
 
 @metric("relearn_time", unit="epochs", cost="weights", against=("base",), revised="0.2.0")
@@ -57,7 +59,7 @@ def relearn_time(models: Models) -> Value:
         return None
     images = spread(models.forget)
     before = predict(models.base, images)
-    goal, start = loss_of(before), loss_of(predict(models.model, images))
+    goal, start = _loss_of(before), _loss_of(predict(models.model, images))
     chance = math.log(max(before.logits.shape[1], 1))
     if not (goal < chance and math.isfinite(start)):
         return None
@@ -67,47 +69,37 @@ def relearn_time(models: Models) -> Value:
             return 1.0
         return min(max(math.log(loss / goal) / math.log(chance / goal), 0.0), 1.0)
 
-    seeds = [ORDERS * models.seed + order for order in range(ORDERS)]
-    later = [loss for seed in seeds for loss in losses_after(deepcopy(models.model), images, models.recipe, seed)]
-    return behind(start) + math.fsum(map(behind, later)) / ORDERS
+    seeds = [_ORDERS * models.seed + order for order in range(_ORDERS)]
+    later = [loss for seed in seeds for loss in _losses_after(deepcopy(models.model), images, models.recipe, seed)]
+    return behind(start) + math.fsum(map(behind, later)) / _ORDERS
 
 
-def loss_of(outputs: Outputs) -> float:
+def _loss_of(outputs: Outputs) -> float:
     """Compute the mean cross-entropy in float64, at least 1e-4."""
-    return float(F.cross_entropy(outputs.logits.double(), outputs.labels).clamp_min(SMALLEST_LOSS))
+    return float(F.cross_entropy(outputs.logits.double(), outputs.labels).clamp_min(_SMALLEST_LOSS))
 
 
-def losses_after(model: nn.Module, images: Images, recipe: Recipe, seed: int) -> list[float]:
-    """Train a model on images, and measure its loss on them after each epoch.
-
-    Args:
-        model: is trained in place, frozen weights too.
-        images: what it learns.
-        recipe: batch size, momentum, weight decay, precision and, ten times too large, learning rate.
-        seed: of the order, the augmentation and the model's own dropout.
-
-    Returns:
-        The losses after 1 to 9 epochs; NaN after one in which the training ran away.
-    """
+def _losses_after(model: nn.Module, images: Images, recipe: Recipe, seed: int) -> list[float]:
+    """Train a model on images, and measure its loss on them after each epoch."""
     generator = seeded(seed, images.device)
     losses: list[float] = []
 
     def stream(epoch: int) -> Iterator[Batch]:
         if epoch:
-            losses.append(loss_of(predict(model, images)))
+            losses.append(_loss_of(predict(model, images)))
         return images.batches(even_sizes(len(images), recipe.batch_size), generator)
 
     with seeded_globally(seed, images.device):
         fit(
             model.requires_grad_(True),
             stream,
-            epochs=EPOCHS - 1,
-            lr=recipe.lr / SLOWER,
+            epochs=_EPOCHS - 1,
+            lr=recipe.lr / _SLOWER,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             precision=recipe.precision,
             # Else a few images, or those of one class, would make the base model itself forget them.
             freeze_norms=True,
         )
-    losses.append(loss_of(predict(model, images)))
-    return losses + [math.nan] * (EPOCHS - 1 - len(losses))
+    losses.append(_loss_of(predict(model, images)))
+    return losses + [math.nan] * (_EPOCHS - 1 - len(losses))

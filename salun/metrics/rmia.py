@@ -7,40 +7,28 @@ from salun.metrics import Evaluation, Value, metric
 from salun.metrics.matching import check_same_images, unseen
 from salun.metrics.scores import area, true_confidence
 
-Floats = NDArray[np.float64]
-Reals = NDArray[np.floating]
+_Floats = NDArray[np.float64]
+_Reals = NDArray[np.floating]
 
-GAMMA = 1.0
-OFFLINE = 0.3
-SMALLEST = 1e-30
+_GAMMA = 1.0
+_OFFLINE = 0.3
+_SMALLEST = 1e-30
 
 
-def likelihood_ratios(target: Reals, references: Reals, a: float = OFFLINE) -> Floats:
-    """Compute p(x | model) / p(x), with p(x) from models that were not trained on x.
-
-    A model trained on x would give it a larger probability than they do. With the mean p_out over the reference
-    models, that of the others is taken to be a p_out + 1 - a, and p(x) is the mean of the two.
-
-    Args:
-        target: (N,) probabilities of the true class by the model that is attacked.
-        references: (M, N) by the reference models.
-        a: in [0, 1]; 1 where training on x changes nothing.
-
-    Returns:
-        (N,) float64, at least 0.
-    """
+def _likelihood_ratios(target: _Reals, references: _Reals, a: float = _OFFLINE) -> _Floats:
+    """Compute p(x | model) / p(x), with p(x) from models that were not trained on x."""
     average = ((1 + a) * np.asarray(references, dtype=np.float64).mean(0) + (1 - a)) / 2
-    return np.asarray(np.asarray(target, dtype=np.float64) / np.maximum(average, SMALLEST))
+    return np.asarray(np.asarray(target, dtype=np.float64) / np.maximum(average, _SMALLEST))
 
 
 def rmia_scores(
-    target_conf: Reals,
-    reference_conf: Reals,
-    population_target: Reals,
-    population_reference: Reals,
-    gamma: float = GAMMA,
-    a: float = OFFLINE,
-) -> Floats:
+    target_conf: _Reals,
+    reference_conf: _Reals,
+    population_target: _Reals,
+    population_reference: _Reals,
+    gamma: float = _GAMMA,
+    a: float = _OFFLINE,
+) -> _Floats:
     """Score images by the share of a population whose likelihood ratio they exceed.
 
     Args:
@@ -59,8 +47,8 @@ def rmia_scores(
         2312.03262, equations 1 to 4, offline; a = 0.3 is what the authors' code takes
         (privacytrustlab/ml_privacy_meter, `modules/mia/attacks/rmia.py`), where gamma is 1 as well.
     """
-    ratios = likelihood_ratios(target_conf, reference_conf, a)
-    others = np.sort(likelihood_ratios(population_target, population_reference, a))
+    ratios = _likelihood_ratios(target_conf, reference_conf, a)
+    others = np.sort(_likelihood_ratios(population_target, population_reference, a))
     return np.searchsorted(others, ratios / gamma, side="right") / len(others)
 
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 Singles = NDArray[np.float32]
 Variant = Literal["corrected", "original"]
 
-FLOOR = 1e-30
+_FLOOR = 1e-30
 
 
 def probabilities(outputs: Outputs) -> Singles:
@@ -37,7 +37,7 @@ def true_confidence(outputs: Outputs) -> Singles:
     Returns:
         (N,) float32 in [0, 1].
     """
-    return np.asarray(of_label(outputs.logits.softmax(1), outputs.labels).numpy())
+    return np.asarray(_of_label(outputs.logits.softmax(1), outputs.labels).numpy())
 
 
 def correctness(outputs: Outputs) -> Singles:
@@ -62,7 +62,7 @@ def entropy(outputs: Outputs) -> Singles:
         (N,) float32, nats; at least 0.
     """
     p = outputs.logits.softmax(1)
-    return np.asarray(-(p * floored_log(p)).sum(1).numpy())
+    return np.asarray(-(p * _floored_log(p)).sum(1).numpy())
 
 
 def modified_entropy(outputs: Outputs, variant: Variant = "corrected") -> Singles:
@@ -87,8 +87,8 @@ def modified_entropy(outputs: Outputs, variant: Variant = "corrected") -> Single
     if variant == "original":
         occurring = torch.isin(torch.arange(p.shape[1]), outputs.labels)
         weight = torch.where(occurring, rest, p)
-        return np.asarray(-(weight * floored_log(p)).sum(1).numpy())
-    terms = torch.where(own, rest * floored_log(p), p * floored_log(rest))
+        return np.asarray(-(weight * _floored_log(p)).sum(1).numpy())
+    terms = torch.where(own, rest * _floored_log(p), p * _floored_log(rest))
     return np.asarray(-terms.sum(1).numpy())
 
 
@@ -119,32 +119,17 @@ def margins(outputs: Outputs) -> Singles:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, section V.
     """
     others = outputs.logits.masked_fill(F.one_hot(outputs.labels, outputs.logits.shape[1]).bool(), -torch.inf)
-    return np.asarray((of_label(outputs.logits, outputs.labels) - others.logsumexp(1)).numpy())
+    return np.asarray((_of_label(outputs.logits, outputs.labels) - others.logsumexp(1)).numpy())
 
 
-def of_label(values: Tensor, labels: Tensor) -> Tensor:
-    """Pick each row's entry at its label.
-
-    Args:
-        values: (N, C).
-        labels: (N,).
-
-    Returns:
-        (N,).
-    """
+def _of_label(values: Tensor, labels: Tensor) -> Tensor:
+    """Pick each row's entry at its label."""
     return values.gather(1, labels[:, None])[:, 0]
 
 
-def floored_log(values: Tensor) -> Tensor:
-    """Take logarithms, of 1e-30 where a value is smaller.
-
-    Args:
-        values: at least 0.
-
-    Returns:
-        The same shape.
-    """
-    return values.clamp_min(FLOOR).log()
+def _floored_log(values: Tensor) -> Tensor:
+    """Take logarithms, of 1e-30 where a value is smaller."""
+    return values.clamp_min(_FLOOR).log()
 
 
 def evenly_spaced(values: Singles, count: int) -> Singles:

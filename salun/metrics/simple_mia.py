@@ -8,9 +8,9 @@ from salun.metrics import Evaluation, Value, metric
 from salun.metrics.matching import unseen
 from salun.metrics.scores import Singles, evenly_spaced, losses
 
-SPLITS = 10
+_SPLITS = 10
 # The attack is asked of a tenth of the images, which must hold one of either kind.
-FEWEST = 10
+_FEWEST = 10
 
 
 def logistic_attack(members: Singles, others: Singles) -> Value:
@@ -28,12 +28,12 @@ def logistic_attack(members: Singles, others: Singles) -> Value:
         unlearning-challenge/starting-kit, `simple_mia`.
     """
     count = min(len(members), len(others))
-    if count < FEWEST:
+    if count < _FEWEST:
         return None
     known = np.concatenate([evenly_spaced(members, count), evenly_spaced(others, count)]).astype(np.float64)
     if not np.isfinite(known).all():
         return None
-    splits = StratifiedShuffleSplit(n_splits=SPLITS, random_state=0)
+    splits = StratifiedShuffleSplit(n_splits=_SPLITS, random_state=0)
     truth = np.repeat([1, 0], count)
     return float(cross_val_score(LogisticRegression(), known[:, None], truth, cv=splits, scoring="accuracy").mean())
 

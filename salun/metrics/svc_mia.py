@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from salun.metrics import Evaluation, Value, metric
+from salun.metrics._svc import called_members
 from salun.metrics.scores import (
     Singles,
     correctness,
@@ -14,11 +15,10 @@ from salun.metrics.scores import (
     probabilities,
     true_confidence,
 )
-from salun.metrics.svc import called_members
 from salun.metrics.tow import tug_of_war
-from salun.training import Outputs, accuracy
+from salun.training.evaluate import Outputs, accuracy
 
-NEEDED = ("retain", "test", "forget")
+_NEEDED = ("retain", "test", "forget")
 FEATURES: dict[str, Callable[[Outputs], Singles]] = {
     "MIA": true_confidence,
     "MIA_correctness": correctness,
@@ -29,23 +29,12 @@ FEATURES: dict[str, Callable[[Outputs], Singles]] = {
 }
 
 
-def called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Value]:
-    """Train attacks on known members and non-members, and ask them of the forget set.
-
-    Members are the first images of the retain set, as many as the test set holds; non-members are the test
-    set. Where the retain set is smaller, the first test images are taken, as many.
-
-    Args:
-        evaluation: a model's outputs, none of the sets empty.
-        names: keys of `FEATURES`.
-
-    Returns:
-        By name the share of the forget set that is called non-member, in [0, 1]; None where a feature is not finite.
-    """
+def _called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Value]:
+    """Train attacks on known members and non-members, and ask them of the forget set."""
     count = min(len(evaluation.retain.labels), len(evaluation.test.labels))
     attacks = {}
     for name in names:
-        retain, test, forget = (FEATURES[name](evaluation.sets[part]) for part in NEEDED)
+        retain, test, forget = (FEATURES[name](evaluation.sets[part]) for part in _NEEDED)
         members, others, target = (part.reshape(len(part), -1) for part in (retain[:count], test[:count], forget))
         if all(np.isfinite(part).all() for part in (members, others, target)):
             attacks[name] = members, others, target
@@ -53,7 +42,7 @@ def called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[st
     return {name: float(1 - found[name].mean()) if name in found else None for name in names}
 
 
-@metric("MIA", cost="attack", needs=NEEDED, default=True)
+@metric("MIA", cost="attack", needs=_NEEDED, default=True)
 def svc_confidence(evaluation: Evaluation) -> Value:
     """MIA efficacy: share of forget images that an SVC on the true class's probability calls non-member.
 
@@ -74,10 +63,10 @@ def svc_confidence(evaluation: Evaluation) -> Value:
     Source:
         Fan et al., "SalUn", ICLR 2024, appendix C.3, with the settings of its code, `evaluation/SVC_MIA.py`.
     """
-    return called_non_member(evaluation, ("MIA",))["MIA"]
+    return _called_non_member(evaluation, ("MIA",))["MIA"]
 
 
-@metric("MIA_correctness", "MIA_entropy", "MIA_m_entropy", "MIA_probability", cost="attack", needs=NEEDED)
+@metric("MIA_correctness", "MIA_entropy", "MIA_m_entropy", "MIA_probability", cost="attack", needs=_NEEDED)
 def svc_attacks(evaluation: Evaluation, wanted: tuple[str, ...]) -> dict[str, Value]:
     """The same attack on whether an image is classified right, entropy, modified entropy, and all probabilities.
 
@@ -98,10 +87,10 @@ def svc_attacks(evaluation: Evaluation, wanted: tuple[str, ...]) -> dict[str, Va
         Fan et al., "SalUn", ICLR 2024, `evaluation/SVC_MIA.py`; the modified entropy of Song and Mittal,
         "Systematic Evaluation of Privacy Risks of Machine Learning Models", USENIX Security 2021, equation 6.
     """
-    return called_non_member(evaluation, wanted)
+    return _called_non_member(evaluation, wanted)
 
 
-@metric("MIA_m_entropy_original", cost="attack", needs=NEEDED, original=True)
+@metric("MIA_m_entropy_original", cost="attack", needs=_NEEDED, original=True)
 def svc_original(evaluation: Evaluation) -> Value:
     """The attack on modified entropy as the SalUn code computes it, with p in the place of 1 - p.
 
@@ -121,7 +110,7 @@ def svc_original(evaluation: Evaluation) -> Value:
     Source:
         OPTML-Group/Unlearn-Saliency, `Classification/evaluation/SVC_MIA.py`.
     """
-    return called_non_member(evaluation, ("MIA_m_entropy_original",))["MIA_m_entropy_original"]
+    return _called_non_member(evaluation, ("MIA_m_entropy_original",))["MIA_m_entropy_original"]
 
 
 @metric(
@@ -131,7 +120,7 @@ def svc_original(evaluation: Evaluation) -> Value:
     ideal="1",
     cost="attack",
     against=("retrained",),
-    needs=NEEDED,
+    needs=_NEEDED,
     derived=True,
 )
 def tug_of_war_mia(evaluation: Evaluation) -> Value:
@@ -154,7 +143,7 @@ def tug_of_war_mia(evaluation: Evaluation) -> Value:
     """
     sides = []
     for side in (evaluation, evaluation.retrained):
-        attack = None if side is None else called_non_member(side, ("MIA",))["MIA"]
+        attack = None if side is None else _called_non_member(side, ("MIA",))["MIA"]
         if side is None or attack is None:
             return None
         sides.append((attack, accuracy(side.retain), accuracy(side.test)))

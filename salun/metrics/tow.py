@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from salun.metrics import Evaluation, Value, metric
-from salun.training import accuracy
+from salun.training.evaluate import accuracy
 
-SETS = ("forget", "retain", "test")
+_SETS = ("forget", "retain", "test")
 
 
 def tug_of_war(unlearned: Sequence[float], retrained: Sequence[float]) -> float:
@@ -25,7 +25,7 @@ def tug_of_war(unlearned: Sequence[float], retrained: Sequence[float]) -> float:
     return math.prod(1 - abs(after - never) for after, never in zip(unlearned, retrained, strict=True))
 
 
-@metric("ToW", unit="", direction="higher", ideal="1", against=("retrained",), needs=SETS, default=True, derived=True)
+@metric("ToW", unit="", direction="higher", ideal="1", against=("retrained",), needs=_SETS, default=True, derived=True)
 def tug_of_war_of_accuracies(evaluation: Evaluation) -> Value:
     """Tug of war: product over forget, retain and test set of 1 - distance in accuracy to the retrained model.
 
@@ -47,4 +47,4 @@ def tug_of_war_of_accuracies(evaluation: Evaluation) -> Value:
         Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024.
     """
     assert evaluation.retrained
-    return tug_of_war(*([accuracy(model.sets[name]) for name in SETS] for model in (evaluation, evaluation.retrained)))
+    return tug_of_war(*([accuracy(model.sets[name]) for name in _SETS] for model in (evaluation, evaluation.retrained)))

@@ -7,32 +7,24 @@ from salun.metrics import Runs, Value, metric
 from salun.metrics.matching import enough, on_forget
 from salun.metrics.scores import area, margins
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
-FEWEST = 3
-FEWEST_FOR_OWN_VARIANCE = 64
-SMALLEST_VARIANCE = 1e-6
+_FEWEST = 3
+_FEWEST_FOR_OWN_VARIANCE = 64
+_SMALLEST_VARIANCE = 1e-6
 
 
-def gaussian(values: Floats, shared: bool) -> tuple[Floats, Floats]:
-    """Fit a Gaussian to each image's margins.
-
-    Args:
-        values: (K, N) margins, K at least 1.
-        shared: whether all images have one variance, the mean of their own.
-
-    Returns:
-        (N,) means and (N,) variances, at least 1e-6.
-    """
+def _gaussian(values: _Floats, shared: bool) -> tuple[_Floats, _Floats]:
+    """Fit a Gaussian to each image's margins."""
     variance = values.var(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
     if shared:
         variance = np.full_like(variance, variance.mean())
-    return values.mean(0), np.maximum(variance, SMALLEST_VARIANCE)
+    return values.mean(0), np.maximum(variance, _SMALLEST_VARIANCE)
 
 
 def ulira_scores(
-    unlearned_margins: Floats, retrained_margins: Floats, target_margins: Floats, shared_variance: bool | None = None
-) -> Floats:
+    unlearned_margins: _Floats, retrained_margins: _Floats, target_margins: _Floats, shared_variance: bool | None = None
+) -> _Floats:
     """Score images by how much likelier their margin is of an unlearned model than of one that never saw them.
 
     Args:
@@ -51,15 +43,15 @@ def ulira_scores(
         Principles", S&P 2022, section VI.
     """
     if shared_variance is None:
-        shared_variance = min(len(unlearned_margins), len(retrained_margins)) < FEWEST_FOR_OWN_VARIANCE
+        shared_variance = min(len(unlearned_margins), len(retrained_margins)) < _FEWEST_FOR_OWN_VARIANCE
     logs = []
     for known in (unlearned_margins, retrained_margins):
-        mean, variance = gaussian(known, shared_variance)
+        mean, variance = _gaussian(known, shared_variance)
         logs.append(-((target_margins - mean) ** 2) / (2 * variance) - np.log(variance) / 2)
     return np.asarray(logs[0] - logs[1])
 
 
-def left_out_scores(unlearned: Floats, retrained: Floats) -> tuple[Floats, Floats]:
+def left_out_scores(unlearned: _Floats, retrained: _Floats) -> tuple[_Floats, _Floats]:
     """Score every model's images with Gaussians from the other models.
 
     With each model that is asked, one of the other kind is left out as well: were it not, both Gaussians would
@@ -73,7 +65,7 @@ def left_out_scores(unlearned: Floats, retrained: Floats) -> tuple[Floats, Float
         (K, N) scores of the unlearned, (L, N) of the retrained models.
     """
 
-    def asked(own: Floats, index: int) -> Floats:
+    def asked(own: _Floats, index: int) -> _Floats:
         after, never = (np.delete(kind, index % len(kind), axis=0) for kind in (unlearned, retrained))
         return ulira_scores(after, never, own[index])
 
@@ -108,7 +100,7 @@ def likelihood_ratio_attack(runs: Runs) -> Value:
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
         2403.01218.
     """
-    if not enough(runs.unlearned, runs.retrained, FEWEST):
+    if not enough(runs.unlearned, runs.retrained, _FEWEST):
         return None
     known = [on_forget(kind, margins) for kind in (runs.unlearned, runs.retrained)]
     if not all(np.isfinite(kind).all() for kind in known):

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from salun.metrics import Models, Value, metric
 
-Layered = tuple[Value, dict[str, float | None]]
+_Layered = tuple[Value, dict[str, float | None]]
 
 
 @metric("weight_distance_base", "weight_distance_base_layers", unit=("", "table"), cost="weights", against=("base",))
-def distance_to_base(models: Models) -> Layered:
+def distance_to_base(models: Models) -> _Layered:
     """Distance of the weights to the base model's, as a share of their length: of all together, and of each tensor.
 
     Formula:
@@ -33,7 +33,7 @@ def distance_to_base(models: Models) -> Layered:
         Layer-wise distance of weights: Tarun et al., "Fast Yet Effective Machine Unlearning", arXiv 2111.08947;
         taken relative to the base model here, so that layers of every size compare.
     """
-    return relative_distance(models.model, models.base)
+    return _relative_distance(models.model, models.base)
 
 
 @metric(
@@ -45,7 +45,7 @@ def distance_to_base(models: Models) -> Layered:
     cost="weights",
     against=("retrained",),
 )
-def distance_to_retrained(models: Models) -> Layered:
+def distance_to_retrained(models: Models) -> _Layered:
     """Distance of the weights to the retrained model's, as a share of their length: of all, and of each tensor.
 
     Formula:
@@ -66,49 +66,25 @@ def distance_to_retrained(models: Models) -> Layered:
         As `weight_distance_base`; to a retrained model: Wu et al., "DeltaGrad", ICML 2020.
     """
     assert models.retrained is not None
-    return relative_distance(models.model, models.retrained)
+    return _relative_distance(models.model, models.retrained)
 
 
-def relative_distance(model: nn.Module, reference: nn.Module) -> Layered:
-    """Compare the weights of two models of one architecture, frozen ones too.
-
-    Args:
-        model: whose distance it is.
-        reference: from which it is measured, and whose length it is a share of.
-
-    Returns:
-        The distance over all weights, and that of each parameter.
-    """
+def _relative_distance(model: nn.Module, reference: nn.Module) -> _Layered:
+    """Compare the weights of two models of one architecture, frozen ones too."""
     origin = dict(reference.named_parameters())
-    squares = {name: moved_and_whole(weight, origin[name]) for name, weight in model.named_parameters()}
+    squares = {name: _moved_and_whole(weight, origin[name]) for name, weight in model.named_parameters()}
     moved, whole = (math.fsum(part) for part in zip(*squares.values(), strict=True))
-    return root_ratio(moved, whole), {name: root_ratio(*pair) for name, pair in squares.items()}
+    return _root_ratio(moved, whole), {name: _root_ratio(*pair) for name, pair in squares.items()}
 
 
-def moved_and_whole(weight: Tensor, origin: Tensor) -> tuple[float, float]:
-    """Sum squares in float64, on the CPU: not every device has it.
-
-    Args:
-        weight: of the model.
-        origin: the same weight of the reference.
-
-    Returns:
-        Squared length of the difference, and of the reference's weight.
-    """
+def _moved_and_whole(weight: Tensor, origin: Tensor) -> tuple[float, float]:
+    """Sum squares in float64, on the CPU: not every device has it."""
     after, before = (tensor.detach().cpu().double() for tensor in (weight, origin))
     return float((after - before).square().sum()), float(before.square().sum())
 
 
-def root_ratio(moved: float, whole: float) -> Value:
-    """Divide two lengths.
-
-    Args:
-        moved: squared length above the line.
-        whole: squared length below it.
-
-    Returns:
-        sqrt(moved / whole); 0 where both are 0; None where only `whole` is, or one is not finite.
-    """
+def _root_ratio(moved: float, whole: float) -> Value:
+    """Divide two lengths."""
     if not math.isfinite(moved + whole):
         return None
     if whole == 0:

@@ -10,16 +10,8 @@ from salun.metrics.matching import check_same_images
 from salun.metrics.scores import Variant
 
 
-def logs_of_mixture(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the logarithms of two predictions and of their mean, in float64.
-
-    Args:
-        first: (N, C) logits.
-        second: (N, C) logits.
-
-    Returns:
-        ln p, ln q and ln m with m = (p + q) / 2, each (N, C).
-    """
+def _logs_of_mixture(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the logarithms of two predictions and of their mean, in float64."""
     p, q = (logits.double().log_softmax(1) for logits in (first, second))
     return p, q, torch.logaddexp(p, q) - math.log(2)
 
@@ -37,7 +29,7 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     Source:
         Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory, 1991.
     """
-    p, q, m = logs_of_mixture(first, second)
+    p, q, m = _logs_of_mixture(first, second)
     sums = [torch.where(log > -torch.inf, log.exp() * (log - m), 0.0).sum(1) for log in (p, q)]
     return torch.stack(sums).mean(0).clamp_min(0)
 
@@ -61,24 +53,13 @@ def zero_retrain_forgetting(unlearned: Tensor, random: Tensor, variant: Variant 
         Chundawat et al., "Can Bad Teaching Induce Forgetting?", AAAI 2023; vikram2000b/bad-teaching-unlearning,
         `metrics.py`.
     """
-    p, q, m = logs_of_mixture(unlearned, random)
+    p, q, m = _logs_of_mixture(unlearned, random)
     terms = (m.exp() * (2 * m - p - q) / 2).sum(1)
     return float(1 - terms.mean() / (p.shape[1] if variant == "original" else 1))
 
 
-def score_of(evaluation: Evaluation, variant: Variant) -> Value:
-    """Compute the zero retrain forgetting score of a model.
-
-    Args:
-        evaluation: its outputs, with a random model's.
-        variant: "original" for the mean over images and classes.
-
-    Returns:
-        The score.
-
-    Raises:
-        SalunError: the two models' forget images differ.
-    """
+def _score_of(evaluation: Evaluation, variant: Variant) -> Value:
+    """Compute the zero retrain forgetting score of a model."""
     assert evaluation.random
     check_same_images("forget", evaluation.forget, evaluation.random)
     return zero_retrain_forgetting(evaluation.forget.logits, evaluation.random.logits, variant)
@@ -107,7 +88,7 @@ def zrf(evaluation: Evaluation) -> Value:
         Chundawat et al., "Can Bad Teaching Induce Forgetting?", AAAI 2023, whose code averages over classes too
         (`ZRF_original`).
     """
-    return score_of(evaluation, "corrected")
+    return _score_of(evaluation, "corrected")
 
 
 @metric("ZRF_original", unit="", against=("random",), needs=("forget",), original=True)
@@ -129,7 +110,7 @@ def zrf_original(evaluation: Evaluation) -> Value:
     Source:
         vikram2000b/bad-teaching-unlearning, `metrics.py`.
     """
-    return score_of(evaluation, "original")
+    return _score_of(evaluation, "original")
 
 
 @metric("JS", unit="nats", direction="lower", ideal="0", against=("retrained",), needs=("forget",), default=True)

@@ -19,8 +19,9 @@ from benchmarks.control import (
 from benchmarks.items import Bench
 from benchmarks.problem import Ground, ground_for
 from salun.data.images import Images
-from salun.saliency import saliency
-from salun.training import accuracy, fit, predict
+from salun.training.evaluate import accuracy, predict
+from salun.training.loop import fit
+from salun.unlearning.mask import saliency
 
 BATCH = 32
 # So few that the last of them still has a gradient other than 0; of equal ones each side takes what it likes.

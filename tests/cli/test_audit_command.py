@@ -16,7 +16,7 @@ from lists import SHORT, SMALL, train_small
 from PIL import Image
 
 from salun.cli.audit import main
-from salun.models import save_checkpoint
+from salun.models.checkpoint import save_checkpoint
 from salun.unlearning import unlearn
 
 Refuse = Callable[[Any, list[str]], list[str]]
@@ -151,7 +151,7 @@ def test_an_interruption_is_told_and_the_same_command_goes_on(
         return unlearn(*arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr("salun.run.unlearn", interrupt)
+        patch.setattr("salun.experiments.run.unlearn", interrupt)
         assert audit() == 130
     captured = capsys.readouterr()
     assert captured.err == "salun-audit: interrupted: 3 of 24 models are kept; the same command does the rest\n"

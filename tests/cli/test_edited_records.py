@@ -11,10 +11,10 @@ from lists import BASE, RECORDS, entries, train_small
 
 from salun.cli import viz
 from salun.cli.unlearn import main
-from salun.comparison import JOINT
-from salun.models import save_checkpoint
-from salun.outputs import outputs_path
-from salun.records import read
+from salun.experiments.joint_metrics import JOINT
+from salun.experiments.outputs import outputs_path
+from salun.experiments.records import read
+from salun.models.checkpoint import save_checkpoint
 
 Line = dict[str, Any]
 METRICS = ["UA", "TA", "MIA", "RTE", "JS", "prediction_matrix", "KLoM"]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from salun.cli.extract import main
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, split
 from salun.latent.features import read_features
-from salun.models import Checkpoint, load_checkpoint, save_checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]

@@ -16,8 +16,8 @@ from lists import BASE, SMALL, entries, train_small
 from salun.cli.unlearn import main
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
-from salun.models import Checkpoint
-from salun.run import save_with_forget
+from salun.experiments.run import save_with_forget
+from salun.models.checkpoint import Checkpoint
 
 RECORDS = Path("runs/list/records.jsonl")
 COMMAND = [*["-L", "list.json", "--nexp", "1", "-NL", "--device", "cpu", "--keep", "all"]]

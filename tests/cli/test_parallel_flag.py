@@ -14,7 +14,7 @@ import pytest
 from plugged import forgotten
 
 from salun.cli.unlearn import main
-from salun.models import load_checkpoint
+from salun.models.checkpoint import load_checkpoint
 
 Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
 

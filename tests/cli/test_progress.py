@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from salun.cli.progress import Display, epoch_line
-from salun.training import Epoch, Progress, unwatched
+from salun.training.progress import Epoch, Progress, unwatched
 
 DONE = Epoch(epoch=2, loss=0.5, accuracy=0.875, validation=0.75, lr=0.1, seconds=2.0)
 UNSEEN = Epoch(epoch=2, loss=0.5, accuracy=0.875, validation=None, lr=0.1, seconds=2.0)

@@ -8,11 +8,11 @@ from rich.console import Console
 
 from salun.cli.console import make_console
 from salun.cli.table import dispensable, print_published, print_rows, published_for
-from salun.experiment import MaskRequest
+from salun.experiments.config import MaskRequest
+from salun.experiments.record import Record
 from salun.metrics import METRICS, load_metrics
-from salun.rows import Row, summarise
-from salun.run import Record
-from salun.summaries import INTERVAL, SPREAD
+from salun.reports.summary import Row, summarise
+from salun.reports.tables import INTERVAL, SPREAD
 
 load_metrics()
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from salun.claims import CLAIMS, Claims
 from salun.cli.train import main
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, Split, split
-from salun.models import Checkpoint, load_checkpoint
+from salun.io.locks import CLAIMS, Claims
+from salun.models.checkpoint import Checkpoint, load_checkpoint
 
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]

@@ -20,9 +20,9 @@ from problems import mask_share
 
 from salun.cli.unlearn import main
 from salun.metrics import GAP_METRICS, METRICS, check_metrics
-from salun.models import load_checkpoint
-from salun.saliency import load_mask, save_mask
+from salun.models.checkpoint import load_checkpoint
 from salun.unlearning import METHODS, PositiveInt, Task, load_methods, method
+from salun.unlearning.mask import load_mask, save_mask
 
 Write = Callable[[str, Any], Path]
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from salun.cli.unlearn import main
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, split
-from salun.models import Architecture, Checkpoint, build, save_checkpoint
+from salun.models.architecture import Architecture
+from salun.models.build import build
+from salun.models.checkpoint import Checkpoint, save_checkpoint
 
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]

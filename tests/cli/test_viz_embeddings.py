@@ -12,7 +12,7 @@ from PIL import Image
 from salun.cli.viz import main
 from salun.errors import SalunError
 from salun.latent.features import write_features
-from salun.plots import scatter
+from salun.reports.plots import scatter
 
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]

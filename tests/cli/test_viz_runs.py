@@ -8,7 +8,7 @@ from PIL import Image
 from recorded import recorded, runs, sweep_runs, write_runs
 
 from salun.cli.viz import main
-from salun.run import Record
+from salun.experiments.record import Record
 
 KINDS = ("bars", "curves", "sweep", "plane")
 Refuse = Callable[[Any, list[str]], list[str]]

@@ -125,7 +125,7 @@ def test_differences_are_the_second_less_the_first(drawn: dict[str, Features]) -
 def test_differences_of_a_series_have_one_scale_centred_at_zero(
     study: dict[str, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from salun.plots import heatmap
+    from salun.reports.plots import heatmap
 
     scales = []
     draw = heatmap.heatmaps

@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from salun.data import augment
-from salun.data.augment import Preparation, channel_statistics, crop, mirror
+from salun.data import transforms as augment
 from salun.data.images import unit_interval
+from salun.data.transforms import Preparation, channel_statistics, crop, mirror
 
 
 def seeded(seed: int) -> torch.Generator:

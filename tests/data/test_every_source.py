@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from salun.base_model import train_checkpoint
 from salun.data import sources
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.sources import SOURCES, class_count, load
 from salun.data.split import ForgetRequest, split
-from salun.models import TINY
-from salun.training import Recipe
+from salun.experiments.base_model import train_checkpoint
+from salun.models.architecture import TINY
+from salun.training.recipe import Recipe
 
 sources.load_sources()
 NAMES = [name for name, source in SOURCES.items() if name == "digits" or source.home != sources.__name__]

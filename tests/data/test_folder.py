@@ -10,15 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from salun.base_model import preparation_of, train_checkpoint
-from salun.data.parts import Dataset, Part
-from salun.data.pixel_file import PixelFile
+from salun.data.dataset import Dataset, Part
+from salun.data.memmap import PixelFile
 from salun.data.sets import make_sets, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
 from salun.errors import SalunError
-from salun.models import TINY
-from salun.training import Recipe, predict
+from salun.experiments.base_model import preparation_of, train_checkpoint
+from salun.models.architecture import TINY
+from salun.training.evaluate import predict
+from salun.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 LIMIT = "SALUN_MEMORY_LIMIT"

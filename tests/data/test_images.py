@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from salun.data.augment import Preparation
 from salun.data.images import Batch, Images, even_sizes, unit_interval
+from salun.data.transforms import Preparation
 
 CPU = torch.device("cpu")
 PLAIN = Preparation((0.0, 0.0), (1.0, 1.0))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from salun.data.parts import Dataset, Part, held_out
+from salun.data.dataset import Dataset, Part, held_out
 from salun.errors import SalunError
 
 

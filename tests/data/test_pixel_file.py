@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salun.data.images import Images, unit_interval
-from salun.data.pixel_file import PixelFile
+from salun.data.memmap import PixelFile
 from salun.errors import SalunError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 4), dtype=np.uint8)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from salun.data.augment import Preparation
 from salun.data.images import Batch, Images
-from salun.data.pixel_file import PixelFile
-from salun.data.pixel_share import PixelShare
+from salun.data.memmap import PixelFile
 from salun.data.sets import share
+from salun.data.shard import PixelShare
+from salun.data.transforms import Preparation
 from salun.errors import SalunError
 
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, Split, split

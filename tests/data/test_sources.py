@@ -22,15 +22,16 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
-from salun.base_model import preparation_of, train_checkpoint
 from salun.data import sources
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.sets import make_sets
 from salun.data.sources import class_count, digits_table, load
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
-from salun.models import TINY
-from salun.training import Recipe, accuracy, predict
+from salun.experiments.base_model import preparation_of, train_checkpoint
+from salun.models.architecture import TINY
+from salun.training.evaluate import accuracy, predict
+from salun.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from salun.data.parts import Dataset, Part
+from salun.data.dataset import Dataset, Part
 from salun.data.split import ForgetRequest, Split, read_forget, split, write_forget
 from salun.errors import SalunError
 

@@ -7,8 +7,8 @@ import trios
 
 from salun.latent.cka import Bench
 from salun.latent.extraction import Model, Sample, read_model
-from salun.layers import outputs_at
 from salun.metrics.hsic import Similarity, centred_grams
+from salun.models.layers import outputs_at
 
 CPU = torch.device("cpu")
 MANY = "synthetic:n=480,size=8,classes=4"

@@ -9,7 +9,7 @@ import trios
 
 from salun.data.split import ForgetRequest, split
 from salun.errors import SalunError
-from salun.latent.comparator import (
+from salun.latent.comparator_json import (
     Said,
     accuracies,
     comparator_scores,
@@ -22,7 +22,7 @@ from salun.latent.comparator import (
 )
 from salun.latent.extraction import Model, read_model
 from salun.latent.subset import notebook_subset
-from salun.latent.triples import Triple, make_triples
+from salun.latent.trios import Triple, make_triples
 
 CPU = torch.device("cpu")
 FIELDS = {

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from salun.base_model import describe
-from salun.data.parts import Dataset
+from salun.data.dataset import Dataset
 from salun.data.sets import prepare
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split, without
 from salun.errors import SalunError
+from salun.experiments.base_model import describe
 from salun.latent.extraction import (
     Model,
     Sample,
@@ -25,7 +25,10 @@ from salun.latent.extraction import (
     source_of,
 )
 from salun.latent.features import Features
-from salun.models import Architecture, Checkpoint, build, head, save_checkpoint
+from salun.models.architecture import Architecture
+from salun.models.build import build
+from salun.models.checkpoint import Checkpoint, save_checkpoint
+from salun.models.features import head
 
 CPU = torch.device("cpu")
 FAMILIES = ["resnet_tiny", "resnet18", "vgg11_bn", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]

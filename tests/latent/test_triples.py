@@ -6,7 +6,7 @@ import trios
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
 from salun.latent.extraction import Model, read_model
-from salun.latent.triples import Triple, make_triples, run_of
+from salun.latent.trios import Triple, make_triples, run_of
 
 
 def models(*paths: Path) -> list[Model]:

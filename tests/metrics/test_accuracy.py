@@ -3,7 +3,7 @@ import torch
 
 from salun.errors import SalunError
 from salun.metrics import GAP_METRICS, METRICS, Evaluation, check_metrics, evaluate, load_metrics
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 
 def outputs(right: int, wrong: int) -> Outputs:

@@ -6,7 +6,7 @@ import torch
 from fabricated import CLASS_WISE, compared, model
 
 from salun.metrics import Evaluation, evaluate
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 APART = ("disagreement", "disagreement_test", "activation_distance", "confidence_distance", "confidence_difference")
 

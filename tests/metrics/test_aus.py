@@ -5,7 +5,7 @@ from fabricated import CLASS_WISE, SIZES, compared
 
 from salun.metrics import Evaluation, evaluate
 from salun.metrics.aus import adaptive_score
-from salun.training import accuracy
+from salun.training.evaluate import accuracy
 
 
 def score(subject: Evaluation) -> float:

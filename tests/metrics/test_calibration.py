@@ -5,7 +5,7 @@ import torch
 from fabricated import model
 
 from salun.metrics import evaluate
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 
 def sure(confidence: float, right: int, wrong: int) -> Outputs:

@@ -6,14 +6,15 @@ import pytest
 import torch
 import trios
 
-from salun.data.augment import Preparation
 from salun.data.images import Images
+from salun.data.transforms import Preparation
 from salun.latent.cka import Bench
 from salun.latent.extraction import Sample, read_model
 from salun.metrics import METRICS, Models, evaluate, load_metrics
 from salun.metrics.cka import similarity_to_base, similarity_to_retrained
-from salun.models import Architecture, build
-from salun.training import Recipe
+from salun.models.architecture import Architecture
+from salun.models.build import build
+from salun.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 MANY = 4001

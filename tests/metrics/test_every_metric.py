@@ -7,7 +7,7 @@ import torch
 from fabricated import CLASS_WISE, SIZES, changed, compared, first, permuted, rewritten, several
 
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 load_metrics()
 NAMES = [name for name, metric in METRICS.items() if metric.subject in (Evaluation, Runs)]

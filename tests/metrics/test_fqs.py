@@ -24,7 +24,7 @@ from salun.metrics.fqs import (
     top_confidence,
     two_decimals,
 )
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 CASES = ["close", "far", "identical", "separated"]
 

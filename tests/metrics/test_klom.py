@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from salun.metrics import Evaluation, Runs, evaluate
 from salun.metrics.klom import klom
 from salun.metrics.scores import margins
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 # All of one kind in a bin where the other has none, of which it is given 1e-5.
 FURTHEST = np.log((1 + 1e-5) / 1e-5)

@@ -5,7 +5,7 @@ import torch
 
 from salun.metrics import Evaluation, evaluate
 from salun.metrics.loss_forest import balanced, loss_forest, losses, original_loss_forest
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 
 @pytest.mark.parametrize("case", ["overlap", "forgotten", "memorised"])

@@ -8,7 +8,7 @@ from salun.errors import SalunError
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
 from salun.metrics.matching import check_same_images, together, unseen
 from salun.metrics.scores import area, evenly_spaced
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 load_metrics()
 COMPARED_BY_IMAGE = [

@@ -5,7 +5,7 @@ import torch
 from fabricated import CLASS_WISE, model
 
 from salun.metrics import evaluate
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 NAMES = ("prediction_matrix", "confidence_matrix")
 

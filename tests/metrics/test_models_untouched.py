@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from salun.data.augment import Preparation
 from salun.data.images import Images
+from salun.data.transforms import Preparation
 from salun.metrics import METRICS, Models, evaluate, load_metrics
-from salun.models import Architecture, build
-from salun.training import Recipe
+from salun.models.architecture import Architecture
+from salun.models.build import build
+from salun.training.recipe import Recipe
 
 load_metrics()
 NAMES = sorted(name for name, found in METRICS.items() if found.subject is Models)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from salun.metrics import Evaluation, Runs, evaluate
 from salun.metrics.neurips import epsilons, points, scaled_confidence
-from salun.training import Outputs, accuracy
+from salun.training.evaluate import Outputs, accuracy
 
 CASES = ["graded", "separated", "same_distribution", "identical_arrays", "peaky"]
 Floats = NDArray[np.float64]

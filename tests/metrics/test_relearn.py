@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from salun.data.dataset import Dataset
 from salun.data.images import Images
-from salun.data.parts import Dataset
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, split
 from salun.metrics import Models
 from salun.metrics.relearn import relearn_time
-from salun.models import Checkpoint
-from salun.training import Recipe, predict
+from salun.models.checkpoint import Checkpoint
+from salun.training.evaluate import predict
+from salun.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=8, momentum=0.8, weight_decay=0.05, schedule="cosine")

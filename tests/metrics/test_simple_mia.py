@@ -7,7 +7,7 @@ from fabricated import CLASS_WISE, SIZES, holds, model, outputs
 
 from salun.metrics import Evaluation, evaluate
 from salun.metrics.simple_mia import logistic_attack
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 
 def value(subject: Evaluation) -> float | None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from salun.metrics import svc
+from salun.metrics import _svc as svc
 from salun.metrics.scores import correctness, entropy, modified_entropy, probabilities, true_confidence
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 ROOT = Path(__file__).parents[2]
 FEATURES = [correctness, true_confidence, entropy, modified_entropy, probabilities]
@@ -169,7 +169,7 @@ def test_memory_is_bounded_and_a_small_store_changes_nothing(monkeypatch: pytest
 
 
 def test_compiles_where_nothing_can_be_kept() -> None:
-    from salun.metrics.svc.smo import compiler
+    from salun.metrics._svc.smo import compiler
 
     source = "def double(number):\n    return 2 * number\n"
     places: dict[str, Callable[[int], int]] = {}

@@ -4,10 +4,10 @@ import reference
 import torch
 
 from salun.metrics import Evaluation, evaluate
+from salun.metrics._svc import called_member
 from salun.metrics.scores import entropy, modified_entropy, true_confidence
-from salun.metrics.svc import called_member
 from salun.metrics.svc_mia import FEATURES, svc_confidence
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 NOTHING = Outputs(torch.empty(0, 10), torch.empty(0, dtype=torch.int64))
 ORIGINAL_NAMES = {

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from salun.data.augment import Preparation
 from salun.data.images import Images
+from salun.data.transforms import Preparation
 from salun.metrics import METRICS, Models, evaluate, load_metrics
 from salun.metrics.weights import distance_to_base, distance_to_retrained
-from salun.models import Checkpoint
-from salun.training import Recipe
+from salun.models.checkpoint import Checkpoint
+from salun.training.recipe import Recipe
 
 NO_IMAGES = Images(
     torch.zeros(1, 1, 8, 8, dtype=torch.uint8),

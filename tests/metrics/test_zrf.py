@@ -10,7 +10,7 @@ from scipy.spatial.distance import jensenshannon
 
 from salun.metrics import Evaluation, check_metrics, evaluate
 from salun.metrics.zrf import jensen_shannon, zero_retrain_forgetting
-from salun.training import Outputs
+from salun.training.evaluate import Outputs
 
 
 def golden() -> tuple[torch.Tensor, torch.Tensor]:

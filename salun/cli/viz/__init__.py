@@ -7,7 +7,7 @@ from types import ModuleType
 from salun.cli.arguments import Parser, guarded
 from salun.cli.viz import cka, comparator, confusion, runs, tsne, umap, wasserstein
 
-PROGRAM = "salun-viz"
+_PROGRAM = "salun-viz"
 COMMANDS: dict[str, ModuleType] = {
     "tsne": tsne,
     "umap": umap,
@@ -19,16 +19,9 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], int]]:
-    """Parse the command line.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The flags, and the command that they belong to.
-    """
-    parser = Parser(PROGRAM, description="Draw figures of features, models and runs.")
+def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], int]]:
+    """Parse the command line."""
+    parser = Parser(_PROGRAM, description="Draw figures of features, models and runs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, module in COMMANDS.items():
         module.add_flags(commands.add_parser(name, help=module.HELP, description=module.HELP))
@@ -45,5 +38,5 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    flags, draw = parse(argv)
-    return guarded(f"{PROGRAM} {flags.command}", lambda: draw(flags), getattr(flags, "plugin", ()))
+    flags, draw = _parse(argv)
+    return guarded(f"{_PROGRAM} {flags.command}", lambda: draw(flags), getattr(flags, "plugin", ()))

@@ -10,7 +10,7 @@ from salun.cli.arguments import check_folder, filled, positive
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LARGEST_DPI = 1200
+_LARGEST_DPI = 1200
 
 
 def add_figure_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,8 @@ class Album:
         from salun.errors import SalunError
 
         check_folder("--out", Path(flags.out))
-        if flags.dpi > LARGEST_DPI:
-            raise SalunError(f"--dpi {flags.dpi}: at most {LARGEST_DPI}")
+        if flags.dpi > _LARGEST_DPI:
+            raise SalunError(f"--dpi {flags.dpi}: at most {_LARGEST_DPI}")
         return cls(Path(flags.out), f".{flags.format}", flags.dpi)
 
     def keep(self, figure: "Figure", place: Path) -> Path:
@@ -71,7 +71,7 @@ class Album:
         Raises:
             SalunError: it cannot be written.
         """
-        from salun.plots.style import save_figure
+        from salun.reports.plots.style import save_figure
 
         path = self.at(place, self.ending)
         save_figure(figure, path, self.dpi)

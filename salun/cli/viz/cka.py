@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salun.latent.subset import Side
-    from salun.latent.triples import Triple
+    from salun.latent.trios import Triple
 
 HELP = "linear CKA of unlearned against base and retrained models, layer by layer"
-PROGRAM = "salun-viz cka"
-YARDSTICK = "retrained ~ base is the yardstick: after perfect unlearning, unlearned ~ base equals it"
-ALIKE = "× beside images: a layer gives the same for all of them, or no numbers"
-COLUMNS = ("set", "images", "first", "second", "layer", "other_layer", "cka")
+_PROGRAM = "salun-viz cka"
+_YARDSTICK = "retrained ~ base is the yardstick: after perfect unlearning, unlearned ~ base equals it"
+_ALIKE = "× beside images: a layer gives the same for all of them, or no numbers"
+_COLUMNS = ("set", "images", "first", "second", "layer", "other_layer", "cka")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,9 @@ def draw(flags: argparse.Namespace) -> int:
         SalunError: a flag, a checkpoint or the data are refused.
     """
     from salun.errors import SalunError
-    from salun.files import mirrored_apart
+    from salun.io.files import mirrored_apart
     from salun.metrics.hsic import SMALLEST_BATCH
-    from salun.plots.style import styled
+    from salun.reports.plots.style import styled
 
     for flag, number in (("-S", flags.samples), ("--batch-size", flags.batch_size)):
         if number < SMALLEST_BATCH:
@@ -68,21 +68,21 @@ def draw(flags: argparse.Namespace) -> int:
     places = mirrored_apart([triple.unlearned.path for triple in found.triples], CHECKPOINTS)
     for triple, folder in zip(found.triples, places, strict=True):
         try:
-            compared = compare(flags, triple, data)
+            compared = _compare(flags, triple, data)
         except SalunError as error:
             failed.append(f"{triple.unlearned.path}: {error}")
             continue
         for remark in triple.remarks:
-            notice(f"{PROGRAM}: {remark}")
+            notice(f"{_PROGRAM}: {remark}")
         place = folder / ("cka_all_layers" if flags.all_layers else "cka")
-        write_table(album.at(place, ".csv"), compared, flags.all_layers)
+        _write_table(album.at(place, ".csv"), compared, flags.all_layers)
         with styled():
-            album.keep(picture(compared, flags.all_layers), place)
-    return report(PROGRAM, failed, len(found.triples) + len(found.failed))
+            album.keep(_picture(compared, flags.all_layers), place)
+    return report(_PROGRAM, failed, len(found.triples) + len(found.failed))
 
 
 @dataclass(frozen=True)
-class Compared:
+class _Compared:
     """The layers of three models, compared on four sets of images.
 
     Attributes:
@@ -100,20 +100,8 @@ class Compared:
     values: "list[list[NDArray[np.float64]]]"
 
 
-def compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> Compared:
-    """Compare the layers of a triple on four sets.
-
-    Args:
-        flags: of the command line.
-        triple: the models.
-        data: the data sets.
-
-    Returns:
-        The similarities.
-
-    Raises:
-        SalunError: a layer is unknown, or a model does not fit the data.
-    """
+def _compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> _Compared:
+    """Compare the layers of a triple on four sets."""
     from salun.latent.cka import Bench
     from salun.latent.subset import four_sides
 
@@ -131,36 +119,20 @@ def compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> Compare
         for side in sides:
             values.append(bench.compare(side.sample, at, flags.batch_size))
             watch()
-    return Compared(triple, bench.layers, pairs, sides, values)
+    return _Compared(triple, bench.layers, pairs, sides, values)
 
 
-def named(side: "Side") -> str:
-    """Name a set of images.
-
-    Args:
-        side: the set.
-
-    Returns:
-        A name for tables and figures.
-    """
+def _named(side: "Side") -> str:
+    """Name a set of images."""
     return f"{side.part}, {'forgotten' if side.forgotten else 'other'}"
 
 
-def write_table(path: Path, compared: Compared, whole: bool) -> None:
-    """Write the similarities as a table.
+def _write_table(path: Path, compared: _Compared, whole: bool) -> None:
+    """Write the similarities as a table."""
+    from salun.io.files import write_text
+    from salun.reports.formats import csv_table
 
-    Args:
-        path: ends in ".csv".
-        compared: the similarities.
-        whole: whether every layer is compared with every layer.
-
-    Raises:
-        SalunError: the file cannot be written.
-    """
-    from salun.files import write_text
-    from salun.markup import csv_table
-
-    table: list[list[object]] = [list(COLUMNS)]
+    table: list[list[object]] = [list(_COLUMNS)]
     for side, matrices in zip(compared.sides, compared.values, strict=True):
         for pair, matrix in zip(compared.pairs, matrices, strict=True):
             for row, first in enumerate(compared.layers):
@@ -168,26 +140,18 @@ def write_table(path: Path, compared: Compared, whole: bool) -> None:
                     if whole or row == column:
                         value = matrix[row, column]
                         shown = "" if value != value else repr(float(value))
-                        table.append([named(side), len(side.sample.indices), *pair, first, second, shown])
+                        table.append([_named(side), len(side.sample.indices), *pair, first, second, shown])
     write_text(path, csv_table(table))
 
 
-def picture(compared: Compared, whole: bool) -> "Figure":
-    """Draw the similarities: a panel for each set; with all layers one for each set and pair.
-
-    Args:
-        compared: the similarities.
-        whole: whether every layer is compared with every layer.
-
-    Returns:
-        The figure.
-    """
+def _picture(compared: _Compared, whole: bool) -> "Figure":
+    """Draw the similarities: a panel for each set; with all layers one for each set and pair."""
     import numpy as np
 
-    from salun.plots.heatmap import Panel, Scale, heatmaps
+    from salun.reports.plots.heatmap import Panel, Scale, heatmaps
 
     layers, panels = compared.layers, []
-    titles = [f"{named(side)}\n{len(side.sample.indices)} images" for side in compared.sides]
+    titles = [f"{_named(side)}\n{len(side.sample.indices)} images" for side in compared.sides]
     if whole:
         for at, (first, second) in enumerate(compared.pairs):
             for title, matrices in zip(titles, compared.values, strict=True):
@@ -201,24 +165,17 @@ def picture(compared: Compared, whole: bool) -> "Figure":
     model = compared.triple.unlearned
     title = f"Layers of {model.origin.model}: {model.title}, {model.forget} to be forgotten"
     scale = Scale("linear CKA", low=low, high=1.0, form=".2f", rows="layer")
-    return heatmaps(panels, scale, title, across=4, caption=caption_of(compared))
+    return heatmaps(panels, scale, title, across=4, caption=_caption_of(compared))
 
 
-def caption_of(compared: Compared) -> str:
-    """Say how to read the figure.
-
-    Args:
-        compared: the similarities.
-
-    Returns:
-        What the yardstick is, and why values are missing in spite of images; empty where neither applies.
-    """
+def _caption_of(compared: _Compared) -> str:
+    """Say how to read the figure."""
     import numpy as np
 
     from salun.metrics.hsic import SMALLEST_BATCH
 
-    parts = [YARDSTICK] if compared.triple.retrained is not None else []
+    parts = [_YARDSTICK] if compared.triple.retrained is not None else []
     for side, matrices in zip(compared.sides, compared.values, strict=True):
-        if len(side.sample.indices) >= SMALLEST_BATCH and np.isnan(matrices).any() and ALIKE not in parts:
-            parts.append(ALIKE)
+        if len(side.sample.indices) >= SMALLEST_BATCH and np.isnan(matrices).any() and _ALIKE not in parts:
+            parts.append(_ALIKE)
     return "; ".join(parts)

@@ -9,10 +9,10 @@ from salun.cli.arguments import check_folder, filled, notice
 from salun.cli.viz.models import add_model_flags, find_triples, report, shelf
 
 if TYPE_CHECKING:
-    from salun.run import Record
+    from salun.experiments.record import Record
 
 HELP = "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads"
-PROGRAM = "salun-viz comparator"
+_PROGRAM = "salun-viz comparator"
 ENDINGS = {"notebook": ".json", "comparator": "_comparator.json"}
 
 
@@ -59,13 +59,13 @@ def draw(flags: argparse.Namespace) -> int:
         SalunError: a flag is refused, or no model can be shown.
     """
     from salun.errors import SalunError
-    from salun.files import name_part
-    from salun.latent.comparator import describe_run, identity
+    from salun.io.files import name_part
+    from salun.latent.comparator_json import describe_run, identity
 
     check_folder("--out", Path(flags.out))
     data = shelf(flags)
     found = find_triples(flags)
-    records = read_records(Path(flags.runs))
+    records = _read_records(Path(flags.runs))
     failed = list(found.failed)
     for triple in found.triples:
         record = records.get(identity(triple.unlearned))
@@ -79,27 +79,17 @@ def draw(flags: argparse.Namespace) -> int:
         path = free(Path(flags.out, "comparator", name_part(str(content["FC"]))), content)
         remarks = list(triple.remarks)
         if record is None:
-            remarks.append(f"{triple.unlearned.path}: no record in {flags.runs}; {keep_time(path, content)}")
+            remarks.append(f"{triple.unlearned.path}: no record in {flags.runs}; {_keep_time(path, content)}")
         for remark in remarks:
-            notice(f"{PROGRAM}: {remark}")
-        write(path, content)
-    return report(PROGRAM, failed, len(found.triples) + len(found.failed))
+            notice(f"{_PROGRAM}: {remark}")
+        _write(path, content)
+    return report(_PROGRAM, failed, len(found.triples) + len(found.failed))
 
 
-def read_records(folder: Path) -> "dict[str, Record]":
-    """Read all records below a folder.
-
-    Args:
-        folder: need not exist.
-
-    Returns:
-        The records, by id.
-
-    Raises:
-        SalunError: a file cannot be opened.
-    """
-    from salun.edits import corrected
-    from salun.records import read
+def _read_records(folder: Path) -> "dict[str, Record]":
+    """Read all records below a folder."""
+    from salun.experiments.edits import corrected
+    from salun.experiments.records import read
 
     found: dict[str, Record] = {}
     for path in sorted(folder.rglob("records.jsonl")):
@@ -107,7 +97,7 @@ def read_records(folder: Path) -> "dict[str, Record]":
         records, wrong = corrected(path, records)
         found |= records
         for line in notices + wrong:
-            notice(f"{PROGRAM}: {line}")
+            notice(f"{_PROGRAM}: {line}")
     return found
 
 
@@ -121,45 +111,30 @@ def free(folder: Path, content: dict[str, Any]) -> Path:
     Returns:
         The path, which is another one for each definition.
     """
-    from salun.files import name_part
+    from salun.io.files import name_part
 
     run = str(content["run"])
     for digits in (4, 8, len(run)):
         content["ID"] = run[:digits]
         paths = {definition: folder / f"{name_part(run[:digits])}{ending}" for definition, ending in ENDINGS.items()}
-        if all(earlier(path).get("run") == run for path in paths.values() if path.exists()):
+        if all(_earlier(path).get("run") == run for path in paths.values() if path.exists()):
             break
     return paths[content["definition"]]
 
 
-def keep_time(path: Path, content: dict[str, Any]) -> str:
-    """Keep the time that an earlier call knew of the same run, where the record is lost by now.
-
-    Args:
-        path: of the file that is about to be written.
-        content: for it; its "RTE" is set where it is known.
-
-    Returns:
-        What became of it.
-    """
-    before = earlier(path)
+def _keep_time(path: Path, content: dict[str, Any]) -> str:
+    """Keep the time that an earlier call knew of the same run, where the record is lost by now."""
+    before = _earlier(path)
     if before.get("run") != content["run"] or not isinstance(before.get("RTE"), int | float):
         return "RTE is not known"
     content["RTE"] = before["RTE"]
     return f"RTE is kept as it was in {path}"
 
 
-def earlier(path: Path) -> dict[str, Any]:
-    """Read what an earlier call wrote.
-
-    Args:
-        path: need not exist.
-
-    Returns:
-        The content; empty where there is none to read.
-    """
+def _earlier(path: Path) -> dict[str, Any]:
+    """Read what an earlier call wrote."""
     from salun.errors import SalunError
-    from salun.files import read_json
+    from salun.io.files import read_json
 
     try:
         content = read_json(path)
@@ -168,18 +143,10 @@ def earlier(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Write the file of a run and print where.
-
-    Args:
-        path: of the file.
-        content: what it holds.
-
-    Raises:
-        SalunError: it cannot be written.
-    """
-    from salun.files import write_text
-    from salun.records import numbers_only
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write the file of a run and print where."""
+    from salun.experiments.records import numbers_only
+    from salun.io.files import write_text
 
     write_text(path, json.dumps(numbers_only(content), allow_nan=False))
     print(path, flush=True)

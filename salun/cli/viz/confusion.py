@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salun.cli.viz.inputs import Entry, Group
-    from salun.plots.heatmap import Panel, Scale
+    from salun.reports.plots.heatmap import Panel, Scale
 
     Floats = NDArray[np.float64]
 
 HELP = "predictions and mean confidence per true class, before, after and retrained"
 
 
-ACROSS = 5
+_ACROSS = 5
 
 
-class View(NamedTuple):
+class _View(NamedTuple):
     """One of the two matrices of a model.
 
     Attributes:
@@ -40,8 +40,8 @@ class View(NamedTuple):
     columns: str
 
 
-PREDICTIONS = View("predictions", "Predictions per true class", "share of the class's images", "predicted class")
-CONFIDENCE = View("confidence", "Mean confidence per true class", "mean softmax probability", "class")
+_PREDICTIONS = _View("predictions", "Predictions per true class", "share of the class's images", "predicted class")
+_CONFIDENCE = _View("confidence", "Mean confidence per true class", "mean softmax probability", "class")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,143 +73,92 @@ def draw(flags: argparse.Namespace) -> int:
     together = len(flags.paths) > 1
     groups = comparable(entries, together)
     for entry in entries:
-        draw_model(album, entry)
+        _draw_model(album, entry)
     for group in groups:
-        draw_group(album, group, Path(gather(flags.paths) if together else "", group.name))
+        _draw_group(album, group, Path(gather(flags.paths) if together else "", group.name))
     return 0
 
 
-def matrices_of(entry: "Entry") -> "dict[View, Floats]":
-    """Compute the two matrices of a model.
-
-    Args:
-        entry: its features.
-
-    Returns:
-        (C, C) each.
-    """
+def _matrices_of(entry: "Entry") -> "dict[_View, Floats]":
+    """Compute the two matrices of a model."""
     from salun.latent.confusion import mean_confidence, prediction_shares
 
     found = entry.features
     count = len(found.classes)
     return {
-        PREDICTIONS: prediction_shares(found.logits, found.labels, count),
-        CONFIDENCE: mean_confidence(found.logits, found.labels, count),
+        _PREDICTIONS: prediction_shares(found.logits, found.labels, count),
+        _CONFIDENCE: mean_confidence(found.logits, found.labels, count),
     }
 
 
-def draw_model(album: Album, entry: "Entry") -> None:
-    """Draw both matrices of a model beside each other, and write them.
-
-    Args:
-        album: gets the figure.
-        entry: the model.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
-    from salun.plots.heatmap import heatmaps
-    from salun.plots.style import styled
+def _draw_model(album: Album, entry: "Entry") -> None:
+    """Draw both matrices of a model beside each other, and write them."""
+    from salun.reports.plots.heatmap import heatmaps
+    from salun.reports.plots.style import styled
 
     place = entry.place / "confusion"
-    matrices = matrices_of(entry)
+    matrices = _matrices_of(entry)
     classes = entry.features.classes
     for view, values in matrices.items():
         table = place.with_name(f"confusion_{view.name}")
         write_table(album.at(table, ".csv"), ["class"], [[name] for name in classes], classes, values)
-    write_matrices(album, place, [entry], [matrices])
-    scale = scale_of("share or mean probability", "class")
-    panels = [panel(view.title, values, entry) for view, values in matrices.items()]
+    _write_matrices(album, place, [entry], [matrices])
+    scale = _scale_of("share or mean probability", "class")
+    panels = [_panel(view.title, values, entry) for view, values in matrices.items()]
     with styled():
         album.keep(heatmaps(panels, scale, entry.title, caption=about(entry.features)), place)
 
 
-def draw_group(album: Album, group: "Group", root: Path) -> None:
-    """Draw the models of a group side by side, and write their matrices.
-
-    Args:
-        album: gets the figures.
-        group: models that may be compared.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
+def _draw_group(album: Album, group: "Group", root: Path) -> None:
+    """Draw the models of a group side by side, and write their matrices."""
     import numpy as np
 
-    from salun.plots.heatmap import heatmaps
-    from salun.plots.style import styled
+    from salun.reports.plots.heatmap import heatmaps
+    from salun.reports.plots.style import styled
 
     titles = titles_of(group.entries)
-    matrices = [matrices_of(entry) for entry in group.entries]
+    matrices = [_matrices_of(entry) for entry in group.entries]
     classes = group.entries[0].features.classes
     names = [[title, name] for title in titles for name in classes]
-    write_matrices(album, root / "confusion", group.entries, matrices)
-    for view in (PREDICTIONS, CONFIDENCE):
+    _write_matrices(album, root / "confusion", group.entries, matrices)
+    for view in (_PREDICTIONS, _CONFIDENCE):
         place = root / f"confusion_{view.name}"
         values = [found[view] for found in matrices]
         write_table(album.at(place, ".csv"), ["model", "class"], names, classes, np.concatenate(values))
-        panels = [panel(*each) for each in zip(titles, values, group.entries, strict=True)]
+        panels = [_panel(*each) for each in zip(titles, values, group.entries, strict=True)]
         caption = about(group.entries[0].features)
         with styled():
-            album.keep(heatmaps(panels, scale_of(view.label, view.columns), view.title, ACROSS, caption), place)
+            album.keep(heatmaps(panels, _scale_of(view.label, view.columns), view.title, _ACROSS, caption), place)
 
 
-def write_matrices(
-    album: Album, place: Path, entries: "Sequence[Entry]", matrices: "Sequence[dict[View, Floats]]"
+def _write_matrices(
+    album: Album, place: Path, entries: "Sequence[Entry]", matrices: "Sequence[dict[_View, Floats]]"
 ) -> None:
-    """Write the matrices of M models as (M, C, C) arrays.
-
-    Args:
-        album: gets the file.
-        place: its path in the album, without an ending.
-        entries: the models; of the same images.
-        matrices: of each.
-
-    Raises:
-        SalunError: the file cannot be written.
-    """
+    """Write the matrices of M models as (M, C, C) arrays."""
     import numpy as np
 
-    from salun.arrays import write_arrays
+    from salun.io.arrays import write_arrays
 
     features = entries[0].features
     arrays = {
         "models": titles_of(entries),
         "classes": list(features.classes),
         "counts": np.bincount(features.labels, minlength=len(features.classes)),
-        **{view.name: np.stack([found[view] for found in matrices]) for view in (PREDICTIONS, CONFIDENCE)},
+        **{view.name: np.stack([found[view] for found in matrices]) for view in (_PREDICTIONS, _CONFIDENCE)},
     }
     write_arrays(album.at(place, ".npz"), arrays)
 
 
-def panel(title: str, values: "Floats", entry: "Entry") -> "Panel":
-    """Make a matrix ready for drawing.
-
-    Args:
-        title: above it.
-        values: (C, C).
-        entry: the model.
-
-    Returns:
-        The panel.
-    """
-    from salun.plots.heatmap import Panel
+def _panel(title: str, values: "Floats", entry: "Entry") -> "Panel":
+    """Make a matrix ready for drawing."""
+    from salun.reports.plots.heatmap import Panel
 
     classes = entry.features.classes
     return Panel(title, values, classes, classes, forgotten_classes(entry.features))
 
 
-def scale_of(label: str, columns: str) -> "Scale":
-    """Make the scale of shares and probabilities.
-
-    Args:
-        label: of the colour bar.
-        columns: what they are.
-
-    Returns:
-        The scale, from 0 to 1.
-    """
-    from salun.plots.heatmap import Scale
+def _scale_of(label: str, columns: str) -> "Scale":
+    """Make the scale of shares and probabilities."""
+    from salun.reports.plots.heatmap import Scale
 
     return Scale(label, 0, 1, rows="true class", columns=columns)

@@ -13,9 +13,9 @@ from salun.cli.viz.matrices import titles_of
 if TYPE_CHECKING:
     from salun.cli.viz.inputs import Entry
     from salun.latent.embedding import Coordinates, Fit
-    from salun.plots.scatter import Cloud
+    from salun.reports.plots.scatter import Cloud
 
-JOINED = 2
+_JOINED = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check_films(flags: argparse.Namespace) -> None:
     Raises:
         SalunError: there is no ffmpeg.
     """
-    from salun.plots.film import check_film
+    from salun.reports.plots.film import check_film
 
     if flags.mp4:
         check_film()
@@ -105,59 +105,35 @@ def draw_all(flags: argparse.Namespace, album: Album, entries: "Sequence[Entry]"
     """
     from salun.cli.viz.inputs import comparable, gather
 
-    if len(flags.paths) < JOINED:
+    if len(flags.paths) < _JOINED:
         for entry in entries:
-            draw_models(flags, album, [entry], method, Path())
+            _draw_models(flags, album, [entry], method, Path())
         return 0
     for group in comparable(entries, strict=True):
-        draw_models(flags, album, group.entries, method, Path(gather(flags.paths), group.name))
+        _draw_models(flags, album, group.entries, method, Path(gather(flags.paths), group.name))
     return 0
 
 
-def draw_models(
+def _draw_models(
     flags: argparse.Namespace, album: Album, entries: "Sequence[Entry]", method: Method, root: Path
 ) -> None:
-    """Embed models in one space, and draw each of them and all of them.
+    """Embed models in one space, and draw each of them and all of them."""
+    from salun.reports.plots import scatter
+    from salun.reports.plots.style import styled
 
-    Args:
-        flags: of the command line.
-        album: gets the figures.
-        entries: one model, or several with the same samples.
-        method: how they are embedded.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: there are too few points, or a file cannot be written.
-    """
-    from salun.plots import scatter
-    from salun.plots.style import styled
-
-    found = coordinates_of(album, entries, method, root)
+    found = _coordinates_of(album, entries, method, root)
     with styled():
         named = list(zip(titles_of(entries), entries, found, strict=True))
         for name, entry, coordinates in named:
-            draw_one(flags, album, name, entry, coordinates, method, root)
+            _draw_one(flags, album, name, entry, coordinates, method, root)
         if len(entries) > 1:
-            clouds = [cloud_of(name, entry, coordinates, False) for name, entry, coordinates in named]
-            title = f"{method.title}, one fit for all models: {about(entries[0])}"
+            clouds = [_cloud_of(name, entry, coordinates, False) for name, entry, coordinates in named]
+            title = f"{method.title}, one fit for all models: {_about(entries[0])}"
             album.keep(scatter.side_by_side(clouds, title), root / f"{method.name}_side_by_side")
 
 
-def coordinates_of(album: Album, entries: "Sequence[Entry]", method: Method, root: Path) -> "list[Coordinates]":
-    """Give coordinates, fitted anew only where those that were kept are of something else.
-
-    Args:
-        album: holds what was kept.
-        entries: models that are embedded together.
-        method: how.
-        root: their folder, within the album.
-
-    Returns:
-        The coordinates of each model.
-
-    Raises:
-        SalunError: there are too few points, or a file cannot be written.
-    """
+def _coordinates_of(album: Album, entries: "Sequence[Entry]", method: Method, root: Path) -> "list[Coordinates]":
+    """Give coordinates, fitted anew only where those that were kept are of something else."""
     from salun.latent.embedding import embed_together, key_of, read_coordinates, write_coordinates
 
     models = [entry.features for entry in entries]
@@ -172,7 +148,7 @@ def coordinates_of(album: Album, entries: "Sequence[Entry]", method: Method, roo
     return found
 
 
-def draw_one(
+def _draw_one(
     flags: argparse.Namespace,
     album: Album,
     name: str,
@@ -181,26 +157,13 @@ def draw_one(
     method: Method,
     root: Path,
 ) -> None:
-    """Draw one model in the plane, in space, and turning.
-
-    Args:
-        flags: of the command line.
-        album: gets the figures.
-        name: of the model.
-        entry: the model.
-        coordinates: where its samples lie.
-        method: how they were embedded.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
-    from salun.plots import film, scatter
+    """Draw one model in the plane, in space, and turning."""
+    from salun.reports.plots import film, scatter
 
     place = root / entry.place / method.name
-    title = f"{name}\n{method.title}: {about(entry)}"
-    cloud = cloud_of(name, entry, coordinates, True)
-    album.keep(scatter.flat(cloud_of(name, entry, coordinates, False), title), place.with_name(f"{method.name}_2d"))
+    title = f"{name}\n{method.title}: {_about(entry)}"
+    cloud = _cloud_of(name, entry, coordinates, True)
+    album.keep(scatter.flat(_cloud_of(name, entry, coordinates, False), title), place.with_name(f"{method.name}_2d"))
     album.keep(scatter.solid(cloud, title), place.with_name(f"{method.name}_3d"))
     kinds = {".gif": film.write_gif} | ({".mp4": film.write_mp4} if flags.mp4 else {})
     for ending, write in kinds.items():
@@ -209,19 +172,9 @@ def draw_one(
         print(path, flush=True)
 
 
-def cloud_of(name: str, entry: "Entry", coordinates: "Coordinates", solid: bool) -> "Cloud":
-    """Put coordinates and marks together.
-
-    Args:
-        name: of the model.
-        entry: the model.
-        coordinates: of its samples.
-        solid: whether those in space are wanted.
-
-    Returns:
-        What a figure shows.
-    """
-    from salun.plots.scatter import Cloud
+def _cloud_of(name: str, entry: "Entry", coordinates: "Coordinates", solid: bool) -> "Cloud":
+    """Put coordinates and marks together."""
+    from salun.reports.plots.scatter import Cloud
 
     features = entry.features
     return Cloud(
@@ -234,16 +187,9 @@ def cloud_of(name: str, entry: "Entry", coordinates: "Coordinates", solid: bool)
     )
 
 
-def about(entry: "Entry") -> str:
-    """Say what a figure shows.
-
-    Args:
-        entry: a model.
-
-    Returns:
-        Number of samples, set, model and data set, as far as they are known.
-    """
-    from salun.plots.style import shorten
+def _about(entry: "Entry") -> str:
+    """Say what a figure shows."""
+    from salun.reports.plots.style import shorten
 
     features, source = entry.features, entry.features.source
     what = f"{len(features.features)} {source.split} images"

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salun.errors import SalunError
-from salun.files import each_once, find_place, mirrored_apart, name_part
+from salun.io.files import each_once, find_place, mirrored_apart, name_part
 from salun.latent.features import SUFFIXES, Features, read_features
 
-FEATURES = Path("features")
-ORDER = {"base": 0, "unlearned": 1, "retrained": 2}
-LONGEST = 60
+_FEATURES = Path("features")
+_ORDER = {"base": 0, "unlearned": 1, "retrained": 2}
+_LONGEST = 60
 
 
 @dataclass(frozen=True)
@@ -64,27 +64,20 @@ def find_features(paths: Sequence[str]) -> list[Path]:
         SalunError: a path does not exist, or a folder holds no file.
     """
     found: list[Path] = []
-    for given in paths or [str(FEATURES)]:
-        place = find_place(Path(given), FEATURES)
+    for given in paths or [str(_FEATURES)]:
+        place = find_place(Path(given), _FEATURES)
         if place is None:
-            hint = "; salun-extract writes features" if not paths else f", here or under {FEATURES}/"
+            hint = "; salun-extract writes features" if not paths else f", here or under {_FEATURES}/"
             raise SalunError(f"{given}: no such file or folder{hint}")
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if is_features(path))
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_features(path))
         if not files:
             raise SalunError(f"{place}: holds no features (*.npz, *.json); salun-extract writes them")
         found += files
     return each_once(found)
 
 
-def is_features(path: Path) -> bool:
-    """Tell whether a file may hold features.
-
-    Args:
-        path: of any file.
-
-    Returns:
-        Whether its name says so.
-    """
+def _is_features(path: Path) -> bool:
+    """Tell whether a file may hold features."""
     return path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
@@ -102,24 +95,16 @@ def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Entry
         SalunError: a file is missing or cannot be read.
     """
     found = {path: read_features(path) for path in find_features(paths)}
-    unlike = [path for path in found if not is_copy(path, found)]
-    places = mirrored_apart(unlike, FEATURES)
+    unlike = [path for path in found if not _is_copy(path, found)]
+    places = mirrored_apart(unlike, _FEATURES)
     return [
         Entry(path, place, found[path] if samples is None else found[path].first(samples))
         for path, place in zip(unlike, places, strict=True)
     ]
 
 
-def is_copy(path: Path, found: Mapping[Path, Features]) -> bool:
-    """Tell whether a file is the JSON form of an archive beside it.
-
-    Args:
-        path: of features.
-        found: all that were read.
-
-    Returns:
-        Whether the archive says the same, so that the file is passed over.
-    """
+def _is_copy(path: Path, found: Mapping[Path, Features]) -> bool:
+    """Tell whether a file is the JSON form of an archive beside it."""
     archive = path.with_suffix(".npz")
     if path.suffix != ".json" or archive not in found:
         return False
@@ -142,118 +127,71 @@ def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
     """
     kinds: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
-        kinds.setdefault(kind_of(entry), []).append(entry)
+        kinds.setdefault(_kind_of(entry), []).append(entry)
     if strict and len(kinds) > 1:
         first, second = (found[0] for found in list(kinds.values())[:2])
-        raise SalunError(f"{first.path} and {second.path} cannot be compared: {difference(first, second)}")
-    groups = [group for found in kinds.values() for group in by_forget_set(found, strict)]
+        raise SalunError(f"{first.path} and {second.path} cannot be compared: {_difference(first, second)}")
+    groups = [group for found in kinds.values() for group in _by_forget_set(found, strict)]
     placed = {entry.path for group in groups for entry in group.entries}
     if strict and len(placed) < len(entries) > 1:
-        ordered = sorted(entries, key=lambda entry: ORDER[entry.features.source.role])
-        return [Group(group_name(ordered), align(ordered, strict))]
-    return named_apart(groups)
+        ordered = sorted(entries, key=lambda entry: _ORDER[entry.features.source.role])
+        return [Group(_group_name(ordered), align(ordered, strict))]
+    return _named_apart(groups)
 
 
-def named_apart(groups: list[Group]) -> list[Group]:
-    """Give groups of the same name a mark of what they are of.
-
-    Args:
-        groups: in order.
-
-    Returns:
-        The groups, no two of one name.
-    """
+def _named_apart(groups: list[Group]) -> list[Group]:
+    """Give groups of the same name a mark of what they are of."""
     names = [group.name for group in groups]
     return [
-        replace(group, name=f"{group.name}-{mark_of(group.entries[-1])}") if names.count(group.name) > 1 else group
+        replace(group, name=f"{group.name}-{_mark_of(group.entries[-1])}") if names.count(group.name) > 1 else group
         for group in groups
     ]
 
 
-def mark_of(entry: Entry) -> str:
-    """Tell models of one group from those of others.
-
-    Args:
-        entry: the last of the group.
-
-    Returns:
-        8 hexadecimal digits.
-    """
-    told = [*kind_of(entry), entry.features.source.forget_key]
+def _mark_of(entry: Entry) -> str:
+    """Tell models of one group from those of others."""
+    told = [*_kind_of(entry), entry.features.source.forget_key]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
-def kind_of(entry: Entry) -> tuple[object, ...]:
-    """Tell what must be equal for features to be compared.
-
-    Args:
-        entry: a file of features.
-
-    Returns:
-        Data set, set of images, layer, width and class names.
-    """
+def _kind_of(entry: Entry) -> tuple[object, ...]:
+    """Tell what must be equal for features to be compared."""
     features = entry.features
     source = features.source
     return source.dataset, source.split, source.layer, features.features.shape[1], features.classes
 
 
-def difference(first: Entry, second: Entry) -> str:
-    """Say why two files cannot be compared.
-
-    Args:
-        first: a file of features.
-        second: another.
-
-    Returns:
-        A reason.
-    """
+def _difference(first: Entry, second: Entry) -> str:
+    """Say why two files cannot be compared."""
     names = ("data sets", "sets of images", "layers", "widths", "class names")
-    for name, one, other in zip(names, kind_of(first), kind_of(second), strict=True):
+    for name, one, other in zip(names, _kind_of(first), _kind_of(second), strict=True):
         if one != other:
             return f"their {name} differ" + (f": {one}, {other}" if name != "class names" else "")
     return "they differ"
 
 
-def by_forget_set(entries: list[Entry], strict: bool) -> list[Group]:
-    """Group comparable models by what they were to forget.
-
-    Args:
-        entries: of one kind.
-        strict: whether models without a common image are refused; else they are left alone.
-
-    Returns:
-        The groups of at least two models; base models are in each.
-
-    Raises:
-        SalunError: two models have no image in common.
-    """
+def _by_forget_set(entries: list[Entry], strict: bool) -> list[Group]:
+    """Group comparable models by what they were to forget."""
     keys = dict.fromkeys(entry.features.source.forget_key for entry in entries)
     base = [entry for entry in entries if not entry.features.source.forget_key]
     groups = []
     for key in [key for key in keys if key] or [""]:
         members = [entry for entry in entries if key and entry.features.source.forget_key == key]
-        ordered = sorted([*base, *members], key=lambda entry: ORDER[entry.features.source.role])
+        ordered = sorted([*base, *members], key=lambda entry: _ORDER[entry.features.source.role])
         if len(ordered) < 2:
             continue
         aligned = align(ordered, strict)
         if aligned:
-            groups.append(Group(group_name(ordered), aligned))
+            groups.append(Group(_group_name(ordered), aligned))
     return groups
 
 
-def group_name(entries: list[Entry]) -> str:
-    """Name the folder of a group's figures.
-
-    Args:
-        entries: of one forget set.
-
-    Returns:
-        Data set and forget set, and the set of images where it is not the training split.
-    """
+def _group_name(entries: list[Entry]) -> str:
+    """Name the folder of a group's figures."""
     source = entries[-1].features.source
     forget = next((entry.features.source.forget for entry in entries if entry.features.source.forget), "models")
     split = "" if source.split == "train" else f"_{source.split}"
-    return name_part(f"{source.dataset or 'features'}_{forget}"[:LONGEST] + split)
+    return name_part(f"{source.dataset or 'features'}_{forget}"[:_LONGEST] + split)
 
 
 def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:
@@ -276,23 +214,15 @@ def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:
         if strict:
             raise SalunError(f"{entries[0].path} and the others have no image in common; extract them with one -S")
         return ()
-    taken = [taken_at(entry, shared) for entry in entries]
+    taken = [_taken_at(entry, shared) for entry in entries]
     if any((entry.features.labels != taken[0].features.labels).any() for entry in taken):
         raise SalunError(f"{entries[0].path} and the others label the same images differently")
     marks = np.any([entry.features.forgotten for entry in taken], axis=0)
     return tuple(replace(entry, features=replace(entry.features, forgotten=marks)) for entry in taken)
 
 
-def taken_at(entry: Entry, indices: NDArray[np.int64]) -> Entry:
-    """Take some images of a file.
-
-    Args:
-        entry: a file of features.
-        indices: of the images, each of which it holds.
-
-    Returns:
-        The entry with these images, in the order of the indices.
-    """
+def _taken_at(entry: Entry, indices: NDArray[np.int64]) -> Entry:
+    """Take some images of a file."""
     order = np.argsort(entry.features.indices, kind="stable")
     positions = order[np.searchsorted(entry.features.indices, indices, sorter=order)]
     return replace(entry, features=entry.features.at(positions))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-FORGOTTEN = 0.5
+_FORGOTTEN = 0.5
 
 
 def forgotten_classes(features: "Features") -> frozenset[str]:
@@ -29,7 +29,7 @@ def forgotten_classes(features: "Features") -> frozenset[str]:
     return frozenset(
         name
         for label, name in enumerate(features.classes)
-        if (members := features.labels == label).any() and features.forgotten[members].mean() > FORGOTTEN
+        if (members := features.labels == label).any() and features.forgotten[members].mean() > _FORGOTTEN
     )
 
 
@@ -75,7 +75,7 @@ def file_names(entries: "Sequence[Entry]") -> list[str]:
     Returns:
         Names without a folder, no two alike.
     """
-    from salun.files import name_part
+    from salun.io.files import name_part
 
     seen = Counter(entry.place.name for entry in entries)
     alike = [name_part("-".join(entry.place.parts)) for entry in entries]
@@ -107,8 +107,8 @@ def write_table(
 
     import numpy as np
 
-    from salun.files import write_text
-    from salun.markup import csv_table
+    from salun.io.files import write_text
+    from salun.reports.formats import csv_table
 
     cells = values[..., None] if errors is None else np.stack([values, errors], axis=-1)
     heads = [[name] if errors is None else [name, f"{name} (standard error)"] for name in classes]

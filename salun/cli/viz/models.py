@@ -10,9 +10,9 @@ from salun.cli.arguments import SOME_FAILED, add_place_flags, filled, notice
 if TYPE_CHECKING:
     import torch
 
-    from salun.data.parts import Dataset
+    from salun.data.dataset import Dataset
     from salun.latent.extraction import Model
-    from salun.latent.triples import Triple
+    from salun.latent.trios import Triple
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -35,7 +35,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
+class _Found:
     """What the paths of a command line hold.
 
     Attributes:
@@ -48,7 +48,7 @@ class Found:
     failed: list[str]
 
 
-def find_triples(flags: argparse.Namespace) -> Found:
+def find_triples(flags: argparse.Namespace) -> _Found:
     """Find the unlearned models that a command line names, and what each is compared with.
 
     Base and retrained models are looked for among the paths that are named, then beside them and under
@@ -65,9 +65,9 @@ def find_triples(flags: argparse.Namespace) -> Found:
             that can be compared.
     """
     from salun.errors import SalunErrors
-    from salun.files import each_once
+    from salun.io.files import each_once
     from salun.latent.extraction import find_checkpoints, read_model, read_models
-    from salun.latent.triples import make_triples
+    from salun.latent.trios import make_triples
 
     paths = flags.paths or [str(CHECKPOINTS)]
     files = each_once(file for path in paths for file in find_checkpoints(Path(path)))
@@ -78,28 +78,18 @@ def find_triples(flags: argparse.Namespace) -> Found:
     if not unlearned:
         none = f"{', '.join(paths)}: {len(models)} readable checkpoints, none of an unlearned model"
         raise SalunErrors([*failed, none])
-    named = [read_model(one(path)) if path else None for path in (flags.base, flags.retrained)]
-    candidates = models if all(named) else [*models, *kept(files)]
+    named = [read_model(_one(path)) if path else None for path in (flags.base, flags.retrained)]
+    candidates = models if all(named) else [*models, *_kept(files)]
     triples, orphans = make_triples([model for model in unlearned if model.excluded], candidates, *named)
     unknown = [model.path for model in unlearned if not model.excluded]
     failed += [f"{path}: does not record which images were to be forgotten" for path in unknown] + orphans
     if not triples:
         raise SalunErrors(failed)
-    return Found(triples, failed)
+    return _Found(triples, failed)
 
 
-def one(path: str) -> Path:
-    """Find one checkpoint.
-
-    Args:
-        path: looked for as given, then under `checkpoints/`.
-
-    Returns:
-        The file.
-
-    Raises:
-        SalunError: there is none, or it is a folder of several.
-    """
+def _one(path: str) -> Path:
+    """Find one checkpoint."""
     from salun.errors import SalunError
     from salun.latent.extraction import find_checkpoints
 
@@ -109,15 +99,8 @@ def one(path: str) -> Path:
     return files[0]
 
 
-def kept(known: list[Path]) -> "list[Model]":
-    """Read the checkpoints beside those that are named, and under `checkpoints/`.
-
-    Args:
-        known: files that are read already.
-
-    Returns:
-        The models of the other files, those beside them first; what cannot be read is passed over.
-    """
+def _kept(known: list[Path]) -> "list[Model]":
+    """Read the checkpoints beside those that are named, and under `checkpoints/`."""
     from salun.latent.extraction import ENDINGS, read_models
 
     beside = [file for folder in dict.fromkeys(path.parent for path in known) for file in sorted(folder.iterdir())]

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from salun.cli.arguments import notice
 from salun.cli.viz.album import Album, add_figure_flags
-from salun.files import each_once, find_place, mirrored, name_part, write_text
+from salun.io.files import each_once, find_place, mirrored, name_part, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from salun.rows import Group, Row
-    from salun.run import Record
+    from salun.experiments.record import Group, Record
+    from salun.reports.summary import Row
 
     Drawing = tuple[Figure, str] | str
 
 HELP = "bars, curves, mask sweeps and the plane of forgetting against utility, from records"
-PROGRAM = "salun-viz runs"
-RUNS = Path("runs")
-FILE = "records.jsonl"
-SUFFIX = ".jsonl"
+_PROGRAM = "salun-viz runs"
+_RUNS = Path("runs")
+_FILE = "records.jsonl"
+_SUFFIX = ".jsonl"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
         nargs="*",
-        metavar="FOLDER|FILE",
+        metavar="FOLDER|_FILE",
         help="records, looked for as given, then under runs/ (default: all under runs/)",
     )
     add_figure_flags(parser)
@@ -51,66 +51,46 @@ def draw(flags: argparse.Namespace) -> int:
         SalunError: a flag is refused, or no records can be read.
     """
     album = Album.of(flags)
-    tables = read_tables(find_records(flags.paths))
+    tables = _read_tables(_find_records(flags.paths))
     for place, rows in tables.items():
-        for group, folder in folders_of(rows, place).items():
-            draw_group(album, folder, rows, group)
+        for group, folder in _folders_of(rows, place).items():
+            _draw_group(album, folder, rows, group)
     return 0
 
 
-def find_records(paths: list[str]) -> list[Path]:
-    """List files of records.
-
-    Args:
-        paths: files and folders, looked for as given, then under `runs/`; none for all under `runs/`.
-
-    Returns:
-        The files, each once, in the order of the paths.
-
-    Raises:
-        SalunError: a path does not exist or is no file of records, or a folder holds none.
-    """
+def _find_records(paths: list[str]) -> list[Path]:
+    """List files of records."""
     from salun.errors import SalunError
 
     found: list[Path] = []
-    for given in paths or [str(RUNS)]:
-        place = find_place(Path(given), RUNS)
+    for given in paths or [str(_RUNS)]:
+        place = find_place(Path(given), _RUNS)
         if place is None:
-            hint = f", here or under {RUNS}/" if paths else "; salun-unlearn writes records"
+            hint = f", here or under {_RUNS}/" if paths else "; salun-unlearn writes records"
             raise SalunError(f"{given}: no such file or folder{hint}")
-        if place.is_file() and place.suffix != SUFFIX:
-            raise SalunError(f"{place}: is no file of records (*{SUFFIX})")
-        files = [place] if place.is_file() else sorted(path for path in place.rglob(FILE) if path.is_file())
+        if place.is_file() and place.suffix != _SUFFIX:
+            raise SalunError(f"{place}: is no file of records (*{_SUFFIX})")
+        files = [place] if place.is_file() else sorted(path for path in place.rglob(_FILE) if path.is_file())
         if not files:
-            raise SalunError(f"{place}: holds no {FILE}; salun-unlearn writes it")
+            raise SalunError(f"{place}: holds no {_FILE}; salun-unlearn writes it")
         found += files
     return each_once(found)
 
 
-def read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:
-    """Read files of records; what cannot be read is named and passed over.
-
-    Args:
-        paths: of the files.
-
-    Returns:
-        The rows of each file that holds records, by the folder of its figures.
-
-    Raises:
-        SalunError: a file cannot be opened, none holds a record, or two files' figures would be the same.
-    """
+def _read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:
+    """Read files of records; what cannot be read is named and passed over."""
     from salun.errors import SalunError
-    from salun.schedule import rows_of_records
+    from salun.reports.summary import rows_of_records
 
     tables: dict[Path, list[Row]] = {}
     sources: dict[Path, Path] = {}
     lines = []
     for path in paths:
-        found, notices = read_records(path)
+        found, notices = _read_records(path)
         lines += notices
         if not found:
             continue
-        place = place_of(path)
+        place = _place_of(path)
         if place in sources:
             raise SalunError(f"{sources[place]} and {path} would give figures of the same names; draw one at a time")
         sources[place] = path
@@ -118,28 +98,17 @@ def read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:
     if not tables:
         raise SalunError(lines[0])
     for line in lines:
-        notice(f"{PROGRAM}: {line}")
+        notice(f"{_PROGRAM}: {line}")
     return tables
 
 
-def read_records(path: Path) -> tuple[list["Record"], list[str]]:
-    """Read one file of records.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The records whose settings can be read; at most one line on what is passed over, and one on each figure that
-        was changed by hand.
-
-    Raises:
-        SalunError: the file cannot be opened.
-    """
-    from salun.edits import corrected
+def _read_records(path: Path) -> tuple[list["Record"], list[str]]:
+    """Read one file of records."""
     from salun.errors import SalunError
-    from salun.records import read
-    from salun.run import is_superseded
-    from salun.schedule import experiment_of
+    from salun.experiments.edits import corrected
+    from salun.experiments.record import is_superseded
+    from salun.experiments.records import read
+    from salun.reports.labels import experiment_of
 
     found, torn = read(path)
     found, wrong = corrected(path, found)
@@ -158,96 +127,56 @@ def read_records(path: Path) -> tuple[list["Record"], list[str]]:
     return kept, [*([torn[0] + more] if torn else []), *wrong]
 
 
-def place_of(path: Path) -> Path:
-    """Find the place of a file's figures.
-
-    Args:
-        path: of records.
-
-    Returns:
-        The folder, mirroring `runs/`; named after the file too, where that has a name of its own.
-    """
-    place = mirrored(path, RUNS)
-    return place.parent if path.name == FILE else place
+def _place_of(path: Path) -> Path:
+    """Find the place of a file's figures."""
+    place = mirrored(path, _RUNS)
+    return place.parent if path.name == _FILE else place
 
 
-def folders_of(rows: list["Row"], place: Path) -> dict["Group", Path]:
-    """Give each forgetting problem of a file a folder.
-
-    Args:
-        rows: of the file.
-        place: of its figures.
-
-    Returns:
-        By group the folder: the place itself of a single group, one inside it of each of several.
-    """
-    from salun.rows import grouped
+def _folders_of(rows: list["Row"], place: Path) -> dict["Group", Path]:
+    """Give each forgetting problem of a file a folder."""
+    from salun.reports.summary import grouped
 
     groups = grouped(rows)
     if len(groups) == 1:
         return dict.fromkeys(groups, place)
-    names = {group: problem_name(members) for group, members in groups.items()}
+    names = {group: _problem_name(members) for group, members in groups.items()}
     for group, name in names.items():
         shared = list(names.values()).count(name) > 1
         names[group] = name_part(f"{name}_{'_'.join(group)}") if shared else name
     return {group: place / name for group, name in names.items()}
 
 
-def problem_name(rows: list["Row"]) -> str:
-    """Name a forgetting problem's folder.
-
-    Args:
-        rows: of its group.
-
-    Returns:
-        Model, data set and forget set.
-    """
+def _problem_name(rows: list["Row"]) -> str:
+    """Name a forgetting problem's folder."""
     settings = next(record.settings for row in rows for record in row.records)
     base, forget = settings["base"], settings["forget"]
     return name_part(f"{base['model']}_{base['dataset']}_{forget['request']}")
 
 
-def draw_group(album: Album, folder: Path, rows: list["Row"], group: "Group") -> None:
-    """Draw what a forgetting problem's records allow, and say in a line what they do not.
-
-    Args:
-        album: where figures go.
-        folder: of the problem's figures.
-        rows: of the whole file.
-        group: the problem.
-
-    Raises:
-        SalunError: a figure cannot be written.
-    """
-    from salun.plots.style import styled
-    from salun.rows import grouped
-    from salun.summaries import group_title
+def _draw_group(album: Album, folder: Path, rows: list["Row"], group: "Group") -> None:
+    """Draw what a forgetting problem's records allow, and say in a line what they do not."""
+    from salun.reports.plots.style import styled
+    from salun.reports.summary import grouped
+    from salun.reports.tables import group_title
 
     members, title = grouped(rows)[group], group_title(rows, group)
     with styled():
-        for name, make in {"bars": bars, "curves": curves, "sweep": sweep, "plane": plane}.items():
+        for name, make in {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane}.items():
             made = make(members, title)
             if isinstance(made, str):
-                notice(f"{PROGRAM}: {album.folder / folder}: no {name}: {made}")
+                notice(f"{_PROGRAM}: {album.folder / folder}: no {name}: {made}")
                 continue
             figure, numbers = made
             album.keep(figure, folder / name)
             write_text(album.at(folder / name, ".csv"), numbers)
 
 
-def bars(rows: list["Row"], title: str) -> "Drawing":
-    """Draw the metrics.
-
-    Args:
-        rows: of one group.
-        title: the problem.
-
-    Returns:
-        Figure and numbers, or why there is none.
-    """
+def _bars(rows: list["Row"], title: str) -> "Drawing":
+    """Draw the metrics."""
     from salun.metrics import GAP_METRICS
-    from salun.plots import runs
-    from salun.summaries import as_csv, columns_of
+    from salun.reports.plots import runs
+    from salun.reports.tables import as_csv, columns_of
 
     names = [name for name in columns_of(rows) if name in GAP_METRICS]
     if not names:
@@ -255,18 +184,10 @@ def bars(rows: list["Row"], title: str) -> "Drawing":
     return runs.bars(rows, names, title), as_csv(rows, names)
 
 
-def curves(rows: list["Row"], title: str) -> "Drawing":
-    """Draw what was measured epoch by epoch.
-
-    Args:
-        rows: of one group.
-        title: the problem.
-
-    Returns:
-        Figure and numbers, or why there is none.
-    """
-    from salun.plots import runs
-    from salun.series import curve_of, curves_as_csv
+def _curves(rows: list["Row"], title: str) -> "Drawing":
+    """Draw what was measured epoch by epoch."""
+    from salun.reports.curves import curve_of, curves_as_csv
+    from salun.reports.plots import runs
 
     found = [curve for curve in map(curve_of, rows) if curve is not None]
     if not found:
@@ -274,19 +195,11 @@ def curves(rows: list["Row"], title: str) -> "Drawing":
     return runs.curves(found, rows, title), curves_as_csv(found)
 
 
-def sweep(rows: list["Row"], title: str) -> "Drawing":
-    """Draw the metrics against the mask's threshold.
-
-    Args:
-        rows: of one group.
-        title: the problem.
-
-    Returns:
-        Figure and numbers, or why there is none.
-    """
+def _sweep(rows: list["Row"], title: str) -> "Drawing":
+    """Draw the metrics against the mask's threshold."""
     from salun.metrics import GAP_METRICS
-    from salun.plots import runs
-    from salun.series import sweeps_as_csv, sweeps_of, value_of
+    from salun.reports.curves import sweeps_as_csv, sweeps_of, value_of
+    from salun.reports.plots import runs
 
     sweeps = sweeps_of(rows)
     if not sweeps:
@@ -298,19 +211,11 @@ def sweep(rows: list["Row"], title: str) -> "Drawing":
     return runs.sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
 
 
-def plane(rows: list["Row"], title: str) -> "Drawing":
-    """Draw forgetting against utility.
-
-    Args:
-        rows: of one group.
-        title: the problem.
-
-    Returns:
-        Figure and numbers, or why there is none.
-    """
-    from salun.plots import runs
-    from salun.series import value_of
-    from salun.summaries import as_csv
+def _plane(rows: list["Row"], title: str) -> "Drawing":
+    """Draw forgetting against utility."""
+    from salun.reports.curves import value_of
+    from salun.reports.plots import runs
+    from salun.reports.tables import as_csv
 
     for utility in ("TA", "RA"):
         names = ("UA", utility)

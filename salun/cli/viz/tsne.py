@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HELP = "t-SNE of features: plane, space, a rotation, and models side by side"
-GPU = Path("/dev/nvidiactl")
+_GPU = Path("/dev/nvidiactl")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -53,22 +53,15 @@ def draw(flags: argparse.Namespace) -> int:
     entries = read_entries(flags.paths, flags.samples)
     for entry in entries if len(flags.paths) < 2 else []:
         check_perplexity(flags.perplexity, len(entry.features.features) + len(prototypes_of(entry.features)))
-    return draw_all(flags, album, entries, method_of(flags))
+    return draw_all(flags, album, entries, _method_of(flags))
 
 
-def method_of(flags: argparse.Namespace) -> Method:
-    """Set t-SNE up.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The method.
-    """
+def _method_of(flags: argparse.Namespace) -> Method:
+    """Set t-SNE up."""
     from salun.latent import tsne
     from salun.latent.embedding import COMPONENTS, directions
 
-    device = "cuda" if flags.backend in ("auto", "torch") and has_gpu() else "cpu"
+    device = "cuda" if flags.backend in ("auto", "torch") and _has_gpu() else "cpu"
 
     def fit(points: "NDArray[np.float32]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
         near = directions(points, None if flags.no_pca else COMPONENTS, flags.seed)
@@ -80,13 +73,9 @@ def method_of(flags: argparse.Namespace) -> Method:
     return Method("tsne", f"t-SNE, perplexity {flags.perplexity:g}", fit, settings | {"device": device})
 
 
-def has_gpu() -> bool:
-    """Tell whether tensors can live on a GPU; torch, slow to import, is asked only where there is one.
-
-    Returns:
-        Whether they can.
-    """
-    if not GPU.exists():
+def _has_gpu() -> bool:
+    """Tell whether tensors can live on a GPU; torch, slow to import, is asked only where there is one."""
+    if not _GPU.exists():
         return False
     import torch
 

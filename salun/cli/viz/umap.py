@@ -53,29 +53,19 @@ def draw(flags: argparse.Namespace) -> int:
     from salun.cli.viz.inputs import read_entries
     from salun.latent.umap import check_neighbours
 
-    method = notebook_method(flags) if flags.notebook else method_of(flags)
+    method = _notebook_method(flags) if flags.notebook else _method_of(flags)
     check_films(flags)
     album = Album.of(flags)
     entries = read_entries(flags.paths, None if flags.notebook else flags.samples)
     if flags.notebook:
-        entries = [notebook_entry(entry) for entry in entries]
+        entries = [_notebook_entry(entry) for entry in entries]
     for entry in entries:
         check_neighbours(int(str(method.settings["neighbours"])), len(entry.features.features))
     return draw_all(flags, album, entries, method)
 
 
-def method_of(flags: argparse.Namespace) -> Method:
-    """Set UMAP up.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The method.
-
-    Raises:
-        SalunError: a flag is out of range.
-    """
+def _method_of(flags: argparse.Namespace) -> Method:
+    """Set UMAP up."""
     from salun.errors import SalunError
     from salun.latent.embedding import COMPONENTS, directions
     from salun.latent.umap import umap
@@ -93,18 +83,8 @@ def method_of(flags: argparse.Namespace) -> Method:
     return Method("umap", f"UMAP, {flags.neighbours} neighbours", fit, settings, fit_prototypes=False)
 
 
-def notebook_method(flags: argparse.Namespace) -> Method:
-    """Set UMAP up as the SalUn notebook does.
-
-    Args:
-        flags: of the command line.
-
-    Returns:
-        The method.
-
-    Raises:
-        SalunError: a flag asks for something else.
-    """
+def _notebook_method(flags: argparse.Namespace) -> Method:
+    """Set UMAP up as the SalUn notebook does."""
     from salun.errors import SalunError
     from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_SEED, umap
 
@@ -127,19 +107,8 @@ def notebook_method(flags: argparse.Namespace) -> Method:
     return Method("umap_notebook", "UMAP as in the notebook", fit, settings)
 
 
-def notebook_entry(entry: "Entry") -> "Entry":
-    """Keep the notebook's samples: equally many of each class, drawn with its seed.
-
-    Args:
-        entry: all samples of a file.
-
-    Returns:
-        The entry with 2,000 of them, or as many as the smallest class allows, which is said; without
-        prototypes, which the notebook does not draw.
-
-    Raises:
-        SalunError: these are no training images.
-    """
+def _notebook_entry(entry: "Entry") -> "Entry":
+    """Keep the notebook's samples: equally many of each class, drawn with its seed."""
     import numpy as np
     import torch
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from salun.cli.viz.inputs import Entry
     from salun.latent.features import Features
     from salun.latent.wasserstein import Distances, Measure
-    from salun.plots.heatmap import Panel, Scale
+    from salun.reports.plots.heatmap import Panel, Scale
 
 HELP = "1-Wasserstein distances between classes, their differences between models, and between models"
-SLICED_HELP = (
+_SLICED_HELP = (
     "approximate, for large S: the mean distance of the classes' shadows on 200 random lines (always the same), with "
     "its standard error; a lower bound of the exact distance, many times smaller in hundreds of dimensions, to be "
     "compared with other sliced distances only"
 )
-NAME_LETTERS = 40
-ORDERS = (("base", "unlearned"), ("base", "retrained"), ("unlearned", "retrained"))
+_NAME_LETTERS = 40
+_ORDERS = (("base", "unlearned"), ("base", "retrained"), ("unlearned", "retrained"))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-S", "--samples", type=positive, default=1000, metavar="N", help="the first N of each file (default: 1000)"
     )
-    parser.add_argument("--sliced", action="store_true", help=SLICED_HELP)
+    parser.add_argument("--sliced", action="store_true", help=_SLICED_HELP)
     add_figure_flags(parser)
 
 
@@ -58,43 +58,35 @@ def draw(flags: argparse.Namespace) -> int:
     """
     from salun.cli.viz.inputs import align, comparable, gather, read_entries
 
-    import_numpy_alone()
+    _import_numpy_alone()
     album = Album.of(flags)
     entries = read_entries(flags.paths, flags.samples)
-    check_sizes(entries, flags.samples)
+    _check_sizes(entries, flags.samples)
     together = len(flags.paths) > 1
     groups = comparable(entries, together)
-    folders = members_of(flags.paths, entries)
+    folders = _members_of(flags.paths, entries)
     aligned = align([entry for inside in folders.values() for entry in inside], strict=True) if folders else ()
-    ruler = Ruler(flags.sliced)
+    ruler = _Ruler(flags.sliced)
     for entry in entries:
-        draw_model(album, ruler, entry)
+        _draw_model(album, ruler, entry)
     root = Path(gather(flags.paths) if together else "")
     for group in groups:
-        draw_differences(album, ruler, group.entries, root / group.name)
-        draw_models(album, ruler, group.entries, root / group.name)
-    draw_folders(album, ruler, folders, aligned, root)
+        _draw_differences(album, ruler, group.entries, root / group.name)
+        _draw_models(album, ruler, group.entries, root / group.name)
+    _draw_folders(album, ruler, folders, aligned, root)
     if len(entries) > 1 and not groups:
         notice("salun-viz wasserstein: no two of these models can be compared with each other")
     return 0
 
 
-def import_numpy_alone() -> None:
+def _import_numpy_alone() -> None:
     """Keep POT from importing torch, and every other array library that it finds: seconds for nothing."""
     for library in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{library}", "1")
 
 
-def check_sizes(entries: "Sequence[Entry]", samples: int) -> None:
-    """Check that there can be a sample of each class.
-
-    Args:
-        entries: what was read.
-        samples: that were asked for.
-
-    Raises:
-        SalunError: there are fewer samples than classes.
-    """
+def _check_sizes(entries: "Sequence[Entry]", samples: int) -> None:
+    """Check that there can be a sample of each class."""
     for entry in entries:
         held, classes = len(entry.features.labels), len(entry.features.classes)
         if samples < classes:
@@ -105,16 +97,8 @@ def check_sizes(entries: "Sequence[Entry]", samples: int) -> None:
             raise SalunError(f"{entry.path}: holds {held} samples, fewer than its {classes} classes")
 
 
-def members_of(paths: Sequence[str], entries: "Sequence[Entry]") -> "dict[str, list[Entry]]":
-    """Sort files by the folder that was given on the command line.
-
-    Args:
-        paths: of the command line.
-        entries: the files.
-
-    Returns:
-        The files of each folder; nothing where fewer than two folders were given.
-    """
+def _members_of(paths: Sequence[str], entries: "Sequence[Entry]") -> "dict[str, list[Entry]]":
+    """Sort files by the folder that was given on the command line."""
     from salun.cli.viz.inputs import find_features
 
     found = {given: find_features([given]) for given in dict.fromkeys(paths)}
@@ -125,7 +109,7 @@ def members_of(paths: Sequence[str], entries: "Sequence[Entry]") -> "dict[str, l
 
 
 @dataclass(frozen=True)
-class Ruler:
+class _Ruler:
     """Measures distances, each but once.
 
     Attributes:
@@ -147,14 +131,7 @@ class Ruler:
         return self.name[0].upper() + self.name[1:]
 
     def measure(self, width: int) -> "Measure":
-        """Give the function that measures.
-
-        Args:
-            width: of the features.
-
-        Returns:
-            Distance and standard error of two clouds.
-        """
+        """Give the function that measures."""
         from functools import partial
 
         from salun.latent.wasserstein import exact_wasserstein, random_lines, sliced_wasserstein
@@ -162,17 +139,7 @@ class Ruler:
         return partial(sliced_wasserstein, lines=random_lines(width)) if self.sliced else exact_wasserstein
 
     def between_classes(self, entry: "Entry") -> "Distances":
-        """Measure the distance of every two classes.
-
-        Args:
-            entry: a model.
-
-        Returns:
-            (C, C).
-
-        Raises:
-            SalunError: the exact distance was not found.
-        """
+        """Measure the distance of every two classes."""
         import numpy as np
 
         from salun.latent.wasserstein import between_classes
@@ -187,18 +154,7 @@ class Ruler:
         return self.known[key]
 
     def between_models(self, first: "Entry", second: "Entry") -> "Distances":
-        """Measure the distance of two models' features of each class.
-
-        Args:
-            first: a model.
-            second: another, of the same images.
-
-        Returns:
-            (C,).
-
-        Raises:
-            SalunError: the exact distance was not found.
-        """
+        """Measure the distance of two models' features of each class."""
         from salun.latent.wasserstein import between_models
 
         one, other = first.features, second.features
@@ -208,16 +164,7 @@ class Ruler:
             return between_models(one.features, other.features, one.labels, count, measure, watch)
 
     def caption(self, features: "Features", distances: "Sequence[Distances]", kind: str = "a lower bound") -> str:
-        """Say what a figure is of, and how exact it is.
-
-        Args:
-            features: of a model in it.
-            distances: that it shows.
-            kind: of values measured on lines.
-
-        Returns:
-            The caption.
-        """
+        """Say what a figure is of, and how exact it is."""
         import numpy as np
 
         from salun.latent.wasserstein import LINES
@@ -229,65 +176,35 @@ class Ruler:
         return f"means over {LINES} random lines, {kind}; standard error at most {largest:.2g}; {about(features)}"
 
 
-def draw_model(album: Album, ruler: Ruler, entry: "Entry") -> None:
-    """Draw and write the distances between the classes of a model.
-
-    Args:
-        album: gets the figure.
-        ruler: measures.
-        entry: the model.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
+def _draw_model(album: Album, ruler: _Ruler, entry: "Entry") -> None:
+    """Draw and write the distances between the classes of a model."""
     found = ruler.between_classes(entry)
     place = entry.place / "wasserstein"
-    write_matrix(album, ruler, place, found, entry.features, {"model": entry.title})
-    shown = [panel(entry.title, found, entry.features)]
+    _write_matrix(album, ruler, place, found, entry.features, {"model": entry.title})
+    shown = [_panel(entry.title, found, entry.features)]
     title = f"{ruler.title} between classes"
-    scale = scale_between_classes(ruler.name, [found])
-    keep(album, shown, scale, title, ruler.caption(entry.features, [found]), place)
+    scale = _scale_between_classes(ruler.name, [found])
+    _keep(album, shown, scale, title, ruler.caption(entry.features, [found]), place)
 
 
-def draw_differences(album: Album, ruler: Ruler, entries: "Sequence[Entry]", root: Path) -> None:
-    """Draw the models side by side, and for every two of them how the distances between classes differ.
-
-    Args:
-        album: gets the figures.
-        ruler: measures.
-        entries: models that may be compared.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
+def _draw_differences(album: Album, ruler: _Ruler, entries: "Sequence[Entry]", root: Path) -> None:
+    """Draw the models side by side, and for every two of them how the distances between classes differ."""
     titles = titles_of(entries)
     found = [ruler.between_classes(entry) for entry in entries]
     features = entries[0].features
-    shown = [panel(*each, features) for each in zip(titles, found, strict=True)]
+    shown = [_panel(*each, features) for each in zip(titles, found, strict=True)]
     title = f"{ruler.title} between classes"
-    scale = scale_between_classes(ruler.name, found)
-    keep(album, shown, scale, title, ruler.caption(features, found), root / "wasserstein")
+    scale = _scale_between_classes(ruler.name, found)
+    _keep(album, shown, scale, title, ruler.caption(features, found), root / "wasserstein")
     named = list(zip(titles, file_names(entries), found, strict=True))
-    draw_pairs(album, ruler, named, features, root)
+    _draw_pairs(album, ruler, named, features, root)
 
 
-def draw_folders(
-    album: Album, ruler: Ruler, folders: "dict[str, list[Entry]]", aligned: "Sequence[Entry]", root: Path
+def _draw_folders(
+    album: Album, ruler: _Ruler, folders: "dict[str, list[Entry]]", aligned: "Sequence[Entry]", root: Path
 ) -> None:
-    """Draw for every two folders how the mean distances between classes differ.
-
-    Args:
-        album: gets the figures.
-        ruler: measures.
-        folders: the files of each; fewer than two for nothing to draw.
-        aligned: the same files, with the images that all of them have.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
-    from salun.files import name_part
+    """Draw for every two folders how the mean distances between classes differ."""
+    from salun.io.files import name_part
     from salun.latent.wasserstein import mean_distances
 
     taken = {entry.path: entry for entry in aligned}
@@ -296,28 +213,17 @@ def draw_folders(
         mean = mean_distances([ruler.between_classes(taken[entry.path]) for entry in inside])
         named.append((f"mean of {given}", f"mean_of_{name_part(given)}", mean))
     if named:
-        draw_pairs(album, ruler, named, aligned[0].features, root)
+        _draw_pairs(album, ruler, named, aligned[0].features, root)
 
 
-def draw_pairs(
-    album: Album, ruler: Ruler, named: "Sequence[tuple[str, str, Distances]]", features: "Features", root: Path
+def _draw_pairs(
+    album: Album, ruler: _Ruler, named: "Sequence[tuple[str, str, Distances]]", features: "Features", root: Path
 ) -> None:
-    """Draw and write for every two how their distances differ: the second's less the first's, on one scale.
-
-    Args:
-        album: gets the figures.
-        ruler: measured.
-        named: title, name in names of files, and distances, in order.
-        features: of any of the models.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
+    """Draw and write for every two how their distances differ: the second's less the first's, on one scale."""
     import numpy as np
 
     from salun.latent.wasserstein import difference
-    from salun.plots.heatmap import Scale
+    from salun.reports.plots.heatmap import Scale
 
     series = [(first, second, difference(first[2], second[2])) for first, second in combinations(named, 2)]
     values = np.concatenate([delta.values.flatten() for _, _, delta in series])
@@ -325,33 +231,20 @@ def draw_pairs(
     scale = Scale(f"difference of {ruler.name}", -reach, reach, 0, "", "class", "class")
     for first, second, delta in series:
         place = root / f"wasserstein_{second[1]}_minus_{first[1]}"
-        write_matrix(album, ruler, place, delta, features, {"first": first[0], "second": second[0]})
-        shown = [panel(f"{second[0]}\nminus {first[0]}", delta, features)]
+        _write_matrix(album, ruler, place, delta, features, {"first": first[0], "second": second[0]})
+        shown = [_panel(f"{second[0]}\nminus {first[0]}", delta, features)]
         title = f"Difference of {ruler.name}s between classes"
-        keep(album, shown, scale, title, ruler.caption(features, [delta], "subtracted"), place)
+        _keep(album, shown, scale, title, ruler.caption(features, [delta], "subtracted"), place)
 
 
-def draw_models(album: Album, ruler: Ruler, entries: "Sequence[Entry]", root: Path) -> None:
-    """Draw and write for two models at a time the distance between their features of each class.
-
-    A network that was trained anew has axes of its own, so that its distance from others is large even
-    where it tells the classes apart in the same way.
-
-    Args:
-        album: gets the figure.
-        ruler: measures.
-        entries: models that may be compared: base, unlearned, retrained.
-        root: folder of the figures, within the album.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
-    from salun.arrays import write_arrays
+def _draw_models(album: Album, ruler: _Ruler, entries: "Sequence[Entry]", root: Path) -> None:
+    """Draw and write for two models at a time the distance between their features of each class."""
+    from salun.io.arrays import write_arrays
     from salun.latent.wasserstein import stacked
-    from salun.plots.heatmap import Panel, Scale
+    from salun.reports.plots.heatmap import Panel, Scale
 
     titles = titles_of(entries)
-    pairs = pairs_of(entries)
+    pairs = _pairs_of(entries)
     found = stacked([ruler.between_models(entries[first], entries[second]) for first, second in pairs])
     names = [[titles[first], titles[second]] for first, second in pairs]
     features = entries[0].features
@@ -359,82 +252,46 @@ def draw_models(album: Album, ruler: Ruler, entries: "Sequence[Entry]", root: Pa
     errors = found.errors if ruler.sliced else None
     write_table(album.at(place, ".csv"), ["first", "second"], names, features.classes, found.values, errors)
     first, second = zip(*names, strict=True)
-    write_arrays(album.at(place, ".npz"), arrays_of(ruler, found, features) | {"first": first, "second": second})
-    short = short_names(titles)
+    write_arrays(album.at(place, ".npz"), _arrays_of(ruler, found, features) | {"first": first, "second": second})
+    short = _short_names(titles)
     rows = [f"{short[first]} → {short[second]}" for first, second in pairs]
     longest = max(map(len, rows))
     shown = [Panel("", found.values, rows, features.classes, forgotten_classes(features), longest)]
     title = f"{ruler.title} between two models' features of a class"
     scale = Scale(ruler.name, 0, form="", columns="class")
-    keep(album, shown, scale, title, ruler.caption(features, [found]), place)
+    _keep(album, shown, scale, title, ruler.caption(features, [found]), place)
 
 
-def short_names(titles: Sequence[str]) -> list[str]:
-    """Cut the names of models, each by itself, so that both names of a pair can be read.
+def _short_names(titles: Sequence[str]) -> list[str]:
+    """Cut the names of models, each by itself, so that both names of a pair can be read."""
+    from salun.reports.plots.style import shorten
 
-    Args:
-        titles: of the models.
-
-    Returns:
-        A name for each, as short as the names that differ still differ.
-    """
-    from salun.plots.style import shorten
-
-    tries = ([shorten(title, limit) for title in titles] for limit in count(NAME_LETTERS))
+    tries = ([shorten(title, limit) for title in titles] for limit in count(_NAME_LETTERS))
     return next(short for short in tries if len(set(short)) == len(set(titles)))
 
 
-def pairs_of(entries: "Sequence[Entry]") -> list[tuple[int, int]]:
-    """Choose the models whose features are compared with each other.
-
-    Args:
-        entries: the models.
-
-    Returns:
-        Places of base and unlearned, base and retrained, unlearned and retrained; of every two models
-        where all are of one kind.
-    """
+def _pairs_of(entries: "Sequence[Entry]") -> list[tuple[int, int]]:
+    """Choose the models whose features are compared with each other."""
     roles = [entry.features.source.role for entry in entries]
     every = list(combinations(range(len(entries)), 2))
-    chosen = [pair for order in ORDERS for pair in every if (roles[pair[0]], roles[pair[1]]) == order]
+    chosen = [pair for order in _ORDERS for pair in every if (roles[pair[0]], roles[pair[1]]) == order]
     return chosen or every
 
 
-def write_matrix(
-    album: Album, ruler: Ruler, place: Path, found: "Distances", features: "Features", names: dict[str, Any]
+def _write_matrix(
+    album: Album, ruler: _Ruler, place: Path, found: "Distances", features: "Features", names: dict[str, Any]
 ) -> None:
-    """Write distances between classes as numbers.
-
-    Args:
-        album: gets the files.
-        ruler: measured.
-        place: their path in the album, without an ending.
-        found: (C, C).
-        features: of any model in it.
-        names: of the models, for the arrays.
-
-    Raises:
-        SalunError: a file cannot be written.
-    """
-    from salun.arrays import write_arrays
+    """Write distances between classes as numbers."""
+    from salun.io.arrays import write_arrays
 
     classes = features.classes
     errors = found.errors if ruler.sliced else None
     write_table(album.at(place, ".csv"), ["class"], [[name] for name in classes], classes, found.values, errors)
-    write_arrays(album.at(place, ".npz"), arrays_of(ruler, found, features) | names)
+    write_arrays(album.at(place, ".npz"), _arrays_of(ruler, found, features) | names)
 
 
-def arrays_of(ruler: Ruler, found: "Distances", features: "Features") -> dict[str, Any]:
-    """Gather what is written of distances.
-
-    Args:
-        ruler: measured.
-        found: the distances.
-        features: of any model in them.
-
-    Returns:
-        Arrays by name.
-    """
+def _arrays_of(ruler: _Ruler, found: "Distances", features: "Features") -> dict[str, Any]:
+    """Gather what is written of distances."""
     import numpy as np
 
     from salun.latent.wasserstein import LINES
@@ -448,35 +305,18 @@ def arrays_of(ruler: Ruler, found: "Distances", features: "Features") -> dict[st
     return arrays | ({"errors": found.errors, "lines": LINES} if ruler.sliced else {})
 
 
-def panel(title: str, found: "Distances", features: "Features") -> "Panel":
-    """Make distances between classes ready for drawing.
-
-    Args:
-        title: above them.
-        found: (C, C).
-        features: of any model in them.
-
-    Returns:
-        The panel.
-    """
-    from salun.plots.heatmap import Panel
+def _panel(title: str, found: "Distances", features: "Features") -> "Panel":
+    """Make distances between classes ready for drawing."""
+    from salun.reports.plots.heatmap import Panel
 
     return Panel(title, found.values, features.classes, features.classes, forgotten_classes(features))
 
 
-def scale_between_classes(label: str, several: "Sequence[Distances]") -> "Scale":
-    """Make a scale from the smallest distance of two classes on, so that the zeros on the diagonal do not stretch it.
-
-    Args:
-        label: of the colour bar.
-        several: (C, C) each.
-
-    Returns:
-        The scale.
-    """
+def _scale_between_classes(label: str, several: "Sequence[Distances]") -> "Scale":
+    """Make a scale from the smallest distance of two classes on, as the zeros on the diagonal would stretch it."""
     import numpy as np
 
-    from salun.plots.heatmap import Scale
+    from salun.reports.plots.heatmap import Scale
 
     values = np.concatenate([found.values[~np.eye(len(found.values), dtype=bool)] for found in several])
     values = values[np.isfinite(values)]
@@ -484,22 +324,10 @@ def scale_between_classes(label: str, several: "Sequence[Distances]") -> "Scale"
     return Scale(label, low if low < values.max(initial=0) else 0, form="", rows="class", columns="class")
 
 
-def keep(album: Album, panels: "Sequence[Panel]", scale: "Scale", title: str, caption: str, place: Path) -> None:
-    """Draw and write heat maps.
-
-    Args:
-        album: gets the figure.
-        panels: the matrices.
-        scale: of all of them.
-        title: above all.
-        caption: below all.
-        place: path in the album, without an ending.
-
-    Raises:
-        SalunError: it cannot be written.
-    """
-    from salun.plots.heatmap import heatmaps
-    from salun.plots.style import styled
+def _keep(album: Album, panels: "Sequence[Panel]", scale: "Scale", title: str, caption: str, place: Path) -> None:
+    """Draw and write heat maps."""
+    from salun.reports.plots.heatmap import heatmaps
+    from salun.reports.plots.style import styled
 
     with styled():
         album.keep(heatmaps(panels, scale, title, caption=caption), place)

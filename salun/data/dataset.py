@@ -1,0 +1,122 @@
+"""A data set as read: its two parts, its class names, and how its images may be augmented."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from salun.data.memmap import PixelFile
+from salun.errors import SalunError
+
+MOST_NAMED = 10
+
+
+class Part(NamedTuple):
+    """One part of a data set.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8, in memory or in a file.
+        labels: (N,) int64.
+    """
+
+    pixels: Tensor | PixelFile
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: parts, class names, augmentation of its training images.
+
+    Attributes:
+        name: as the user gave it.
+        train: the training part; forget files index it.
+        test: the test part.
+        classes: class names, by label.
+        padding: border in pixels for random crops; 0 for none.
+        flip: whether mirrored images are still images of their class.
+        skipped: a line for each image that was left out because it cannot be decoded.
+    """
+
+    name: str
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+    padding: int = 0
+    flip: bool = False
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for title, part in (("training", self.train), ("test", self.test)):
+            if fault := _fault_of(part, len(self.classes)):
+                raise SalunError(f"data set '{self.name}': its {title} part {fault}")
+        shapes = [tuple(part.pixels.shape[1:]) for part in (self.train, self.test)]
+        if shapes[0] != shapes[1]:
+            raise SalunError(f"data set '{self.name}': training images are {shapes[0]}, test images {shapes[1]}")
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user must be told of the images that were left out: a line each, of many the first and a count."""
+        rest = len(self.skipped) - MOST_NAMED
+        more = [f"data set '{self.name}': {rest} more images skipped"] if rest > 0 else []
+        return [f"skipped: {line}" for line in self.skipped[:MOST_NAMED]] + more
+
+    @property
+    def channels(self) -> int:
+        """Colour channels an image."""
+        return self.train.pixels.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return self.train.pixels.shape[-1]
+
+
+def _fault_of(part: Part, classes: int) -> str | None:
+    """Say what is wrong with a part."""
+    if len(part.pixels) != len(part.labels):
+        return f"holds {len(part.pixels)} images, {len(part.labels)} labels"
+    if not len(part.labels):
+        return "is empty"
+    if part.pixels.ndim != 4 or part.pixels.shape[2] != part.pixels.shape[3]:
+        return f"holds images of shape {tuple(part.pixels.shape[1:])}, not square ones (channels, side, side)"
+    low, high = int(part.labels.min()), int(part.labels.max())
+    if low < 0 or high >= classes:
+        return f"has labels from {low} to {high}, not 0 to {classes - 1}"
+    return None
+
+
+def held_out(labels: Tensor, share: float, seed: int | list[int], total: int | None = None) -> tuple[Tensor, Tensor]:
+    """Draw a stratified share: the same part of every class.
+
+    Args:
+        labels: (N,) int64.
+        share: part that is held out, in (0, 1).
+        seed: of the draw.
+        total: images that are held out, share * N rounded up or down; where it is not given, each class's part is
+            rounded for itself.
+
+    Returns:
+        The positions held out and the positions left, both sorted.
+    """
+    generator = np.random.default_rng(seed)
+    known = labels.cpu().numpy()
+    classes, sizes = np.unique(known, return_counts=True)
+    counts = [round(share * size) for size in sizes.tolist()]
+    if total is not None:
+        counts = _by_largest_remainder(share * sizes, total)
+    drawn = []
+    for label, count in zip(classes, counts, strict=True):
+        drawn.append(generator.permutation(np.flatnonzero(known == label))[:count])
+    out = np.zeros(len(known), dtype=bool)
+    out[np.concatenate(drawn)] = True
+    return torch.from_numpy(np.flatnonzero(out)), torch.from_numpy(np.flatnonzero(~out))
+
+
+def _by_largest_remainder(parts: NDArray[np.floating], total: int) -> list[int]:
+    """Round parts so that they add up: all down, then those up that lose most, of equal ones the earlier."""
+    counts = np.floor(parts).astype(int)
+    counts[np.argsort(counts - parts, kind="stable")[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]

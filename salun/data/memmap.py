@@ -1,0 +1,81 @@
+"""Pixels that stay in their file, and are read image by image as batches ask for them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salun.errors import SalunError
+from salun.io.arrays import check_header, read_header
+
+
+class PixelFile:
+    """A file of pixels, indexed as a tensor is; nothing of it is kept in memory.
+
+    It is read, not mapped into memory: pages of a mapped file count as the process's own, and a file that is cut off
+    under a map ends the process without a word.
+
+    Attributes:
+        path: of a `.npy` file.
+        shape: (N, C, H, W).
+        ndim: 4.
+        dtype: of the pixels, uint8.
+        device: where what is read lies, the CPU.
+    """
+
+    ndim = 4
+    dtype = torch.uint8
+    device = torch.device("cpu")
+
+    def __init__(self, path: Path) -> None:
+        """Look at a file.
+
+        Args:
+            path: a `.npy` file of (N, C, H, W) uint8.
+
+        Raises:
+            SalunError: it is missing, damaged, or holds anything else.
+        """
+        try:
+            with path.open("rb") as file:
+                header = read_header(file)
+            check_header(header, path.stat().st_size)
+        except Exception as error:  # a broken header raises errors of every kind
+            raise SalunError(f"{path}: damaged; delete it, and it is built again") from error
+        if header.dtype != np.uint8 or len(header.shape) != self.ndim or header.by_columns:
+            raise SalunError(f"{path}: holds no pixels; delete it, and it is built again")
+        self.path, self.shape, self.begin = path, torch.Size(header.shape), header.begin
+
+    def __len__(self) -> int:
+        """Tell how many images there are.
+
+        Returns:
+            N.
+        """
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Read images.
+
+        Args:
+            rows: (B,) int64 from 0 to N - 1, in any order.
+
+        Returns:
+            (B, C, H, W) uint8.
+
+        Raises:
+            SalunError: the file can no longer be read.
+        """
+        length = math.prod(self.shape[1:])
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for image, row in zip(images, rows.tolist(), strict=True):
+                    file.seek(self.begin + row * length)
+                    if file.readinto(image) != length:
+                        raise EOFError(f"ends within image {row}")
+        except (OSError, EOFError) as error:
+            raise SalunError(f"{self.path}: can no longer be read: {error}") from error
+        return torch.from_numpy(images)

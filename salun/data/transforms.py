@@ -1,0 +1,125 @@
+"""Crop, flip, resize and normalise: whole batches, on the device."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from salun.data.images import Among, unit_interval
+from salun.data.memmap import PixelFile
+from salun.device import layout
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How stored pixels become model input.
+
+    Attributes:
+        mean: per channel, of pixels in [0, 1], over the training split.
+        std: per channel, likewise.
+        padding: pixels of black border for the random crop; 0 for none.
+        flip: whether half of the training images are mirrored left to right.
+        resize: side in pixels that images are brought to; None keeps them.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int = 0
+    flip: bool = False
+    resize: int | None = None
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None = None, among: Among | None = None) -> Tensor:
+        """Prepare one batch.
+
+        Args:
+            pixels: (B, C, H, W) uint8, or float32 in [0, 1].
+            generator: draws crops and flips; without it the images stay as they are.
+            among: of which larger batch they are a part; crops and flips are drawn for all of it.
+
+        Returns:
+            (B, C, H', W') float32; channels last only where that layout is the device's.
+        """
+        if generator is not None and self.padding:
+            pixels = crop(pixels, self.padding, generator, among)
+        if generator is not None and self.flip:
+            pixels = mirror(pixels, generator, among)
+        x = unit_interval(pixels)
+        x = (x - _per_channel(self.mean, x.device)) / _per_channel(self.std, x.device)
+        if self.resize is not None and self.resize != x.shape[-1]:
+            x = F.interpolate(x, size=(self.resize, self.resize), mode="bilinear", antialias=True)
+        return x.contiguous() if layout(x.device) is torch.contiguous_format else x
+
+
+@lru_cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Put one value a channel on the device, once."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def crop(pixels: Tensor, padding: int, generator: torch.Generator, among: Among | None = None) -> Tensor:
+    """Pad with black and cut each image back to its size at its own random place.
+
+    Args:
+        pixels: (B, C, H, W).
+        padding: border in pixels on every side.
+        generator: draws the places.
+        among: of which larger batch they are a part; places are drawn for all of it.
+
+    Returns:
+        (B, C, H, W) of the same type.
+    """
+    count, _, height, width = pixels.shape
+    device = pixels.device
+    whole = count if among is None else among.whole
+    offsets = torch.randint(0, 2 * padding + 1, (2, whole), generator=generator, device=generator.device)
+    top, left = (drawn if among is None else drawn[among.at] for drawn in offsets.to(device))
+    rows = top[:, None, None] + torch.arange(height, device=device)[None, :, None]
+    columns = left[:, None, None] + torch.arange(width, device=device)[None, None, :]
+    image = torch.arange(count, device=device)[:, None, None]
+    padded = F.pad(pixels, (padding,) * 4)
+    return padded.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
+
+
+def mirror(pixels: Tensor, generator: torch.Generator, among: Among | None = None) -> Tensor:
+    """Mirror each image left to right with probability one half.
+
+    Args:
+        pixels: (B, C, H, W).
+        generator: draws which.
+        among: of which larger batch they are a part; it is drawn for all of it.
+
+    Returns:
+        (B, C, H, W) of the same type.
+    """
+    whole = len(pixels) if among is None else among.whole
+    chosen = (torch.rand(whole, generator=generator, device=generator.device) < 0.5).to(pixels.device)
+    if among is not None:
+        chosen = chosen[among.at]
+    return torch.where(chosen[:, None, None, None], pixels.flip(-1), pixels)
+
+
+def channel_statistics(pixels: Tensor | PixelFile, rows: Tensor, chunk: int = 2**22) -> tuple[list[float], list[float]]:
+    """Find mean and standard deviation of each channel, reading a part at a time.
+
+    Args:
+        pixels: (M, C, H, W) uint8 store.
+        rows: (N,) which images count.
+        chunk: bytes read at once.
+
+    Returns:
+        Means and standard deviations of pixels in [0, 1]; a channel that never varies gets 1.
+    """
+    channels = pixels.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for part in rows.split(max(1, chunk // math.prod(pixels.shape[1:]))):
+        taken = pixels[part].transpose(0, 1).reshape(channels, -1).cpu()
+        counts += torch.stack([torch.bincount(channel, minlength=256) for channel in taken])
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = counts / counts.sum(1, keepdim=True)
+    mean = share @ levels
+    variance = share @ levels.square() - mean.square()
+    std = variance.clamp_min(0).sqrt()
+    return mean.tolist(), torch.where(std > 1e-6, std, torch.ones_like(std)).tolist()

@@ -1,0 +1,1 @@
+"""From a list of experiments to its records."""

@@ -1,0 +1,480 @@
+"""Shadow models of an audit: each is trained on a random half of the images asked for, unlearned, and retrained."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from salun.data.dataset import held_out
+from salun.data.images import Images
+from salun.data.sets import Sets, make_sets
+from salun.data.split import Split, digest, drawn_share, without
+from salun.device import placed
+from salun.errors import SalunError, SalunErrors
+from salun.experiments.base_model import preparation_of, train_on
+from salun.experiments.config import Experiment
+from salun.experiments.record import Problem, identify, resolved
+from salun.experiments.run import Workbench
+from salun.io.arrays import read_arrays, readable, write_arrays
+from salun.metrics.scores import margins
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from salun.training.evaluate import predict
+from salun.training.progress import Watch, unwatched
+from salun.training.recipe import Recipe
+
+Singles = NDArray[np.float32]
+
+Flags = NDArray[np.bool_]
+
+_Watched = Callable[[str], Watch]
+
+FEWEST = 6
+
+_WITNESSES = 1000
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images that an audit asks about, and everything else.
+
+    Each shadow model is trained on a random half of the candidates and on all other images, and unlearns that
+    half; so each candidate is trained on and forgotten in half of the models, and never seen by the others.
+
+    Attributes:
+        problem: base model, data, split.
+        recipe: of the base model, by which shadow models are trained.
+        candidates: (N,) sorted training indices.
+        witnesses: (R,) training indices that are never forgotten.
+        stratified: whether each shadow model is trained on half of each class of the candidates.
+    """
+
+    problem: Problem
+    recipe: Recipe
+    candidates: Tensor
+    witnesses: Tensor
+    stratified: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """Identity of what its shadow models are trained on, how, and what they are asked."""
+        origin, parts = self.problem.origin, self.problem.parts
+        indices = (parts.train, parts.validation, parts.test, parts.forgotten_test, self.candidates, self.witnesses)
+        described = [origin.model, origin.dataset, self.recipe.model_dump(), parts.fingerprint]
+        described += ["stratified"] * self.stratified
+        text = json.dumps([*described, digest(*indices, torch.tensor(parts.classes))], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def trained(self, number: int) -> Flags:
+        """Draw which candidates a shadow model is trained on; models 2k and 2k + 1 share them out.
+
+        Args:
+            number: of the shadow model, from 0.
+
+        Returns:
+            (N,).
+        """
+        pair, odd = divmod(number, 2)
+        count, seed = len(self.candidates), [int(self.key, 16), pair]
+        chosen = np.zeros(count, dtype=np.bool_)
+        if self.stratified:
+            labels = self.problem.dataset.train.labels.cpu()[self.candidates]
+            half = held_out(labels, 0.5, seed, count // 2)[0].numpy()
+        else:
+            half = np.random.default_rng(seed).permutation(count)[: count // 2]
+        chosen[half] = True
+        return ~chosen if odd else chosen
+
+    def parts(self, number: int) -> Split:
+        """Split the data for a shadow model.
+
+        Args:
+            number: of the shadow model.
+
+        Returns:
+            The split; to be forgotten are the candidates that the model is trained on.
+        """
+        parts = self.problem.parts
+        chosen = torch.from_numpy(self.trained(number))
+        forget, never = self.candidates[chosen], self.candidates[~chosen]
+        train = without(parts.train, never)
+        return replace(parts, train=train, forget=forget, retain=without(train, forget), listed=forget)
+
+
+def pool_of(experiment: Experiment, problem: Problem) -> Pool:
+    """Choose the images that an audit of an experiment asks about.
+
+    Args:
+        experiment: says what is forgotten.
+        problem: its data.
+
+    Returns:
+        The pool: the images of the classes or of the list, or of a share r of N training images 2rN / (1 + r), half
+        of which are a share r of what a shadow model is trained on.
+
+    Raises:
+        SalunError: the mask is one model's, it is unknown how the base model was trained, or there are too few
+            images to ask about.
+    """
+    if experiment.mask is not None and experiment.mask.file is not None:
+        raise SalunError("load_mask: a mask belongs to one model; an audit computes one for each (use_mask)")
+    origin, parts, share = problem.origin, problem.parts, experiment.forget.share
+    if origin.recipe is None:
+        reason = "records no recipe to train shadow models by; give one under the key 'recipe'"
+        raise SalunError(f"checkpoint: {origin.path}: {reason}")
+    candidates = parts.forget
+    if share is not None:
+        count = min(round(2 * share * len(parts.train) / (1 + share)), len(parts.train) - 1)
+        labels, share = problem.dataset.train.labels.cpu(), 2 * share / (1 + share)
+        candidates = drawn_share(labels, parts.train, experiment.forget, share, count)
+    if len(candidates) < 2:
+        raise SalunError(f"{experiment.forget}: an audit needs at least 2 training images to ask about")
+    rest = without(parts.train, candidates)
+    at = torch.linspace(0, len(rest) - 1, min(_WITNESSES, len(rest))).long()
+    recipe_alone = replace(origin, checkpoint=None, by_weights=False)  # shadow models stand in its place
+    alone = replace(problem, origin=recipe_alone)
+    return Pool(alone, origin.recipe, candidates, rest[at], experiment.forget.stratified)
+
+
+def name_of(experiment: Experiment, pool: Pool) -> str:
+    """Identify what is done to every shadow model of a pool.
+
+    The base model that an entry names does not count: shadow models stand in its place.
+
+    Args:
+        experiment: the method.
+        pool: the images.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    shadows = {"base": None, "forget": {"pool": pool.key}}
+    return identify({**resolved(experiment, pool.problem), **shadows}, experiment.seed)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Experiments that share their shadow models.
+
+    Attributes:
+        pool: the images that are asked about.
+        experiments: what is done to each shadow model; the first is retraining, which all are compared with.
+    """
+
+    pool: Pool
+    experiments: tuple[Experiment, ...]
+
+    @cached_property
+    def named(self) -> dict[str, Experiment | None]:
+        """What is kept for each shadow model, by name; None for the shadow model itself."""
+        return {BASE: None, **{name_of(experiment, self.pool): experiment for experiment in self.experiments}}
+
+    def __str__(self) -> str:
+        origin, forget = self.pool.problem.origin, self.experiments[-1].forget
+        seeds = {"forget_seed": forget.seed, "base_seed": self.pool.recipe.seed}
+        told = "".join(f", {name} {seed}" for name, seed in seeds.items() if seed)
+        what = f"{origin.model} on {origin.dataset}, forgetting {forget}{told}"
+        return f"{what}: {len(self.pool.candidates)} images asked for"
+
+
+def audits_of(experiments: Sequence[Experiment], bench: Workbench, source: str) -> list[Audit]:
+    """Load what experiments need, and gather those that share their shadow models; nothing is trained.
+
+    Args:
+        experiments: validated entries.
+        bench: loads data and checkpoints.
+        source: what the text of errors begins with.
+
+    Returns:
+        The audits; where no entry retrains, retraining is added.
+
+    Raises:
+        SalunErrors: data, checkpoints or masks are refused, a line an experiment.
+    """
+    pools: dict[str, tuple[Pool, list[Experiment]]] = {}
+    wrong = []
+    for experiment in experiments:
+        try:
+            pool = pool_of(experiment, bench.problem(experiment))
+            pools.setdefault(pool.key, (pool, []))[1].append(experiment)
+        except SalunError as error:
+            wrong.append(f"{source}: entry {experiment.number}: {error}")
+    if wrong:
+        raise SalunErrors(wrong)
+    return [Audit(pool, _with_retraining(listed)) for pool, listed in pools.values()]
+
+
+def _with_retraining(experiments: Sequence[Experiment]) -> tuple[Experiment, ...]:
+    """Put retraining first, and add it where it is missing."""
+    found = sorted(experiments, key=lambda experiment: experiment.method != "retrain")
+    if found[0].method == "retrain":
+        return tuple(found)
+    plain = replace(found[0], mask=None, metrics=(), tag=None, prune=None, budget=None)
+    added = replace(plain, number=0, method="retrain", settings={}, seed=0)
+    return (added, *found)
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins z_y - ln sum over c != y of exp z_c of one model.
+
+    Attributes:
+        candidates: (N,).
+        witnesses: (R,) of retained images.
+        test: (T,).
+    """
+
+    candidates: Singles
+    witnesses: Singles
+    test: Singles
+
+    @property
+    def diverged(self) -> bool:
+        """Whether any is not a number, or infinite."""
+        return not all(np.isfinite(part).all() for part in vars(self).values())
+
+
+@dataclass(frozen=True)
+class _Done:
+    """One model that was trained or unlearned just now.
+
+    Attributes:
+        number: of the shadow model.
+        experiment: what was done to it; None where it was trained.
+        seconds: wall time.
+    """
+
+    number: int
+    experiment: Experiment | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Auditor:
+    """Trains, unlearns and retrains shadow models, and keeps what each gives; what is kept is not done again.
+
+    Attributes:
+        bench: data sets and the device.
+        folder: margins are kept here.
+        weights: the shadow models' own weights are kept here, for methods that are added later.
+    """
+
+    bench: Workbench
+    folder: Path
+    weights: Path
+
+    def path(self, pool: Pool, name: str, number: int) -> Path:
+        """Name the file of a model's margins.
+
+        Args:
+            pool: its images.
+            name: "base", or the identity of an experiment.
+            number: of the shadow model.
+
+        Returns:
+            The path.
+        """
+        return self.folder / pool.key / f"{name}_{number}.npz"
+
+    def missing(self, audit: Audit, shadows: int) -> list[tuple[int, str]]:
+        """List the models whose margins are not kept, or no longer readable.
+
+        Args:
+            audit: what is to be done.
+            shadows: to how many models.
+
+        Returns:
+            Number of the shadow model and name, by number.
+        """
+        wanted = [(number, name) for number in range(shadows) for name in audit.named]
+        return [(number, name) for number, name in wanted if not _is_kept(self.path(audit.pool, name, number))]
+
+    def go(self, audit: Audit, missing: Sequence[tuple[int, str]], watch: _Watched) -> Iterator[_Done]:
+        """Do what is missing, shadow model by shadow model.
+
+        Args:
+            audit: what is to be done.
+            missing: as `missing` gives it.
+            watch: gives a watch for each training, by its title.
+
+        Yields:
+            Each model as its margins are kept.
+
+        Raises:
+            SalunError: a model cannot be had, or a file not be written.
+        """
+        for number, names in groupby(missing, itemgetter(0)):
+            begun = time.perf_counter()
+            base = self.base(audit.pool, number, watch(f"shadow model {number}"))
+            for _, name in names:
+                experiment = audit.named[name]
+                model: nn.Module | None = placed(base.restore(), self.bench.device)
+                if experiment is not None:
+                    seen = watch(f"shadow model {number}, {experiment.title}")
+                    model = self.unlearned(audit.pool, base, experiment, number, seen)
+                self.keep(self.path(audit.pool, name, number), audit.pool, model, base)
+                yield _Done(number, experiment, time.perf_counter() - begun)
+                begun = time.perf_counter()
+
+    def base(self, pool: Pool, number: int, watch: Watch = unwatched) -> Checkpoint:
+        """Give a shadow model: as it is kept, or trained where it is not, or is no longer readable.
+
+        Args:
+            pool: the images.
+            number: of the shadow model.
+            watch: is told of every step.
+
+        Returns:
+            Its checkpoint.
+
+        Raises:
+            SalunError: it cannot be trained or written.
+        """
+        path = self.weights / pool.key / f"shadow_{number}.pt"
+        try:
+            return load_checkpoint(path)
+        except SalunError:
+            checkpoint = self.train(pool, number, watch)
+        save_checkpoint(path, checkpoint)
+        return checkpoint
+
+    def train(self, pool: Pool, number: int, watch: Watch) -> Checkpoint:
+        """Train a shadow model.
+
+        Args:
+            pool: the images.
+            number: of the shadow model, which also decides its first weights.
+            watch: is told of every step.
+
+        Returns:
+            Its checkpoint.
+
+        Raises:
+            SalunError: it cannot be built, or training diverged.
+        """
+        origin, parts = pool.problem.origin, pool.parts(number)
+        seed = int(np.random.SeedSequence([pool.recipe.seed, number, 1]).generate_state(1)[0]) // 2
+        recipe = pool.recipe.model_copy(update={"seed": seed})
+        unseen = without(pool.candidates, parts.forget)
+        learned = replace(parts, forget=parts.forget[:0], retain=parts.train, listed=unseen)
+        data, device = pool.problem.dataset, self.bench.device
+        checkpoint, _ = train_on(origin.model, data, recipe, learned, origin.split_seed, device, watch)
+        return replace(checkpoint, optimizer=None)
+
+    def unlearned(
+        self, pool: Pool, base: Checkpoint, experiment: Experiment, number: int, watch: Watch
+    ) -> nn.Module | None:
+        """Unlearn a shadow model's half of the candidates.
+
+        Args:
+            pool: the images.
+            base: the shadow model.
+            experiment: the method.
+            number: of the shadow model; counts the experiment's seed on.
+            watch: is told of every step.
+
+        Returns:
+            The model after, on the device; None where the method's loss stopped being a number.
+
+        Raises:
+            SalunError: what is recorded of the shadow model is not usable.
+        """
+        problem = replace(pool.problem, parts=pool.parts(number))
+        sets = self.sets(problem, base)
+        task = self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, watch).task
+        return task.model if task.diverged is None else None
+
+    def sets(self, problem: Problem, base: Checkpoint) -> Sets:
+        """Take a shadow model's sets.
+
+        Args:
+            problem: the shadow model's.
+            base: the shadow model, which knows how its images are prepared.
+
+        Returns:
+            The sets.
+
+        Raises:
+            SalunError: what it records is no preparation.
+        """
+        data, parts = problem.dataset, problem.parts
+        return make_sets(data, parts, preparation_of(base, data, parts), self.bench.device)
+
+    def keep(self, path: Path, pool: Pool, model: nn.Module | None, base: Checkpoint) -> None:
+        """Write the margins of a model.
+
+        Args:
+            path: of the file.
+            pool: the images.
+            model: on the device; None of one that diverged, whose margins are NaN.
+            base: the shadow model, which knows how its images are prepared.
+
+        Raises:
+            SalunError: the file cannot be written.
+        """
+        asked = replace(pool.problem.parts, forget=pool.candidates, retain=pool.witnesses)
+        sets = self.sets(replace(pool.problem, parts=asked), base)
+
+        def of(images: Images) -> Singles:
+            if model is None or not len(images):
+                return np.full(len(images), np.nan, dtype=np.float32)
+            return margins(predict(model, images))
+
+        found = Margins(of(sets.forget), of(sets.retain), np.concatenate([of(sets.test), of(sets.forgotten_test)]))
+        write_arrays(path, asdict(found))
+
+    def margins(self, pool: Pool, name: str, shadows: int) -> list[Margins]:
+        """Read the margins of all shadow models.
+
+        Args:
+            pool: the images.
+            name: "base", or the identity of an experiment.
+            shadows: how many.
+
+        Returns:
+            One a shadow model.
+
+        Raises:
+            SalunError: one is missing or damaged.
+        """
+        return [read_margins(self.path(pool, name, number)) for number in range(shadows)]
+
+
+def read_margins(path: Path) -> Margins:
+    """Read margins that were kept.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The margins.
+
+    Raises:
+        SalunError: the file is missing or damaged.
+    """
+    with readable(path, "margins"):
+        content = read_arrays(path, Margins.__dataclass_fields__)
+        for name, part in content.items():
+            if part.dtype != np.float32 or part.ndim != 1:
+                raise ValueError(f"{name} of type {part.dtype} in {part.ndim} dimensions, not a list of float32")
+        return Margins(**{name: content[name] for name in Margins.__dataclass_fields__})
+
+
+def _is_kept(path: Path) -> bool:
+    """Tell whether margins are kept and whole."""
+    try:
+        read_margins(path)
+    except SalunError:
+        return False
+    return True

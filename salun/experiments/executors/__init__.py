@@ -1,0 +1,1 @@
+"""Who does the runs: this process, others, or a cluster."""

@@ -1,0 +1,375 @@
+"""Metrics that look at more than one run: computed from kept outputs and weights when the runs are done."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from salun.errors import SalunError
+from salun.experiments import records
+from salun.experiments.evaluate import compared, measure, parted
+from salun.experiments.outputs import kept_outputs
+from salun.experiments.plan import Job
+from salun.experiments.record import Group, Record, weights_name
+from salun.experiments.run import Workbench
+from salun.experiments.runner import missing_from
+from salun.io.files import read_json, write_text
+from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
+
+JOINT = "joint.json"
+
+
+@dataclass
+class Comparison:
+    """Adds to the records of a list what could not be computed while its runs were done.
+
+    Attributes:
+        bench: data sets and base models.
+        path: `records.jsonl` of the list.
+        weights: folder of unlearned models.
+        done: records by id.
+        before: metrics of base models, by base model, retrained model and metrics.
+        lost: ids of runs whose outputs were needed and are not kept.
+        notices: a line for each value of several runs that was changed by hand.
+    """
+
+    bench: Workbench
+    path: Path
+    weights: Path
+    done: dict[str, Record] = field(default_factory=dict)
+    before: dict[tuple[str, ...], dict[str, Value]] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    notices: list[str] = field(default_factory=list)
+
+    def count(self, jobs: Sequence[Job]) -> int:
+        """Count the runs whose records lack metrics.
+
+        Args:
+            jobs: all runs of the list.
+
+        Returns:
+            How many records `complete` will write anew.
+        """
+        return sum(1 for _ in self.lacking(jobs))
+
+    def complete(self, jobs: Sequence[Job]) -> Iterator[Record]:
+        """Compute the metrics that records lack, and write the records anew.
+
+        Args:
+            jobs: all runs of the list.
+
+        Yields:
+            Each record that gained metrics.
+
+        Raises:
+            SalunError: records or weights cannot be read or written.
+        """
+        for job, partner, names in self.lacking(jobs):
+            record = self.completed(job, self.done[job.id], partner, names)
+            if record != self.done[job.id]:
+                self.done[job.id] = record
+                records.append(self.path, record)
+                yield record
+
+    def lacking(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record | None, tuple[str, ...]]]:
+        """Find the runs whose records lack metrics.
+
+        Args:
+            jobs: all runs of the list.
+
+        Yields:
+            The run, the retrained model that it is compared with, and the names of what its record lacks.
+        """
+        self.done, _ = records.read(self.path)
+        standards = _standards_of(jobs)
+        for job in {job.id: job for job in jobs if job.id in self.done}.values():
+            partner = partner_of(self.done[job.id], self.retrained(standards.get(job.cell, ())))
+            names = lacking(self.done[job.id], partner, job.experiment.metrics)
+            if names:
+                yield job, partner, names
+
+    def retrained(self, standards: Sequence[Job]) -> list[Record]:
+        """List the retrained models that a run can be compared with.
+
+        Args:
+            standards: retrainings of its base model and forget set.
+
+        Returns:
+            Those that are finished and did not diverge, by seed.
+        """
+        found = {job.id: self.done[job.id] for job in standards if job.id in self.done}
+        return sorted((record for record in found.values() if not record.diverged), key=lambda record: record.seed)
+
+    def completed(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> Record:
+        """Compute metrics of one run.
+
+        Args:
+            job: the run.
+            record: of it.
+            partner: the retrained model that it is compared with.
+            names: which metrics.
+
+        Returns:
+            The record with them, without those that outputs or weights are not kept for: neither None nor a value
+            that compares with another retrained model stands in their place, so that a later call asks again.
+        """
+        found = dict.fromkeys(names) if record.diverged else self.measured(job, record, partner, names)
+        metrics, details = parted(found)
+        kept = [{name: old[name] for name in old if name not in names} for old in (record.metrics, record.details)]
+        return replace(
+            record,
+            metrics=kept[0] | metrics,
+            details=kept[1] | details,
+            base_metrics=record.base_metrics | self.base_metrics(job, record, partner, names),
+            retrained=None if partner is None else partner.id,
+        )
+
+    def measured(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> dict[str, Any]:
+        """Compute metrics of a run from what is kept of it.
+
+        Args:
+            job: the run.
+            record: of it.
+            partner: the retrained model that it is compared with.
+            names: which metrics.
+
+        Returns:
+            Values by name, of those that can be computed.
+        """
+        found: dict[str, Any] = {}
+        evaluation, weights = evaluation_of(self.path.parent, record, partner), self.file(record)
+        if evaluation is not None:
+            measured = measure(evaluation, names)
+            found |= measured.metrics | measured.details
+        if weights is not None and any(METRICS[name].subject is Models for name in names):
+            found |= evaluate(self.bench.models(job.problem, weights, self.file(partner)), names)
+        return found
+
+    def base_metrics(
+        self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]
+    ) -> dict[str, Value]:
+        """Compute metrics of a run's base model, once for all runs that share it and the retrained model.
+
+        Args:
+            job: the run.
+            record: of it.
+            partner: the retrained model.
+            names: which metrics.
+
+        Returns:
+            Values by name.
+        """
+        key = (record.base_name, "" if partner is None else partner.id, *names)
+        if key not in self.before:
+            found: dict[str, Any] = {}
+            evaluation = base_evaluation_of(self.path.parent, record, partner)
+            if evaluation is not None:
+                found |= measure(evaluation, names).metrics
+            if any(METRICS[name].subject is Models for name in names):
+                found |= parted(evaluate(self.bench.models(job.problem, None, self.file(partner)), names))[0]
+            self.before[key] = found
+        return self.before[key]
+
+    def file(self, record: Record | None) -> Path | None:
+        """Find the weights of a run.
+
+        Args:
+            record: of the run.
+
+        Returns:
+            The checkpoint, or None where it is not kept.
+        """
+        path = None if record is None else self.weights / weights_name(record)
+        return path if path is not None and path.is_file() else None
+
+    def joint(self, jobs: Sequence[Job]) -> dict[int, dict[str, Value]]:
+        """Compute the metrics of several runs together, or read them where they are recorded.
+
+        Args:
+            jobs: all runs of the list.
+
+        Returns:
+            By entry number the values; the mean over base models and forget sets where there are several.
+
+        Raises:
+            SalunError: `joint.json` cannot be written.
+        """
+        found: dict[int, list[dict[str, Value]]] = {}
+        standards = _standards_of(jobs)
+        cells: dict[tuple[int, Group], list[Job]] = {}
+        for job in jobs:
+            cells.setdefault((job.experiment.number, job.cell), []).append(job)
+        for (number, cell), runs in cells.items():
+            names = [name for name in check_metrics(runs[0].experiment.metrics) if METRICS[name].subject is Runs]
+            kept = [self.done[run.id] for run in runs if run.id in self.done and not self.done[run.id].diverged]
+            gold = self.retrained(standards.get(cell, ()))
+            if names and kept:
+                found.setdefault(number, []).append(self.of_cell(kept, gold, tuple(names)))
+        return {number: _averaged(values) for number, values in found.items()}
+
+    def of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
+        """Compute the metrics of the runs on one base model and forget set together.
+
+        Args:
+            kept: records of the runs.
+            gold: of the retrained models.
+            names: which metrics.
+
+        Returns:
+            Values by name; None, and not recorded, where outputs of a run are not kept.
+
+        Raises:
+            SalunError: `joint.json` cannot be written.
+        """
+        path = self.path.parent / JOINT
+        known = _read_joint(path)
+        unlearned, retrained = _apart(kept, gold)
+        asked = [[(record.id, record.outputs) for record in side] for side in (unlearned, retrained)]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+        held = known.get(key, {})
+        if held.get(records.DIGEST) not in (None, records.figures_digest(held)):
+            self.notices.append(f"{path}: {key}: was changed after it was written, and is not used")
+            held = {}
+        # A value under an earlier definition stands under another label.
+        labels = {name: " ".join([name, *revisions([name]).values()]) for name in names}
+        missing = tuple(name for name in names if labels[name] not in held)
+        if missing:
+            sides = [[(record, alone(self.path.parent, record)) for record in side] for side in (unlearned, retrained)]
+            lost = {record.id for side in sides for record, outputs in side if outputs is None}
+            if lost:
+                self.lost |= lost
+                return {name: held.get(labels[name]) for name in names}
+            runs = Runs(*(tuple(outputs for _, outputs in side if outputs is not None) for side in sides))
+            held = held | {labels[name]: value for name, value in evaluate(runs, missing).items()}
+            held |= {records.DIGEST: records.figures_digest(held)}
+            write_text(path, json.dumps(known | {key: held}, indent=1) + "\n")
+        return {name: held[labels[name]] for name in names}
+
+
+def evaluation_of(folder: Path, record: Record, partner: Record | None) -> Evaluation | None:
+    """Read the outputs of a run and of the models that it is compared with.
+
+    Args:
+        folder: of the list's records.
+        record: of the run.
+        partner: the retrained model.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
+    found, before = alone(folder, record), kept_outputs(folder, record.base_name)
+    if found is None or before is None:
+        return found
+    return compared(found, before, None if partner is None else alone(folder, partner))
+
+
+def base_evaluation_of(folder: Path, record: Record, partner: Record | None) -> Evaluation | None:
+    """Read the outputs of a run's base model, beside the retrained model's.
+
+    Args:
+        folder: of the list's records.
+        record: of the run.
+        partner: the retrained model.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
+    before = kept_outputs(folder, record.base_name)
+    return None if before is None else compared(before, before, None if partner is None else alone(folder, partner))
+
+
+def alone(folder: Path, record: Record) -> Evaluation | None:
+    """Read the outputs of a run.
+
+    Args:
+        folder: of the list's records.
+        record: of the run.
+
+    Returns:
+        The outputs; None where they are not kept.
+    """
+    cost = (record.unlearning_seconds, record.unlearning_passes)
+    return kept_outputs(folder, record.id, record.outputs, *cost)
+
+
+def _standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
+    """Find the retrainings of a list."""
+    found: dict[Group, list[Job]] = {}
+    for job in jobs:
+        if job.experiment.method == "retrain":
+            found.setdefault(job.cell, []).append(job)
+    return found
+
+
+def partner_of(record: Record, gold: list[Record]) -> Record | None:
+    """Choose the retrained model that a run is compared with.
+
+    Each run is compared with the retrained model of its own seed, so that runs stay independent of each other; a
+    retrained model with that of the next seed, which shows how far two retrainings are apart.
+
+    Args:
+        record: of the run.
+        gold: retrained models, by seed.
+
+    Returns:
+        The retrained model's record; where none has the seed, the runs' seeds go round. None where there is none
+        but the run itself.
+    """
+    seeds = [other.seed for other in gold]
+    if record.settings["method"] == "retrain":
+        others = [other for other in gold if other.id != record.id]
+        later = [other for other in others if other.seed > record.seed]
+        return next(iter([*later, *others]), None)
+    if record.seed in seeds:
+        return gold[seeds.index(record.seed)]
+    return gold[record.seed % len(gold)] if gold else None
+
+
+def lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """List the metrics that a record lacks, or that compare it with another retrained model than they should.
+
+    Args:
+        record: of the run.
+        partner: the retrained model that it should be compared with.
+        names: what is asked for; none for the default ones.
+
+    Returns:
+        Names; without those that need a retrained model where there is none.
+    """
+    missing = [name for name in missing_from(record, names) if METRICS[name].subject is not Runs]
+    if partner is None:
+        return tuple(name for name in missing if "retrained" not in METRICS[name].against)
+    if record.retrained == partner.id:
+        return tuple(missing)
+    held = [name for name in (*record.metrics, *record.details) if name in METRICS]
+    stale = [name for name in held if "retrained" in METRICS[name].against]
+    return tuple(dict.fromkeys([*missing, *stale]))
+
+
+def _apart(kept: list[Record], gold: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Settle which models stand on which side of a metric of several runs."""
+    if kept[0].settings["method"] != "retrain":
+        return kept, gold
+    return gold[::2], gold[1::2]
+
+
+def _averaged(values: list[dict[str, Value]]) -> dict[str, Value]:
+    """Average values over base models and forget sets."""
+    means: dict[str, Value] = {}
+    for name in values[0]:
+        found = [value[name] for value in values]
+        known = [value for value in found if value is not None]
+        means[name] = fmean(known) if len(known) == len(found) else None
+    return means
+
+
+def _read_joint(path: Path) -> dict[str, Any]:
+    """Read the metrics of several runs together."""
+    try:
+        found = read_json(path)
+    except SalunError:
+        return {}
+    return found if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()) else {}

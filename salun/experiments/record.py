@@ -1,0 +1,323 @@
+"""What a run leaves behind, and its identity."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+
+from salun import __version__
+from salun.data.dataset import Dataset
+from salun.data.split import Split
+from salun.device import derived_seed
+from salun.experiments.base_model import Origin
+from salun.experiments.config import Experiment
+from salun.io.files import name_part
+from salun.io.tensors import tensors_digest
+from salun.metrics import Value
+from salun.training.progress import Epoch
+from salun.unlearning.mask import Mask
+
+_RANDOM_SEED = derived_seed("random model")
+
+# In the settings, and so the id, of runs with a budget: it once could be exceeded by the last step.
+_BUDGET_RULE = "within"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run leaves behind: a line of `records.jsonl`.
+
+    Attributes:
+        id: hash of everything that decides the outcome, `settings` and `seed`.
+        settings: base model, forget set, method, mask, all resolved.
+        seed: of the run.
+        tag: the user's name for the experiment, when it ran.
+        metrics: fractions and seconds by name; None where a metric does not apply.
+        base_metrics: the same of the base model.
+        curve: one point an epoch.
+        seconds: wall time of "mask", "method" and "evaluation", and of "prune", which precedes them.
+        peak_memory: bytes.
+        device: where it ran.
+        versions: of the packages that matter; of plugin files the digest; of metrics that were ever revised, by
+            "metric NAME", the revision that their values are of.
+        revision: of the code.
+        split: fingerprints and sizes.
+        diverged: whether the loss or the model's outputs stopped being numbers; its metrics are then None.
+        finished: when, UTC.
+        details: matrices and values a layer, by metric.
+        retrained: id of the retrained model that the run was compared with.
+        outputs: digest of the outputs that are kept beside the record.
+        passes: images that went "forward" and "backward" through models, for "mask", "method", and "prune".
+        diverged_epoch: of a diverged run, the epoch, from 1, in which its loss or, after the last one, its outputs
+            stopped being numbers; None of a method without epochs.
+        digest: of the line that it was read from, as it was written; None of a new record, and of one from before
+            there were digests.
+        edited: whether the line was changed since, and not all that was changed could be computed anew.
+        unknown: what the line holds under keys that this version does not know, and under "curve" the same of each
+            point; it is written again.
+    """
+
+    id: str
+    settings: dict[str, Any]
+    seed: int
+    tag: str | None
+    metrics: dict[str, Value]
+    base_metrics: dict[str, Value]
+    curve: list[Epoch]
+    seconds: dict[str, float]
+    peak_memory: int
+    device: str
+    versions: dict[str, str]
+    revision: str
+    split: dict[str, Any]
+    diverged: bool
+    finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    details: dict[str, Any] = field(default_factory=dict)
+    retrained: str | None = None
+    outputs: str | None = None
+    passes: dict[str, dict[str, int]] = field(default_factory=dict)
+    diverged_epoch: int | None = None
+    digest: str | None = field(default=None, compare=False)
+    edited: bool = False
+    unknown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unlearning_passes(self) -> int | None:
+        """Image passes of mask and method, forward and backward together; None where they were not counted."""
+        counted = [sum(self.passes[part].values()) for part in ("mask", "method") if part in self.passes]
+        return sum(counted) if counted else None
+
+    @property
+    def unlearning_seconds(self) -> float:
+        """Wall time of mask and method."""
+        return self.seconds["mask"] + self.seconds["method"]
+
+    @property
+    def base_name(self) -> str:
+        """What the base model's outputs on this run's sets are called."""
+        base, forget = self.settings["base"]["identity"], self.settings["forget"]["fingerprint"]
+        deciding = f"{base} {forget} {_RANDOM_SEED}"  # the random model's outputs are kept in the same file
+        return f"base_{hashlib.sha256(deciding.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One forgetting problem: base model, data, and what is to be forgotten.
+
+    Attributes:
+        origin: where the base model comes from.
+        dataset: the data, on the device.
+        parts: their split.
+        mask: loaded from a file, where the experiment names one.
+    """
+
+    origin: Origin
+    dataset: Dataset
+    parts: Split
+    mask: Mask | None = None
+
+
+def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
+    """Gather everything but the seed that decides a run's outcome.
+
+    Args:
+        experiment: what is done.
+        problem: what it is done to.
+
+    Returns:
+        Plain values.
+    """
+    origin, mask = problem.origin, experiment.mask
+    described = None if mask is None else {**asdict(mask), "file": str(mask.file) if mask.file else None}
+    if described and problem.mask is not None:
+        described["digest"] = tensors_digest(problem.mask)
+    recipe = origin.recipe.model_dump() if origin.recipe else None
+    stratified = {"stratified": True} if experiment.forget.stratified else {}
+    limits: dict[str, Any] = {"prune": experiment.prune and asdict(experiment.prune), "budget": experiment.budget}
+    limits["budget_rule"] = None if experiment.budget is None else _BUDGET_RULE
+    return {
+        "base": {
+            "identity": origin.identity,
+            "model": origin.model,
+            "dataset": origin.dataset,
+            "recipe": recipe,
+            "seed": origin.recipe.seed if origin.recipe else None,
+            "split": problem.parts.fingerprint,
+        },
+        "forget": {
+            "request": str(experiment.forget),
+            "classes": list(experiment.forget.classes),
+            "share": experiment.forget.share,
+            "seed": experiment.forget.seed,
+            "fingerprint": problem.parts.forget_fingerprint,
+            **stratified,
+        },
+        "method": experiment.method,
+        "settings": experiment.settings,
+        "mask": described,
+        **{name: value for name, value in limits.items() if value is not None},
+    }
+
+
+def identify(settings: dict[str, Any], seed: int) -> str:
+    """Hash what decides a run's outcome; where its files lie does not, what they hold does.
+
+    The base model's seed is part of its recipe, and so of its identity. Of a retraining the seed that it draws by
+    counts too.
+
+    Args:
+        settings: as `resolved` gives them.
+        seed: of the run.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    drawn = drawn_seed(settings, seed)
+    places = {"base": "seed", "forget": "request", "mask": "file"}
+    deciding = {
+        key: {name: part for name, part in value.items() if name != places[key]} if key in places and value else value
+        for key, value in settings.items()
+    }
+    described = [deciding, seed] if drawn == seed else [deciding, seed, drawn]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def drawn_seed(settings: dict[str, Any], seed: int) -> int:
+    """Settle what a run's randomness starts from.
+
+    A retrained model starts from nothing. The base model is mixed in, so that two base models are not compared with
+    one and the same retrained model, and no base model with one that starts from its own first weights.
+
+    Args:
+        settings: as `resolved` gives them; an audit, whose shadow models are others, gives no base model.
+        seed: of the run.
+
+    Returns:
+        The seed; another one only for retraining.
+    """
+    if settings["method"] != "retrain":
+        return seed
+    return derived_seed("retraining", (settings["base"] or {}).get("identity"), seed)
+
+
+def is_superseded(run: dict[str, Any], seed: int, number: str) -> bool:
+    """Tell whether a model was retrained from other random numbers than its seed gives now.
+
+    Earlier versions began retraining with seed 0 from the base model's own first weights.
+
+    Args:
+        run: the run's settings, as `resolved` gave them.
+        seed: of the run.
+        number: its id.
+
+    Returns:
+        Whether a run of these settings has another id now; False of other methods.
+    """
+    try:
+        return run.get("method") == "retrain" and number != identify(run, seed)
+    except (TypeError, AttributeError):  # a file may hold settings that no run has
+        return False
+
+
+def sizes(parts: Split) -> dict[str, Any]:
+    """Describe a split for a record.
+
+    Args:
+        parts: the split.
+
+    Returns:
+        Its fingerprints, and the number of images of each set.
+    """
+    sets = ("train", "forget", "retain", "validation", "test", "forgotten_test")
+    counts = {name: len(getattr(parts, name)) for name in sets}
+    return {"fingerprint": parts.fingerprint, "forget_fingerprint": parts.forget_fingerprint, **counts}
+
+
+def weights_name(record: Record) -> str:
+    """Name the file of an unlearned model so that it says what it is.
+
+    Args:
+        record: of the run.
+
+    Returns:
+        Method, mask, forget set, seed and id, ending in `.pt`.
+    """
+    settings, mask = record.settings, record.settings["mask"]
+    forget = settings["forget"]
+    what = f"class{'+'.join(map(str, forget['classes']))}" if forget["classes"] else "list"
+    if forget["share"] is not None:
+        what = f"share{forget['share']:g}" + ("-stratified" if forget.get("stratified") else "")
+    masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
+    return name_part(f"{settings['method']}{masked}_{what}_seed{record.seed}_{record.id[:8]}") + ".pt"
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """List the versions that a result may depend on.
+
+    Returns:
+        By package.
+    """
+    return {
+        "salun": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": version("scikit-learn"),
+    }
+
+
+@lru_cache
+def revision() -> str:
+    """Tell the revision of the code, where it runs from a git checkout.
+
+    Returns:
+        The commit, "-dirty" behind it where files differ, or the package's version.
+    """
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return described.stdout.strip()
+
+
+Group = tuple[str, str]
+
+
+def group_of(record: Record) -> Group:
+    """Tell which runs a run may be compared with.
+
+    Args:
+        record: of a run.
+
+    Returns:
+        Base model and forget set.
+    """
+    settings = record.settings
+    return settings["base"]["identity"], settings["forget"]["fingerprint"]
+
+
+def group_named(cells: Iterable[Group]) -> Group:
+    """Name what experiments over several base models or forget sets are compared within.
+
+    Args:
+        cells: pairs of base model and forget set.
+
+    Returns:
+        The base models and the forget sets, each once, sorted, with blanks between them.
+    """
+    bases, forgets = zip(*cells, strict=True)
+    return " ".join(sorted(set(bases))), " ".join(sorted(set(forgets)))

@@ -1,0 +1,385 @@
+"""Experiment lists as users write them, their JSON Schema, and their checks."""
+
+import json
+import os.path
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from salun.data.sources import class_count
+from salun.data.split import ForgetRequest, check_classes
+from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
+from salun.experiments.config import Experiment, MaskRequest, PruneRequest
+from salun.io.limits import read_plain
+from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
+from salun.models.architecture import check_model, default_model
+from salun.training.recipe import Recipe
+from salun.unlearning import METHODS, find_method, load_methods
+from salun.unlearning.mask import Score
+from salun.unlearning.registry import WHOLE_CLASSES
+
+_DEFAULT_METHOD = "rl"
+
+_DEFAULT_DATASET = "cifar10"
+
+_MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
+
+_UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs")
+
+_SHARE_KEYS = ("unlearning_rate", "idxs_to_forget")
+
+_FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
+
+_BASE_KEYS = ("model", "dataset", "split_seed", "base_seed")
+
+_REFUSALS = {
+    **dict.fromkeys(_SHARE_KEYS, WHOLE_CLASSES),
+    **dict.fromkeys(("use_mask", "load_mask"), "takes no mask"),
+    **dict.fromkeys(("prune", "prune_epochs"), "takes no mask, which is what keeps pruned weights at zero"),
+    "budget": "is the gold standard, which no budget cuts short",
+}
+
+_Label = Annotated[int, Field(ge=0)]
+
+_Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Entry(BaseModel):
+    """The keys of one experiment that all methods share; null means not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    checkpoint: str | None = Field(None, min_length=1, description="Path of the base model's checkpoint.")
+    model: str | None = Field(
+        None, min_length=1, description="timm name or resnet_tiny; with dataset, in place of a checkpoint."
+    )
+    dataset: str | None = Field(
+        None, min_length=1, description="Data set of the base model, which is trained on first need."
+    )
+    recipe: Recipe | None = Field(None, description="How the base model is trained, and so the retrained one.")
+    split_seed: _Seed = Field(0, description="Seed of the validation split of model + dataset.")
+    base_seed: _Seed | None = Field(
+        None, description="Seed of the base model's training; --nbase counts on from it. Not given: the recipe's."
+    )
+    class_to_forget: _Label | Annotated[list[_Label], Field(min_length=1)] | None = Field(
+        None, description="Class, or list of classes, to forget as a whole."
+    )
+    unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
+    stratified: bool = Field(
+        False,
+        description="Take the share of each class; false, as in the SalUn paper's code: whatever the images' classes.",
+    )
+    idxs_to_forget: str | None = Field(None, min_length=1, description="JSON file with the training indices to forget.")
+    forget_seed: _Seed = Field(0, description="Seed of the share that is forgotten; --nforget counts on from it.")
+    use_mask: bool = Field(False, description="Let only the salient weights move (SalUn).")
+    mask_thr: float = Field(0.5, gt=0, le=1, description="Fraction of the weights that may move.")
+    mask_score: Score = Field("sum", description="How weights are ranked.")
+    mask_batches: int | None = Field(None, ge=1, description="Forget batches that the mask reads at most.")
+    load_mask: str | None = Field(None, min_length=1, description="Path of a mask to use instead of computing one.")
+    method: str = Field(_DEFAULT_METHOD, description="Unlearning method.")
+    prune: float | None = Field(
+        None, gt=0, lt=1, description="Share of the weights that are pruned by magnitude, and stay zero, before it."
+    )
+    prune_epochs: int | None = Field(
+        None, ge=0, description="Epochs of training after the pruning, before the method. Not given: the recipe's."
+    )
+    budget: int | None = Field(
+        None, ge=1, description="Image passes that are not exceeded, forward and backward together, mask included."
+    )
+    metrics: list[str] = Field(
+        [], description="Metrics to compute, or sets of them: default, attacks, all; empty for the default ones."
+    )
+    seed: _Seed = Field(0, description="Seed of the first run; run i uses seed + i.")
+    tag: str | None = Field(None, max_length=200, description="Name of the experiment in tables and logs.")
+
+
+def method_models() -> dict[str, type[Entry]]:
+    """Build the schema of an entry for each method, from the method's signature.
+
+    Returns:
+        A pydantic model by method name; an alias has its method's.
+
+    Raises:
+        SalunError: a method's setting is called as a key that all of them share.
+    """
+    load_methods()
+    models: dict[str, type[Entry]] = {}
+    for name, found in METHODS.items():
+        for key in found.settings.keys() & Entry.model_fields.keys():
+            raise SalunError(f"method '{name}': setting '{key}': every experiment has a key of that name; rename it")
+        names = (name, found.alias) if found.alias else (name,)
+        fields: dict[str, Any] = {"method": (Literal[names], name), **found.settings}
+        if not found.maskable:
+            fields |= {"use_mask": (Literal[False], False), **dict.fromkeys(_UNMASKED_KEYS, (None, None))}
+        if name == "retrain":
+            fields["budget"] = (None, None)
+        if found.classwise:
+            fields |= dict.fromkeys(_SHARE_KEYS, (None, None))
+        model = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
+        models |= dict.fromkeys(names, model)
+    return models
+
+
+def json_schema() -> dict[str, Any]:
+    """Generate the JSON Schema of an experiment file, for editors.
+
+    Returns:
+        The schema: one experiment or a list of them, keys by method.
+    """
+    load_metrics()
+    union: Any = None
+    for model in dict.fromkeys(method_models().values()):
+        union = model if union is None else union | model
+    schema = TypeAdapter(list[union] | union).json_schema()
+    for definition in schema["$defs"].values():
+        shapes = definition["properties"]
+        if "method" in shapes:
+            shapes["metrics"]["items"]["enum"] = [*METRIC_SETS, *METRICS]
+            definition |= _exclusions()
+            if shapes["method"].get("const") != _DEFAULT_METHOD:
+                definition["allOf"] += [_is_given("method")]
+        definition["properties"] = {key: _or_null(shape) for key, shape in shapes.items()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
+
+
+def _exclusions() -> dict[str, Any]:
+    """Say in JSON Schema which keys of an entry do not go together."""
+    named = {"anyOf": [_is_given(key) for key in _BASE_KEYS]}
+    return {
+        "oneOf": [_is_given(key) for key in _FORGET_KEYS],
+        "not": {"allOf": [_is_given("checkpoint"), named]},
+        "allOf": [
+            {
+                "if": {"anyOf": [_is_given(key) for key in _MASK_KEYS]},
+                "then": _is_given("use_mask") | {"not": _is_given("load_mask")},
+            },
+            {
+                "if": {"required": ["stratified"], "properties": {"stratified": {"const": True}}},
+                "then": _is_given("unlearning_rate"),
+            },
+        ],
+    }
+
+
+def _is_given(key: str) -> dict[str, Any]:
+    """Say in JSON Schema that a key is there and not null."""
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
+
+
+def _or_null(shape: dict[str, Any]) -> dict[str, Any]:
+    """Let a value be null, which means not given."""
+    about = {key: shape[key] for key in ("title", "description", "default") if key in shape}
+    value = {key: part for key, part in shape.items() if key not in about}
+    choices = value["anyOf"] if value.keys() == {"anyOf"} else [value]
+    return about | {"anyOf": choices if {"type": "null"} in choices else [*choices, {"type": "null"}]}
+
+
+def load_experiments(path: Path, files_must_exist: bool = True) -> list[Experiment]:
+    """Read and validate an experiment file.
+
+    Args:
+        path: a JSON list of experiments, or one of them.
+        files_must_exist: whether checkpoints and index files are looked for.
+
+    Returns:
+        The experiments, in order.
+
+    Raises:
+        SalunErrors: every mistake in the file, a line each.
+    """
+    content = read_plain(path)
+    entries = content if isinstance(content, list) else [content]
+    if not entries:
+        raise SalunError(f"{path}: holds no experiment")
+    return validate(entries, str(path), files_must_exist)
+
+
+def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> list[Experiment]:
+    """Validate experiments against the methods' signatures.
+
+    Args:
+        entries: as JSON gives them.
+        source: what the text of errors begins with.
+        files_must_exist: whether checkpoints and index files are looked for.
+
+    Returns:
+        The experiments, in order.
+
+    Raises:
+        SalunErrors: every mistake, a line each, with entry number, key and what is accepted.
+    """
+    models, found, wrong = method_models(), [], []
+    for number, entry in enumerate(entries, 1):
+        where = f"{source}: entry {number}" if source != "command line" else source
+        try:
+            found.append(_read_entry(entry, number, models, files_must_exist))
+        except SalunErrors as errors:
+            wrong += [f"{where}: {line}" for line in errors.lines]
+    if wrong:
+        raise SalunErrors(wrong)
+    return found
+
+
+def _read_entry(entry: Any, number: int, models: dict[str, type[Entry]], files_must_exist: bool) -> Experiment:
+    """Validate one experiment."""
+    if not isinstance(entry, dict):
+        raise SalunErrors([f"{shown(entry)}: must be an object of keys and values"])
+    name = _DEFAULT_METHOD if entry.get("method") is None else entry["method"]
+    model, lines = models.get(name) if isinstance(name, str) else None, []
+    if model is None:
+        lines = [f"method: {shown(name)}: unknown{did_you_mean(str(name), models)}"]
+        model, entry = Entry, {key: entry[key] for key in entry if key in Entry.model_fields and key != "method"}
+    given = _not_null(entry, model)
+    try:
+        valid = model.model_validate(given)
+    except ValidationError as error:
+        lines += _explain(error, model)
+        wrong = {problem["loc"][0] for problem in error.errors()}
+        valid = model.model_validate({key: value for key, value in given.items() if key not in wrong})
+    lines += _conflicts(given, model) + _outside(valid, given, files_must_exist)
+    if lines:
+        raise SalunErrors(lines)
+    return _resolve(valid, number)
+
+
+def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Take null for not given, in the entry and in its recipe; unknown keys stay, to be refused."""
+    given = {key: value for key, value in entry.items() if value is not None or key not in model.model_fields}
+    if isinstance(given.get("recipe"), dict):
+        given["recipe"] = _not_null(given["recipe"], Recipe)
+    return given
+
+
+def _resolve(entry: Entry, number: int) -> Experiment:
+    """Turn a valid entry into an experiment, with every default filled in."""
+    chosen = entry.class_to_forget
+    classes = tuple(sorted(set(chosen))) if isinstance(chosen, list) else () if chosen is None else (chosen,)
+    listed = Path(entry.idxs_to_forget) if entry.idxs_to_forget else None
+    share = entry.unlearning_rate
+    file = Path(entry.load_mask) if entry.load_mask else None
+    masked = entry.use_mask or file is not None
+    dataset = None if entry.checkpoint else entry.dataset or _DEFAULT_DATASET
+    method = find_method(entry.method)
+    return Experiment(
+        number=number,
+        method=method.name,
+        settings={key: getattr(entry, key) for key in method.settings},
+        checkpoint=Path(entry.checkpoint) if entry.checkpoint else None,
+        model=None if dataset is None else entry.model or default_model(dataset),
+        dataset=dataset,
+        recipe=entry.recipe,
+        split_seed=entry.split_seed,
+        forget=ForgetRequest(classes, share, entry.forget_seed if share is not None else 0, listed, entry.stratified),
+        mask=MaskRequest(entry.mask_thr, entry.mask_score, entry.mask_batches, file) if masked else None,
+        metrics=tuple(entry.metrics),
+        seed=entry.seed,
+        tag=entry.tag,
+        base_seed=entry.base_seed,
+        prune=None if entry.prune is None else PruneRequest(entry.prune, entry.prune_epochs),
+        budget=entry.budget,
+    )
+
+
+def _explain(error: ValidationError, model: type[Entry]) -> list[str]:
+    """Put pydantic's findings into one line a key."""
+    lines: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path[:2]) if path[0] in ("recipe", "metrics") else path[0]
+        if key in lines:
+            continue
+        if problem["type"] == "extra_forbidden":
+            lines[key] = f"{key}: unknown key{_instead_of(path, model)}"
+        elif problem["type"] == "none_required" or (key == "use_mask" and problem["type"] == "literal_error"):
+            name = model.model_fields["method"].default
+            lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' {_REFUSALS[key]}"
+        elif problem["type"] == "model_type":
+            lines[key] = f"{key}: {shown(problem['input'])}: must be an object of keys and values"
+        elif key == "class_to_forget":
+            lines[key] = f"{key}: {shown(problem['input'])}: must be a class, from 0, or a list of classes"
+        else:
+            lines[key] = f"{key}: {shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return list(lines.values())
+
+
+def _instead_of(path: list[str], model: type[Entry]) -> str:
+    """Say which keys there are in place of an unknown one."""
+    if path[0] == "recipe":
+        return did_you_mean(path[-1], Recipe.model_fields)
+    if not any(path[0] in found.settings for found in METHODS.values()):
+        return did_you_mean(path[0], model.model_fields)
+    settings = [name for name in model.model_fields if name not in Entry.model_fields]
+    return f" of method '{model.model_fields['method'].default}'; its settings: {', '.join(settings) or 'none'}"
+
+
+def _conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
+    """Find keys that do not go together."""
+    lines = []
+    asked = [key for key in _FORGET_KEYS if key in given]
+    if len(asked) > 1:
+        lines.append(f"{' and '.join(asked)}: exclude each other; give exactly one of {', '.join(_FORGET_KEYS)}")
+    misspelt = {nearest(key, model.model_fields) for key in given.keys() - model.model_fields.keys()}
+    if not asked and not misspelt & set(_FORGET_KEYS):
+        lines.append(f"nothing to forget; give exactly one of {', '.join(_FORGET_KEYS)}")
+    if given.get("stratified") is True and "unlearning_rate" not in given:
+        lines.append("stratified: without effect unless unlearning_rate is given")
+    named = [key for key in _BASE_KEYS if key in given]
+    if "checkpoint" in given and named:
+        lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own")
+    shaping = [key for key in _MASK_KEYS if key in given]
+    if shaping and "load_mask" in given:
+        lines.append(f"{' and '.join(shaping)}: without effect on a mask that is loaded")
+    elif shaping and "use_mask" not in given:
+        lines.append(f"{' and '.join(shaping)}: without effect unless use_mask is true")
+    if "prune_epochs" in given and "prune" not in given:
+        lines.append("prune_epochs: without effect unless prune is given")
+    if "load_mask" in given and given.get("use_mask") is False:
+        lines.append("use_mask: false: contradicts load_mask")
+    return lines
+
+
+def _outside(entry: Entry, given: dict[str, Any], files_must_exist: bool) -> list[str]:
+    """Check what an entry names: models, data sets, classes, metrics, files."""
+    lines = []
+
+    def check(key: str, action: Any) -> Any:
+        try:
+            return action()
+        except SalunError as error:
+            lines.append(f"{key}: {error}")
+            return None
+
+    for metric in entry.metrics:
+        check("metrics", partial(check_metrics, (metric,)))
+    if entry.model is not None:
+        check("model", partial(check_model, entry.model))
+    if "checkpoint" not in given and ("dataset" not in given or entry.dataset is not None):
+        name = entry.dataset or _DEFAULT_DATASET
+        count = check("dataset", lambda: class_count(name))
+        chosen = entry.class_to_forget
+        if count is not None and chosen is not None:
+            classes = tuple(chosen) if isinstance(chosen, list) else (chosen,)
+            check("class_to_forget", lambda: check_classes(classes, count, name))
+    for key in ("checkpoint", "idxs_to_forget", "load_mask"):
+        path = getattr(entry, key)
+        if path is not None and files_must_exist and not os.path.isfile(path):
+            lines.append(f"{key}: {path}: no such file")
+    return lines
+
+
+def shown(value: Any) -> str:
+    """Show a value as it stands in JSON.
+
+    Args:
+        value: from a JSON file.
+
+    Returns:
+        At most 80 characters.
+    """
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,98 @@
+"""Which list of experiments a folder of results belongs to, so that no other list of the same name overwrites them."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from salun.errors import SalunError
+from salun.io.files import read_json, write_text
+from salun.io.locks import CLAIMS, Claims
+
+SOURCE = "source.json"
+
+COMMAND_LINE = "command line"
+
+
+def check_source(folder: Path, source: str) -> None:
+    """Refuse a folder that another list's results lie in.
+
+    Args:
+        folder: for the results; need not exist.
+        source: path of the list, or `COMMAND_LINE`.
+
+    Raises:
+        SalunError: another list has it, and still is where it was.
+    """
+    owner = _owner_of(folder)
+    if owner is None or owner == source:
+        return
+    if COMMAND_LINE not in (owner, source) and os.path.samefile(owner, source):
+        return
+    names = (name if name == COMMAND_LINE else os.path.relpath(name) for name in (owner, source))
+    held, refused = (f"the {name}" if name == COMMAND_LINE else name for name in names)
+    raise SalunError(f"{folder}: holds the results of {held}; --name gives those of {refused} another folder")
+
+
+def keep_source(folder: Path, source: str) -> None:
+    """Write down whose results a folder holds, unless they are another list's.
+
+    Args:
+        folder: for the results; is made where it is missing.
+        source: path of the list, or `COMMAND_LINE`.
+
+    Raises:
+        SalunError: another list has it, or the file cannot be written.
+    """
+    with Claims(folder / CLAIMS) as claims, claims.holding(SOURCE):
+        check_source(folder, source)
+        # A path from the folder on stays true where both are moved or copied together.
+        place = source if source == COMMAND_LINE else os.path.relpath(Path(source).resolve(), folder.resolve())
+        if _noted(folder) != place:
+            write_text(folder / SOURCE, json.dumps({"list": place}) + "\n")
+
+
+@contextmanager
+def keeping_source(folder: Path, source: str) -> Iterator[None]:
+    """Write down whose results a folder is to hold, and take that back where none came of it.
+
+    Args:
+        folder: for the results; is made where it is missing.
+        source: path of the list, or `COMMAND_LINE`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SalunError: another list has it, or the file cannot be written.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    keep_source(folder, source)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if os.listdir(folder) == [SOURCE]:
+                (folder / SOURCE).unlink()
+                for place in made:
+                    place.rmdir()
+
+
+def _owner_of(folder: Path) -> str | None:
+    """Find the list whose results lie in a folder."""
+    place = _noted(folder)
+    if place is None or place == COMMAND_LINE:
+        return place
+    path = folder.resolve() / place
+    return str(path) if os.path.exists(path) else None
+
+
+def _noted(folder: Path) -> str | None:
+    """Read what was written down."""
+    try:
+        content = read_json(folder / SOURCE)
+    except SalunError:
+        return None
+    place = content.get("list") if isinstance(content, dict) else None
+    return place if isinstance(place, str) else None

@@ -1,0 +1,1 @@
+"""Architectures, checkpoints, layers and features."""

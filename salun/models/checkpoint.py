@@ -1,0 +1,207 @@
+"""Checkpoints: weights, architecture and how they were made, in one file."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from salun.errors import SalunError
+from salun.io.tensors import read_tensors, tensors_digest, write_tensors
+from salun.models.architecture import Architecture, check_model
+from salun.models.build import build
+from salun.models.pretrained import pretrained_size
+from salun.models.skeleton import fill, shapes_of, unfilled
+
+_UNRECORDED = 0
+
+_OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
+
+# What a model may be built for because a file says so, before its weights are known to fit.
+_MOST_CLASSES = 1_000_000
+
+_MOST_CHANNELS = 1024
+
+_LARGEST_IMAGE = 1536
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk: weights, optimiser, and what it takes to go on from them.
+
+    Attributes:
+        weights: the model's state.
+        architecture: how to build the model.
+        dataset: name of the data set it was trained on.
+        optimizer: the optimiser's state, or None.
+        config: everything else that was recorded: preparation, recipe, split seed and fingerprint,
+            class names, how the model came about. Plain values only.
+        excluded: training indices that the model was never trained on.
+        mask: the mask that it was unlearned under; it goes to a file of its own.
+    """
+
+    weights: dict[str, Tensor]
+    architecture: Architecture
+    dataset: str
+    optimizer: dict[str, Any] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    excluded: tuple[int, ...] = ()
+    mask: dict[str, Tensor] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the weights: 16 hexadecimal digits."""
+        return tensors_digest(self.weights)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers; those of a training that diverged are not."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.weights.values())
+
+    def restore(self) -> nn.Module:
+        """Build the model and give it these weights.
+
+        Returns:
+            The model on the CPU.
+
+        Raises:
+            SalunError: the weights do not fit.
+        """
+        model = unfilled(self.architecture, shapes_of(self.weights))
+        try:
+            fill(model, self.weights)
+        except RuntimeError as error:
+            raise SalunError(f"weights do not fit the model '{self.architecture.model}'") from error
+        return model
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in one piece.
+
+    Args:
+        path: the file.
+        checkpoint: what to write; keys as in the seed system, `{"model", "optimizer", "config"}`.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    architecture = asdict(checkpoint.architecture)
+    name, classes = architecture.pop("model"), architecture.pop("classes")
+    config = {"model": name, "dataset": checkpoint.dataset, "nclasses": classes}
+    config |= {"architecture": architecture, "excluded": list(checkpoint.excluded)} | checkpoint.config
+    weights = {key: tensor.detach().cpu() for key, tensor in checkpoint.weights.items()}
+    write_tensors(path, {"model": weights, "optimizer": checkpoint.optimizer, "config": config})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours or of the seed system, running no code from it.
+
+    A file of the seed system says only `{"model", "dataset", "nclasses"}`; the shape of its weights
+    tells whether the model was adapted to small images or is timm's own.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        SalunError: the file is missing, damaged, holds more than tensors and plain values, or its
+            weights do not fit the model that it names.
+    """
+    content = read_tensors(path, "checkpoint")
+    if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
+        raise SalunError(f"{path}: not a checkpoint: must hold the keys 'model', 'optimizer' and 'config'")
+    weights, config = content["model"], content["config"]
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise SalunError(f"{path}: not a checkpoint: 'model' and 'config' must be dictionaries")
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+        raise SalunError(f"{path}: not a checkpoint: 'model' must hold named tensors")
+    recorded = _read_config(path, config)
+    shape = recorded.architecture.model_dump() if recorded.architecture else {"size": _UNRECORDED}
+    architecture = Architecture(recorded.model, recorded.nclasses, **shape)
+    others = {key: value for key, value in config.items() if key not in _OWN_KEYS}
+    excluded = tuple(recorded.excluded)
+    checkpoint = Checkpoint(weights, architecture, recorded.dataset, content.get("optimizer"), others, excluded)
+    return _fitted(path, checkpoint)
+
+
+class Shape(BaseModel):
+    """The images that a model was built for, as a checkpoint records them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    channels: int = Field(3, ge=1, le=_MOST_CHANNELS)
+    size: int = Field(ge=1, le=_LARGEST_IMAGE)
+    native: bool = False
+
+
+class Unlearned(BaseModel):
+    """What a checkpoint may record of the run that made it, of which the rest of the package reads this."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str | None = None
+    seed: int | None = None
+    method: str | None = None
+    base: dict[str, Any] | None = None
+    forget: dict[str, Any] | None = None
+    mask: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
+
+
+class Recorded(BaseModel):
+    """What a checkpoint's config must hold, and what it may."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str
+    dataset: str
+    nclasses: int = Field(ge=1, le=_MOST_CLASSES)
+    architecture: Shape | None = None
+    excluded: list[Annotated[int, Field(ge=0, lt=2**63)]] = []
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+def _read_config(path: Path, config: dict[str, Any]) -> Recorded:
+    """Check the types in a checkpoint's config."""
+    try:
+        if isinstance(run := config.get("unlearned"), dict):
+            Unlearned.model_validate(run)
+        return Recorded.model_validate(config)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "missing":
+            raise SalunError(f"{path}: its config lacks '{where}'") from error
+        raise SalunError(f"{path}: its config: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}") from error
+
+
+def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Make sure that a checkpoint's weights fit its model, working out an unrecorded shape."""
+    recorded = checkpoint.architecture
+    unfit = f"{path}: its weights do not fit the model '{recorded.model}' that it names"
+    try:
+        check_model(recorded.model)
+    except SalunError as error:
+        raise SalunError(f"{path}: {error}") from error
+    shapes = shapes_of(checkpoint.weights)
+    # So that no model of a million classes is built because a file says so.
+    if not any(shape[:1] == (recorded.classes,) for shape in shapes.values()):
+        raise SalunError(unfit)
+    candidates = [recorded]
+    if recorded.size == _UNRECORDED:
+        native = pretrained_size(recorded.model)
+        candidates = [replace(recorded, size=32), replace(recorded, size=native, native=True)]
+    faults = []
+    for candidate in candidates:
+        try:
+            # What a file says nothing of is tried with real images.
+            model = build(candidate) if recorded.size == _UNRECORDED else unfilled(candidate, shapes)
+        except SalunError as error:
+            faults.append(str(error))
+            continue
+        if shapes == shapes_of(model.state_dict()):
+            return replace(checkpoint, architecture=candidate)
+    raise SalunError(f"{path}: {faults[0]}" if len(faults) == len(candidates) else unfit)

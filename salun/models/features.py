@@ -1,0 +1,99 @@
+"""What a model computes before its last layer."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.pit import PoolingVisionTransformer
+from timm.models.volo import VOLO
+from torch import Tensor, nn
+
+from salun.errors import SalunError
+
+_TWO_TOKENS = (VisionTransformerDistilled, PoolingVisionTransformer)
+
+
+def embed(model: nn.Module, x: Tensor) -> Tensor:
+    """Compute the features that the classification head sees.
+
+    Args:
+        model: any timm model.
+        x: (B, C, H, W) model input.
+
+    Returns:
+        (B, D) features; `head(model)` maps them to logits. Of a distilled transformer, whose two heads
+        read a token each, D counts both tokens.
+    """
+    features = cast(Any, model).forward_features(x)
+    if _has_two_tokens(model):
+        return cast(Tensor, features[:, :2].flatten(1))
+    return cast(Tensor, cast(Any, model).forward_head(features, pre_logits=True))
+
+
+@contextmanager
+def features_seen(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
+    """Watch what the classification head of a model sees, for losses on the features of a forward pass.
+
+    Args:
+        model: any timm model.
+
+    Yields:
+        A function that gives the (B, D) float32 features of the model's last forward pass, with their gradient.
+    """
+    found = cast(Any, model).get_classifier()
+    layers = found if isinstance(found, tuple) else (found,)
+    parts: dict[int, Tensor] = {}
+
+    def see(layer: nn.Module, inputs: tuple[Tensor, ...], place: int) -> None:
+        parts[place] = inputs[0].flatten(1).float()
+
+    hooks = [layer.register_forward_pre_hook(partial(see, place=place)) for place, layer in enumerate(layers)]
+    try:
+        yield lambda: torch.cat([parts[place] for place in range(len(layers))], 1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """Find the classification head; its weight (classes, D) holds the class prototypes.
+
+    Args:
+        model: any timm model with a linear head.
+
+    Returns:
+        The linear layer; where the head is a 1x1 convolution, a linear layer of the same weights. Where
+        there are two heads, whose logits the model averages (distillation), one that gives that average.
+
+    Raises:
+        SalunError: the model's head is not linear.
+    """
+    layer = cast(Any, model).get_classifier()
+    if isinstance(model, VOLO):
+        raise SalunError("model VOLO: its logits add the largest of every patch, not linear: no prototypes")
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
+        return _linear_of(layer.weight.flatten(1), layer.bias)
+    if isinstance(layer, tuple) and all(isinstance(part, nn.Linear) for part in layer):
+        halves = [part.weight / len(layer) for part in layer]
+        weight = torch.cat(halves, 1) if _has_two_tokens(model) else torch.stack(halves).sum(0)
+        return _linear_of(weight, torch.stack([part.bias for part in layer]).mean(0))
+    if not isinstance(layer, nn.Linear):
+        raise SalunError(f"model {type(model).__name__}: its head is {type(layer).__name__}, not linear: no prototypes")
+    return layer
+
+
+def _has_two_tokens(model: nn.Module) -> bool:
+    """Tell whether a model is a distilled transformer, whose two heads read a token each."""
+    return isinstance(model, _TWO_TOKENS) and isinstance(cast(Any, model).get_classifier(), tuple)
+
+
+def _linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Make a linear layer of given weights."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear

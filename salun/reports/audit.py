@@ -1,0 +1,119 @@
+"""What an audit finds: attacks on the unlearned shadow models of a method, and their distance to retrained ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salun.experiments.audit import Flags, Margins, Pool, Singles
+from salun.experiments.roc import Roc, roc_of
+from salun.metrics.klom import klom
+from salun.metrics.ulira import left_out_scores
+
+_Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit finds of one method.
+
+    Attributes:
+        title: of the method.
+        shadows: how many models it was run on.
+        diverged: how many of them, and of the retrained ones, gave margins that are not finite; one is enough for
+            the figures to be None.
+        ulira: the attack that tells images that were trained on and unlearned from the same images in retrained
+            models.
+        lira: the attack that tells, in the unlearned model alone, images that were trained on and unlearned from
+            images that were never trained on.
+        klom_forget: KL divergence of margins between unlearned and retrained models, nats, mean over the images
+            that were unlearned.
+        klom_retain: the same of retained images.
+        klom_test: of test images; None where there are none.
+    """
+
+    title: str
+    shadows: int
+    diverged: int
+    ulira: Roc | None = None
+    lira: Roc | None = None
+    klom_forget: float | None = None
+    klom_retain: float | None = None
+    klom_test: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Describe it for a JSON file.
+
+        Returns:
+            Plain values; the curves with no more points than can be told apart.
+        """
+        curves = {"ulira": self.ulira, "lira": self.lira}
+        return {**vars(self), **{name: curve.plain() if curve else None for name, curve in curves.items()}}
+
+
+def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence[Margins]) -> Verdict:
+    """Attack the models of one method.
+
+    Half of the models stand against half of the retrained ones in every figure, so that all figures compare equal
+    numbers of models.
+
+    Args:
+        pool: the images.
+        title: of the method.
+        models: one a shadow model, an even number of them.
+        retrained: the retrained models of the same shadow models; where these are `models` themselves, one half of
+            them stands against the other, which shows what the figures are where there is nothing to find.
+
+    Returns:
+        The verdict.
+
+    Source:
+        Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
+        2403.01218, algorithm 1; Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, for
+        the attack on the unlearned models alone; Georgiev et al., "Attribute-to-Delete", arXiv 2410.23232, for
+        KLoM. Here a shadow model unlearns all the candidates that it was trained on at once.
+    """
+    diverged = sum(model.diverged for model in {id(model): model for model in (*models, *retrained)}.values())
+    if diverged:
+        return Verdict(title, len(models), diverged)
+    trained = np.stack([pool.trained(number) for number in range(len(models))])
+    forgotten, unseen = _by_image(trained), _by_image(~trained)
+    after, never = (np.stack([model.candidates for model in kind]) for kind in (models, retrained))
+    inside, outside = _at(after, forgotten), _at(after, unseen)
+    against, asked = (outside, unseen) if models is retrained else (_at(never, forgotten), forgotten)
+    halves = models[::2], retrained[1::2]
+    return Verdict(
+        title=title,
+        shadows=len(models),
+        diverged=0,
+        ulira=_attacked(inside, forgotten, against, asked),
+        lira=_attacked(inside, forgotten, outside, unseen),
+        klom_forget=_mean_klom(inside, against),
+        klom_retain=_mean_klom(*(np.stack([model.witnesses for model in half]) for half in halves)),
+        klom_test=_mean_klom(*(np.stack([model.test for model in half]) for half in halves)),
+    )
+
+
+def _by_image(chosen: Flags) -> _Places:
+    """List for each image the models that are chosen, the same number for every image."""
+    return np.argsort(~chosen, axis=0, kind="stable")[: len(chosen) // 2]
+
+
+def _at(values: Singles, models: _Places) -> Singles:
+    """Take each image's values in its own models."""
+    return np.take_along_axis(values, models, axis=0)
+
+
+def _attacked(members: Singles, member_models: _Places, others: Singles, other_models: _Places) -> Roc:
+    """Run the likelihood-ratio attack, each model left out in turn."""
+    scores = left_out_scores(members.astype(np.float64), others.astype(np.float64))
+    return roc_of(scores[0], member_models, scores[1], other_models)
+
+
+def _mean_klom(unlearned: Singles, retrained: Singles) -> float | None:
+    """Average KLoM over images."""
+    values = klom(unlearned, retrained)
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

@@ -1,0 +1,184 @@
+"""What figures of runs show beyond the rows of a table: curves over epochs, and sweeps over the mask's threshold."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salun.experiments.config import Experiment
+from salun.reports.formats import csv_table
+from salun.reports.labels import experiment_of, told_apart
+from salun.reports.statistics import Figure, figure
+from salun.reports.summary import Row
+
+_Floats = NDArray[np.float64]
+
+_QUANTITIES = ("loss", "accuracy", "validation")
+
+_UNMASKED = 1.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the runs of one experiment measured epoch by epoch.
+
+    Attributes:
+        row: the experiment.
+        epochs: (E,) every epoch that some run had, rising.
+        values: by quantity (R, E), a line a run; NaN where a run has no value.
+    """
+
+    row: Row
+    epochs: NDArray[np.int64]
+    values: dict[str, _Floats]
+
+    def mean(self, quantity: str) -> _Floats:
+        """Average over the runs that have a value.
+
+        Args:
+            quantity: one of `_QUANTITIES`.
+
+        Returns:
+            (E,), NaN where no run has a value.
+        """
+        values = self.values[quantity]
+        finite = np.isfinite(values)
+        counts = finite.sum(0)
+        sums = np.where(finite, values, 0.0).sum(0)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def curve_of(row: Row) -> Curve | None:
+    """Gather the curves of an experiment's runs.
+
+    Args:
+        row: of a table.
+
+    Returns:
+        The curve; None of a base model and of methods without epochs.
+    """
+    epochs = sorted({point.epoch for record in row.records for point in record.curve})
+    if not epochs:
+        return None
+    places = {epoch: place for place, epoch in enumerate(epochs)}
+    values = {name: np.full((len(row.records), len(epochs)), np.nan) for name in _QUANTITIES}
+    for run, record in enumerate(row.records):
+        for point in record.curve:
+            for name in _QUANTITIES:
+                value = getattr(point, name)
+                values[name][run, places[point.epoch]] = math.nan if value is None else value
+    return Curve(row, np.array(epochs, dtype=np.int64), values)
+
+
+def curves_as_csv(curves: Iterable[Curve]) -> str:
+    """Render curves for a spreadsheet: one line an epoch of a run.
+
+    Args:
+        curves: of experiments.
+
+    Returns:
+        CSV text; accuracies are fractions, base model and forget set are what tells theirs from others.
+    """
+    names = (*_QUANTITIES, "lr")
+    lines = [
+        [curve.row.title, *draw, point.epoch, *(_known(getattr(point, name)) for name in names)]
+        for curve in curves
+        for record, draw in zip(curve.row.records, curve.row.draws, strict=True)
+        for point in record.curve
+    ]
+    return csv_table([["title", "base_model", "forget_set", "seed", "epoch", *names], *lines])
+
+
+def _known(value: float | None) -> float | None:
+    """Take a number for what it is, and NaN for none."""
+    return None if value is None or math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One method, with the same settings, at several mask thresholds.
+
+    Attributes:
+        title: the method, and what tells it from the other sweeps.
+        rows: by the fraction of the weights that may move, rising; 1 where there was no mask.
+    """
+
+    title: str
+    rows: dict[float, Row]
+
+
+def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
+    """Find the methods that were run at two mask thresholds or more, no mask counting as 1.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        The sweeps; experiments with a mask from a file, whose threshold is unknown, are in none.
+    """
+    unmasked: dict[str, Row] = {}
+    families: dict[str, tuple[Experiment, str, dict[float, Row]]] = {}
+    for row in (row for row in rows if row.kind == "method"):
+        experiment = experiment_of(row.records[0], 0)
+        mask, plain = experiment.mask, _key_of(experiment)
+        if mask is None:
+            unmasked[plain] = row
+        elif mask.file is None:
+            settings = experiment.settings | {"mask score": mask.score, "mask batches": mask.batches}
+            family = replace(experiment, settings=settings, mask=None, tag=None)
+            families.setdefault(_key_of(family), (family, plain, {}))[2][mask.keep] = row
+    swept = []
+    for family, plain, found in families.values():
+        if plain in unmasked:
+            found.setdefault(_UNMASKED, unmasked[plain])
+        if len(found) > 1:
+            swept.append((family, dict(sorted(found.items()))))
+    groups = [next(iter(found.values())).group for _, found in swept]
+    titles = told_apart({place: (replace(swept[place][0], number=place), group) for place, group in enumerate(groups)})
+    return [Sweep(titles[place], found) for place, (_, found) in enumerate(swept)]
+
+
+def _key_of(experiment: Experiment) -> str:
+    """Make a key of an experiment's method, settings, pruning and budget."""
+    sparse = experiment.prune and asdict(experiment.prune)
+    return json.dumps([experiment.method, experiment.settings, sparse, experiment.budget], sort_keys=True)
+
+
+def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
+    """Render sweeps for a spreadsheet: one line a method and threshold.
+
+    Args:
+        sweeps: of methods.
+        names: metrics; "gap" is the average gap.
+
+    Returns:
+        CSV text; metrics are fractions.
+    """
+    parts = ("mean", "sd", "n", "low", "high")
+    lines = [
+        [
+            sweep.title,
+            keep,
+            row.title,
+            *(getattr(value_of(row, name), part) for name in names for part in parts),
+        ]
+        for sweep in sweeps
+        for keep, row in sweep.rows.items()
+    ]
+    return csv_table([["sweep", "mask_keep", "title", *(f"{name}_{part}" for name in names for part in parts)], *lines])
+
+
+def value_of(row: Row, name: str) -> Figure:
+    """Look a row's value up.
+
+    Args:
+        row: of a table.
+        name: of a metric; "gap" is the average gap.
+
+    Returns:
+        Mean and spread, empty where the row has none.
+    """
+    return row.gap if name == "gap" else row.figures.get(name, figure([]))

@@ -1,0 +1,361 @@
+"""What several runs say together: means with intervals, tests of two samples, and their adjustment for many tests."""
+
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, stdev, variance
+
+from scipy.special import nctdtrinc, stdtr, stdtrit
+
+Cell = tuple[str, str]
+
+Draw = tuple[str, str, int]
+
+_LEVEL = 0.05
+
+_POWER = 0.8
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value over several runs.
+
+    Attributes:
+        mean: of the independent units, which is that of the runs where each unit has as many; None where no run
+            has a value.
+        sd: sample standard deviation over all runs; None of fewer than two.
+        n: runs that have a value.
+        low: of the 95 % interval of the mean, over independent units; None of fewer than two.
+        high: likewise.
+    """
+
+    mean: float | None
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What several models were measured to be.
+
+    Attributes:
+        values: metrics of each model.
+        draws: base model, forget set and seed of each.
+    """
+
+    values: list[dict[str, float | None]]
+    draws: list[Draw]
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics that some model has, in the order in which they first appear."""
+        return list(dict.fromkeys(name for values in self.values for name in values))
+
+    def of(self, name: str) -> list[float | None]:
+        """Take one metric of every model.
+
+        Args:
+            name: of the metric.
+
+        Returns:
+            A value a model; None where it has none.
+        """
+        return [values.get(name) for values in self.values]
+
+    def within(self, cells: Collection[Cell]) -> "Sample":
+        """Keep the models of some base models and forget sets.
+
+        Args:
+            cells: pairs of both.
+
+        Returns:
+            Their sample.
+        """
+        kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in cells]
+        return Sample([values for values, _ in kept], [draw for _, draw in kept])
+
+    def by_cell(self) -> dict[Cell, dict[str, float | None]]:
+        """Average over the models of the same base model and forget set.
+
+        Returns:
+            Means by metric of each such pair.
+        """
+        cells = dict.fromkeys(draw[:2] for draw in self.draws)
+        parts = {cell: self.within([cell]) for cell in cells}
+        return {cell: {name: mean_of(part.of(name)) for name in part.names} for cell, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far two things are apart, and whether chance alone explains it.
+
+    Attributes:
+        difference: of their means, the first less the second.
+        half_width: of its 95 % interval; None of the difference of two gaps, which has none.
+        p: two-sided.
+        n: pairs of a paired test; units of both sides of another.
+        adjusted: p where several tests are made, at first that of this one alone.
+        detectable: true difference that tests as precise as this one find in four cases of five (power 80 %, noncentral
+            t); None where unknown.
+        error: standard error of the difference; 0 where there is no spread.
+        freedom: degrees of freedom of the error.
+    """
+
+    difference: float
+    half_width: float | None
+    p: float
+    n: int
+    adjusted: float
+    detectable: float | None = None
+    error: float = 0.0
+    freedom: float = 1.0
+
+    @property
+    def differs(self) -> bool:
+        """Whether the adjusted p is below 5 %."""
+        return self.adjusted < _LEVEL
+
+
+def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure:
+    """Summarise a value over runs.
+
+    Args:
+        values: one a run; None where it does not apply.
+        draws: base model, forget set and seed of each run; none where all share base model and forget set.
+
+    Returns:
+        Mean, spread, number, and the interval over what `units` takes for independent.
+    """
+    values = list(values)
+    known = [value for value in values if value is not None]
+    independent = units(values, draws) if draws else known
+    if not known:
+        return Figure(None, None, 0, None, None)
+    centre = mean(independent)
+    sd = stdev(known) if len(known) > 1 else None
+    if len(independent) < 2:
+        return Figure(centre, sd, len(known), None, None)
+    reach = quantile(len(independent) - 1) * stdev(independent) / math.sqrt(len(independent))
+    return Figure(centre, sd, len(known), centre - reach, centre + reach)
+
+
+def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
+    """Reduce runs to values that may be taken for independent.
+
+    Runs of one base model, or of one forget set, share its luck. Where several base models or forget sets were
+    drawn, the units are therefore the means over the runs of each: of the source, of these two, with the fewest
+    draws but more than one, the base model where both have as many. This is the cautious choice; the other
+    source then counts as part of each unit's noise. Where only the seed varies the units are the runs.
+
+    Args:
+        values: one a run; None where it does not apply.
+        draws: base model, forget set and seed of each run, those without a value too.
+
+    Returns:
+        A value a unit that has one.
+    """
+    return means_by(values, unit_keys(draws))
+
+
+def unit_keys(draws: Sequence[Draw]) -> list[Hashable]:
+    """Name the unit of each run, as `units` chooses them.
+
+    Args:
+        draws: base model, forget set and seed of each run.
+
+    Returns:
+        A base model, a forget set or, where only the seed varies, the place of the run.
+    """
+    sources: list[list[Hashable]] = [[draw[place] for draw in draws] for place in (0, 1)]
+    varied = [source for source in sources if len(set(source)) > 1]
+    return min(varied, key=lambda source: len(set(source))) if varied else list(range(len(draws)))
+
+
+def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[float]:
+    """Average what belongs together.
+
+    Args:
+        values: None where there is none.
+        keys: as many; equal ones belong together.
+
+    Returns:
+        A mean for each key that has a value, in the order in which the keys first appear.
+    """
+    parts: dict[Hashable, list[float]] = {}
+    for value, key in zip(values, keys, strict=True):
+        if value is not None:
+            parts.setdefault(key, []).append(value)
+    return [mean(part) for part in parts.values()]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Average what there is.
+
+    Args:
+        values: None where there is none.
+
+    Returns:
+        The mean; None of nothing.
+    """
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: float = 0.0) -> Comparison | None:
+    """Compare two methods over the same draws, by a paired t-test.
+
+    Where base model or forget set vary, the pairs' differences are first averaged over what `units` says.
+    Differences below 1e-12 are rounding and count as 0. Where all are equal the interval has no width, and p is
+    1 where they are 0 and else 0.
+
+    Args:
+        first: value of each run of one method, by base model, forget set and seed.
+        second: of the other.
+        step: in which values move; the differences' variance is taken to be at least that of two roundings to it.
+
+    Returns:
+        The comparison, first less second; None of fewer than two independent pairs.
+
+    Source:
+        Student, "The probable error of a mean", Biometrika 6 (1908).
+    """
+    draws = [draw for draw in first if draw in second]
+    apart = units([first[draw] - second[draw] for draw in draws], draws)
+    if len(apart) < 2:
+        return None
+    size = max(abs(values[draw]) for values in (first, second) for draw in draws)
+    error = math.sqrt(max(variance(apart), 2 * rounding_of(step)) / len(apart))
+    return judged(mean(apart), error, len(apart) - 1, size, len(draws))
+
+
+def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0) -> Comparison | None:
+    """Compare two independent samples, by Welch's t-test.
+
+    A side of one value has no spread of its own and is given the other's: it is then held against the other's
+    prediction interval. Shares of few images move in large steps and agree by chance, so that the spread of a few
+    runs may be 0; a side's variance is therefore taken to be at least that of rounding to its step. Where no side has
+    spread and there is no step, the interval has no width, and p is 1 where the means are equal to 1e-12 and else 0.
+
+    Args:
+        values: independent units of a method, or of base models.
+        standard: of the retrained models.
+        step: in which values move: 1 over the number of images of a share of them; 0 where they move smoothly.
+
+    Returns:
+        The comparison, values less standard; None where a side has no value, or neither has two.
+
+    Source:
+        Welch, "The generalization of Student's problem when several different population variances are
+        involved", Biometrika 34 (1947); the variance of rounding: Sheppard, Proc. London Math. Soc. 29 (1897).
+    """
+    sides = (values, standard)
+    counts = [len(side) for side in sides]
+    if min(counts) < 1 or max(counts) < 2:
+        return None
+    size = max(abs(value) for side in sides for value in side)
+    apart = mean(values) - mean(standard)
+    if min(counts) == 1:
+        shared = max(variance(standard if len(values) == 1 else values), rounding_of(step))
+        return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
+    parts = [max(variance(side), rounding_of(step)) / len(side) for side in sides]
+    error = math.sqrt(sum(parts))
+    weights = [part / sum(parts) if error else 0.5 for part in parts]
+    freedom = 1 / sum(weight**2 / (count - 1) for weight, count in zip(weights, counts, strict=True))
+    return judged(apart, error, freedom, size, sum(counts))
+
+
+def rounding_of(step: float) -> float:
+    """Compute the variance of rounding to a step, all remainders being as likely.
+
+    Args:
+        step: at least 0.
+
+    Returns:
+        step^2 / 12.
+    """
+    return step**2 / 12
+
+
+def judged(apart: float, error: float, freedom: float, size: float, n: int) -> Comparison:
+    """Compute interval and p of a difference.
+
+    Args:
+        apart: the difference.
+        error: its standard error.
+        freedom: degrees of freedom of the error.
+        size: of the largest value that it was computed from, which says what is rounding.
+        n: of the comparison.
+
+    Returns:
+        The comparison.
+    """
+    rounding = _ROUNDING * max(1.0, size)
+    if error <= rounding:
+        p = 1.0 if abs(apart) <= rounding else 0.0
+        return Comparison(apart, 0.0, p, n, p)
+    p = 2 * float(stdtr(freedom, -abs(apart) / error))
+    return Comparison(apart, quantile(freedom) * error, p, n, p, error=error, freedom=freedom)
+
+
+def quantile(freedom: float, level: float = _LEVEL) -> float:
+    """Look up how many standard errors an interval reaches to either side.
+
+    Args:
+        freedom: degrees of freedom, positive.
+        level: share of the cases that it misses.
+
+    Returns:
+        For example the 97.5 % quantile of Student's distribution.
+    """
+    return float(stdtrit(freedom, 1 - level / 2))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust p for the number of tests, so that any false alarm at all is as rare as the level says.
+
+    Args:
+        p_values: one a test; None where none could be made.
+
+    Returns:
+        Adjusted ones in the same order, at most 1; None where there was none.
+
+    Source:
+        Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[place] = highest
+    return adjusted
+
+
+def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Adjust comparisons for their number.
+
+    Args:
+        comparisons: all that were made together.
+
+    Returns:
+        The same in the same order, with adjusted p, and with the difference that they could have found were it the
+        only one (Holm's first step; power 80 %).
+    """
+    found = holm([comparison.p for comparison in comparisons])
+    pairs = zip(comparisons, found, strict=True)
+    return [
+        replace(
+            comparison, adjusted=p, detectable=_detectable(comparison, len(comparisons)) if comparison.error else 0.0
+        )
+        for comparison, p in pairs
+        if p is not None
+    ]
+
+
+def _detectable(found: Comparison, tests: int) -> float:
+    """The true difference whose test is below 5 % in four cases of five, as one of several tests."""
+    return found.error * float(nctdtrinc(found.freedom, 1 - _POWER, quantile(found.freedom, _LEVEL / tests)))

@@ -1,0 +1,510 @@
+"""What records say together: one row an experiment, compared with retraining and with each other."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from salun.experiments.plan import Job
+from salun.experiments.record import Group, Record, group_named, group_of, identify
+from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
+from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor
+from salun.reports.labels import experiment_of, titles_of, told_apart
+from salun.reports.statistics import (
+    Comparison,
+    Draw,
+    Figure,
+    Sample,
+    adjusted_by_holm,
+    difference,
+    figure,
+    mean_of,
+    means_by,
+    units,
+    versus,
+)
+
+_Entry = tuple[str, list[Record], Mapping[str, Value]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment, or one base model, over its runs.
+
+    Attributes:
+        title: what it is.
+        group: base models and forget sets; rows of one group are compared.
+        kind: "base", "retrain" or "method".
+        records: its runs; none for a base model.
+        draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
+        figures: by metric.
+        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and
+            MIA; empty where the list holds no retraining.
+        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the
+            noise floor, one retrained model against the mean of the others.
+        diverged: runs whose outputs stopped being numbers.
+        distance: what the gap is computed from; None of retraining, and where nothing was retrained.
+        against: by metric the comparison with the retrained models, adjusted over the table; without those that
+            are not best when as retrained, or of which there are too few values.
+        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself,
+            and of too few runs or retrained models.
+    """
+
+    title: str
+    group: Group
+    kind: str
+    records: tuple[Record, ...]
+    draws: tuple[Draw, ...]
+    figures: dict[str, Figure]
+    gaps: tuple[dict[str, Value], ...]
+    gap: Figure
+    diverged: int
+    distance: Distance | None = None
+    against: dict[str, Comparison] = field(default_factory=dict)
+    behind: Comparison | None = None
+
+
+def _sample_of(records: Iterable[Record]) -> Sample:
+    """Gather the metrics of runs."""
+    runs = list(records)
+    return Sample([run.metrics for run in runs], [_draw_of(run) for run in runs])
+
+
+def _draw_of(record: Record) -> Draw:
+    return (*group_of(record), record.seed)
+
+
+def _once_a_pair(gold: Sample) -> Sample:
+    """Count the distance between two retrained models once."""
+    values = [dict(value) for value in gold.values]
+    for cell in {draw[:2] for draw in gold.draws}:
+        members = [value for value, draw in zip(values, gold.draws, strict=True) if draw[:2] == cell]
+        for name in gold.names:
+            held = [value for value in members if value.get(name) is not None]
+            if len(held) == 2 and name in METRICS and "retrained" in METRICS[name].against:
+                held[0][name], held[1][name] = mean_of(value[name] for value in held), None
+    return Sample(values, gold.draws)
+
+
+def gap_to(values: Mapping[str, Value], standard: Mapping[str, Value]) -> dict[str, Value]:
+    """Compute the distance to retraining.
+
+    Args:
+        values: of one run.
+        standard: mean over the retrained models of the same base model and forget set.
+
+    Returns:
+        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA,
+        RA, TA and MIA, None where one of them is missing.
+    """
+    gaps: dict[str, Value] = {}
+    for name, value in values.items():
+        reference = standard.get(name)
+        if _is_compared(name) and METRICS[name].unit == "%":
+            gaps[name] = None if value is None or reference is None else abs(value - reference)
+    parts = [gaps.get(name) for name in GAP_METRICS]
+    known = [part for part in parts if part is not None]
+    gaps["average"] = fmean(known) if len(known) == len(parts) else None
+    return gaps
+
+
+def _is_compared(name: str) -> bool:
+    """Tell whether retrained models show what a metric is at best: those that are best when equal to theirs, and
+    those that measure the distance to a retrained model, of which they have one to each other.
+    """
+    found = METRICS.get(name)
+    if found is None or found.unit == "table":
+        return False
+    return found.direction == "as retrained" or "retrained" in found.against
+
+
+def _gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
+    """Compute every model's distance to retraining."""
+    if not gold.values:
+        return ()
+    standard = gold.by_cell()
+    pairs = zip(sample.values, sample.draws, strict=True)
+    return tuple(gap_to(values, standard.get(draw[:2], {})) for values, draw in pairs)
+
+
+def step_of(name: str, records: Iterable[Record]) -> float:
+    """Say in which steps a metric moves: a share of images by one image.
+
+    Args:
+        name: of a known metric.
+        records: of the runs, which know how many images there are.
+
+    Returns:
+        The step of the smallest set that the metric is computed from; 0 where it moves smoothly.
+    """
+    found = METRICS[name]
+    if found.unit != "%":
+        return 0.0
+    counts = [record.split.get(part) for record in records for part in found.needs]
+    known = [count for count in counts if count]
+    return 1 / min(known) if known else 0.0
+
+
+def against(
+    sample: Sample, gold: Sample, records: Sequence[Record], partnered: Mapping[str, Mapping[Draw, float]]
+) -> dict[str, Comparison]:
+    """Test each metric for a difference from the retrained models, over the base models and forget sets of both.
+
+    What compares a model with retrained model i shares that model with what compares retrained model i with the
+    next: those two values are a pair, whose difference no longer holds retrained model i. The other metrics of one
+    base model and forget set are two independent samples, and pairs where several of these were drawn.
+
+    Args:
+        sample: of models.
+        gold: of the retrained ones.
+        records: of the runs, which know how many images there are.
+        partnered: by metric that compares with a retrained model, the models' mean value by the draw of that one.
+
+    Returns:
+        Comparisons by metric, where one can be made; p is not adjusted yet.
+    """
+    cells = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
+    ours, theirs = sample.within(cells), gold.within(cells)
+    found: dict[str, Comparison] = {}
+    for name in filter(_is_compared, ours.names):
+        step, comparison = step_of(name, records), None
+        if name in partnered:
+            comparison = difference(partnered[name], _known(theirs, name), step)
+        elif len(cells) > 1:
+            comparison = difference(_cell_means(ours, name), _cell_means(theirs, name), step)
+        if comparison is None:
+            comparison = versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step)
+        if comparison is not None:
+            found[name] = comparison
+    return found
+
+
+def _known(sample: Sample, name: str) -> dict[Draw, float]:
+    """The values of a metric by draw, where there are any."""
+    pairs = zip(sample.draws, sample.of(name), strict=True)
+    return {draw: value for draw, value in pairs if value is not None}
+
+
+def _cell_means(sample: Sample, name: str) -> dict[Draw, float]:
+    """The mean of a metric for each base model and forget set that has one."""
+    means = {cell: values.get(name) for cell, values in sample.by_cell().items()}
+    return {(*cell, 0): value for cell, value in means.items() if value is not None}
+
+
+def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) -> dict[str, dict[Draw, float]]:
+    """The mean of each metric that compares with a retrained model, by that model's draw; of runs or base models."""
+    draws = {run.id: _draw_of(run) for run in gold}
+    found: dict[str, dict[Draw, list[Value]]] = {}
+    for run in records:
+        for name, value in (run.base_metrics if base else run.metrics).items():
+            if run.retrained in draws and name in METRICS and "retrained" in METRICS[name].against:
+                found.setdefault(name, {}).setdefault(draws[run.retrained], []).append(value)
+    means = {name: {draw: mean_of(values) for draw, values in by.items()} for name, by in found.items()}
+    return {name: {draw: x for draw, x in by.items() if x is not None} for name, by in means.items()}
+
+
+def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mapping[str, Value]] = ()) -> list[Row]:
+    """Turn the records of a list into rows, base models first in each group.
+
+    An experiment of which only some base models and forget sets are finished yet stands in the table of those
+    that have all of them.
+
+    Args:
+        experiments: title and finished runs of each entry.
+        joint: by entry the metrics that belong to all of its runs together; none at all, or as many as entries.
+
+    Returns:
+        The rows, group by group, in the order of the list.
+    """
+    load_metrics()
+    whole = joint or [{}] * len(experiments)
+    entries = [(*experiment, values) for experiment, values in zip(experiments, whole, strict=True) if experiment[1]]
+    cells = [{group_of(record) for record in records} for _, records, _ in entries]
+    groups: dict[Group, list[_Entry]] = {}
+    for entry, own in zip(entries, cells, strict=True):
+        widest = max((other for other in cells if own <= other), key=len)
+        groups.setdefault(group_named(widest), []).append(entry)
+    return [row for group, members in groups.items() for row in _rows_within(group, members)]
+
+
+def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
+    """Make the rows of one group."""
+    runs = [record for _, records, _ in entries for record in records]
+    retrained = [run for run in runs if run.settings["method"] == "retrain"]
+    return _tested([_base_row(group, runs, retrained), *(_run_row(group, entry, retrained) for entry in entries)])
+
+
+def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> Row:
+    """Summarise base models, each of which counts once, whatever the number of its forget sets and runs."""
+    gold = _once_a_pair(_sample_of(retrained))
+    cells = Sample([run.base_metrics for run in records], _sample_of(records).draws).by_cell()
+    sample = Sample(list(cells.values()), [(*cell, 0) for cell in cells])
+    owners, distance = [base for base, _ in cells], _distance_of(sample, gold, records)
+    return Row(
+        title="base",
+        group=group,
+        kind="base",
+        records=(),
+        draws=tuple(sample.draws),
+        figures={name: figure(means_by(sample.of(name), owners)) for name in sample.names},
+        gaps=_gaps_of(sample, gold),
+        gap=gap_figure(distance) if distance else figure([]),
+        diverged=0,
+        distance=distance,
+        against=against(sample, gold, records, _partnered(records, retrained, base=True)),
+    )
+
+
+def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Distance | None:
+    return distance_to(sample, gold, [step_of(name, records) for name in GAP_METRICS])
+
+
+def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
+    """Summarise one experiment."""
+    title, records, joint = entry
+    kind = "retrain" if records[0].settings["method"] == "retrain" else "method"
+    is_method, gold = kind == "method", _once_a_pair(_sample_of(retrained))
+    sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
+    distance = _distance_of(sample, gold, records) if is_method else None
+    floor = None if is_method else noise_floor(sample)
+    gap = gap_figure(distance) if distance else Figure(floor, None, 0 if floor is None else len(records), None, None)
+    figures = {name: figure(sample.of(name), sample.draws) for name in sample.names}
+    together = {
+        name: Figure(value, None, 0 if value is None else len(records), None, None) for name, value in joint.items()
+    }
+    return Row(
+        title=title,
+        group=group,
+        kind=kind,
+        records=tuple(records),
+        draws=tuple(sample.draws),
+        figures=figures | together,
+        gaps=_gaps_of(sample, gold) if is_method else (),
+        gap=gap,
+        diverged=sum(record.diverged for record in records),
+        distance=distance,
+        against=against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
+    )
+
+
+def _tested(rows: list[Row]) -> list[Row]:
+    """Compare the rows of a table with its best one, and adjust all tests for their number."""
+    places = [(place, name) for place, row in enumerate(rows) for name in row.against]
+    adjusted: list[dict[str, Comparison]] = [{} for _ in rows]
+    for family in dict.fromkeys(_family(name) for _, name in places):
+        members = [(place, name) for place, name in places if _family(name) == family]
+        found = adjusted_by_holm([rows[place].against[name] for place, name in members])
+        for (place, name), comparison in zip(members, found, strict=True):
+            adjusted[place][name] = comparison
+    rows = [
+        replace(row, against={name: found[name] for name in row.against})
+        for row, found in zip(rows, adjusted, strict=True)
+    ]
+    best = best_of(rows, rows[0].group)
+    if best is None or best.distance is None:
+        return rows
+    others = [(row, row.distance) for row in rows if row.kind == "method" and row is not best and row.distance]
+    tests = [(row, nearer(distance, best.distance)) for row, distance in others]
+    known = [(row, comparison) for row, comparison in tests if comparison is not None]
+    pairs = zip(known, adjusted_by_holm([comparison for _, comparison in known]), strict=True)
+    behind = {id(row): comparison for (row, _), comparison in pairs}
+    return [replace(row, behind=behind.get(id(row))) for row in rows]
+
+
+def _family(name: str) -> str:
+    """Which tests a metric's tests are adjusted with."""
+    return "gap" if name in GAP_METRICS else "derived" if METRICS[name].derived else "other"
+
+
+def floor_of(rows: list[Row], group: Group) -> float | None:
+    """Look up the noise floor: how far one retrained model is from the mean of the others.
+
+    Args:
+        rows: all rows.
+        group: which of them are compared.
+
+    Returns:
+        A fraction; None where fewer than two models were retrained.
+    """
+    gaps = [row.gap.mean for row in rows if row.group == group and row.kind == "retrain" and row.gap.mean is not None]
+    return max(gaps, default=None)
+
+
+def contenders(rows: list[Row], group: Group) -> list[Row]:
+    """List the methods that can be nearest to retraining.
+
+    Args:
+        rows: all rows.
+        group: which of them are compared.
+
+    Returns:
+        Those with an average gap; none of which a run diverged, however near the others came.
+    """
+    methods = [row for row in rows if row.group == group and row.kind == "method" and not row.diverged]
+    return [row for row in methods if row.gap.mean is not None]
+
+
+def best_of(rows: list[Row], group: Group) -> Row | None:
+    """Find the unlearned row that is nearest to retraining.
+
+    Args:
+        rows: all rows.
+        group: which of them are compared.
+
+    Returns:
+        The method's row with the smallest average gap; None where nothing can be compared.
+    """
+    return min(contenders(rows, group), key=lambda row: row.gap.mean or 0.0, default=None)
+
+
+def is_distinct(rows: list[Row], best: Row | None) -> bool:
+    """Tell whether the best method can be told from every other that could be best.
+
+    Args:
+        rows: all rows.
+        best: of its group, if there is one.
+
+    Returns:
+        Whether each other's gap differs from its gap beyond noise, and by more than the noise floor; never of the only
+        method.
+    """
+    if best is None:
+        return False
+    others = [row for row in contenders(rows, best.group) if row is not best]
+    return bool(others) and all(is_farther(rows, row) for row in others)
+
+
+def is_farther(rows: list[Row], row: Row) -> bool:
+    """Tell whether a method is farther from retraining than the best one.
+
+    Args:
+        rows: all rows.
+        row: of a method that is not the best.
+
+    Returns:
+        Whether its gap differs beyond noise, and by more than the noise floor.
+    """
+    floor = floor_of(rows, row.group) or 0.0
+    return row.behind is not None and row.behind.differs and row.behind.difference > floor
+
+
+def bold_of(rows: list[Row]) -> int | None:
+    """Find the row that is printed bold.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        Place of the best method's, where it can be told from all others.
+    """
+    best = best_of(rows, rows[0].group)
+    return next((place for place, row in enumerate(rows) if row is best and is_distinct(rows, row)), None)
+
+
+def mixtures(rows: list[Row]) -> list[str]:
+    """Say where a table's runs were not made alike.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        A line for devices and one for revisions of the code, where there are several.
+    """
+    runs = [record for row in rows for record in row.records]
+    lines = []
+    for what, found in (("devices", {run.device for run in runs}), ("revisions", {run.revision for run in runs})):
+        if len(found) > 1:
+            lines.append(f"the runs of this list were made on several {what}: {', '.join(sorted(found))}")
+    return lines
+
+
+def partly_known(rows: list[Row]) -> list[str]:
+    """Say which figures are over fewer runs than their row.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        A line a row that has such figures.
+    """
+    lines = []
+    for row in rows:
+        whole = len(row.records) - row.diverged
+        short = [name for name, value in row.figures.items() if row.records and 0 < value.n < whole]
+        if short:
+            counts = sorted({str(row.figures[name].n) for name in short})
+            lines.append(f"{row.title}: {', '.join(short)}: only of {' or '.join(counts)} of {whole} runs")
+    return lines
+
+
+def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
+    """Gather rows by what they are compared within.
+
+    Args:
+        rows: all rows.
+
+    Returns:
+        Rows by group, in order.
+    """
+    groups: dict[Group, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    return groups
+
+
+def rows_of(
+    jobs: list[Job], done: dict[str, Record], joint: Mapping[int, Mapping[str, Value]] | None = None
+) -> list[Row]:
+    """Summarise the finished runs of a list.
+
+    Args:
+        jobs: all runs of the list.
+        done: records by id.
+        joint: metrics of all runs of an experiment together, by entry number.
+
+    Returns:
+        The rows of the table.
+    """
+    titles = titles_of(jobs)
+    finished: dict[int, list[Record]] = {number: [] for number in titles}
+    for job in jobs:
+        if job.id in done:
+            finished[job.experiment.number].append(done[job.id])
+    entries = [(titles[number], runs) for number, runs in sorted(finished.items())]
+    together = [joint.get(number, {}) for number in sorted(finished)] if joint else ()
+    return summarise(entries, together)
+
+
+def rows_of_records(found: list[Record]) -> list[Row]:
+    """Summarise records without the list that they were made by.
+
+    Args:
+        found: records; runs of the same settings are one experiment, called by their latest tag.
+
+    Returns:
+        The rows of the table, in the order in which the experiments were first run.
+
+    Raises:
+        SalunError: a record's settings cannot be read.
+    """
+    alike: dict[str, list[Record]] = {}
+    for record in found:
+        alike.setdefault(_drawn_from(record), []).append(record)
+    runs = dict(enumerate(alike.values(), 1))
+    titles = told_apart(
+        {
+            number: (experiment_of(members[-1], number), group_named(map(group_of, members)))
+            for number, members in runs.items()
+        }
+    )
+    return summarise([(titles[number], members) for number, members in runs.items()])
+
+
+def _drawn_from(record: Record) -> str:
+    """Tell which experiment a run belongs to, whatever base model, forget set and seed were drawn for it."""
+    settings = record.settings
+    base, forget = dict(settings["base"]), dict(settings["forget"])
+    if base["recipe"] is not None and base["identity"].startswith("recipe "):
+        base |= {"identity": None, "seed": None, "recipe": base["recipe"] | {"seed": None}}
+    if forget["share"] is not None:
+        forget |= {"seed": None, "fingerprint": None}
+    return identify(settings | {"base": base, "forget": forget}, 0)

@@ -1,0 +1,413 @@
+"""Tables of rows, for a terminal, programs, spreadsheets and papers."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from salun.errors import one_line
+from salun.experiments.record import Group, Record, group_of
+from salun.io.files import write_text
+from salun.metrics import GAP_METRICS, METRICS
+from salun.reports.formats import DIFFERS, NEARER, csv_table, escape_markdown, latex_table, markdown_table
+from salun.reports.statistics import Comparison, Figure, figure
+from salun.reports.summary import Row, best_of, bold_of, contenders, floor_of, grouped, is_distinct, is_farther
+
+INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
+
+_MOST_NAMED = 3
+
+
+def columns_of(rows: list[Row]) -> list[str]:
+    """List the metrics that a table shows.
+
+    Args:
+        rows: the table's.
+
+    Returns:
+        Metrics that some row has a value of, no tables of their own: accuracies first, cost last.
+    """
+    able = [name for name in METRICS if METRICS[name].unit != "table"]
+    shown = [name for name in able if any(row.figures.get(name, figure([])).n for row in rows)]
+    first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
+    others = [name for name in shown if name not in first + last]
+    return [name for name in (*first, *others, *last) if name in shown]
+
+
+def _heading(name: str) -> str:
+    """Title a metric's column."""
+    unit = METRICS[name].unit
+    return name if unit == "images" else f"{name} {unit}".rstrip()
+
+
+def cell(value: Figure, unit: str) -> str:
+    """Print a figure, the spread only where there is one.
+
+    Args:
+        value: mean and spread.
+        unit: as `Metric` says; a fraction of unit "%" is printed as a percentage.
+
+    Returns:
+        For example "97.21±0.40", or "–" where there is no value.
+    """
+    if value.mean is None:
+        return "–"
+    factor = 100 if unit == "%" else 1
+    digits = {"%": 2, "s": 2, "epochs": 1, "images": 0}.get(unit, 3)
+    spread = "" if value.sd is None else f"±{value.sd * factor:.{digits}f}"
+    return f"{value.mean * factor:.{digits}f}{spread}"
+
+
+def interval(gap: Figure) -> str:
+    """Print the 95 % interval of an average gap, which is never negative.
+
+    Args:
+        gap: estimate and interval.
+
+    Returns:
+        For example "0.15–0.47", in percent; nothing where there is no interval.
+    """
+    return "" if gap.low is None or gap.high is None else f"{100 * gap.low:.2f}–{100 * gap.high:.2f}"
+
+
+def _mark_of(row: Row, name: str) -> str:
+    """Say with a mark that a value differs from the retrained models'."""
+    found = row.against.get(name)
+    if found is None or not found.differs:
+        return ""
+    better = {"higher": found.difference > 0, "lower": found.difference < 0}.get(METRICS[name].direction, False)
+    return f" {NEARER if better and 'retrained' in METRICS[name].against else DIFFERS}"
+
+
+def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Lay rows out as text.
+
+    Args:
+        rows: of one group.
+        hidden: metrics that are left out, and `INTERVAL` or `SPREAD`.
+
+    Returns:
+        Column headings, and the cells of each row.
+    """
+    names = [name for name in columns_of(rows) if name not in hidden]
+    with_interval = INTERVAL not in hidden and any(interval(row.gap) for row in rows)
+    headings = ["", *map(_heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
+    lines = []
+    for row in rows:
+        values = {name: row.figures.get(name, figure([])) for name in names}
+        if SPREAD in hidden:
+            values = {name: replace(value, sd=None) for name, value in values.items()}
+        figures = [cell(value, METRICS[name].unit) + _mark_of(row, name) for name, value in values.items()]
+        gap = [cell(row.gap, "%"), *[interval(row.gap)] * with_interval]
+        lines.append([one_line(row.title), *figures, *gap, _count_of(row)])
+    return headings, lines
+
+
+def _count_of(row: Row) -> str:
+    """Say over how many runs a row is."""
+    if row.kind == "base":
+        models = len({base for base, _, _ in row.draws})
+        return f"{models} models" if models > 1 else ""
+    epochs = sorted({record.diverged_epoch for record in row.records if record.diverged_epoch is not None})
+    span = f" in epoch {'-'.join(map(str, dict.fromkeys([epochs[0], epochs[-1]])))}" if epochs else ""
+    return str(len(row.records)) + (f" ({row.diverged} diverged{span})" if row.diverged else "")
+
+
+def legend(rows: list[Row]) -> list[str]:
+    """Explain a table.
+
+    Args:
+        rows: of one group.
+
+    Returns:
+        A line each: what is averaged over what, which method is nearest to retraining, what the marks mean.
+    """
+    lines = [f"{_over(rows)}; {_about_gap(rows)}"]
+    best = best_of(rows, rows[0].group)
+    if best is not None:
+        lines.append(_verdict(rows, best))
+    return [*lines, *_about_marks(rows), *_about_budget(rows)]
+
+
+def _about_marks(rows: list[Row]) -> list[str]:
+    """Explain the marks of a table, and how large a difference they could have shown."""
+    if not any(row.against for row in rows):
+        return []
+    marks = [_mark_of(row, name) for row in rows for name in row.against]
+    text = f"{DIFFERS} differs from retraining beyond noise"
+    if any(NEARER in mark for mark in marks):
+        text += f"; {NEARER} nearer to a retrained model than another retrained model is"
+    lines = [f"{text} (t-tests, 5 %, Holm over UA, RA, TA and MIA of the table, and over its other metrics)"]
+    found = {
+        name: [row.against[name].detectable for row in rows if row.kind == "method" and name in row.against]
+        for name in GAP_METRICS
+    }
+    sizes = {name: median(size for size in sizes if size is not None) for name, sizes in found.items() if any(sizes)}
+    if sizes:
+        points = ", ".join(f"{name} {100 * size:.2f}" for name, size in sizes.items())
+        lines.append(f"4 of 5 such tables would mark a true difference of {points} points (median over the methods)")
+    return lines
+
+
+def _about_budget(rows: list[Row]) -> list[str]:
+    """Name the rows of which image passes do not say that they had one and the same budget to train with."""
+    above, still = [], []
+    given = [row for row in rows if row.records and row.records[0].settings.get("budget") is not None]
+    for row in given:
+        title, budget = one_line(row.title), row.records[0].settings["budget"]
+        most = max(record.unlearning_passes or 0 for record in row.records)
+        above += [f"{title} (up to {most} of {budget})"] if most > budget else []
+        steps = [bool(record.curve) for record in row.records if "epochs" in record.settings["settings"]]
+        still += [] if all(steps) else [title]
+    lines = [f"image passes above the budget, by work that cannot be cut: {', '.join(above)}"] if above else []
+    lines += [f"budget without room for a training step: {', '.join(still)}"] if still else []
+    return lines + ["the budget does not hold for retraining"] * any(given and row.kind == "retrain" for row in rows)
+
+
+def _over(rows: list[Row]) -> str:
+    """Say what a table's figures are means over."""
+    drawn = [row.draws for row in rows if row.records]
+    runs = sorted({len(draws) for draws in drawn})
+    if runs == [1]:
+        return "one run each"
+    sources = ("base model", "forget set", "unlearning seed")
+    counts = [max(len({draw[place] for draw in draws}) for draws in drawn) for place in range(len(sources))]
+    varied = {source: count for source, count in zip(sources, counts, strict=True) if count > 1}
+    what = " × ".join(f"{count} {source}s" for source, count in varied.items())
+    shown = what if len(varied) > 1 else f"{next(iter(varied))} varied"
+    text = f"mean ± standard deviation over {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs: {shown}"
+    shared = {source: count for source, count in varied.items() if source != sources[-1]}
+    if len(varied) > 1:
+        text += f"; intervals and tests over the {min(shared, key=lambda source: shared[source])}s"
+    return text
+
+
+def _about_gap(rows: list[Row]) -> str:
+    """Say what the gap of a table is."""
+    problem = "same base model and forget set"
+    if not any(row.kind == "retrain" for row in rows):
+        return f"no gap without a 'retrain' entry of the {problem}"
+    text = "gap: mean distance of mean UA, RA, TA and MIA to retraining's"
+    if len({draw[:2] for row in rows for draw in row.draws}) > 1:
+        text += f" with the {problem}"
+    if any(row.gap.low is not None for row in rows):
+        text += ", raised by noise; where its interval begins at 0, not told from retraining"
+    if floor_of(rows, rows[0].group) is not None:
+        text += "; of retrain: noise floor, one retrained model against the mean of the others"
+    return text
+
+
+def _verdict(rows: list[Row], best: Row) -> str:
+    """Say whether the best method can be told from the others."""
+    others = [row for row in contenders(rows, best.group) if row is not best]
+    text = f"nearest to retraining: {one_line(best.title)}"
+    untested = [one_line(row.title) for row in others if row.behind is None]
+    close = [(row.behind.adjusted, one_line(row.title)) for row in others if row.behind and not row.behind.differs]
+    if not others:
+        return f"{text}, with no other method to tell it from"
+    if len(untested) == len(others):
+        return f"{text}; {_untested_because(rows, [best, *others])}: no test"
+    if is_distinct(rows, best):
+        return f"{text}, distinguishable from all others (in bold)"
+    shown = [f"{title} (p {p:.2g})" for p, title in sorted(close, reverse=True)]
+    within = [one_line(row.title) for row in others if row.behind and row.behind.differs and not is_farther(rows, row)]
+    parts = [f"not distinguishable from {_enumerated(shown)}"] if shown else []
+    parts += [f"nearer than {_enumerated(within)} by less than the noise floor"] if within else []
+    parts += [f"not tested against {_enumerated(untested)}"] if untested else []
+    return f"{text}, {'; '.join(parts)}"
+
+
+def _untested_because(rows: list[Row], methods: list[Row]) -> str:
+    """Say why no two methods of a table could be compared."""
+    if all(len(row.draws) == 1 for row in methods):
+        return "one run each"
+    return "too few runs" if floor_of(rows, rows[0].group) is not None else "one retrained model only"
+
+
+def _enumerated(names: list[str]) -> str:
+    """List names, of many the first."""
+    rest = len(names) - _MOST_NAMED
+    more = f" and {rest} other{'s' if rest > 1 else ''}" if rest > 0 else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def group_title(rows: list[Row], group: Group) -> str:
+    """Say what the rows of a group have in common.
+
+    Args:
+        rows: all rows.
+        group: which.
+
+    Returns:
+        One line: model, data set and forget set, and what tells them apart where that does not.
+    """
+    titles = {
+        key: _problem_of([run for row in members for run in row.records]) for key, members in grouped(rows).items()
+    }
+    title = titles[group]
+    others = [other for other in titles if other != group and titles[other] == title]
+    if any(other[0] != group[0] for other in others):
+        title += f"; base model: {group[0]}"
+    if any(other[1] != group[1] for other in others):
+        title += f"; forget set: {group[1]}"
+    return one_line(title)
+
+
+def _problem_of(records: list[Record]) -> str:
+    """Describe a forgetting problem."""
+    settings, train = records[0].settings, records[0].split["train"]
+    bases, forgets = (len(set(found)) for found in zip(*map(group_of, records), strict=True))
+    sizes = sorted({record.split["forget"] for record in records})
+    text = f"{settings['base']['model']} on {settings['base']['dataset']}"
+    text += f" ({bases} base models)" if bases > 1 else ""
+    text += f", forgetting {settings['forget']['request']}"
+    text += f" ({forgets} forget sets)" if forgets > 1 else ""
+    return f"{text}: {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} of {train} images"
+
+
+def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
+    """Write `summary.json`, `.csv`, `.md` and `.tex`.
+
+    Args:
+        folder: of the list's records.
+        rows: the table.
+
+    Returns:
+        The files.
+
+    Raises:
+        SalunError: they cannot be written.
+    """
+    texts = {"json": as_json(rows), "csv": as_csv(rows), "md": as_markdown(rows), "tex": as_latex(rows)}
+    paths = []
+    for suffix, text in texts.items():
+        paths.append(folder / f"summary.{suffix}")
+        write_text(paths[-1], text)
+    return paths
+
+
+def as_json(rows: list[Row]) -> str:
+    """Render rows for programs: fractions and seconds, every run with its gap.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        JSON text.
+    """
+    return json.dumps([_described(rows, row) for row in rows], indent=1, allow_nan=False) + "\n"
+
+
+def _described(rows: list[Row], row: Row) -> dict[str, Any]:
+    """Gather all that is known of a row."""
+    gaps = row.gaps if row.kind == "method" and row.gaps else (None,) * len(row.records)
+    runs = [
+        {"id": record.id, "base": base, "forget": forget, "seed": seed, "metrics": record.metrics, "gap": gap}
+        | ({"diverged_epoch": record.diverged_epoch} if record.diverged else {})
+        for record, (base, forget, seed), gap in zip(row.records, row.draws[: len(row.records)], gaps, strict=True)
+    ]
+    return {
+        "title": row.title,
+        "kind": row.kind,
+        "problem": group_title(rows, row.group),
+        "settings": row.records[0].settings if row.records else None,
+        **_sources_of(row),
+        "metrics": {name: asdict(value) for name, value in row.figures.items()},
+        "against_retrained": {name: _numbers_of(comparison) for name, comparison in row.against.items()},
+        "average_gap": asdict(row.gap) | {"bias": row.distance.bias if row.distance else None},
+        "behind_best": _numbers_of(row.behind) if row.behind else None,
+        "diverged": row.diverged,
+        **_standing_of(rows, row),
+        "runs": runs,
+    }
+
+
+def _standing_of(rows: list[Row], row: Row) -> dict[str, bool]:
+    """Say how a row stands among those of its group."""
+    best = row is best_of(rows, row.group)
+    return {"best": best, "distinct": best and is_distinct(rows, row)}
+
+
+def _sources_of(row: Row) -> dict[str, int]:
+    """Count what a row's runs were drawn from."""
+    bases, forgets, seeds = (len(set(found)) for found in zip(*row.draws, strict=True))
+    return {"base_models": bases, "forget_sets": forgets, "seeds": seeds if row.records else 0}
+
+
+def _numbers_of(comparison: Comparison) -> dict[str, float | bool | None]:
+    """Lay a comparison out."""
+    reach = comparison.half_width
+    return {
+        "difference": comparison.difference,
+        "low": None if reach is None else comparison.difference - reach,
+        "high": None if reach is None else comparison.difference + reach,
+        "detectable": comparison.detectable,
+        "p": comparison.p,
+        "adjusted_p": comparison.adjusted,
+        "n": comparison.n,
+        "differs": comparison.differs,
+    }
+
+
+def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
+    """Render rows for a spreadsheet: one line a row.
+
+    Args:
+        rows: the table; fractions and seconds.
+        shown: metrics; none for all that some row has.
+
+    Returns:
+        CSV text: mean, sd, n and interval of each metric and of the average gap, and below `_vs_retrained_` and
+        `_vs_best_` the comparisons; what there is none of is left empty.
+    """
+    names = shown or columns_of(rows)
+    lines = []
+    for row in rows:
+        line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": row.title, "kind": row.kind}
+        line |= _sources_of(row) | _standing_of(rows, row)
+        for name, value in [*((name, row.figures.get(name, figure([]))) for name in names), ("gap", row.gap)]:
+            line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
+        tests = {f"{name}_vs_retrained": row.against.get(name) for name in names} | {"gap_vs_best": row.behind}
+        for name, comparison in tests.items():
+            line |= {f"{name}_{part}": number for part, number in _numbers_of(comparison).items()} if comparison else {}
+        lines.append(line)
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    return csv_table([columns, *([line.get(column) for column in columns] for line in lines)])
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """Render rows for a README, the best method of each group in bold where it can be told from the others.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        Markdown text, with a legend below each table.
+    """
+    blocks = []
+    for group, members in grouped(rows).items():
+        headings, lines = lines_of(members)
+        table = markdown_table(headings, lines, bold_of(members))
+        words = [escape_markdown(line) for line in (group_title(rows, group), *legend(members))]
+        blocks.append("\n\n".join([words[0], table, *words[1:]]) + "\n")
+    return "\n".join(blocks)
+
+
+def as_latex(rows: list[Row]) -> str:
+    """Render rows for a paper, in bold what `as_markdown` has in bold.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        LaTeX text, with a legend as comments below each table.
+    """
+    blocks = []
+    for group, members in grouped(rows).items():
+        headings, lines = lines_of(members)
+        table = latex_table(headings, lines, bold_of(members))
+        words = [f"% {line}" for line in (group_title(rows, group), *legend(members))]
+        blocks.append("\n".join([words[0], table, *words[1:]]) + "\n")
+    return "\n".join(blocks)

@@ -1,0 +1,159 @@
+"""The cost of a method in images that went through a model, counted as they go."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Passes:
+    """Image passes through the models that it watches, and through their copies.
+
+    Attributes:
+        forward: images that went forward through a model.
+        backward: images whose gradient came back from a model's output.
+        budget: forward and backward passes together that a training stays within; None for no limit.
+        parts: into how many parts batches had to be split, as the device lacked memory.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    budget: int | None = None
+    parts: int = 1
+    counting: bool = True
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Passes":
+        """Stay one counter, so that the copy of a watched model is counted too."""
+        return self
+
+    @property
+    def total(self) -> int:
+        """Forward and backward passes together."""
+        return self.forward + self.backward
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was counted so far, "forward" and "backward"."""
+        return {"forward": self.forward, "backward": self.backward}
+
+    @property
+    def left(self) -> float:
+        """How many passes the budget still allows: infinity without a budget, negative where it is exceeded."""
+        return math.inf if self.budget is None else self.budget - self.total
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget, if there is one, no longer allows one image to go forward and back."""
+        return self.left < 2
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Count what goes through a model.
+
+        Args:
+            model: is watched until the block ends; copies of it that are made meanwhile stay watched.
+
+        Yields:
+            Nothing.
+        """
+        hook = model.register_forward_hook(self.see)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def watch(self, model: nn.Module) -> nn.Module:
+        """Count what goes through a model from now on.
+
+        Args:
+            model: any.
+
+        Returns:
+            The same model.
+        """
+        model.register_forward_hook(self.see)
+        return model
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave out what goes through models meanwhile, such as the validation set of a training.
+
+        Yields:
+            Nothing.
+        """
+        before, self.counting = self.counting, False
+        try:
+            yield
+        finally:
+            self.counting = before
+
+    @contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Let the budget rest, for a training that is done in full whatever it costs.
+
+        Yields:
+            Nothing.
+        """
+        before, self.budget = self.budget, None
+        try:
+            yield
+        finally:
+            self.budget = before
+
+    @contextmanager
+    def reserving(self, passes: int) -> Iterator[None]:
+        """Keep some of the budget for what comes after the block.
+
+        Args:
+            passes: forward and backward together.
+
+        Yields:
+            Nothing.
+        """
+        before = self.budget
+        self.budget = None if before is None else before - passes
+        try:
+            yield
+        finally:
+            self.budget = before
+
+    def add(self, images: int) -> None:
+        """Count images that went forward and backward through a model in one piece, out of sight of its hooks.
+
+        Args:
+            images: their number.
+        """
+        if self.counting:
+            self.forward += images
+            self.backward += images
+
+    def see(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Count one forward pass, and the backward pass that may follow it.
+
+        Args:
+            _: the model that ran.
+            inputs: its images first.
+            output: its logits.
+        """
+        if not self.counting:
+            return
+        images = _count_images(inputs[0])
+        self.forward += images
+
+        def came_back(gradient: Tensor) -> None:
+            self.backward += images
+
+        if output.requires_grad:
+            output.register_hook(came_back)
+
+
+def _count_images(x: Tensor) -> int:
+    """Count the images of a batch, those included that `torch.func.vmap` holds behind a single one."""
+    values = x
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):
+        values = torch._C._functorch.get_unwrapped(values)
+    return values.numel() // x[0].numel()

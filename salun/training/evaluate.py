@@ -1,0 +1,136 @@
+"""Predictions of a model and their accuracy."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from salun.data.images import Images
+from salun.device import Precision, autocast
+from salun.training.distributed import Group
+
+EVALUATION_BATCH = 1024
+
+_EVALUATION_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a set of images.
+
+    Attributes:
+        logits: (N, C) float32 on the CPU.
+        labels: (N,) int64 on the CPU.
+        indices: (N,) int64, where each image stands in its part of the data set; None where that is unknown.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    indices: Tensor | None = None
+
+    def in_order(self) -> "Outputs":
+        """Sort by the images' indices.
+
+        Returns:
+            The same outputs; as they are where no indices are known.
+        """
+        if self.indices is None:
+            return self
+        order = self.indices.argsort(stable=True)
+        return Outputs(self.logits[order], self.labels[order], self.indices[order])
+
+
+def accuracy(outputs: Outputs) -> float:
+    """Compute the share of images whose largest logit is at their label.
+
+    Args:
+        outputs: logits and labels.
+
+    Returns:
+        A fraction in [0, 1]; NaN of no images, and of logits that are no numbers.
+    """
+    if not bool(outputs.logits.isfinite().all()):
+        return math.nan
+    return float((outputs.logits.argmax(1) == outputs.labels).float().mean())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode.
+
+    Args:
+        model: whose parts are each in the mode again that they were in when the block ends.
+
+    Yields:
+        Nothing.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, images: Images, batch_size: int | None = None, precision: Precision = "float32"
+) -> Outputs:
+    """Evaluate a model on images: evaluation mode, no augmentation, in order.
+
+    Args:
+        model: is left in the mode that it was in, part by part.
+        images: N images.
+        batch_size: images at once; None takes as many as make a batch of 64 MiB, at most 1,024. Fewer where the
+            device lacks memory.
+        precision: of the forward passes.
+
+    Returns:
+        Logits, labels and indices of the N images.
+
+    Raises:
+        torch.OutOfMemoryError: the device has no room for a single image.
+    """
+    if batch_size is None and len(images):
+        image = next(iter(images.batches(1))).x
+        batch_size = max(1, min(EVALUATION_BATCH, _EVALUATION_BYTES // (image.numel() * image.element_size())))
+    size, logits = batch_size or 1, None
+    while logits is None:
+        try:
+            with evaluating(model), autocast(precision, images.device):
+                logits = [model(batch.x).float() for batch in images.batches(size)]
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        if logits is None:
+            torch.cuda.empty_cache()
+            size = size // 2
+    if not logits:
+        return Outputs(torch.empty(0, 0), images.labels.cpu(), images.rows.cpu())
+    return Outputs(torch.cat(logits).cpu(), images.labels.cpu(), images.rows.cpu())
+
+
+def accuracy_of_all(model: nn.Module, images: Images, precision: Precision, group: Group) -> float:
+    """Compute a model's accuracy on images of which each process holds a share.
+
+    Args:
+        model: the same in each process.
+        images: all of them.
+        precision: of the forward passes.
+        group: the processes.
+
+    Returns:
+        As `accuracy`, the same bits in each process.
+    """
+    if group.size == 1:
+        return accuracy(predict(model, images, precision=precision))
+    outputs = predict(model, images.take(images.held(group.rank, group.size)), precision=precision)
+    own = len(outputs.labels)
+    right = float((outputs.logits.argmax(1) == outputs.labels).sum()) if own else 0.0
+    broken = float(not bool(outputs.logits.isfinite().all()))
+    counts = group.total(torch.tensor([right, own, broken]))
+    return math.nan if counts[2] else float(counts[0] / counts[1])

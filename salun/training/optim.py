@@ -1,0 +1,83 @@
+"""Optimisers and learning-rate schedules."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+
+from salun.training.recipe import OptimizerName, Schedule
+
+_PLATEAU_PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How weights follow their gradient.
+
+    Attributes:
+        lr: learning rate.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: in [0, 1); of "adam" and "adamw" the first beta.
+        weight_decay: L2 penalty; decoupled in "adamw".
+    """
+
+    lr: float
+    optimizer: OptimizerName = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+def make_optimizer(weights: list[nn.Parameter], descent: Descent) -> torch.optim.Optimizer:
+    """Build an optimiser.
+
+    Args:
+        weights: to be trained, all on one device.
+        descent: which one.
+
+    Returns:
+        The optimiser, fused where the device has such a kernel.
+    """
+    fused = weights[0].device.type in ("cpu", "cuda")
+    lr, momentum, decay = descent.lr, descent.momentum, descent.weight_decay
+    if descent.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
+    kind = torch.optim.Adam if descent.optimizer == "adam" else torch.optim.AdamW
+    return kind(weights, lr=lr, betas=(momentum, 0.999), weight_decay=decay, fused=fused)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int) -> LRScheduler:
+    """Build a learning-rate schedule, stepped after each epoch.
+
+    Args:
+        optimizer: whose rate it sets.
+        name: "constant"; "multistep", x 0.1 at a half and three quarters; "cosine", to zero;
+            "plateau", x 0.1 after 5 epochs without improvement.
+        epochs: planned length.
+
+    Returns:
+        The schedule.
+    """
+    if name == "plateau":
+        return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=_PLATEAU_PATIENCE)
+    if name == "cosine":
+        return CosineAnnealingLR(optimizer, epochs)
+    milestones = sorted({epochs // 2, 3 * epochs // 4} - {0}) if name == "multistep" else []
+    return MultiStepLR(optimizer, milestones, gamma=0.1)
+
+
+def step_schedules(schedules: list[LRScheduler], score: float) -> None:
+    """Go on to the next epoch's learning rates.
+
+    Args:
+        schedules: one an optimiser; one that took no step in the epoch, as there was nothing to forget, goes on too.
+        score: of the epoch that is over, higher where it is better; steers "plateau".
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        for schedule in schedules:
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(score)
+            else:
+                schedule.step()

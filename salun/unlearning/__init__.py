@@ -1,0 +1,30 @@
+"""Unlearning: the task of a method, the registry of methods, and what is written with."""
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from salun.training.recipe import OptimizerName, Schedule
+from salun.training.step import Step
+from salun.unlearning.registry import METHODS, Method, find_method, load_methods, method, settled
+from salun.unlearning.task import Dual, Labels, Momentum, Share, Task, unlearn
+
+__all__ = [
+    "METHODS",
+    "Dual",
+    "Labels",
+    "Method",
+    "Momentum",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "OptimizerName",
+    "PositiveFloat",
+    "PositiveInt",
+    "Schedule",
+    "Share",
+    "Step",
+    "Task",
+    "find_method",
+    "load_methods",
+    "method",
+    "settled",
+    "unlearn",
+]

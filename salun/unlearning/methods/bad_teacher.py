@@ -1,0 +1,105 @@
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from salun.data.images import Batch
+from salun.unlearning import (
+    Momentum,
+    NonNegativeFloat,
+    OptimizerName,
+    PositiveFloat,
+    PositiveInt,
+    Schedule,
+    Share,
+    Step,
+    Task,
+    method,
+)
+from salun.unlearning.losses import distillation
+
+
+@method()
+def bad_teacher(
+    task: Task,
+    *,
+    lr: PositiveFloat = 1e-4,
+    epochs: PositiveInt = 1,
+    batch_size: PositiveInt = 256,
+    retain_share: Share = 0.3,
+    temperature: PositiveFloat = 1.0,
+    optimizer: OptimizerName = "adam",
+    momentum: Momentum = 0.9,
+    weight_decay: NonNegativeFloat = 0.0,
+    grad_clip: PositiveFloat | None = None,
+    schedule: Schedule = "constant",
+) -> None:
+    """Learn forget images from an untrained teacher and retain images from the base model, in one shuffled mix.
+
+    Args:
+        task: what to unlearn.
+        lr: learning rate.
+        epochs: passes over the mix.
+        batch_size: images a step.
+        retain_share: share of the retain set that is in the mix, drawn once.
+        temperature: of both teachers' and the model's predictions.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: of SGD; the first beta of Adam.
+        weight_decay: L2 penalty.
+        grad_clip: largest norm of the gradient; None for no limit.
+        schedule: of the learning rate.
+
+    Equation:
+        L = mean over images and classes of KL's terms p_t * (ln p_t - ln p), all at temperature T; t is the untrained
+        teacher for forget images, the base model for retain images.
+
+    Deviations:
+        The paper's equation sums over classes; its code, whose values this has, averages over them too, so that the
+        loss is 1/classes of the usual one. Adam takes the same steps either way; under SGD, multiply the learning
+        rate by the number of classes.
+
+    Source:
+        Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks
+        Using an Incompetent Teacher", AAAI 2023, https://arxiv.org/abs/2205.08096, section "Proposed Method".
+    """
+    competent, incompetent = task.frozen(), task.random_teacher()
+    generator = task.generator
+    drawn = torch.randperm(len(task.retain), generator=generator, device=generator.device)
+    mixed = task.forget.join(task.retain.take(drawn[: int(retain_share * len(drawn))]))
+
+    def stream(epoch: int) -> Iterator[Step]:
+        return (Step(batch, cost=4) for batch in mixed.batches(batch_size, generator))
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        forgets = batch.at < len(task.forget)
+        known, unknown = (task.logits(batch.x, teacher) for teacher in (competent, incompetent))
+        return teaching(logits, known, unknown, forgets, temperature)
+
+    task.fit(
+        stream,
+        epochs=epochs,
+        lr=lr,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        grad_clip=grad_clip,
+        schedule=schedule,
+        loss=loss,
+    )
+
+
+def teaching(student: Tensor, competent: Tensor, incompetent: Tensor, forgets: Tensor, temperature: float) -> Tensor:
+    """Compute the loss of a student who learns each image from one of two teachers.
+
+    Args:
+        student: (B, C) logits.
+        competent: (B, C) logits of the teacher of retain images.
+        incompetent: (B, C) logits of the teacher of forget images.
+        forgets: (B,) boolean.
+        temperature: all logits are divided by it.
+
+    Returns:
+        A scalar, the mean over images and classes.
+    """
+    teacher = torch.where(forgets[:, None], incompetent, competent)
+    return distillation(student, teacher, temperature) / (temperature**2 * student.shape[1])

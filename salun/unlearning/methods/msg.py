@@ -1,0 +1,112 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Share, Task, method
+from salun.unlearning.gradients import Gradients, batch_gradients
+from salun.unlearning.topk import select
+
+
+@method()
+def msg(
+    task: Task,
+    *,
+    lr: PositiveFloat = 1e-3,
+    epochs: PositiveInt = 5,
+    batch_size: PositiveInt = 64,
+    momentum: Momentum = 0.9,
+    weight_decay: NonNegativeFloat = 5e-4,
+    grad_clip: PositiveFloat | None = None,
+    schedule: Schedule = "constant",
+    share: Share = 0.3,
+    damping: Share = 0.1,
+) -> None:
+    """Re-initialise the convolution weights on which retain and forget images agree, then fine-tune (MSG).
+
+    Agreed is a weight whose gradient is small: descent on retain images less descent on as many forget images. The
+    others learn more slowly in the fine-tuning on the retain images. Of a transformer only the patch embedding is
+    a convolution.
+
+    Args:
+        task: what to unlearn.
+        lr: learning rate.
+        epochs: passes over the retain set.
+        batch_size: images a step, and a gradient.
+        momentum: of SGD.
+        weight_decay: L2 penalty.
+        grad_clip: largest norm of the gradient; None for no limit.
+        schedule: of the learning rate.
+        share: of each convolution's weights that is re-initialised, those of the smallest gradient.
+        damping: factor on the gradient of the convolutions' other weights.
+
+    Equation:
+        g = sum over batches of grad CE(retain') - sum over batches of grad CE(forget), |retain'| = |forget|; in each
+        convolution W_j ~ N(0, 2 / fan_out) for the share of j with the smallest |g_j|; then L = CE(retain), with
+        damping * grad for the other j.
+
+    Deviations:
+        g is taken in evaluation mode; the code takes it as it finds the model. The code replaces the convolutions and
+        so draws their biases anew, all of them; here they stay. There the learning rate rises and falls in equal steps
+        over the epochs (at five: 1/3, 2/3, 1, 2/3, 1/3 of lr), which no `schedule` here does.
+
+    Source:
+        Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari and Haddadi, "Deep Unlearn: Benchmarking Machine Unlearning for Image
+        Classification", 2024, https://arxiv.org/abs/2410.01276, MSG, the second entry of the NeurIPS 2023 unlearning
+        competition; settings of its code.
+    """
+    gradients = _contrast(task, batch_size)
+    convolutions = {
+        f"{name}.weight".removeprefix("."): module.weight
+        for name, module in task.model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad
+    }
+    chosen = {name: _smallest(gradients[name].abs(), share) for name in convolutions}
+    for name, weight in convolutions.items():
+        _renew(weight, chosen[name], task.generator)
+    with _damped([(weight, chosen[name]) for name, weight in convolutions.items()], damping):
+        task.fit(
+            lambda epoch: task.retain.batches(batch_size, task.generator),
+            epochs=epochs,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            grad_clip=grad_clip,
+            schedule=schedule,
+        )
+
+
+def _contrast(task: Task, batch_size: int) -> Gradients:
+    """Sum the gradients of as many random retain as forget images, and take off those of the forget images."""
+    order = torch.randperm(len(task.retain), generator=task.generator, device=task.generator.device)
+    total = {name: torch.zeros_like(weight) for name, weight in task.model.named_parameters()}
+    for images, sign in ((task.retain.take(order[: len(task.forget)]), 1), (task.forget, -1)):
+        for gradients, _ in batch_gradients(task.model, images, batch_size):
+            torch._foreach_add_([total[name] for name in gradients], list(gradients.values()), alpha=sign)
+    return total
+
+
+def _smallest(values: Tensor, share: float) -> Tensor:
+    """Choose the smallest values."""
+    (chosen,) = select([-values], round(share * values.numel()))
+    return chosen
+
+
+@torch.no_grad()
+def _renew(weight: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
+    """Draw some weights of a convolution anew, in place."""
+    empty = torch.empty(weight.shape, device=generator.device)
+    fresh = nn.init.kaiming_normal_(empty, mode="fan_out", nonlinearity="relu", generator=generator)
+    weight.copy_(torch.where(chosen, fresh.to(weight), weight))
+
+
+@contextmanager
+def _damped(weights: list[tuple[Tensor, Tensor]], factor: float) -> Iterator[None]:
+    """Let some weights learn more slowly."""
+    hooks = [weight.register_hook(torch.where(free, 1.0, factor).mul) for weight, free in weights]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,219 @@
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from salun.data.images import Batch
+from salun.models.features import features_seen
+from salun.training.evaluate import Outputs, accuracy, predict
+from salun.unlearning import (
+    Momentum,
+    NonNegativeFloat,
+    OptimizerName,
+    PositiveFloat,
+    PositiveInt,
+    Schedule,
+    Share,
+    Step,
+    Task,
+    method,
+)
+from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
+from salun.unlearning.losses import distillation
+
+_LEAST_EPOCHS = 3
+
+_TOLERANCE = 0.015
+
+_STILL_KNOWN = 0.8
+
+_SMALLEST = 1e-6
+
+
+@method()
+def scar(
+    task: Task,
+    *,
+    lr: PositiveFloat = 5e-4,
+    epochs: PositiveInt = 30,
+    batch_size: PositiveInt = 1024,
+    lambda_1: NonNegativeFloat = 1.0,
+    lambda_2: NonNegativeFloat = 5.0,
+    temperature: PositiveFloat = 1.0,
+    delta: PositiveFloat = 0.5,
+    gamma_1: NonNegativeFloat = 3.0,
+    gamma_2: NonNegativeFloat = 3.0,
+    retain_steps: PositiveInt = 6,
+    target_accuracy: Share | None = None,
+    optimizer: OptimizerName = "adam",
+    momentum: Momentum = 0.9,
+    weight_decay: NonNegativeFloat = 0.0,
+    grad_clip: PositiveFloat | None = None,
+    schedule: Schedule = "constant",
+) -> None:
+    """Pull the features of forget images into the nearest other class, while obeying the base model on retain images.
+
+    Args:
+        task: what to unlearn.
+        lr: learning rate.
+        epochs: passes over the forget set, at most.
+        batch_size: forget images a step, and as many retain images.
+        lambda_1: weight of the pull.
+        lambda_2: weight of the divergence from the base model.
+        temperature: divides the base model's logits.
+        delta: exponent of Tukey's transformation of features.
+        gamma_1: how far variances are shrunk towards their mean.
+        gamma_2: how far covariances are shrunk towards their mean.
+        retain_steps: steps on one forget batch, at most, each with another retain batch.
+        target_accuracy: on the forget images, below which, from the third on, an epoch is the last; None for 0.01 where
+            whole classes are forgotten, else for the base model's accuracy on validation images less 0.015.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: of SGD; the first beta of Adam.
+        weight_decay: L2 penalty.
+        grad_clip: largest norm of the gradient; None for no limit.
+        schedule: of the learning rate.
+
+    Equation:
+        L = lambda_1 * mean over forget of d S_j^-1 d + lambda_2 * mean over retain of KL(p_base || p);
+        d = u(f(x)^delta) - u(mu_j), u scales to length 1; mu_j and S_j mean and correlation of f^delta over the retain
+        images of class j, the covariance S + gamma_1 * V1 * I + gamma_2 * V2 * (1 - I) twice, V1 and V2 its mean
+        variance and mean covariance; j the nearest class other than the image's own.
+
+    Deviations:
+        The paper distils on out-of-distribution images, to need no retain image but for the class statistics, and its
+        self-forget variant takes those for forget images too; no such images come with a task, so this distils on
+        retain images. None of them is left out for looking like a forgotten class; as in the code, the base model's
+        logit of a forgotten class becomes the batch's smallest. f^delta is sign(f) * abs(f)^delta, 0 below 1e-6, as
+        features may be negative and the root has no slope at 0. Targets are the base model's in evaluation mode. The
+        forget accuracy, and with random forgetting the weights of classes (their accuracy, 0 below 0.8), are taken
+        once an epoch, not once a step, and the accuracy sought is of validation, not test images.
+
+    Source:
+        Bonato, Cotogni and Sabetta, "Is Retain Set All You Need in Machine Unlearning? Restoring Performance of
+        Unlearned Models with Out-Of-Distribution Images", ECCV 2024, https://arxiv.org/abs/2404.12922, section 3.
+    """
+    goal = accuracy_sought(task, _TOLERANCE) if target_accuracy is None else target_accuracy
+    teacher = task.frozen()
+    means, inverses, present = class_statistics(task, batch_size, delta, gamma_1, gamma_2)
+    distances = partial(mahalanobis, means=means, inverses=inverses, delta=delta)
+    chosen, target = targets(task.model, task.forget, batch_size, distances, present).unique(return_inverse=True)
+    means, inverses = means[chosen], inverses[chosen]
+    weights = torch.ones(task.classes, device=means.device)
+    gone = torch.zeros(task.classes, dtype=torch.bool, device=means.device)
+    gone[list(task.forgotten)] = True
+
+    def original(x: Tensor) -> Tensor:
+        logits = task.logits(x, teacher)
+        return logits.masked_fill(gone, logits.min()) / temperature
+
+    with features_seen(task.model) as features:
+
+        def loss(logits: Tensor, batch: Batch, kept: Batch) -> Tensor:
+            distances = mahalanobis(features(), means, inverses, delta).gather(1, target[batch.at, None])[:, 0]
+            pull = (weights[batch.y] * distances).mean()
+            return lambda_1 * pull + lambda_2 * distillation(task.logits(kept.x), original(kept.x))
+
+        def stream(epoch: int) -> Iterator[Step]:
+            if epoch and len(task.forget) <= task.passes.left:
+                outputs = predict(task.model, task.forget)
+                if epoch >= _LEAST_EPOCHS and accuracy(outputs) < goal:
+                    return
+                if not task.forgotten:
+                    weights.copy_(_class_weights(outputs, task.classes))
+            for batch, kept in against_retain(task, batch_size, retain_steps):
+                yield Step(batch, partial(loss, kept=kept), extra=3 * len(kept.x))
+
+        task.fit(
+            stream,
+            epochs=epochs,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            grad_clip=grad_clip,
+            schedule=schedule,
+        )
+
+
+def tukey(features: Tensor, delta: float) -> Tensor:
+    """Make the distribution of features less skew, by a power that keeps their sign."""
+    return features.sign() * features.abs().clamp(min=_SMALLEST).pow(delta)
+
+
+def class_statistics(
+    task: Task, batch_size: int, delta: float, gamma_1: float, gamma_2: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Describe the features of the retain images of each class.
+
+    Args:
+        task: its model and retain set.
+        batch_size: images at once.
+        delta: exponent of Tukey's transformation.
+        gamma_1: shrinkage of variances.
+        gamma_2: shrinkage of covariances.
+
+    Returns:
+        (C, D) means, (C, D, D) inverse correlations, and (C,) whether there are two images or more, which a
+        correlation needs.
+    """
+    found = {}
+    for label, count, batches in class_batches(task.model, task.retain, batch_size, task.classes):
+        mean, scatter = moments(tukey(features, delta) for features in batches)
+        if count > 1:
+            found[label] = mean, scatter / (count - 1)
+    nothing = torch.zeros_like(mean), torch.zeros_like(scatter)
+    parts = [found.get(label, nothing) for label in range(task.classes)]
+    means, covariances = (torch.stack(values) for values in zip(*parts, strict=True))
+    inverses = inverse_correlation(covariances.cpu(), gamma_1, gamma_2).to(means.device)
+    return means, inverses, torch.tensor([label in found for label in range(task.classes)], device=means.device)
+
+
+def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Find the mean and the scatter of what comes in batches.
+
+    Args:
+        batches: (B, D) each, one at least.
+
+    Returns:
+        (D,) mean, and (D, D) sum over all rows of the product of a row's distance from it with itself.
+
+    Source:
+        Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    """
+    count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
+    for rows in batches:
+        own, total = rows.mean(0), count + len(rows)
+        apart, spread = own - mean, rows - own
+        scatter = scatter + spread.T @ spread + apart.outer(apart) * (count * len(rows) / total)
+        mean, count = mean + apart * (len(rows) / total), total
+    return mean, scatter
+
+
+def inverse_correlation(covariance: Tensor, gamma_1: float, gamma_2: float) -> Tensor:
+    """Shrink (..., D, D) covariances twice, scale them to correlations and invert those."""
+    diagonal = torch.eye(covariance.shape[-1], dtype=torch.bool)
+    for _ in range(2):
+        others = ~diagonal & (covariance != 0)
+        shared = (covariance * others).sum((-2, -1), keepdim=True) / others.sum((-2, -1), keepdim=True).clamp(min=1)
+        spread = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        covariance = covariance + torch.where(diagonal, gamma_1 * spread, gamma_2 * shared)
+    deviation = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=_SMALLEST**2).sqrt()
+    correlation = covariance / (deviation[..., :, None] * deviation[..., None, :])
+    inverse: Tensor = torch.linalg.pinv(correlation, hermitian=True)
+    return inverse
+
+
+def mahalanobis(features: Tensor, means: Tensor, inverses: Tensor, delta: float) -> Tensor:
+    """Compute (N, C) squared distances from (N, D) features to classes."""
+    apart = F.normalize(tukey(features, delta), dim=1) - F.normalize(means, dim=1)[:, None]
+    return ((apart @ inverses) * apart).sum(2).T
+
+
+def _class_weights(outputs: Outputs, classes: int) -> Tensor:
+    """Weigh classes by their (C,) accuracy; one that is known no better than by 0.8 is pulled no more."""
+    right = (outputs.logits.argmax(1) == outputs.labels).float()
+    counts = torch.bincount(outputs.labels, minlength=classes).clamp(min=1)
+    known = torch.bincount(outputs.labels, right, minlength=classes) / counts
+    return torch.where(known < _STILL_KNOWN, 0.0, known)

@@ -1,0 +1,207 @@
+"""The registry of methods, and how one is run."""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
+
+from salun.errors import SalunError, did_you_mean
+from salun.registry import claim, load_installed, sections_of, summary_of
+
+if TYPE_CHECKING:
+    from salun.unlearning.task import Task
+
+WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method.
+
+    Attributes:
+        name: its function's name and its value in JSON.
+        run: the function of a `Task` and keyword-only settings.
+        settings: annotation and default of each setting.
+        summary: first sentence of its docstring.
+        equation: of its docstring.
+        deviations: from the source, of its docstring.
+        source: of its docstring.
+        maskable: whether a mask may hold weights while it runs.
+        classwise: whether it can only forget whole classes.
+        forgets: whether it is meant to forget a class at the strength that the authors chose.
+        keeps: whether it is meant to keep the accuracy on the rest.
+        alias: another name that JSON may give it.
+        home: the module that it stands in.
+    """
+
+    name: str
+    run: Callable[..., None]
+    settings: dict[str, tuple[Any, Any]]
+    summary: str
+    equation: str
+    deviations: str
+    source: str
+    maskable: bool
+    classwise: bool
+    forgets: bool
+    keeps: bool
+    alias: str | None
+    home: str
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(
+    *,
+    maskable: bool = True,
+    classwise: bool = False,
+    forgets: bool = True,
+    keeps: bool = True,
+    alias: str | None = None,
+) -> Callable[..., Callable[..., None]]:
+    """Register an unlearning method; its signature is its schema.
+
+    Args:
+        maskable: whether a mask may hold weights while it runs.
+        classwise: whether it can only forget whole classes.
+        forgets: whether it is meant to forget a class at the strength that the authors chose.
+        keeps: whether it is meant to keep the accuracy on the rest.
+        alias: another name that JSON may give it, where its own cannot be a function's.
+
+    Returns:
+        A decorator for a function of a `Task` and keyword-only settings with annotation and default.
+
+    Raises:
+        TypeError: a setting lacks annotation or default, is not keyword-only, or is of a type without values in JSON.
+        SalunError: the name is taken.
+    """
+
+    def register(run: Callable[..., None]) -> Callable[..., None]:
+        name = str(getattr(run, "__name__", ""))
+        homes = {known: found.home for found in METHODS.values() for known in (found.name, found.alias) if known}
+        for wanted in (name, alias):
+            claim("method", wanted or name, run.__module__, homes)
+        hints = typing.get_type_hints(run, include_extras=True)
+        settings = {}
+        for parameter in list(inspect.signature(run).parameters.values())[1:]:
+            complete = parameter.name in hints and parameter.default is not parameter.empty
+            if parameter.kind is not parameter.KEYWORD_ONLY or not complete:
+                raise TypeError(f"{name}: setting '{parameter.name}' must be keyword-only, with annotation and default")
+            settings[parameter.name] = (hints[parameter.name], parameter.default)
+        _check_settings(name, settings)
+        sections = sections_of(run)
+        METHODS[name] = Method(
+            name=name,
+            run=run,
+            settings=settings,
+            summary=summary_of(run),
+            equation=sections.get("Equation", ""),
+            deviations=sections.get("Deviations", ""),
+            source=sections.get("Source", ""),
+            maskable=maskable,
+            classwise=classwise,
+            forgets=forgets,
+            keeps=keeps,
+            alias=alias,
+            home=run.__module__,
+        )
+        return run
+
+    return register
+
+
+def _check_settings(name: str, settings: dict[str, tuple[Any, Any]]) -> None:
+    """Check that values of a method's settings can be validated."""
+    try:
+        create_model(name, **cast(Any, settings))
+    except PydanticUserError as error:
+        raise TypeError(f"{name}: {error.message.partition('. ')[0]}") from error
+
+
+def find_method(name: str) -> Method:
+    """Look a method up by name.
+
+    Args:
+        name: as in JSON.
+
+    Returns:
+        The method.
+
+    Raises:
+        SalunError: there is none of that name; the nearest is named.
+    """
+    load_methods()
+    aliases = {found.alias: found for found in METHODS.values() if found.alias}
+    if name not in METHODS and name not in aliases:
+        raise SalunError(f"method '{name}': unknown{did_you_mean(name, [*METHODS, *aliases])}")
+    return METHODS.get(name) or aliases[name]
+
+
+def load_methods() -> None:
+    """Import every file of `salun.unlearning.methods`, which registers its method, and what installed packages add."""
+    package = importlib.import_module("salun.unlearning.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"salun.unlearning.methods.{module.name}")
+    load_installed("salun.methods")
+
+
+def settled(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Check a method's settings and fill in the rest of them.
+
+    Args:
+        name: of the method.
+        given: settings as JSON gives them; null means not given.
+
+    Returns:
+        All of the method's settings.
+
+    Raises:
+        SalunError: there is no such method or setting, or a value is not accepted.
+    """
+    complete = {}
+    for key, (annotation, default) in _named_settings(name, given).settings.items():
+        value = given.get(key)
+        try:
+            checked = value is not None and TypeAdapter(annotation, config=_STRICT).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise SalunError(f"method '{name}': setting '{key}': {value!r}: {reason[0].lower()}{reason[1:]}") from error
+        complete[key] = default if value is None else checked
+    return complete
+
+
+def _named_settings(name: str, given: Iterable[str]) -> Method:
+    """Look a method up that is to have certain settings."""
+    chosen = find_method(name)
+    for key in given:
+        if key not in chosen.settings:
+            raise SalunError(f"method '{name}': setting '{key}': unknown{did_you_mean(key, chosen.settings)}")
+    return chosen
+
+
+def chosen_for(task: "Task", name: str, settings: dict[str, Any]) -> Method:
+    """Look up a method that is to run on a task.
+
+    Args:
+        task: what it is to work on.
+        name: of the method.
+        settings: where they differ from its defaults.
+
+    Returns:
+        The method.
+
+    Raises:
+        SalunError: the method, a setting, or the forget set is refused.
+    """
+    chosen = _named_settings(name, settings)
+    if chosen.classwise and not task.forgotten:
+        raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
+    return chosen

@@ -1,0 +1,322 @@
+"""What a method gets: the model, the images, and the means to train."""
+
+import math
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from salun.data.images import Batch, Images
+from salun.device import Precision, autocast
+from salun.errors import SalunError
+from salun.training.cost import Passes
+from salun.training.loop import Stream, fit, train
+from salun.training.optim import Descent
+from salun.training.progress import Epoch, Watch, nothing, unwatched
+from salun.training.recipe import OptimizerName, Recipe, Schedule
+from salun.training.state import Saving
+from salun.training.step import Loss, cross_entropy, steady_norms
+from salun.unlearning.mask import Hold, Mask, only
+from salun.unlearning.registry import chosen_for
+
+Labels = Literal["any", "other", "remaining"]
+
+Momentum = typing.Annotated[float, Field(ge=0, lt=1)]
+
+Share = typing.Annotated[float, Field(ge=0, le=1)]
+
+Dual = bool | PositiveFloat
+
+_DUAL_LR = 1e-4
+
+_DUAL_DECAY = 0.05
+
+
+class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an error
+    """A training whose loss stopped being a number."""
+
+
+_NOT_HELD = Hold(nothing, nothing)
+
+
+@dataclass
+class Task:
+    """What a method works on: a model to edit in place, and the images to forget and to retain.
+
+    Attributes:
+        model: the base model, on its device.
+        forget: images to forget.
+        retain: images to keep.
+        validation: chooses the epoch when a model is trained from scratch.
+        classes: number of classes.
+        forgotten: classes that are to be forgotten as a whole; empty for other forget sets.
+        recipe: how the base model was trained.
+        fresh: builds the base model's architecture with weights from before training.
+        generator: the source of all randomness.
+        precision: of forward passes.
+        compiled: whether the model is compiled for its steps.
+        watch: is told of every step.
+        curve: the epochs trained so far; `fit` and `retrain` add to it.
+        passes: counts the images that go through the model and its copies, and holds the budget.
+        diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
+        untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
+        saving: writes the state of a retraining from time to time.
+        hold: puts back what a mask holds, before a training begins on weights that a method has edited, and clears
+            its gradients before they are clipped.
+    """
+
+    model: nn.Module
+    forget: Images
+    retain: Images
+    validation: Images
+    classes: int
+    forgotten: tuple[int, ...]
+    recipe: Recipe
+    fresh: Callable[[], nn.Module]
+    generator: torch.Generator
+    precision: Precision = "float32"
+    compiled: bool = False
+    watch: Watch = unwatched
+    curve: Sequence[Epoch] = ()
+    passes: Passes = field(default_factory=Passes)
+    diverged: int | None = None
+    untrained: Callable[[], nn.Module] | None = None
+    saving: Saving | None = None
+    hold: Hold = _NOT_HELD
+
+    def fit(
+        self,
+        stream: Stream,
+        *,
+        epochs: int,
+        lr: float,
+        optimizer: OptimizerName = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        schedule: Schedule = "constant",
+        grad_clip: float | None = None,
+        loss: Loss = cross_entropy,
+        beside: Iterable[nn.Parameter] = (),
+        dual: Dual = False,
+        freeze_norms: bool = False,
+    ) -> None:
+        """Train the model on a stream of batches, within the budget: the last batch that fits only in part is cut.
+
+        Args:
+            stream: gives the batches of epoch 0, 1, ..., or steps with a loss of their own; a loss that sends more than
+                the batch through models is of a step that says what it costs.
+            epochs: passes over the stream.
+            lr: learning rate at the start.
+            optimizer: "sgd", "adam" or "adamw".
+            momentum: of SGD; the first beta of Adam.
+            weight_decay: L2 penalty; decoupled in "adamw".
+            schedule: of the learning rate.
+            grad_clip: largest norm of the gradient; None for no limit.
+            loss: of logits and batch, where a step has none of its own.
+            beside: weights outside the model that are trained with it; no mask holds them.
+            dual: DualOptim: AdamW with momentum of its own, weight decay 0.05 and learning rate `dual`, or 1e-4
+                for True, takes the steps that forget.
+            freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
+
+        Raises:
+            Diverged: the loss of an epoch is no number.
+
+        Source:
+            Zhong et al., "DualOptim: Enhancing Efficacy and Stability in Machine Unlearning with Dual Optimizers",
+            NeurIPS 2025, https://arxiv.org/abs/2504.15827, algorithm 1.
+        """
+        self.hold.put_back()
+        rate = _DUAL_LR if dual is True else dual
+        curve, _ = fit(
+            self.model,
+            stream,
+            epochs=epochs,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+            grad_clip=grad_clip,
+            loss=loss,
+            precision=self.precision,
+            watch=self.watch,
+            beside=beside,
+            forgetting=Descent(rate, "adamw", 0.9, _DUAL_DECAY) if rate else None,
+            freeze_norms=freeze_norms,
+            clear_gradients=self.hold.clear_gradients,
+            passes=self.passes,
+            compiled=self.compiled,
+        )
+        before = len(self.curve)
+        self.curve = [*self.curve, *(replace(point, epoch=before + point.epoch) for point in curve)]
+        if curve and not math.isfinite(curve[-1].loss):
+            raise Diverged
+
+    def retrain(self) -> None:
+        """Train fresh weights on the retain set by the base model's own recipe, whatever the budget."""
+        self.model.load_state_dict(self.fresh().state_dict())
+        with self.passes.unlimited():
+            curve, _ = train(
+                self.model,
+                self.retain,
+                self.validation,
+                self.recipe,
+                self.generator,
+                self.watch,
+                passes=self.passes,
+                precision=self.precision,
+                compiled=self.compiled,
+                saving=self.saving,
+            )
+        self.curve = [*self.curve, *curve]
+
+    @contextmanager
+    def part(
+        self, *, model: nn.Module | None = None, forget: Images | None = None, retain: Images | None = None
+    ) -> Iterator["Task"]:
+        """Make a task of some of the images, or of another model; all else, budget and randomness too, is this one's.
+
+        Args:
+            model: to edit; None for this task's.
+            forget: images to forget; None for this task's.
+            retain: images to keep; None for this task's.
+
+        Yields:
+            The task; what it trains goes on with this one's curve.
+        """
+        part = replace(
+            self,
+            model=self.model if model is None else model,
+            forget=self.forget if forget is None else forget,
+            retain=self.retain if retain is None else retain,
+        )
+        try:
+            yield part
+        finally:
+            self.curve = part.curve
+
+    def apply(self, name: str, settings: dict[str, Any]) -> None:
+        """Run another method on this task, under the mask that holds; the model is left in evaluation mode.
+
+        Args:
+            name: of the method.
+            settings: the method's, where they differ from its defaults.
+
+        Raises:
+            SalunError: the method, a setting, or the forget set is refused.
+            Diverged: the loss of an epoch is no number.
+        """
+        chosen_for(self, name, settings).run(self, **settings)
+        self.model.eval()
+
+    def logits(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Run the model on a batch in the training's precision, for a loss of more than the step's own batch.
+
+        Args:
+            x: (B, C, H, W) model input.
+            model: another one that is to run so, such as a teacher; None for the task's own.
+
+        Returns:
+            (B, classes) float32, with their gradient.
+        """
+        model = self.model if model is None else model
+        with autocast(self.precision, x.device), steady_norms(model, len(x) == 1):
+            logits: Tensor = model(x)
+        return logits.float()
+
+    def frozen(self) -> nn.Module:
+        """Make a teacher of the model as it is now.
+
+        Returns:
+            A copy in evaluation mode whose weights take no gradient.
+        """
+        return deepcopy(self.model).eval().requires_grad_(False)
+
+    def random_teacher(self) -> nn.Module:
+        """Make a teacher that knows nothing.
+
+        Returns:
+            The architecture with random weights, frozen.
+        """
+        return self.passes.watch((self.untrained or self.fresh)()).eval().requires_grad_(False)
+
+    def pairs(self, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+        """Go once through the retain images, beside as many batches of the forget images, again and again.
+
+        Args:
+            batch_size: images a batch, of each.
+
+        Yields:
+            A forget and a retain batch; each of the two is shuffled.
+        """
+        forget = self.forever(self.forget, batch_size)
+        for batch in self.retain.batches(batch_size, self.generator):
+            yield next(forget), batch
+
+    def forever(self, images: Images, batch_size: int) -> Iterator[Batch]:
+        """Go through images again and again, shuffled anew each time.
+
+        Args:
+            images: any.
+            batch_size: images a batch; the last of each round may be smaller.
+
+        Yields:
+            One batch after another, without end.
+        """
+        while True:
+            yield from images.batches(batch_size, self.generator)
+
+    def random_labels(self, labels: Labels) -> Tensor:
+        """Draw a label for every forget image.
+
+        Args:
+            labels: "any", uniform over all classes, the true one possible (the official code);
+                "other", uniform over the other classes; "remaining", uniform over the other classes
+                that are not forgotten (the notebook).
+
+        Returns:
+            (len(forget),) int64.
+        """
+        allowed = torch.ones(len(self.forget), self.classes, device=self.forget.device)
+        if labels != "any":
+            allowed.scatter_(1, self.forget.labels[:, None], 0)
+        if labels == "remaining" and self.forgotten:
+            allowed[:, list(self.forgotten)] = 0
+        generator = self.generator
+        # What torch.multinomial draws, but for its checks, which wait for the device.
+        times = torch.empty(allowed.shape, device=generator.device).exponential_(generator=generator)
+        return (allowed / times.to(allowed.device)).argmax(1)
+
+
+def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask: Mask | None = None) -> None:
+    """Run a method on a task, under a mask where one is given.
+
+    Args:
+        task: its model is edited in place and left in evaluation mode; `task.diverged` says whether the loss
+            stopped being a number, and `task.passes` what it cost.
+        name: of the method.
+        settings: the method's, where they differ from its defaults.
+        mask: a boolean tensor a weight, True where it may move.
+
+    Raises:
+        SalunError: the method, a setting, the forget set, or a mask on this method is refused.
+    """
+    chosen = chosen_for(task, name, settings or {})
+    if mask is not None and not chosen.maskable:
+        raise SalunError(f"method '{name}': takes no mask: {chosen.summary}")
+    with ExitStack() as stack:
+        stack.enter_context(task.passes.watching(task.model))
+        if mask is not None:
+            task.hold = stack.enter_context(only(task.model, mask))
+        try:
+            chosen.run(task, **(settings or {}))
+        except Diverged:
+            task.diverged = len(task.curve)
+    task.hold = _NOT_HELD
+    task.model.eval()

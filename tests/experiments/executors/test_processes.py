@@ -1,0 +1,86 @@
+import math
+import multiprocessing
+import pickle
+import shutil
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
+
+from salun.experiments.executors.processes import Lost, Order, done, portable
+from salun.experiments.plan import Job
+from salun.experiments.records import read
+from salun.experiments.run import Workbench
+from salun.models.architecture import TINY
+from salun.models.checkpoint import load_checkpoint, save_checkpoint
+from salun.training.progress import Progress, Watch, unwatched
+
+OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
+TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
+
+
+class Seen:
+    """Watches several runs at a time."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[Progress]] = {}
+
+    def watch(self, job: Job) -> Watch:
+        return self.steps.setdefault(job.id, []).append
+
+
+def results() -> dict[str, tuple[Any, ...]]:
+    """What is recorded and kept of each run, but for times."""
+    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    return {
+        name: (
+            {key: value for key, value in asdict(record).items() if key not in TIMES},
+            [(point.epoch, point.loss, point.accuracy, point.lr) for point in record.curve],
+            kept[name[:8]],
+        )
+        for name, record in read(RECORDS)[0].items()
+    }
+
+
+def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -> None:
+    small = train_small()
+    save_checkpoint(Path(BASE), small)
+    jobs = planned(OWN, OWN | {"base_seed": 1}, {}, runs=2)
+    save_checkpoint(Path(BASE), replace(small, excluded=(1, 2)))
+    seen, ended, pair = Seen(), [], replace(runner("all"), parallel=2)
+    with closing(pair.go(jobs, seen.watch)) as runs:
+        while len(ended) < 5:
+            ended.append(next(runs))
+    assert not multiprocessing.active_children()
+    lost = [(job.experiment.number, outcome) for job, outcome in ended if isinstance(outcome, Lost)]
+    changed = f"{BASE}: base model, data or mask have changed since the command began"
+    assert set(lost) == {(3, Lost(changed))}
+    made = {job.id: outcome for job, outcome in ended if not isinstance(outcome, Lost)}
+    assert made == read(RECORDS)[0]
+    for name, record in made.items():
+        assert [step.done for step in seen.steps[name] if step.done] == record.curve
+        assert math.isfinite(record.curve[-1].loss)
+    beside = results()
+    assert {path.name for path in Path("checkpoints").glob("*.pt")} > {Path(BASE).name}
+
+    assert len(do(jobs, keep="all")) == 6 - len(made)
+    assert {name: found for name, found in results().items() if name in beside} == beside
+    together = results()
+    shutil.rmtree("runs")
+    shutil.rmtree("checkpoints")
+    save_checkpoint(Path(BASE), small)
+    do(planned(OWN, OWN | {"base_seed": 1}, {}, runs=2), keep="all")
+    assert results() == together
+
+
+def test_a_mask_goes_home_at_its_own_size() -> None:
+    save_checkpoint(Path(BASE), train_small())
+    (job,) = planned({"method": "ft", "use_mask": True})
+    order = Order(job.experiment, job.seed, job.id, weights=True)
+    checkpoint = portable(done(order, job.problem, Workbench(CPU), unwatched)).checkpoint
+    assert checkpoint is not None
+    assert checkpoint.mask is not None
+    weights = sum(chosen.numel() for chosen in checkpoint.mask.values())
+    assert weights < len(pickle.dumps(checkpoint.mask)) < 1.5 * weights

@@ -1,0 +1,273 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from salun.cli.train import main as salun_train
+from salun.data.dataset import Dataset, Part
+from salun.data.sources import load
+from salun.data.split import ForgetRequest, split
+from salun.errors import SalunError
+from salun.experiments.base_model import (
+    check_belongs,
+    checkpoint_path,
+    preparation_of,
+    saved_origin,
+    train_checkpoint,
+    trained_origin,
+)
+from salun.experiments.config import Experiment
+from salun.experiments.record import Problem
+from salun.experiments.run import Workbench
+from salun.experiments.schema import validate
+from salun.models.architecture import TINY
+from salun.models.checkpoint import Checkpoint, save_checkpoint
+from salun.training.recipe import Recipe, default_recipe
+
+CPU = torch.device("cpu")
+SHORT = Recipe(epochs=1, lr=0.1, batch_size=64, schedule="cosine")
+SMALL = "synthetic:n=60,size=8,classes=3"
+DEFAULT = default_recipe("digits")
+
+
+def entry(**keys: Any) -> Experiment:
+    keys = {"class_to_forget": 0, "method": "ft", "epochs": 1} | keys
+    return validate([keys], "test", files_must_exist=False)[0]
+
+
+def origin_of(bench: Workbench, **keys: Any) -> Problem:
+    return bench.problem(entry(model=TINY, **keys))
+
+
+# Names of checkpoints
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "digits",
+        "folder:/a/../b c",
+        "folder:../../etc/passwd",
+        "folder:" + "x/" * 300,
+        "folder:" + "x" * 300,
+        "folder:/tmp/ä ö/猫",
+        "folder:猫",
+        "folder:a\nb",
+        "folder:-rf ~ $(x) `y` ; & | * ? < > \" '",
+        "folder:.",
+        "folder:C:\\photos",
+        "synthetic:n=100,size=8",
+        "..",
+    ],
+)
+def test_a_checkpoint_has_a_safe_name_in_its_folder(tmp_path: Path, dataset: str) -> None:
+    path = checkpoint_path(tmp_path, "resnet18", dataset, dataset)
+    assert path.parent == tmp_path
+    assert path.name.startswith("resnet18_")
+    assert path.suffix == ".pt"
+    assert set(path.name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    path.with_name(f".{path.stem}_forget.json.{2**22}.part").touch()
+    assert path == checkpoint_path(tmp_path, "resnet18", dataset, dataset)
+
+
+# Found again
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> tuple[Workbench, list[str]]:
+    """A bench in the test's folder, and the names of the base models that it had to train."""
+    made: list[str] = []
+
+    def on_base(origin: Any) -> Callable[..., None]:
+        made.append(origin.path.name)
+        return lambda progress: None
+
+    return Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints", on_base), made
+
+
+def test_a_base_model_is_trained_once_and_found_again(bench: tuple[Workbench, list[str]], tmp_path: Path) -> None:
+    first, made = bench
+    recipe = SHORT.model_dump()
+    trained = first.base(origin_of(first, dataset=SMALL, recipe=recipe))
+    assert len(made) == 1
+    assert first.base(origin_of(first, dataset=SMALL, recipe=recipe)) is trained
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(
+        [made[0], made[0].replace(".pt", "_forget.json")]
+    )
+    later = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints", first.on_base)
+    problem = origin_of(later, dataset=SMALL, recipe=recipe)
+    assert later.base(problem).fingerprint == trained.fingerprint
+    assert problem.origin.identity == origin_of(first, dataset=SMALL, recipe=recipe).origin.identity
+    assert len(made) == 1
+
+
+def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
+    asked = [
+        (None, 0),
+        (None, 1),
+        (SHORT, 0),
+        (SHORT, 1),
+        (SHORT.model_copy(update={"seed": 1}), 0),
+        (SHORT.model_copy(update={"lr": 0.2}), 0),
+        (DEFAULT, 0),
+    ]
+    origins = [trained_origin(tmp_path, TINY, "digits", recipe, seed, DEFAULT) for recipe, seed in asked]
+    assert origins[0].path.name == "resnet_tiny_digits_base.pt"
+    assert len({origin.path for origin in origins}) == len(origins)
+    assert len({origin.identity for origin in origins[:-1]}) == len(origins) - 1
+    assert origins[-1].identity == origins[0].identity
+
+
+def test_the_same_recipe_gives_the_same_weights() -> None:
+    small = load(SMALL)
+    runs = [train_checkpoint(TINY, small, SHORT, ForgetRequest(), 0, CPU)[0] for _ in range(2)]
+    other = train_checkpoint(TINY, small, SHORT.model_copy(update={"seed": 1}), ForgetRequest(), 0, CPU)[0]
+    assert runs[0].fingerprint == runs[1].fingerprint != other.fingerprint
+
+
+def test_a_model_from_salun_train_is_picked_up(bench: tuple[Workbench, list[str]]) -> None:
+    work, made = bench
+    flags = ["--model", TINY, "--dataset", SMALL, "--epochs", "2", "--lr", "0.05", "--device", "cpu", "-NL"]
+    assert salun_train(flags) == 0
+    (path,) = Path("checkpoints").glob("*_base.pt")
+    problem = origin_of(work, dataset=SMALL)
+    assert problem.origin.path.resolve() == path.resolve()
+    assert problem.origin.recipe is not None
+    assert (problem.origin.recipe.epochs, problem.origin.recipe.lr) == (2, 0.05)
+    assert work.base(problem).fingerprint == saved_origin(path).checkpoint.fingerprint
+    assert made == []
+
+
+def test_a_base_model_is_known_by_recipe_before_and_after_it_is_trained(base_file: Path, tmp_path: Path) -> None:
+    recipe = saved_origin(base_file).recipe
+    assert recipe is not None
+    found = trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT)
+    absent = trained_origin(tmp_path / "elsewhere", TINY, "digits", None, 0, recipe)
+    assert found.identity == absent.identity
+    assert found.checkpoint is not None
+    assert absent.checkpoint is None
+
+
+def replaced(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
+    save_checkpoint(path, replace(checkpoint, config=checkpoint.config | config))
+
+
+@pytest.mark.parametrize("odd", ["excluded", "unlearned", "no recipe"])
+def test_a_base_file_that_its_recipe_does_not_explain_is_known_by_its_weights(
+    base_file: Path, trained: Checkpoint, odd: str
+) -> None:
+    plain = trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
+    if odd == "excluded":
+        save_checkpoint(base_file, replace(trained, excluded=(1, 2, 3)))
+    else:
+        replaced(base_file, trained, **({"unlearned": {"id": "x"}} if odd == "unlearned" else {"recipe": None}))
+    found = trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
+    assert found != plain
+    assert trained.fingerprint in found
+
+
+def test_two_data_sets_whose_file_names_meet_are_not_mixed_up(trained: Checkpoint, tmp_path: Path) -> None:
+    path = checkpoint_path(tmp_path, TINY, "folder:a/b", "base")
+    assert path == checkpoint_path(tmp_path, TINY, "folder:a-b", "base")
+    save_checkpoint(path, replace(trained, dataset="folder:a/b"))
+    assert trained_origin(tmp_path, TINY, "folder:a/b", None, 0, DEFAULT).dataset == "folder:a/b"
+    with pytest.raises(SalunError, match=r"holds resnet_tiny on folder:a/b .*, not resnet_tiny on folder:a-b"):
+        trained_origin(tmp_path, TINY, "folder:a-b", None, 0, DEFAULT)
+
+
+def test_a_base_file_of_another_split_seed_is_refused(base_file: Path, trained: Checkpoint) -> None:
+    replaced(base_file, trained, split_seed=3)
+    with pytest.raises(SalunError, match=r"split_seed 3, not .* split_seed 0"):
+        trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"recipe": {"epochs": 0}},
+        {"recipe": {"epochs": 1, "unknown": 2}},
+        {"recipe": "fast"},
+        {"recipe": [1]},
+        {"split_seed": "one"},
+        {"split_seed": -1},
+        {"split_seed": None},
+        {"split_seed": True},
+    ],
+)
+def test_nonsense_in_a_checkpoint_is_a_plain_error(tmp_path: Path, trained: Checkpoint, config: dict[str, Any]) -> None:
+    path = tmp_path / "x.pt"
+    replaced(path, trained, **config)
+    with pytest.raises(SalunError, match=r"x\.pt: (records no usable recipe|its config: split_seed)"):
+        saved_origin(path)
+
+
+@pytest.mark.parametrize("preparation", [{}, "none", {"mean": [0.5]}, {"mean": 1, "std": 1}, [1]])
+def test_a_nonsense_preparation_is_a_plain_error(digits: Dataset, trained: Checkpoint, preparation: Any) -> None:
+    odd = replace(trained, config=trained.config | {"preparation": preparation})
+    with pytest.raises(SalunError, match="records no usable preparation"):
+        preparation_of(odd, digits, split(digits, ForgetRequest()))
+
+
+def test_a_checkpoint_without_preparation_gets_that_of_the_data(digits: Dataset, trained: Checkpoint) -> None:
+    parts = split(digits, ForgetRequest())
+    config = {key: value for key, value in trained.config.items() if key != "preparation"}
+    assert preparation_of(replace(trained, config=config), digits, parts) == preparation_of(trained, digits, parts)
+
+
+# Belonging to the data
+
+
+def test_a_checkpoint_belongs_to_the_data_it_was_trained_on(base_file: Path, digits: Dataset) -> None:
+    check_belongs(saved_origin(base_file), digits, split(digits, ForgetRequest()))
+    check_belongs(saved_origin(base_file), digits, split(digits, ForgetRequest((3,))))
+
+
+def test_another_split_is_refused(base_file: Path, digits: Dataset) -> None:
+    with pytest.raises(SalunError, match="another split of 'digits'"):
+        check_belongs(saved_origin(base_file), digits, split(digits, ForgetRequest(), split_seed=1))
+
+
+@pytest.mark.parametrize("what", ["classes", "channels", "class names"])
+def test_data_of_another_shape_are_refused(base_file: Path, digits: Dataset, what: str) -> None:
+    def coloured(part: Part) -> Part:
+        return part._replace(pixels=part.pixels.expand(-1, 3, -1, -1))
+
+    changed = {
+        "classes": {"classes": (*digits.classes, "ten")},
+        "channels": {"train": coloured(digits.train), "test": coloured(digits.test)},
+        "class names": {"classes": digits.classes[::-1]},
+    }[what]
+    with pytest.raises(SalunError, match=r"resnet_tiny_digits_base\.pt: "):
+        check_belongs(saved_origin(base_file), replace(digits, **changed), split(digits, ForgetRequest()))
+
+
+def write_images(folder: Path, counts: dict[str, int]) -> None:
+    generator = np.random.default_rng(0)
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+@pytest.mark.parametrize("change", ["none", "one image more", "a class more", "a class renamed"])
+def test_a_folder_that_has_changed_since_is_refused(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "my photos"
+    write_images(folder, {"cat": 20, "dog": 20})
+    keys = {"dataset": f"folder:{folder}:size=8", "recipe": SHORT.model_dump(), "class_to_forget": 0}
+    work = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+    work.base(origin_of(work, **keys))
+    write_images(folder, {"one image more": {"dog": 21}, "a class more": {"eel": 20}}.get(change, {}))
+    if change == "a class renamed":
+        (folder / "cat").rename(folder / "zebra")
+    later = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+    if change == "none":
+        assert origin_of(later, **keys).origin.checkpoint is not None
+    else:
+        with pytest.raises(SalunError, match=r"\.pt: (has|was trained on another|was trained on other)"):
+            origin_of(later, **keys)

@@ -1,0 +1,769 @@
+import functools
+import io
+import os
+import pickle
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from salun.errors import SalunError
+from salun.models.architecture import TINY, Architecture, check_model, default_model
+from salun.models.build import build
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from salun.models.features import embed, head
+from salun.models.pretrained import pretrained_size
+
+FAMILIES = [
+    *((TINY, channels, size) for channels, size in ((3, 32), (1, 28), (1, 8), (3, 64), (3, 96))),
+    *(("resnet18", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8), (3, 96))),
+    *(("resnet50", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
+    *(("vgg16_bn", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
+    *(("vit_tiny_patch16_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8), (3, 64), (3, 23))),
+    *(("swin_tiny_patch4_window7_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
+    *(("mobilenetv3_small_100", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
+    ("convnext_atto", 3, 32),
+    ("resnet50d", 3, 32),
+    ("resnetv2_18", 3, 32),
+    ("densenet121", 3, 32),
+    ("deit_tiny_patch16_224", 3, 32),
+    *(("deit_tiny_distilled_patch16_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
+    ("pit_ti_distilled_224", 3, 32),
+    ("efficientformerv2_s0", 3, 32),
+    ("eva02_tiny_patch14_224", 1, 8),
+    ("cait_xxs24_224", 3, 32),
+    ("xcit_nano_12_p16_224", 3, 32),
+    ("coat_tiny", 3, 32),
+    ("maxvit_pico_rw_256", 3, 32),
+    ("pit_ti_224", 3, 32),
+    ("swinv2_cr_tiny_224", 3, 32),
+]
+HEADLESS = ["crossvit_9_240", "levit_128s", "volo_d1_224"]
+
+
+@functools.cache
+def built(name: str, channels: int = 3, size: int = 32) -> nn.Module:
+    """A model with seven classes: shared, so its weights must not be changed."""
+    torch.manual_seed(0)
+    return build(Architecture(name, 7, channels, size))
+
+
+def noise(channels: int, size: int, count: int = 3) -> Tensor:
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("name", "channels", "size"), FAMILIES)
+class TestEveryFamily:
+    @torch.no_grad()
+    def test_head_of_the_features_gives_the_logits(self, name: str, channels: int, size: int) -> None:
+        model, x = built(name, channels, size).eval(), noise(channels, size)
+        features, layer, logits = embed(model, x), head(model), model(x)
+        assert features.ndim == 2
+        assert layer.weight.shape == (7, features.shape[1])
+        assert logits.shape == (3, 7)
+        assert torch.allclose(layer(features), logits, atol=1e-5)
+        assert torch.allclose(features @ layer.weight.T + layer.bias, logits, atol=1e-5)
+
+    def test_can_be_trained(self, name: str, channels: int, size: int) -> None:
+        model = built(name, channels, size).train()
+        state = {key: value.clone() for key, value in model.state_dict().items()}
+        loss = F.cross_entropy(model(noise(channels, size)), torch.tensor([0, 1, 2]))
+        gradients = torch.autograd.grad(loss, [head(model).weight, next(model.parameters())], allow_unused=True)
+        model.load_state_dict(state)  # running statistics have moved
+        assert torch.isfinite(loss)
+        assert gradients[-1] is not None
+        assert gradients[-1].abs().sum() > 0
+
+
+class TestSmallImages:
+    @pytest.mark.parametrize("name", [TINY, "resnet18", "resnet50"])
+    @pytest.mark.parametrize(("channels", "size"), [(3, 64), (3, 32), (1, 28), (1, 8)])
+    def test_resnet_has_a_3x3_stem_and_no_pool(self, name: str, channels: int, size: int) -> None:
+        model = built(name, channels, size).eval()
+        assert isinstance(model, ResNet)
+        assert model.conv1.weight.shape[1:] == (channels, 3, 3)
+        with torch.no_grad():
+            assert model.act1(model.bn1(model.conv1(noise(channels, size)))).shape[-1] == size
+            assert model.forward_features(noise(channels, size)).shape[-1] == -(-size // 8)
+
+    @torch.no_grad()
+    def test_deep_stem_keeps_the_resolution_too(self) -> None:
+        assert built("resnet50d").eval().forward_features(noise(3, 32)).shape[-1] == 4
+
+    def test_tiny_has_four_stages(self) -> None:
+        model = built(TINY, 1, 8)
+        widths = [getattr(model, f"layer{stage}")[-1].conv2.out_channels for stage in (1, 2, 3, 4)]
+        assert widths == [16, 32, 64, 128]
+        assert sum(weight.numel() for weight in model.parameters()) < 800_000
+
+    def test_vgg_has_a_512_wide_head(self) -> None:
+        for channels, size in ((3, 32), (1, 28), (1, 8)):
+            model = built("vgg16_bn", channels, size)
+            assert head(model).weight.shape == (7, 512)
+            assert sum(weight.numel() for weight in model.parameters()) < 15_000_000
+
+    @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+    @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (1, 8)])
+    def test_transformer_sees_at_least_8x8_patches(self, name: str, channels: int, size: int) -> None:
+        patches = built(name, channels, size).patch_embed
+        assert tuple(patches.img_size) == (size, size)
+        assert min(patches.grid_size) >= 8
+        assert patches.grid_size[0] * patches.patch_size[0] == size
+
+    @pytest.mark.parametrize(
+        "name",
+        ["beit_base_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224", "flexivit_small"],
+    )
+    def test_so_does_any_transformer_whose_patch_can_be_chosen(self, name: str) -> None:
+        model = build(Architecture(name, 7))
+        assert min(model.patch_embed.grid_size) >= 8
+        assert model(noise(3, 32, 2)).shape == (2, 7)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (3, 64)])
+    def test_mixer_is_built_for_them(self, channels: int, size: int) -> None:
+        model = build(Architecture("mixer_s16_224", 7, channels, size)).eval()
+        nn.init.normal_(model.head.weight)  # timm's is zero
+        x = noise(channels, size)
+        logits = model(x)
+        assert logits.shape == (3, 7)
+        assert (logits.std(0) > 0).all()
+        assert torch.allclose(head(model)(embed(model, x)), logits, atol=1e-5)
+
+    @pytest.mark.parametrize("name", HEADLESS)
+    def test_model_without_prototypes_can_still_be_used(self, name: str) -> None:
+        logits = built(name).eval()(noise(3, 32))
+        assert logits.shape == (3, 7)
+        assert logits.isfinite().all()
+
+    @pytest.mark.parametrize("size", [65, 96, 224])
+    def test_larger_images_keep_timms_stem(self, size: int) -> None:
+        model = built("resnet18", 3, size)
+        assert model.conv1.weight.shape[2:] == (7, 7)
+        assert isinstance(model.maxpool, nn.MaxPool2d)
+
+    def test_native_model_is_timms_own(self) -> None:
+        model = build(Architecture("resnet18", 7, 3, 32, native=True))
+        shapes = {
+            name: tensor.shape for name, tensor in timm.create_model("resnet18", num_classes=7).state_dict().items()
+        }
+        assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
+
+    @pytest.mark.parametrize(
+        ("name", "channels", "size"),
+        [("convnext_atto", 1, 8), ("densenet121", 1, 8), ("inception_v3", 3, 32), ("mixer_s16_224", 1, 8)],
+    )
+    def test_model_that_cannot_take_them(self, name: str, channels: int, size: int) -> None:
+        with pytest.raises(SalunError, match=rf"{name}.*{size} x {size}") as caught:
+            build(Architecture(name, 7, channels, size))
+        assert "\n" not in str(caught.value)
+
+
+class TestBuild:
+    @pytest.mark.parametrize("name", [TINY, "mobilenetv3_small_100"])
+    def test_is_a_function_of_the_global_seed(self, name: str) -> None:
+        def weights(seed: int) -> Tensor:
+            torch.manual_seed(seed)
+            return nn.utils.parameters_to_vector(build(Architecture(name, 7)).parameters())
+
+        assert torch.equal(weights(1), weights(1))
+        assert not torch.equal(weights(1), weights(2))
+
+    @pytest.mark.parametrize("name", [TINY, "crossvit_9_240"])
+    def test_weights_do_not_depend_on_what_was_built_before(self, name: str) -> None:
+        def weights() -> Tensor:
+            torch.manual_seed(1)
+            return nn.utils.parameters_to_vector(build(Architecture(name, 13)).parameters())
+
+        assert torch.equal(weights(), weights())
+
+    @pytest.mark.parametrize("name", [TINY, "resnet18"])
+    def test_model_comes_in_training_mode_with_fresh_statistics(self, name: str) -> None:
+        model = build(Architecture(name, 7))
+        assert model.training
+        assert all((layer.running_mean == 0).all() for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("resnet81", "resnet18"),
+            ("ResNet18", "resnet18"),
+            ("resnet_tinny", TINY),
+            ("vgg16bn", "vgg16_bn"),
+            ("vit_tiny_patch16_24", "vit_tiny_patch16_224"),
+            ("mobilenet_v3_small_100", "mobilenetv3_small_100"),
+        ],
+    )
+    def test_unknown_name(self, name: str, nearest: str) -> None:
+        for refuse in (lambda: check_model(name), lambda: build(Architecture(name, 7))):
+            with pytest.raises(SalunError, match=f"'{name}'.*'{nearest}'") as caught:
+                refuse()
+            assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["", "xyzzy", "../../etc/passwd", "hf-hub:someone/something"])
+    def test_name_that_is_near_none(self, name: str) -> None:
+        with pytest.raises(SalunError, match="unknown"):
+            check_model(name)
+
+    def test_every_name_of_timm_is_known(self) -> None:
+        for name in timm.list_models(pretrained=True)[::40]:
+            check_model(name)
+
+    def test_default_is_small_for_small_images(self) -> None:
+        assert default_model("digits") == TINY
+        assert {default_model(name) for name in ("cifar10", "cifar100", "svhn", "folder:x")} == {"resnet18"}
+
+    @pytest.mark.parametrize("name", ["resnet18.no_such_tag", "vit_tiny_patch16_224.augreg", f"{TINY}.a1_in1k"])
+    def test_unknown_tag(self, name: str) -> None:
+        with pytest.raises(SalunError, match=f"'{name}': unknown") as caught:
+            check_model(name)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", HEADLESS)
+    def test_head_that_is_not_linear(self, name: str) -> None:
+        with pytest.raises(SalunError, match="not linear") as caught:
+            head(built(name))
+        assert "\n" not in str(caught.value)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "efficientformerv2_s0"])
+    def test_two_heads_that_differ_become_one(self, name: str) -> None:
+        model, x = build(Architecture(name, 7)).eval(), noise(3, 32)
+        for number, layer in enumerate(model.get_classifier()):
+            nn.init.normal_(layer.weight, number)
+            nn.init.normal_(layer.bias, number)
+        assert torch.allclose(head(model)(embed(model, x)), model(x), rtol=1e-4, atol=1e-4)
+
+    def test_head_shares_the_models_weights(self) -> None:
+        for name in (TINY, "resnetv2_18"):
+            model = built(name)
+            pointers = {weight.data_ptr() for weight in model.parameters()}
+            assert {weight.data_ptr() for weight in head(model).parameters()} <= pointers
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of downloaded weights, and a hub that nobody answers at."""
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cached_file(hub: Path) -> Path:
+    """The place of test_resnet's weights in a store of downloaded weights, with its folders."""
+    folder = hub / f"models--{timm.get_pretrained_cfg('test_resnet').hf_hub_id.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    return folder / "snapshots" / ("0" * 40) / "model.safetensors"
+
+
+class TestPretrained:
+    @pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "vit_tiny_patch16_224", "resnet50.a1_in1k"])
+    def test_without_network_is_refused_at_once(
+        self, name: str, no_hub: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        begun = time.perf_counter()
+        with pytest.raises(SalunError, match=rf"{name}.*pretrained.*without --pretrained") as caught:
+            build(Architecture(name, 7), pretrained=True)
+        assert time.perf_counter() - begun < 3
+        assert "\n" not in str(caught.value)
+        assert capfd.readouterr() == ("", "")
+        assert not no_hub.exists()
+
+    def test_offline_mode(self, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(SalunError, match=r"test_resnet.*cannot be had"):
+            build(Architecture("test_resnet", 7), pretrained=True)
+
+    @pytest.mark.parametrize("name", [TINY, "mnasnet_050", "resnet18.no_such_tag"])
+    def test_model_without_such_weights(self, name: str, no_hub: Path) -> None:
+        with pytest.raises(SalunError, match=name) as caught:
+            build(Architecture(name, 7), pretrained=True)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"nonsense\r\n\r\n",
+            *(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code for code in (403, 404, 429, 500, 503)),
+        ],
+    )
+    def test_host_that_answers_nonsense(self, answer: bytes, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.recv(4096)
+                self.request.sendall(answer)
+
+        begun = time.perf_counter()
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+            address = f"http://127.0.0.1:{server.server_address[1]}"
+            monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+            monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{filename}}")
+            with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
+                build(Architecture("test_resnet", 7), pretrained=True)
+            server.shutdown()
+        assert time.perf_counter() - begun < 5
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("endpoint", ["nowhere", "http://", "http://127.0.0.1:port", "http://no such host"])
+    def test_address_that_is_none(self, endpoint: str, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
+            build(Architecture("test_resnet", 7), pretrained=True)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("content", [b"", b"half a file", bytes(1000)])
+    def test_weights_that_are_damaged(self, content: bytes, no_hub: Path) -> None:
+        cached_file(no_hub).write_bytes(content)
+        with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
+            build(Architecture("test_resnet", 7), pretrained=True)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("offline", [False, True])
+    def test_weights_that_are_here_need_no_network(
+        self, offline: bool, no_hub: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.manual_seed(3)
+        origin = timm.create_model("test_resnet")
+        safetensors.torch.save_file(origin.state_dict(), cached_file(no_hub))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
+        model = build(Architecture("test_resnet", 7, 3, 160, native=True), pretrained=True)
+        assert torch.equal(model.conv1[0].weight, origin.conv1[0].weight)
+        assert head(model).weight.shape[0] == 7
+        grey = build(Architecture("test_resnet", 7, 1, 160, native=True), pretrained=True)
+        assert torch.allclose(grey.conv1[0].weight, origin.conv1[0].weight.sum(1, keepdim=True), atol=1e-5)
+        assert torch.isfinite(grey.eval()(noise(1, 160, 1))).all()
+
+    @pytest.mark.parametrize(
+        ("name", "size"), [("resnet18", 224), ("vit_tiny_patch16_224", 224), ("vit_tiny_patch16_384", 384), (TINY, 224)]
+    )
+    def test_input_size(self, name: str, size: int) -> None:
+        assert pretrained_size(name) == size
+
+
+SMALL = Architecture(TINY, 3, 1, 8)
+
+
+def trained(kind: type[torch.optim.Optimizer] = torch.optim.SGD, **settings: Any) -> tuple[nn.Module, Any]:
+    """A small model and its optimiser after two steps."""
+    torch.manual_seed(0)
+    model = build(SMALL)
+    optimizer = kind(model.parameters(), lr=0.01, **settings)
+    for step in range(2):
+        take_step(model, optimizer, step)
+    return model, optimizer
+
+
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), torch.arange(6) % 3).backward()
+    optimizer.step()
+
+
+def described(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Checkpoint:
+    config = {"recipe": {"epochs": 2, "lr": 0.1}, "class_names": ["a", "b", "ü"], "split": "0123", "split_seed": 5}
+    state = optimizer.state_dict() if optimizer else None
+    return Checkpoint(model.state_dict(), SMALL, "digits", state, config, (1, 5, 9))
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for ours, theirs in zip(one, other, strict=True):
+            assert_same(ours, theirs)
+    else:
+        assert one == other
+
+
+OPTIMIZERS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
+    "sgd": lambda: trained(momentum=0.9, weight_decay=5e-4),
+    "adam": lambda: trained(torch.optim.Adam, betas=(0.9, 0.999)),
+    "adamw": lambda: trained(torch.optim.AdamW, weight_decay=0.1),
+}
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("kind", OPTIMIZERS)
+    def test_is_exact(self, tmp_path: Path, kind: str) -> None:
+        model, optimizer = OPTIMIZERS[kind]()
+        kept = described(model, optimizer)
+        save_checkpoint(tmp_path / "new" / "a.pt", kept)
+        found = load_checkpoint(tmp_path / "new" / "a.pt")
+        assert_same(dict(found.weights), dict(kept.weights))
+        assert_same(found.optimizer, kept.optimizer)
+        assert (found.architecture, found.dataset, found.config, found.excluded) == (
+            kept.architecture,
+            kept.dataset,
+            kept.config,
+            kept.excluded,
+        )
+        assert found.fingerprint == kept.fingerprint
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.pt"]
+
+    @pytest.mark.parametrize("kind", OPTIMIZERS)
+    def test_training_goes_on_as_if_it_had_not_stopped(self, tmp_path: Path, kind: str) -> None:
+        model, optimizer = OPTIMIZERS[kind]()
+        save_checkpoint(tmp_path / "a.pt", described(model, optimizer))
+        take_step(model, optimizer, 2)
+        found = load_checkpoint(tmp_path / "a.pt")
+        restored = found.restore()
+        again = type(optimizer)(restored.parameters(), lr=1.0)
+        again.load_state_dict(found.optimizer)
+        take_step(restored, again, 2)
+        assert_same(dict(restored.state_dict()), dict(model.state_dict()))
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(
+        "architecture",
+        [
+            Architecture("resnet18", 7),
+            Architecture("vgg16_bn", 7),
+            Architecture("convnext_atto", 7),
+            Architecture("vit_tiny_patch16_224", 7),
+            Architecture("swin_tiny_patch4_window7_224", 7),
+            Architecture("eva02_tiny_patch14_224", 7),
+            Architecture("resnet18", 7, native=True),
+        ],
+        ids=lambda architecture: architecture.model + ("_native" if architecture.native else ""),
+    )
+    def test_every_restored_model_is_the_one_that_was_saved(self, tmp_path: Path, architecture: Architecture) -> None:
+        model, x = build(architecture), noise(3, 32)
+        wanted = model.eval()(x)
+        placed = {
+            name: weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+            for name, weight in model.state_dict().items()
+        }
+        save_checkpoint(tmp_path / "a.pt", Checkpoint(placed, architecture, "cifar10"))
+        found = load_checkpoint(tmp_path / "a.pt")
+        restored = [found.restore() for _ in range(3)]
+        for again in restored:
+            assert again.training
+            assert list(again.state_dict()) == list(model.state_dict())
+            for kind in ("named_parameters", "named_buffers"):
+                ours, theirs = dict(getattr(again, kind)()), dict(getattr(model, kind)())
+                assert_same({name: x.data for name, x in ours.items()}, {name: x.data for name, x in theirs.items()})
+                assert all(x.requires_grad == theirs[name].requires_grad for name, x in ours.items())
+            assert torch.equal(again.eval()(x), wanted)
+            for tensor in again.state_dict().values():
+                tensor.zero_()
+        assert found.fingerprint == Checkpoint(model.state_dict(), architecture, "cifar10").fingerprint
+
+    @pytest.mark.parametrize("name", [TINY, "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+    def test_draws_no_random_numbers(self, tmp_path: Path, name: str) -> None:
+        architecture = Architecture(name, 3)
+        save_checkpoint(tmp_path / "a.pt", Checkpoint(build(architecture).state_dict(), architecture, "cifar10"))
+        before = torch.get_rng_state()
+        load_checkpoint(tmp_path / "a.pt").restore()
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_restored_model_predicts_the_same(self, tmp_path: Path) -> None:
+        model, _ = trained()
+        save_checkpoint(tmp_path / "a.pt", described(model))
+        with torch.no_grad():
+            x = noise(1, 8)
+            assert torch.equal(load_checkpoint(tmp_path / "a.pt").restore().eval()(x), model.eval()(x))
+
+    @pytest.mark.parametrize(
+        "architecture",
+        [
+            Architecture(TINY, 3, 3, 96),
+            Architecture("mobilenetv3_small_100", 5, 1, 28),
+            Architecture("vit_tiny_patch16_224", 5, 3, 32),
+            Architecture("resnet18", 5, 3, 32, native=True),
+        ],
+    )
+    def test_architecture_is_kept(self, tmp_path: Path, architecture: Architecture) -> None:
+        weights = build(architecture).state_dict()
+        save_checkpoint(tmp_path / "a.pt", Checkpoint(weights, architecture, "svhn"))
+        found = load_checkpoint(tmp_path / "a.pt")
+        assert found.architecture == architecture
+        assert (found.optimizer, found.config, found.excluded) == (None, {}, ())
+        assert_same(dict(found.restore().state_dict()), dict(weights))
+
+    def test_file_has_the_keys_of_the_seed_system(self, tmp_path: Path) -> None:
+        model, optimizer = trained()
+        save_checkpoint(tmp_path / "a.pt", described(model, optimizer))
+        content = torch.load(tmp_path / "a.pt", weights_only=True)
+        assert content.keys() == {"model", "optimizer", "config"}
+        assert {"model": TINY, "dataset": "digits", "nclasses": 3}.items() <= content["config"].items()
+        build(SMALL).load_state_dict(content["model"])
+
+    def test_fingerprint_tells_weights_apart(self) -> None:
+        model, _ = trained()
+        one = described(model)
+        assert replace(one, dataset="other", config={}).fingerprint == one.fingerprint
+        for name in one.weights:
+            changed = dict(one.weights) | {name: one.weights[name] + 1}
+            assert replace(one, weights=changed).fingerprint != one.fingerprint
+
+    def test_replaces_an_older_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.pt").write_text("old")
+        save_checkpoint(tmp_path / "a.pt", described(trained()[0]))
+        assert load_checkpoint(tmp_path / "a.pt").dataset == "digits"
+
+    def test_place_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(SalunError, match=r"file.*cannot be written"):
+            save_checkpoint(tmp_path / "file" / "a.pt", described(trained()[0]))
+
+
+def one_line(path: Path) -> str:
+    with pytest.raises(SalunError) as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    """What a good file holds: shared, so it must not be changed."""
+    out = io.BytesIO()
+    model, optimizer = trained(momentum=0.9)
+    config = {"model": TINY, "dataset": "digits", "nclasses": 3, "architecture": {"channels": 1, "size": 8}}
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "config": config}, out)
+    out.seek(0)
+    return torch.load(out, weights_only=True)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("kind", ["zip", "legacy", "bare pickle", "in config", "in optimizer", "in weights"])
+    def test_malicious_pickle_does_not_run(
+        self, tmp_path: Path, content: dict[str, Any], kind: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        class Harm:
+            def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+                self.made = call, arguments
+
+            def __reduce__(self) -> Any:
+                return self.made
+
+        mark = tmp_path / "harm"
+        path = tmp_path / "a.pt"
+        for harm in (Harm(os.system, f"touch {mark}"), Harm(eval, f"open({str(mark)!r}, 'w')"), Harm(Path.touch, mark)):
+            whole: Any = {
+                "in config": content | {"config": content["config"] | {"note": harm}},
+                "in optimizer": content | {"optimizer": harm},
+                "in weights": content | {"model": dict(content["model"]) | {"extra": harm}},
+            }.get(kind, harm)
+            if kind == "bare pickle":
+                path.write_bytes(pickle.dumps(whole))
+            else:
+                torch.save(whole, path, _use_new_zipfile_serialization=kind != "legacy")
+            assert "holds more than tensors" in one_line(path)
+        assert not mark.exists()
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.9, 0.999])
+    def test_truncated_file(self, tmp_path: Path, content: dict[str, Any], share: float, legacy: bool) -> None:
+        torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+        whole = (tmp_path / "a.pt").read_bytes()
+        (tmp_path / "a.pt").write_bytes(whole[: int(share * len(whole))])
+        assert "checkpoint" in one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("junk", [b"hello\n", b"PK\x03\x04junk", b"\x80\x02.", bytes(1000), b"\x80\x02]q\x00(K"])
+    def test_file_of_another_kind(self, tmp_path: Path, junk: bytes) -> None:
+        (tmp_path / "a.pt").write_bytes(junk)
+        assert "checkpoint" in one_line(tmp_path / "a.pt")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        assert "no such checkpoint" in one_line(tmp_path / "a.pt")
+
+    def test_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a.pt").mkdir()
+        one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize(
+        "other",
+        [None, 3, "text", [], {}, torch.zeros(3), {"config": {}}, {"model": {}}, {"state_dict": {}, "config": {}}],
+    )
+    def test_wrong_keys(self, tmp_path: Path, other: Any) -> None:
+        torch.save(other, tmp_path / "a.pt")
+        assert "not a checkpoint" in one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("key", ["model", "config"])
+    @pytest.mark.parametrize("value", [None, 3, "text", [1], torch.zeros(2)])
+    def test_wrong_types(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
+        torch.save(content | {key: value}, tmp_path / "a.pt")
+        assert "not a checkpoint" in one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("extra", [{"a": 1}, {"a": None}, {3: torch.zeros(2)}, {"a": [torch.zeros(2)]}])
+    def test_weights_that_are_no_named_tensors(
+        self, tmp_path: Path, content: dict[str, Any], extra: dict[Any, Any]
+    ) -> None:
+        torch.save(content | {"model": dict(content["model"]) | extra}, tmp_path / "a.pt")
+        assert "named tensors" in one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("key", ["model", "dataset", "nclasses"])
+    def test_config_that_lacks_a_key(self, tmp_path: Path, content: dict[str, Any], key: str) -> None:
+        config = {name: value for name, value in content["config"].items() if name != key}
+        torch.save(content | {"config": config}, tmp_path / "a.pt")
+        assert f"lacks '{key}'" in one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("model", 3),
+            ("model", None),
+            ("dataset", ["digits"]),
+            ("nclasses", "3"),
+            ("nclasses", 3.0),
+            ("nclasses", True),
+            ("nclasses", 0),
+            ("nclasses", -3),
+            ("architecture", "small"),
+            ("architecture", [1]),
+            ("architecture", {}),
+            ("architecture", {"size": "8"}),
+            ("architecture", {"size": 0}),
+            ("architecture", {"size": -8, "channels": 1}),
+            ("architecture", {"size": 8, "channels": 0}),
+            ("architecture", {"size": 8, "channels": 1, "native": "no"}),
+            ("architecture", {"size": 8, "channels": 1, "depth": 3}),
+            ("excluded", 3),
+            ("excluded", ["1"]),
+            ("excluded", [-1]),
+            ("excluded", [1.5]),
+            ("split_seed", "0"),
+            ("split_seed", -1),
+            ("split_seed", None),
+        ],
+    )
+    def test_wrong_types_in_config(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
+        torch.save(content | {"config": content["config"] | {key: value}}, tmp_path / "a.pt")
+        assert key in one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("nclasses", 4),
+            ("nclasses", 10**12),
+            ("model", "resnet18"),
+            ("model", "mobilenetv3_small_100"),
+            ("architecture", {"size": 8, "channels": 3}),
+            ("architecture", {"size": 100, "channels": 1}),
+            ("architecture", {"size": 10**9, "channels": 1}),
+        ],
+    )
+    def test_weights_of_another_model(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
+        torch.save(content | {"config": content["config"] | {key: value}}, tmp_path / "a.pt")
+        one_line(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+    def test_weights_that_do_not_fit(self, tmp_path: Path, content: dict[str, Any], change: str) -> None:
+        weights = dict(content["model"])
+        if change == "missing":
+            weights.pop("fc.bias")
+        elif change == "extra":
+            weights["more"] = torch.zeros(1)
+        else:
+            weights["fc.weight"] = weights["fc.weight"].T
+        torch.save(content | {"model": weights}, tmp_path / "a.pt")
+        assert "do not fit" in one_line(tmp_path / "a.pt")
+
+    def test_unknown_model(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        torch.save(content | {"config": content["config"] | {"model": "resnet81"}}, tmp_path / "a.pt")
+        assert "'resnet18'" in one_line(tmp_path / "a.pt")
+
+    def test_restoring_weights_that_do_not_fit(self) -> None:
+        kept = described(trained()[0])
+        with pytest.raises(SalunError, match="do not fit"):
+            replace(kept, architecture=Architecture(TINY, 4, 1, 8)).restore()
+
+
+def seed_file(path: Path, model: nn.Module, name: str, classes: int = 10, **more: Any) -> Path:
+    """Write a checkpoint as the seed system did."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    config = {"model": name, "dataset": "cifar10", "nclasses": classes} | more
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "config": config}, path)
+    return path
+
+
+class TestSeedSystem:
+    @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_100"])
+    def test_model_as_timm_builds_it(self, tmp_path: Path, name: str) -> None:
+        origin = timm.create_model(name, num_classes=10)
+        found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, name))
+        assert (found.dataset, found.excluded, found.config) == ("cifar10", (), {})
+        assert (found.architecture.model, found.architecture.classes) == (name, 10)
+        x = noise(3, 224, 1)
+        with torch.no_grad():
+            assert torch.equal(found.restore().eval()(x), origin.eval()(x))
+
+    def test_native_stem_is_told_from_the_small_one(self, tmp_path: Path) -> None:
+        native = load_checkpoint(
+            seed_file(tmp_path / "a.pt", timm.create_model("resnet18", num_classes=10), "resnet18")
+        )
+        assert (native.architecture.native, native.architecture.size) == (True, 224)
+        changed = timm.create_model("resnet18", num_classes=10)
+        changed.conv1, changed.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+        small = load_checkpoint(seed_file(tmp_path / "b.pt", changed, "resnet18"))
+        assert (small.architecture.native, small.architecture.size) == (False, 32)
+        x = noise(3, 32)
+        with torch.no_grad():
+            assert torch.equal(small.restore().eval()(x), changed.eval()(x))
+
+    @pytest.mark.parametrize("name", [TINY, "vit_tiny_patch16_224", "convnext_atto"])
+    def test_model_for_small_images(self, tmp_path: Path, name: str) -> None:
+        origin = build(Architecture(name, 100, 3, 32))
+        found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, name, 100))
+        assert found.architecture == Architecture(name, 100, 3, 32)
+        assert_same(dict(found.restore().state_dict()), dict(origin.state_dict()))
+
+    def test_model_that_small_images_cannot_be_given_to(self, tmp_path: Path) -> None:
+        found = load_checkpoint(
+            seed_file(tmp_path / "a.pt", timm.create_model("efficientformer_l1", num_classes=10), "efficientformer_l1")
+        )
+        assert found.architecture.native
+
+    @pytest.mark.parametrize("name", ["pit_ti_224", "deit_tiny_distilled_patch16_224"])
+    def test_transformer_for_large_images_is_told_from_the_small_one(self, tmp_path: Path, name: str) -> None:
+        found = load_checkpoint(seed_file(tmp_path / "a.pt", timm.create_model(name, num_classes=10), name))
+        assert (found.architecture.native, found.architecture.size) == (True, 224)
+
+    def test_other_entries_are_kept(self, tmp_path: Path) -> None:
+        origin = build(Architecture(TINY, 10, 3, 32))
+        found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, TINY, epochs=30, note="mine"))
+        assert found.config == {"epochs": 30, "note": "mine"}
+
+    @pytest.mark.parametrize("classes", [9, 11])
+    def test_another_number_of_classes(self, tmp_path: Path, classes: int) -> None:
+        origin = timm.create_model("resnet18", num_classes=10)
+        assert "do not fit" in one_line(seed_file(tmp_path / "a.pt", origin, "resnet18", classes))
+
+    def test_another_model(self, tmp_path: Path) -> None:
+        origin = timm.create_model("resnet18", num_classes=10)
+        assert "do not fit" in one_line(seed_file(tmp_path / "a.pt", origin, "resnet34"))
+
+    def test_unknown_model(self, tmp_path: Path) -> None:
+        origin = build(Architecture(TINY, 10))
+        assert "'resnet18'" in one_line(seed_file(tmp_path / "a.pt", origin, "resnet81"))

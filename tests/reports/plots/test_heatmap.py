@@ -1,0 +1,267 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from tidy import texts_of
+
+from salun.reports.plots.heatmap import (
+    DIVERGING,
+    SEQUENTIAL,
+    Panel,
+    Scale,
+    contrast,
+    form_of,
+    heatmaps,
+    luminance,
+    written,
+)
+from salun.reports.plots.style import save_figure, styled
+
+Floats = NDArray[np.float64]
+
+DISTANCE = Scale("1-Wasserstein distance", form="", rows="class", columns="class")
+CHANGE = Scale("difference of 1-Wasserstein distance", centre=0, form="", rows="class", columns="class")
+LONG = "difference of 1-Wasserstein distances between classes, of models that were made to forget"
+
+
+def names(count: int, long: bool = False) -> list[str]:
+    return [f"a class with a rather long name {at}" if long else f"class {at}" for at in range(count)]
+
+
+def make_panels(count: int, classes: int, long: bool = False, empty: int | None = None) -> list[Panel]:
+    random = np.random.default_rng(0)
+    labels = names(classes, long)
+    panels = []
+    for at in range(count):
+        values = random.normal(0, 4, (classes, classes))
+        if empty is not None:
+            values[empty] = values[:, empty] = np.nan
+        panels.append(Panel(f"rl_split + random mask 0.{at}, seed {at}", values, labels, labels, frozenset(labels[:1])))
+    return panels
+
+
+def drawn(panels: Sequence[Panel], scale: Scale = DISTANCE, title: str = "", caption: str = "") -> Figure:
+    with styled():
+        figure = heatmaps(panels, scale, title, caption=caption)
+        FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def panels_of(figure: Figure) -> list[Axes]:
+    return [axis for axis in figure.axes if axis.axison and axis.images]
+
+
+def row_labels(axis: Axes) -> list[str]:
+    return [text.get_text() for text in axis.get_yticklabels() if text.get_text()]
+
+
+def bar_of(figure: Figure) -> Axes:
+    (bar,) = [axis for axis in figure.axes if axis.axison and not axis.images]
+    return bar
+
+
+def outline(text: Text) -> Floats:
+    """The four corners of a text, turned as it is."""
+    turn = text.get_rotation()
+    text.set_rotation(0)
+    box = text.get_window_extent()
+    text.set_rotation(turn)
+    box = box.shrunk(0.96, 0.8)
+    anchor = text.get_transform().transform(text.get_position()) if turn else (box.x0, box.y0)
+    angle = np.radians(turn)
+    turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]])
+    return (corners - anchor) @ turned + anchor
+
+
+def apart(one: Floats, other: Floats) -> bool:
+    """Whether some line parallel to a side separates two rectangles."""
+    for corners in (one, other):
+        for side in (corners[1] - corners[0], corners[2] - corners[1]):
+            first, second = one @ side, other @ side
+            if first.max() < second.min() or second.max() < first.min():
+                return True
+    return False
+
+
+def assert_nothing_collides(figure: Figure) -> None:
+    texts = [text for text in texts_of(figure) if text.get_window_extent().width > 0]
+    boxes = np.array([outline(text) for text in texts])
+    low, high = boxes.min(1), boxes.max(1)
+    for text, least, most in zip(texts, low, high, strict=True):
+        assert (least > -1.5).all(), text
+        assert (most < np.array([figure.bbox.x1, figure.bbox.y1]) + 1.5).all(), text
+    for at, box in enumerate(boxes):
+        near = np.flatnonzero(((low < high[at]) & (high > low[at])).all(1))
+        for place in near[near > at]:
+            assert apart(box, boxes[place]), (texts[at], texts[place])
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "long"),
+    [
+        (1, 2, False),
+        (1, 10, True),
+        (2, 3, False),
+        (3, 10, True),
+        (5, 2, False),
+        (12, 3, True),
+        (12, 10, False),
+        (2, 30, True),
+        (1, 100, False),
+        (3, 100, True),
+    ],
+)
+def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: bool) -> None:
+    figure = drawn(
+        make_panels(count, classes, long, empty=1), CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}"
+    )
+    assert_nothing_collides(figure)
+    assert (figure.get_size_inches() < 45).all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 10), (3, 10), (21, 10), (1, 2), (3, 100), (60, 4)])
+def test_matrices_that_are_no_squares(rows: int, columns: int) -> None:
+    labels = [f"base → rl_split + mask 0.{at}, seed 2" for at in range(rows)]
+    values = np.random.default_rng(0).uniform(0, 900, (rows, columns))
+    figure = drawn([Panel("", values, labels, names(columns))], DISTANCE, "Between models", "digits")
+    assert_nothing_collides(figure)
+    axis = panels_of(figure)[0]
+    box = axis.get_window_extent()
+    assert min(box.width / columns, box.height / rows) > 4
+
+
+@pytest.mark.parametrize(
+    ("count", "grid"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (12, (4, 3))]
+)
+def test_panels_wrap_evenly(count: int, grid: tuple[int, int]) -> None:
+    figure = drawn(make_panels(count, 3))
+    shown = panels_of(figure)
+    assert len(shown) == count
+    assert shown[0].get_subplotspec().get_gridspec().get_geometry() == grid
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 3), (4, 10), (1, 100)])
+def test_one_colour_bar_no_taller_than_a_panel(count: int, classes: int) -> None:
+    figure = drawn(make_panels(count, classes))
+    bar, panel = (axis.get_window_extent() for axis in (bar_of(figure), panels_of(figure)[0]))
+    assert bar.height <= panel.height + 1
+    assert bar.height < 4.3 * figure.dpi
+    assert bar.height > 10 * bar.width
+
+
+def test_each_cell_has_its_number_within_it() -> None:
+    values = np.array([[0.0, -12.341], [3.0, np.nan]])
+    figure = drawn([Panel("m", values, ["a", "b"], ["c", "d"])], CHANGE)
+    axis = panels_of(figure)[0]
+    assert [text.get_text() for text in axis.texts] == ["0", "-12.3", "+3.0"]
+    width = axis.get_window_extent().width / 2
+    assert all(text.get_window_extent().width < width for text in axis.texts)
+
+
+def test_empty_cells_are_crossed_out_and_explained() -> None:
+    empty = drawn(make_panels(2, 4, empty=2))
+    for axis in panels_of(empty):
+        crosses = axis.collections[0].get_offsets()
+        assert {tuple(place) for place in np.asarray(crosses)} == {(2, at) for at in range(4)} | {
+            (at, 2) for at in range(4)
+        }
+        assert len(axis.texts) == 9
+    assert "no images" in empty.get_supxlabel()
+    assert "no images" not in drawn(make_panels(2, 4), caption="c").get_supxlabel()
+
+
+def test_a_matrix_without_any_value_is_drawn() -> None:
+    figure = drawn([Panel("m", np.full((3, 3), np.nan), names(3), names(3))], CHANGE)
+    assert_nothing_collides(figure)
+
+
+def test_all_panels_share_limits() -> None:
+    low, high = make_panels(1, 4)[0], Panel("m", np.full((4, 4), 50.0), names(4), names(4))
+    limits = {axis.images[0].get_clim() for axis in panels_of(drawn([low, high]))}
+    assert limits == {(low.values.min(), 50.0)}
+
+
+def test_diverging_colours_are_white_at_the_centre_and_reach_as_far_on_both_sides() -> None:
+    values = np.array([[-1.0, 0.0], [0.5, 4.0]])
+    image = panels_of(drawn([Panel("m", values, names(2), names(2))], CHANGE))[0].images[0]
+    assert image.get_clim() == (-4, 4)
+    assert luminance(image.cmap(image.norm(0.0))) > 0.9
+    given = Scale("d", -10, 10, 0)
+    assert panels_of(drawn([Panel("m", values, names(2), names(2))], given))[0].images[0].get_clim() == (-10, 10)
+
+
+@pytest.mark.parametrize("classes", [5, 40])
+def test_marked_classes_are_bold_however_long_their_names(classes: int) -> None:
+    labels = names(classes, long=True)
+    panel = Panel("m", np.zeros((classes, classes)), labels, labels, frozenset(labels[3:4]))
+    axis = panels_of(drawn([panel]))[0]
+    for ticks in (axis.get_xticklabels(), axis.get_yticklabels()):
+        weights = [text.get_fontweight() for text in ticks]
+        assert [at for at, weight in enumerate(weights) if weight == "bold"] == [3]
+
+
+def test_rows_are_labelled_again_where_they_differ() -> None:
+    values = np.zeros((2, 2))
+    same = [Panel("m", values, names(2), names(2))] * 2
+    other = [same[0], Panel("m", values, ["x", "y"], names(2))]
+    assert [row_labels(axis) for axis in panels_of(drawn(same))] == [names(2), []]
+    figure = drawn(other)
+    assert [row_labels(axis) for axis in panels_of(figure)] == [names(2), ["x", "y"]]
+    assert_nothing_collides(figure)
+
+
+def test_row_labels_take_as_much_room_as_they_are_given() -> None:
+    long = " → ".join(["a model of which its name says a great deal"] * 2)
+    for letters, shown in ((44, 44), (len(long), len(long))):
+        figure = drawn([Panel("", np.zeros((2, 10)), [long, "base → ga"], names(10), letters=letters)])
+        assert len(row_labels(panels_of(figure)[0])[0]) == shown
+        assert_nothing_collides(figure)
+
+
+@pytest.mark.parametrize(
+    ("largest", "shown"),
+    [
+        (0.0, "0"),
+        (0.0123, "0.0123"),
+        (0.987, "0.987"),
+        (9.87654, "9.88"),
+        (98.7, "98.7"),
+        (4321.0, "4321"),
+        (3e-7, "3.0e-07"),
+    ],
+)
+def test_numbers_have_three_digits(largest: float, shown: str) -> None:
+    assert written(largest, form_of(np.array([0.0, largest, np.nan]), signed=False)) == shown
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert [written(value, "+.1f") for value in (-0.04, 0.04, -0.06, 0.0)] == ["0", "0", "-0.1", "0"]
+
+
+@pytest.mark.parametrize("name", [SEQUENTIAL, DIVERGING])
+def test_numbers_stand_out_on_every_colour(name: str) -> None:
+    for part in np.linspace(0, 1, 101):
+        colour = colormaps[name](part)
+        light, dark = sorted((luminance(colour), luminance(contrast(colour))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4
+
+
+def test_survives_greyscale() -> None:
+    lightness = [luminance(colormaps[SEQUENTIAL](part)) for part in np.linspace(0, 1, 50)]
+    assert (np.diff(lightness) < 0).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_matrices_give_the_same_file(kind: str) -> None:
+    for name in ("one", "two"):
+        with styled():
+            save_figure(heatmaps(make_panels(2, 3, empty=0), DISTANCE, "t"), Path(f"{name}.{kind}"), 50)
+    assert Path(f"one.{kind}").read_bytes() == Path(f"two.{kind}").read_bytes()

@@ -1,0 +1,174 @@
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fabricated import holds
+from numpy.typing import NDArray
+
+from salun.experiments.audit import Margins, Pool, audits_of
+from salun.experiments.run import Workbench
+from salun.experiments.schema import validate
+from salun.reports.audit import Verdict, judge
+
+SHADOWS = 16
+Floats = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    """Two hundred images of which half are forgotten."""
+    entry = {"model": "resnet_tiny", "dataset": "synthetic:n=500,size=8,classes=4", "unlearning_rate": 0.3}
+    (audit,) = audits_of(validate([entry | {"method": "ft"}], "list"), Workbench(torch.device("cpu")), "list")
+    return audit.pool
+
+
+def fabricate(pool: Pool, seed: int, shift: float | Floats = 0.0, shadows: int = SHADOWS) -> list[Margins]:
+    """Margins about each image's own difficulty; `shift` is added to those of candidates, (S, N) or one for all."""
+    random = np.random.default_rng(seed)
+    count = len(pool.candidates)
+    shifts = np.broadcast_to(shift, (shadows, count))
+
+    def drawn(images: int) -> Floats:
+        difficulty = np.random.default_rng(images).normal(3, 2, images)
+        return difficulty + random.normal(0, 1, images) + random.normal(0, 0.2)
+
+    return [
+        Margins(*(part.astype(np.float32) for part in (drawn(count) + one, drawn(100), drawn(150)))) for one in shifts
+    ]
+
+
+def membership(pool: Pool, shadows: int = SHADOWS) -> Floats:
+    """1 where a candidate was trained on, (S, N)."""
+    return np.stack([pool.trained(number) for number in range(shadows)]).astype(float)
+
+
+def figures(verdict: Verdict) -> dict[str, float]:
+    assert verdict.ulira is not None
+    assert verdict.lira is not None
+    distances = {name: getattr(verdict, name) for name in ("klom_forget", "klom_retain", "klom_test")}
+    return {"ulira": verdict.ulira.auc, "lira": verdict.lira.auc, **distances}
+
+
+def spread(models: Sequence[Margins], change: float) -> list[Margins]:
+    return [replace(model, witnesses=model.witnesses + change, test=model.test + change) for model in models]
+
+
+def test_models_like_retrained_ones_cannot_be_told_from_them(pool: Pool) -> None:
+    found = [judge(pool, "like", fabricate(pool, 2 * seed), fabricate(pool, 2 * seed + 1)) for seed in range(12)]
+    for attack in ("ulira", "lira"):
+        curves = [getattr(verdict, attack) for verdict in found]
+        assert holds([curve.auc for curve in curves], 0.5)
+        assert sum(curve.interval[0] <= 0.5 <= curve.interval[1] for curve in curves) >= 10
+        assert holds([curve.tpr_at[0.01] for curve in curves], 0.01)
+
+
+def test_models_like_retrained_ones_have_the_divergence_that_retrained_ones_have_among_themselves(pool: Pool) -> None:
+    retrained = fabricate(pool, 1)
+    like, own = (figures(judge(pool, "", models, retrained)) for models in (fabricate(pool, 2), retrained))
+    for name in ("klom_forget", "klom_retain", "klom_test"):
+        assert like[name] == pytest.approx(own[name], rel=0.15)
+        assert own[name] > 0
+
+
+def test_retrained_models_show_what_nothing_looks_like(pool: Pool) -> None:
+    found = []
+    for seed in range(12):
+        retrained = fabricate(pool, seed)
+        verdict = figures(judge(pool, "retrain", retrained, retrained))
+        assert verdict["ulira"] == verdict["lira"]
+        found.append(verdict["ulira"])
+    assert holds(found, 0.5)
+
+
+def test_what_was_trained_on_and_still_shows_is_found_by_both_attacks(pool: Pool) -> None:
+    found = judge(pool, "base", fabricate(pool, 1, 100 * membership(pool)), fabricate(pool, 2))
+    assert found.ulira is not None
+    assert found.ulira.interval == (1, 1)
+    assert found.ulira.tpr_at == {0.001: 1, 0.01: 1}
+    assert figures(found)["lira"] == 1
+    assert figures(found)["klom_forget"] > 10 > figures(found)["klom_retain"]
+
+
+def test_a_change_of_seen_and_unseen_images_alike_is_found_only_beside_retrained_models(pool: Pool) -> None:
+    shifted = [judge(pool, "", fabricate(pool, 2 * seed, 100.0), fabricate(pool, 2 * seed + 1)) for seed in range(12)]
+    assert all(figures(verdict)["ulira"] == 1 for verdict in shifted)
+    assert holds([figures(verdict)["lira"] for verdict in shifted], 0.5)
+
+
+def test_shuffled_membership_is_guessing(pool: Pool) -> None:
+    """What was added to half of the models has nothing to do with what they were trained on."""
+    found = []
+    for seed in range(12):
+        shuffled = np.random.default_rng(seed).permuted(membership(pool), axis=0)
+        verdict = judge(pool, "", fabricate(pool, seed, 3 * shuffled), fabricate(pool, 100 + seed))
+        assert verdict.lira is not None
+        found.append(figures(verdict)["lira"])
+        assert verdict.lira.interval[0] < 0.55
+        assert verdict.lira.interval[1] > 0.45
+    assert holds(found, 0.5)
+
+
+def test_a_leak_is_found_however_differently_images_are_hard(pool: Pool) -> None:
+    weak, strong = (
+        figures(judge(pool, "", fabricate(pool, 1, size * membership(pool)), fabricate(pool, 2))) for size in (0.5, 2.0)
+    )
+    assert 0.55 < weak["ulira"] < 0.75 < strong["ulira"] < 1
+    assert weak["klom_forget"] < strong["klom_forget"]
+
+
+def test_retain_and_test_images_are_judged_apart(pool: Pool) -> None:
+    retrained = fabricate(pool, 1)
+    one = figures(judge(pool, "", fabricate(pool, 2), retrained))
+    other = figures(judge(pool, "", spread(fabricate(pool, 2), 50), retrained))
+    assert other["klom_forget"] == one["klom_forget"]
+    assert min(other["klom_retain"], other["klom_test"]) > 5
+    assert (other["ulira"], other["lira"]) == (one["ulira"], one["lira"])
+
+
+def test_more_models_make_the_interval_narrower(pool: Pool) -> None:
+    widths = []
+    for shadows in (6, 32):
+        models, retrained = fabricate(pool, 1, 0.5, shadows), fabricate(pool, 2, 0.0, shadows)
+        found = judge(pool, "", models, retrained)
+        assert found.ulira is not None
+        assert found.shadows == shadows
+        widths.append(found.ulira.interval[1] - found.ulira.interval[0])
+    assert widths[1] < widths[0]
+
+
+def test_without_test_images_there_is_no_divergence_on_them(pool: Pool) -> None:
+    def without_test(models: list[Margins]) -> list[Margins]:
+        return [replace(model, test=model.test[:0]) for model in models]
+
+    found = judge(pool, "", without_test(fabricate(pool, 1)), without_test(fabricate(pool, 2)))
+    assert found.klom_test is None
+    assert found.klom_retain is not None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["candidates", "witnesses", "test"])
+def test_margins_that_are_no_numbers_give_no_figures(pool: Pool, part: str, value: float) -> None:
+    def broken(seed: int) -> list[Margins]:
+        models = fabricate(pool, seed)
+        for number in (3, 5):
+            getattr(models[number], part)[7] = value
+        return models
+
+    whole, damaged = fabricate(pool, 1), broken(2)
+    wanted = {"title": "ga", "shadows": SHADOWS, "diverged": 2}
+    nothing = dict.fromkeys(["ulira", "lira", "klom_forget", "klom_retain", "klom_test"])
+    for models, retrained in ((damaged, whole), (whole, damaged), (damaged, damaged)):
+        assert judge(pool, "ga", models, retrained).plain() == wanted | nothing
+
+
+def test_extreme_margins_have_figures(pool: Pool) -> None:
+    models = [Margins(*(part * np.float32(1e37) for part in vars(model).values())) for model in fabricate(pool, 1)]
+    constant = [Margins(*(np.zeros_like(part) for part in vars(model).values())) for model in fabricate(pool, 1)]
+    for one, other in ((models, constant), (constant, models), (constant, constant), (models, models)):
+        found = judge(pool, "", one, other)
+        assert 0 <= figures(found)["ulira"] <= 1
+        json.dumps(found.plain(), allow_nan=False)
+    assert figures(judge(pool, "", constant, [*constant]))["ulira"] == 0.5

@@ -1,0 +1,333 @@
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import METRIC_VALUES, ODD_TEXT, make, with_request
+from markdown_it import MarkdownIt
+
+from salun.experiments.record import Record
+from salun.metrics import Value
+from salun.reports.statistics import Comparison, Figure, figure
+from salun.reports.summary import grouped, summarise
+from salun.reports.tables import (
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    cell,
+    columns_of,
+    group_title,
+    interval,
+    legend,
+    write_summaries,
+)
+
+# Cells
+
+
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [
+        ("%", "150.00±70.71"),
+        ("s", "1.50±0.71"),
+        ("epochs", "1.5±0.7"),
+        ("nats", "1.500±0.707"),
+        ("bits", "1.500±0.707"),
+        ("", "1.500±0.707"),
+    ],
+)
+def test_a_cell_shows_percentages_or_the_unit_with_its_digits(unit: str, text: str) -> None:
+    assert cell(figure([1.0, 2.0]), unit) == text
+    assert cell(figure([1.5]), unit) == text.partition("±")[0]
+    assert cell(figure([None, None]), unit) == "–"
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"), [((0.1, 0.1), "10.00–10.00"), ((0.0, 0.68534), "0.00–68.53"), ((None, None), "")]
+)
+def test_the_interval_of_a_gap_is_blank_where_there_is_none(ends: tuple[Value, Value], text: str) -> None:
+    assert interval(Figure(0.1, None, 2, *ends)) == text
+
+
+# Summaries
+
+
+def several() -> list[Any]:
+    """Two problems: in the first one method is distinctly nearest, in the second none is."""
+
+    def varied(method: str, shift: float, forget: str) -> list[Record]:
+        spread = 700 if forget == "F" else 7
+        return [
+            make(
+                method,
+                seed,
+                forget=forget,
+                metrics={name: value and value + shift + seed / spread for name, value in METRIC_VALUES.items()},
+            )
+            for seed in range(3)
+        ]
+
+    return summarise(
+        [
+            (title, varied(method, shift, forget))
+            for forget in "FG"
+            for title, method, shift in (("retrain", "retrain", 0.0), ("near", "rl", 0.01), ("far", "ga", 1 / 30))
+        ]
+        + [("one run", varied("ft", 0.5, "G")[:1])]
+    )
+
+
+def test_json_holds_every_number() -> None:
+    rows = several()
+    for row, told in zip(rows, json.loads(as_json(rows)), strict=True):
+        assert told["title"] == row.title
+        assert told["kind"] == row.kind
+        assert {name: value["mean"] for name, value in told["metrics"].items()} == {
+            name: value.mean for name, value in row.figures.items()
+        }
+        for name, value in row.figures.items():
+            assert told["metrics"][name] == vars(value)
+        assert told["average_gap"] == vars(row.gap) | {"bias": row.distance.bias if row.distance else None}
+        assert [run["metrics"] for run in told["runs"]] == [record.metrics for record in row.records]
+        assert [run["seed"] for run in told["runs"]] == [record.seed for record in row.records]
+        if row.kind == "method":
+            assert [run["gap"] for run in told["runs"]] == list(row.gaps)
+        assert told["best"] == (row.title == "near")
+        assert told["distinct"] == (row.title == "near" and row.group == ("A", "F"))
+        assert (told["base_models"], told["forget_sets"], told["seeds"]) == (1, 1, len(row.records))
+        assert told["against_retrained"] == {name: laid_out(found) for name, found in row.against.items()}
+        assert told["behind_best"] == (None if row.behind is None else laid_out(row.behind))
+    assert sum(bool(told["against_retrained"]) for told in json.loads(as_json(rows))) == 7
+    assert [row.title for row in rows if row.behind is not None] == ["far", "far"]
+
+
+def laid_out(found: Comparison) -> dict[str, float | bool | None]:
+    """A comparison as programs read it."""
+    reach = found.half_width
+    return {
+        "difference": found.difference,
+        "low": None if reach is None else found.difference - reach,
+        "high": None if reach is None else found.difference + reach,
+        "detectable": found.detectable,
+        "p": found.p,
+        "adjusted_p": found.adjusted,
+        "n": found.n,
+        "differs": found.differs,
+    }
+
+
+def test_csv_holds_every_number() -> None:
+    rows = several()
+    told = list(csv.DictReader(StringIO(as_csv(rows))))
+    assert len(told) == len(rows)
+    for row, line in zip(rows, told, strict=True):
+        assert (line["title"], line["kind"]) == (row.title, row.kind)
+        for name, value in [*((name, row.figures[name]) for name in columns_of(rows)), ("gap", row.gap)]:
+            for part, number in vars(value).items():
+                found = line[f"{name}_{part}"]
+                assert (None if found == "" else float(found)) == number
+        tests = {f"{name}_vs_retrained": row.against.get(name) for name in ("UA", "RA", "VA", "TA", "MIA")}
+        for name, comparison in (tests | {"gap_vs_best": row.behind}).items():
+            for part, number in laid_out(comparison or Comparison(0, 0, 0, 0, 0)).items():
+                assert line.get(f"{name}_{part}", "") == (str(number) if comparison and number is not None else "")
+        assert "RTE_vs_retrained_p" not in line
+        assert [line[source] for source in ("base_models", "forget_sets", "seeds")] == ["1", "1", str(len(row.records))]
+        assert line["distinct"] == str(row.title == "near" and row.group == ("A", "F"))
+
+
+class Cells(HTMLParser):
+    """Gathers the text of an HTML document's paragraphs, and of its tables' cells, row by row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.paragraphs: list[str] = []
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.inside.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "p":
+            self.paragraphs.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.inside or "th" in self.inside:
+            self.rows[-1][-1] += data
+        elif "p" in self.inside:
+            self.paragraphs[-1] += data
+
+
+def rendered(markdown: str) -> Cells:
+    """Markdown as a browser shows it."""
+    return Cells(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown))
+
+
+def expected_cells(members: list[Any]) -> list[list[str]]:
+    """The numbers of a table, rounded as it prints them, with marks and interval."""
+    lines = []
+    for row in members:
+        figures = [
+            (row.figures[name], 1 if name == "RTE" else 100, row.against.get(name)) for name in columns_of(members)
+        ]
+        line = [row.title]
+        for value, factor, found in [*figures, (row.gap, 100, None)]:
+            spread = "" if value.sd is None else f"±{factor * value.sd:.2f}"
+            mark = " †" if found is not None and found.differs else ""
+            line.append("–" if value.mean is None else f"{factor * value.mean:.2f}{spread}{mark}")
+        ends = [end for end in (row.gap.low, row.gap.high) if end is not None]
+        line.append("–".join(f"{100 * end:.2f}" for end in ends))
+        lines.append([*line, "" if row.kind == "base" else str(len(row.records))])
+    return lines
+
+
+def test_markdown_shows_the_numbers_and_in_bold_a_best_that_can_be_told_from_the_others() -> None:
+    rows = several()
+    text = as_markdown(rows)
+    shown = rendered(text)
+    expected, paragraphs = [], []
+    for group, members in grouped(rows).items():
+        names = columns_of(members)
+        units = [f"{name} {'s' if name == 'RTE' else '%'}" for name in names]
+        expected += [["", *units, "gap %", "95 % interval", "n"], *expected_cells(members)]
+        paragraphs += [group_title(rows, group), *legend(members)]
+    assert shown.rows == expected
+    assert shown.paragraphs == paragraphs
+    assert "†" in text
+    bold = [line for line in text.splitlines() if "**" in line]
+    assert [line.split("**")[1] for line in bold] == ["near"]
+
+
+SPECIAL = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    r"$\pm$": "±",
+    r"$\dagger$": "†",
+    r"$\ddagger$": "‡",
+    "{[}": "[",
+    "{*}": "*",
+    "--": "–",
+} | {"\\" + mark: mark for mark in "&%$#_{}"}
+TOKEN = re.compile("|".join(map(re.escape, SPECIAL)) + r"|[^\\{}$&#^_%~<>|\[*]")
+
+
+def typeset(latex: str) -> str:
+    """The text that LaTeX prints, where nothing in it is a command."""
+    tokens = TOKEN.findall(latex)
+    assert "".join(tokens) == latex, f"{latex!r} holds more than text"
+    return "".join(SPECIAL.get(token, token) for token in tokens)
+
+
+def latex_rows(text: str) -> list[list[str]]:
+    lines = [line.removesuffix(r" \\") for line in text.splitlines() if line.endswith(r" \\")]
+    split = [re.split(r"(?<!\\) ?& ", line) for line in lines]
+    return [[typeset(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in line] for line in split]
+
+
+def test_latex_shows_the_same_as_markdown() -> None:
+    rows = several()
+    text = as_latex(rows)
+    expected = [line for members in grouped(rows).values() for line in [None, *expected_cells(members)]]
+    found = latex_rows(text)
+    assert len(found) == len(expected)
+    assert [line for line, wanted in zip(found, expected, strict=True) if wanted] == [line for line in expected if line]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert re.findall(r"^\\textbf\{(\w+)\}", text, re.MULTILINE) == ["near"]
+    words = [[group_title(rows, group), *legend(members)] for group, members in grouped(rows).items()]
+    assert [line[2:] for line in text.splitlines() if line.startswith("% ")] == [
+        line for part in words for line in part
+    ]
+
+
+@pytest.mark.parametrize("text", ODD_TEXT)
+def test_user_text_is_shown_as_text(text: str) -> None:
+    record = with_request(make("rl"), f"the images in {text}")
+    rows = summarise([(text, [record]), ("retrain", [make("retrain")])])
+    plain = " ".join(text.split())
+    shown = rendered(as_markdown(rows))
+    assert shown.rows[2][0] == plain
+    assert {len(line) for line in shown.rows} == {len(shown.rows[0])}
+    assert plain in shown.paragraphs[0]
+    assert shown.tags <= {"p", "table", "thead", "tbody", "tr", "td", "th", "strong"}
+    assert latex_rows(as_latex(rows))[2][0] == plain
+    assert sum(line.startswith("%") for line in as_latex(rows).splitlines()) == 1 + len(legend(rows))
+    assert list(csv.DictReader(StringIO(as_csv(rows))))[1]["title"] == plain
+    assert json.loads(as_json(rows))[1]["title"] == text
+
+
+def test_a_row_that_starts_with_a_bracket_or_star_is_no_argument_of_the_row_before() -> None:
+    text = as_latex(summarise([("[2em] x", [make("rl")]), ("*", [make("ft")])]))
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", text)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x00b", "lone \ud800 surrogate", "bell\x07", "\u202eright to left"])
+def test_marks_that_cannot_be_printed_are_left_out(tmp_path: Path, text: str) -> None:
+    rows = summarise([(text, [make()])])
+    for path in write_summaries(tmp_path, rows):
+        content = path.read_text(encoding="utf-8")
+        assert content.replace("\n", "").isprintable()
+
+
+def test_summaries_are_written_beside_the_records(tmp_path: Path) -> None:
+    rows = several()
+    paths = write_summaries(tmp_path / "runs" / "list", rows)
+    assert sorted(path.name for path in paths) == ["summary.csv", "summary.json", "summary.md", "summary.tex"]
+    assert {path.parent for path in paths} == {tmp_path / "runs" / "list"}
+    again = {path: path.read_text() for path in paths}
+    write_summaries(tmp_path / "runs" / "list", rows)
+    assert {path: path.read_text() for path in paths} == again
+
+
+# Budgets
+
+
+def with_budget(method: str, passes: int, budget: int | None = 1000, steps: bool = True, mask: int = 0) -> Record:
+    record = make(method, seed=passes, passes={"mask": {"forward": mask}, "method": {"forward": passes}})
+    settings = record.settings | {"settings": {"epochs": 1} if method != "ssd" else {}}
+    settings |= {} if budget is None else {"budget": budget}
+    return replace(record, settings=settings, curve=record.curve if steps else [])
+
+
+def budget_lines(*records: Record) -> list[str]:
+    runs: dict[str, list[Record]] = {}
+    for record in records:
+        runs.setdefault(record.settings["method"], []).append(record)
+    return [line for line in legend(summarise(list(runs.items()))) if "budget" in line]
+
+
+def test_rows_within_their_budget_need_no_word() -> None:
+    assert budget_lines(with_budget("ft", 1000), with_budget("rl", 900, mask=100)) == []
+    assert budget_lines(with_budget("ft", 5000, None), with_budget("retrain", 9000, None)) == []
+
+
+def test_the_excess_over_a_budget_is_stated_mask_included() -> None:
+    found = [with_budget("ft", 1000), with_budget("rl", 901, mask=100), with_budget("ssd", 1500, steps=False)]
+    assert budget_lines(*found, with_budget("ssd", 1400, steps=False)) == [
+        "image passes above the budget, by work that cannot be cut: rl (up to 1001 of 1000), ssd (up to 1500 of 1000)"
+    ]
+
+
+def test_a_budget_without_room_for_a_step_and_retraining_are_told() -> None:
+    found = [with_budget("ft", 0, steps=False), with_budget("ssd", 100, steps=False), with_budget("ga", 100)]
+    assert budget_lines(*found, with_budget("retrain", 9000, None)) == [
+        "budget without room for a training step: ft",
+        "the budget does not hold for retraining",
+    ]

@@ -1,0 +1,66 @@
+"""Lists of cheap experiments on a small model, planned and done as a command would."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salun.data.sources import load
+from salun.data.split import ForgetRequest
+from salun.experiments.base_model import train_checkpoint
+from salun.experiments.plan import Draws, Job, plan
+from salun.experiments.run import Workbench
+from salun.experiments.runner import Runner
+from salun.experiments.schema import validate
+from salun.models.architecture import TINY
+from salun.models.checkpoint import Checkpoint
+from salun.training.progress import Progress, Watch, unwatched
+from salun.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+BASE = "checkpoints/base.pt"
+SMALL = "synthetic:n=90,size=8,classes=4"
+SHORT = {"epochs": 1, "batch_size": 32}
+RECORDS = Path("runs/list/records.jsonl")
+WEIGHTS = Path("checkpoints/list")
+
+
+def train_small() -> Checkpoint:
+    """A model of very few, very small images."""
+    return train_checkpoint(TINY, load(SMALL), Recipe(**SHORT), ForgetRequest(), 0, CPU)[0]
+
+
+def entries(*given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries on the small model, as cheap as can be."""
+    common = {"checkpoint": BASE, "class_to_forget": 0, "method": "ga_small", "epochs": 1, "metrics": ["UA"]}
+    return [{key: value for key, value in (common | keys).items() if value is not None} for keys in given]
+
+
+def planned(*given: dict[str, Any], runs: int = 1, bases: int = 1, forgets: int = 1) -> list[Job]:
+    return plan(validate(entries(*given), "test"), Draws(runs, bases, forgets), Workbench(CPU), "test")
+
+
+class Counted:
+    """Tells which runs were started, and interrupts one of them."""
+
+    def __init__(self, interrupted: int | None = None) -> None:
+        self.started: list[tuple[int, int]] = []
+        self.interrupted = interrupted
+
+    def watch(self, job: Job) -> Watch:
+        self.started.append((job.experiment.number, job.seed))
+        return self.stop if len(self.started) == self.interrupted else unwatched
+
+    def stop(self, progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+
+def runner(keep: Any = "none") -> Runner:
+    return Runner(Workbench(CPU), RECORDS, WEIGHTS, keep)
+
+
+def do(jobs: list[Job], keep: Any = "none", interrupted: int | None = None) -> list[tuple[int, int]]:
+    """Do what is missing of a list, as a command of its own would; which runs were started, by entry and seed."""
+    counted = Counted(interrupted)
+    list(runner(keep).go(jobs, counted.watch))
+    return counted.started

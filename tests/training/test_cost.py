@@ -1,0 +1,82 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from salun.data.images import Images
+from salun.training.cost import Passes
+from salun.unlearning.gradients import image_gradients
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
+
+
+def images(count: int) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(count, 3, 8, 8, generator=generator)
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    return Images(pixels, torch.arange(count), labels, CPU, lambda stored, generator: stored)
+
+
+def test_forward_and_backward_are_counted_apart(model: nn.Module) -> None:
+    passes, x = Passes(), torch.rand(6, 3, 8, 8)
+    with passes.watching(model):
+        model(x).sum().backward()
+        model(x[:4]).sum().backward()
+        with torch.no_grad():
+            model(x[:2])
+        model(x)
+    model(x).sum().backward()
+    assert (passes.forward, passes.backward, passes.total) == (18, 10, 28)
+
+
+def test_a_gradient_of_the_input_alone_counts(model: nn.Module) -> None:
+    passes, x = Passes(), torch.rand(5, 3, 8, 8, requires_grad=True)
+    model.requires_grad_(False)
+    with passes.watching(model):
+        torch.autograd.grad(model(x).sum(), x)
+    assert (passes.forward, passes.backward) == (5, 5)
+
+
+def test_copies_are_counted_too(model: nn.Module) -> None:
+    passes = Passes()
+    with passes.watching(model):
+        teacher = deepcopy(model)
+        teacher(torch.rand(3, 3, 8, 8))
+    assert passes.forward == 3
+
+
+def test_single_images_in_vmap_count_one_each(model: nn.Module) -> None:
+    passes = Passes()
+    with passes.watching(model):
+        found = list(image_gradients(model, images(70)))
+    assert sum(len(gradients["3.weight"]) for gradients in found) == 70
+    assert (passes.forward, passes.backward) == (70, 70)
+
+
+def test_what_is_looked_at_aside_does_not_count(model: nn.Module) -> None:
+    passes, x = Passes(), torch.rand(2, 3, 8, 8)
+    with passes.watching(model):
+        with passes.aside():
+            model(x)
+        model(x)
+    assert passes.forward == 2
+
+
+@pytest.mark.parametrize(("budget", "spent"), [(None, False), (14, False), (13, True), (12, True), (1, True)])
+def test_a_budget_is_of_both_together(model: nn.Module, budget: int | None, spent: bool) -> None:
+    passes = Passes(budget=budget)
+    with passes.watching(model):
+        output: Tensor = model(torch.rand(6, 3, 8, 8))
+        output.sum().backward()
+    assert passes.left == (float("inf") if budget is None else budget - 12)
+    assert passes.spent is spent
+    with passes.reserving(2):
+        assert passes.spent is (budget is not None)
+    assert passes.spent is spent

@@ -1,0 +1,228 @@
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from salun.data.dataset import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.errors import SalunError
+from salun.models.architecture import TINY, Architecture
+from salun.models.build import build
+from salun.models.checkpoint import load_checkpoint
+from salun.training import state as resume
+from salun.training.cost import Passes
+from salun.training.loop import train
+from salun.training.progress import Epoch, Progress, Watch, unwatched
+from salun.training.recipe import Recipe
+from salun.training.state import Place, Saving, forget_state
+
+CPU = torch.device("cpu")
+BATCH = 48
+IMAGES = 300
+STEPS = -(-IMAGES // BATCH)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class Shaky(nn.Module):
+    """A model with dropout, whose chances are the global generator's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = build(Architecture(TINY, 10, 1, 8))
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.dropout(x))
+
+
+@pytest.fixture(scope="module")
+def sets(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest())
+    made = make_sets(digits, parts, replace(prepare(digits, parts), padding=1, flip=True), CPU)
+    return replace(made, train=made.train.take(torch.arange(IMAGES)), validation=made.validation.take(torch.arange(80)))
+
+
+def killed_after(step: int) -> Watch:
+    taken = 0
+
+    def watch(progress: Progress) -> None:
+        nonlocal taken
+        taken += progress.done is None
+        if taken > step:
+            raise KilledError
+
+    return watch
+
+
+Figures = tuple[dict[str, torch.Tensor], list[Epoch], dict[str, object], dict[str, int]]
+
+
+def go(sets: Sets, recipe: Recipe, place: Place | None, watch: Watch = unwatched) -> Figures:
+    torch.manual_seed(7)
+    model, generator, passes = Shaky(), torch.Generator().manual_seed(3), Passes()
+    saving = Saving(place, "the same", generator) if place else None
+    with passes.watching(model):
+        curve, optimizer = train(
+            model, sets.train, sets.validation, recipe, generator, watch, passes=passes, saving=saving
+        )
+    torch.rand(1)
+    timeless = [replace(point, seconds=0.0, evaluation_seconds=0.0) for point in curve]
+    return dict(model.state_dict()), timeless, optimizer, passes.counts
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [
+        ({"schedule": "cosine"}, [1]),
+        ({"schedule": "multistep", "optimizer": "adam"}, [STEPS + 2, STEPS + 3, 2 * STEPS]),
+        ({"schedule": "plateau", "optimizer": "adamw", "lr": 0.003}, [STEPS, 2 * STEPS + 1]),
+        ({"schedule": "constant", "patience": 1}, [STEPS - 1, STEPS + 1]),
+    ],
+    ids=lambda value: str(value),
+)
+def test_goes_on_bit_for_bit(kind: dict[str, object], kills: list[int], sets: Sets, tmp_path: Path) -> None:
+    recipe = Recipe(**{"epochs": 3, "lr": 0.05, "batch_size": BATCH, **kind})
+    whole, chance = go(sets, recipe, None), torch.get_rng_state()
+    place, before = Place(tmp_path / "state.pt", 0.0), 0
+    for kill in kills:
+        with pytest.raises(KilledError):
+            go(sets, recipe, place, killed_after(kill - before))
+        before = kill
+    resumed = go(sets, recipe, place)
+    assert same(resumed, whole)
+    assert torch.equal(torch.get_rng_state(), chance)
+
+
+def test_state_that_is_some_steps_old(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(epochs=2, lr=0.05, batch_size=BATCH)
+    whole = go(sets, recipe, None)
+    calls: list[bool] = []
+    monkeypatch.setattr(Saving, "is_due", lambda _: calls.append(True) or len(calls) == 4)
+    with pytest.raises(KilledError):
+        go(sets, recipe, Place(tmp_path / "state.pt", 0.0), killed_after(STEPS + 3))
+    steps: list[int] = []
+    found = go(sets, recipe, Place(tmp_path / "state.pt", 0.0), lambda step: steps.append(step.images))
+    assert same(found, whole)
+    assert steps[0] == 5 * BATCH
+
+
+def test_seconds_of_the_earlier_process_count(sets: Sets, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
+    place = Place(tmp_path / "state.pt", 0.0)
+
+    def slow(progress: Progress) -> None:
+        time.sleep(0.05)
+        if progress.images > 3 * BATCH:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        go(sets, recipe, place, slow)
+    saving = Saving(place, "the same", torch.Generator().manual_seed(3))
+    curve, _ = train(Shaky(), sets.train, sets.validation, recipe, saving.generator, saving=saving)
+    assert curve[0].seconds > 0.15
+    assert saving.earlier > 0.15
+
+
+def test_is_written_as_often_as_asked(sets: Sets, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=2, lr=0.05, batch_size=BATCH)
+    go(sets, recipe, Place(tmp_path / "rare" / "state.pt", 3600.0))
+    go(sets, recipe, Place(tmp_path / "other" / "state.pt", 0.0, mine=False))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_training_starts_anew(sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
+    go(sets, recipe, place)
+    saving = Saving(place, "another", torch.Generator())
+    assert saving.read() is None
+    assert saving.earlier == 0
+    assert "starts anew" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-900], lambda whole: b"x" * 99])
+def test_damaged_state_is_named(damage: Callable[[bytes], bytes], sets: Sets, tmp_path: Path) -> None:
+    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
+    go(sets, recipe, place)
+    place.path.write_bytes(damage(place.path.read_bytes()))
+    with pytest.raises(SalunError, match=r"state\.pt: .*delete it"):
+        go(sets, recipe, place)
+
+
+@pytest.mark.parametrize("lost", ["model", "optimizers", "place", "chances", "summed", "curve", "spent"])
+def test_state_that_lacks_something_is_named(lost: str, sets: Sets, tmp_path: Path) -> None:
+    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
+    go(sets, recipe, place)
+    content = torch.load(place.path, weights_only=True)
+    del content[lost]
+    torch.save(content, place.path)
+    with pytest.raises(SalunError, match=r"state\.pt: .*delete it"):
+        go(sets, recipe, place)
+
+
+def test_training_goes_on_where_the_state_has_no_room(
+    sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
+    (tmp_path / "file").write_text("in the way")
+    found = go(sets, recipe, Place(tmp_path / "file" / "state.pt", 0.0))
+    assert same(found, go(sets, recipe, None))
+    assert "the training goes on" in caplog.text
+
+
+def test_state_of_a_training_that_is_over_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / resume.STATES / "one.pt"
+    path.parent.mkdir()
+    path.touch()
+    path.with_name("two.pt").touch()
+    forget_state(path)
+    assert [left.name for left in path.parent.iterdir()] == ["two.pt"]
+    forget_state(path.with_name("two.pt"))
+    assert not path.parent.exists()
+    forget_state(path)
+
+
+@pytest.mark.slow
+def test_killed_command_goes_on(tmp_path: Path) -> None:
+    words = ["--dataset", "digits", "--epochs", "4", "--save-every", "0.0001", "-NL", "--device", "cpu"]
+    run = [sys.executable, "-c", "import sys; from salun.cli.train import main; sys.exit(main())", *words, "--out"]
+    subprocess.run([*run, "whole"], check=True, capture_output=True)
+    for _ in range(2):
+        process = subprocess.Popen([*run, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        state = tmp_path / "killed" / resume.STATES / "resnet_tiny_digits_base.pt"
+        seen = state.stat().st_mtime_ns if state.exists() else 0
+        while not state.exists() or state.stat().st_mtime_ns == seen:
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not list((tmp_path / "killed").glob("*.pt"))
+    subprocess.run([*run, "killed"], check=True, capture_output=True)
+    one, other = (load_checkpoint(tmp_path / name / "resnet_tiny_digits_base.pt") for name in ("whole", "killed"))
+    assert one.fingerprint == other.fingerprint
+    assert same(one.optimizer, other.optimizer)
+    assert [path.name for path in sorted((tmp_path / "killed").iterdir())] == [
+        "resnet_tiny_digits_base.pt",
+        "resnet_tiny_digits_base_forget.json",
+    ]

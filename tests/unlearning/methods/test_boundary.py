@@ -1,0 +1,114 @@
+import pytest
+import reference
+import torch
+from plain_training import in_order, reference_task
+from problems import make_task
+
+from salun.data.dataset import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.models.checkpoint import Checkpoint
+from salun.models.features import features_seen, head
+from salun.training.evaluate import predict
+from salun.unlearning import Task, unlearn
+from salun.unlearning.adversarial import fgsm
+from salun.unlearning.mask import saliency
+
+CPU = torch.device("cpu")
+STRONG = {"lr": 0.003, "epochs": 4, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def sets(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, parts, prepare(digits, parts), CPU)
+
+
+@pytest.fixture
+def task(sets: Sets, trained: Checkpoint) -> Task:
+    return make_task(trained, sets)
+
+
+def test_boundary_shrink_trains_as_the_reference_does() -> None:
+    case, wanted = reference.settings("boundary_shrink_labels"), reference.arrays("boundary_shrink_labels")
+    state, final = reference.tensors("boundary_shrink_model"), reference.tensors("boundary_shrink_final")
+    forget = in_order(wanted["inputs"], wanted["labels"])
+    task = reference_task(state, forget, forget)
+    names = ("bound", "batch_size", "lr", "momentum", "weight_decay", "epochs")
+    unlearn(task, "boundary_shrink", {name: case[name] for name in names})
+    for key, tensor in task.model.state_dict().items():
+        assert torch.allclose(tensor, final[key], atol=1e-5), key
+
+
+def test_boundary_shrink_leads_to_the_classes_across_the_boundary(task: Task, trained: Checkpoint) -> None:
+    across = fgsm(trained.restore(), task.forget, 0.3).labels
+    crossed = across != task.forget.labels
+    before = predict(task.model, task.forget).logits.softmax(1).gather(1, across[:, None])[:, 0]
+    unlearn(task, "boundary_shrink", STRONG | {"bound": 0.3})
+    after = predict(task.model, task.forget).logits.softmax(1).gather(1, across[:, None])[:, 0]
+    assert bool(crossed.any())
+    assert float((after - before)[crossed].mean()) > 0.1
+
+
+def test_boundary_shrink_does_nothing_where_no_step_crosses(task: Task, trained: Checkpoint) -> None:
+    unlearn(task, "boundary_shrink", STRONG | {"bound": 1e-6})
+    outputs = predict(task.model, task.forget)
+    assert float((outputs.logits.argmax(1) == outputs.labels).float().mean()) > 0.9
+
+
+def test_boundary_expand_keeps_the_model_s_own_classes(task: Task, trained: Checkpoint) -> None:
+    shapes = {name: weight.shape for name, weight in task.model.named_parameters()}
+    own = {name: id(weight) for name, weight in task.model.named_parameters()}
+    unlearn(task, "boundary_expand", STRONG)
+    assert {name: weight.shape for name, weight in task.model.named_parameters()} == shapes
+    assert {name: id(weight) for name, weight in task.model.named_parameters()} == own
+    assert predict(task.model, task.forget).logits.shape[1] == 10
+
+
+def test_boundary_expand_lowers_the_forgotten_class_alone(task: Task, trained: Checkpoint) -> None:
+    before = predict(task.model, task.forget).logits
+    unlearn(task, "boundary_expand", STRONG)
+    fall = (before - predict(task.model, task.forget).logits).mean(0)
+    assert int(fall.argmax()) == 0
+    assert float(fall[0]) > 1
+
+
+@pytest.mark.parametrize("name", ["boundary_shrink", "boundary_expand"])
+def test_norms_are_frozen_only_on_request(name: str, sets: Sets, trained: Checkpoint) -> None:
+    for freeze in (True, False):
+        each = make_task(trained, sets)
+        unlearn(each, name, STRONG | {"freeze_norms": freeze, "epochs": 1})
+        state = each.model.state_dict()
+        buffers = [key for key, _ in each.model.named_buffers()]
+        assert all(torch.equal(state[key], trained.weights[key]) for key in buffers) == freeze
+        assert any(not torch.equal(weight, trained.weights[key]) for key, weight in each.model.named_parameters())
+
+
+def test_boundary_expand_is_the_training_of_a_wider_head(task: Task, trained: Checkpoint) -> None:
+    # The same steps on a model whose head really has eleven rows, its new row as the method draws it.
+    images = task.forget.take(torch.arange(48))
+    task.forget = in_order(images.view(images.pixels[images.rows], None), images.labels)
+    wide, layer = trained.restore(), head(trained.restore())
+    width = layer.in_features
+    row = torch.randn(1, width, generator=torch.Generator().manual_seed(0)) * (2 / (width + 11)) ** 0.5
+    wide.get_classifier().weight = torch.nn.Parameter(torch.cat([layer.weight.detach(), row]))
+    wide.get_classifier().bias = torch.nn.Parameter(torch.cat([layer.bias.detach(), torch.zeros(1)]))
+    updates = torch.optim.SGD(wide.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    wide.train()
+    for batch in [*task.forget.batches(16)] * 2:
+        updates.zero_grad()
+        torch.nn.functional.cross_entropy(wide(batch.x), torch.full_like(batch.y, 10)).backward()
+        updates.step()
+    unlearn(task, "boundary_expand", {"lr": 0.05, "epochs": 2, "batch_size": 16, "weight_decay": 0.01})
+    expected = wide.state_dict()
+    for key, tensor in task.model.state_dict().items():
+        assert torch.allclose(tensor, expected[key][: len(tensor)] if tensor.ndim else expected[key], atol=1e-5), key
+
+
+def test_boundary_expand_trains_the_extra_class_under_a_full_mask(task: Task, trained: Checkpoint) -> None:
+    # With every weight of the model held, only the extra class can take up the images, and nothing is seen to change.
+    unlearn(task, "boundary_expand", STRONG, saliency(trained.restore(), task.forget, 0))
+    assert all(torch.equal(weight, trained.weights[name]) for name, weight in task.model.named_parameters())
+    with features_seen(task.model) as features:
+        predict(task.model, task.forget.take(torch.arange(4)))
+        assert features().shape == (4, head(task.model).in_features)

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import make_task
+
+from salun.data.dataset import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.models.checkpoint import Checkpoint
+from salun.unlearning import Task, unlearn
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def few(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    sets = make_sets(digits, parts, prepare(digits, parts), CPU)
+    return Sets(**{name: images.take(torch.arange(min(48, len(images)))) for name, images in vars(sets).items()})
+
+
+@pytest.fixture
+def task(trained: Checkpoint, few: Sets) -> Task:
+    return make_task(trained, few)
+
+
+def slope(task: Task, sigma: float) -> float:
+    x = next(task.forget.batches(len(task.forget))).x
+    generator, found = torch.Generator().manual_seed(9), []
+    for _ in range(30):
+        other = (x + sigma * torch.randn(x.shape, generator=generator)).clamp(x.min(), x.max())
+        with torch.no_grad():
+            moved = task.model.eval()(x) - task.model(other)
+        found.append((moved.norm(dim=1) / (other - x).flatten(1).norm(dim=1)).mean())
+    return float(torch.stack(found).mean())
+
+
+def state(task: Task) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+
+
+def test_the_output_around_the_forget_images_becomes_smoother(task: Task) -> None:
+    before = slope(task, 0.5)
+    unlearn(task, "jit", {"lr": 3e-4, "sigma": 0.5, "epochs": 4})
+    assert slope(task, 0.5) < 0.8 * before
+
+
+def test_the_loss_is_the_slope_summed_over_the_batch(task: Task) -> None:
+    expected = slope(task, 0.5) * len(task.forget)
+    unlearn(task, "jit", {"lr": 1e-12, "sigma": 0.5, "samples": 50, "batch_size": len(task.forget)})
+    assert task.curve[0].loss == pytest.approx(expected, rel=0.05)
+
+
+def test_it_sees_neither_retain_images_nor_labels(task: Task, trained: Checkpoint, few: Sets) -> None:
+    unlearn(task, "jit", {"samples": 3, "batch_size": 20})
+    assert task.passes.forward == len(task.forget) * 4
+    assert task.passes.backward == len(task.forget)
+    other = make_task(trained, few)
+    other.forget = other.forget.relabel((other.forget.labels + 1) % other.classes)
+    other.retain = other.retain.take(torch.arange(1))
+    unlearn(other, "jit", {"samples": 3, "batch_size": 20})
+    assert all(torch.equal(tensor, state(other)[name]) for name, tensor in state(task).items())
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_running_statistics_stay(batch_size: int, task: Task, trained: Checkpoint) -> None:
+    task.forget = task.forget.take(torch.arange(5))
+    unlearn(task, "jit", {"samples": 2, "batch_size": batch_size, "epochs": 2})
+    for name, buffer in task.model.named_buffers():
+        assert torch.equal(buffer, trained.weights[name]), name
+
+
+def test_images_of_one_colour_do_not_divide_by_zero(task: Task) -> None:
+    task.forget = replace(task.forget, pixels=torch.zeros_like(task.forget.pixels))
+    unlearn(task, "jit", {"samples": 2})
+    assert all(bool(tensor.isfinite().all()) for tensor in state(task).values())

@@ -1,0 +1,93 @@
+import pytest
+import torch
+from plain_features import features_of
+from steps import task_of
+
+from salun.data.dataset import Dataset
+from salun.data.split import ForgetRequest
+from salun.models.checkpoint import Checkpoint
+from salun.models.features import embed, head
+from salun.training.evaluate import accuracy, predict
+from salun.unlearning.class_features import (
+    accuracy_sought,
+    against_retain,
+    class_batches,
+    feature_batches,
+    nearest_other,
+    targets,
+)
+
+
+def test_the_nearest_other_class_is_neither_the_own_nor_an_absent_one() -> None:
+    distances = torch.rand(500, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(500) % 6
+    present = torch.tensor([True, True, False, True, True, False])
+    chosen = nearest_other(distances, labels, present)
+    assert not bool((chosen == labels).any())
+    assert bool(present[chosen].all())
+    for place in range(500):
+        allowed = [label for label in range(6) if present[label] and label != labels[place]]
+        assert distances[place, chosen[place]] == min(distances[place, label] for label in allowed)
+
+
+def test_features_are_what_the_head_sees(digits: Dataset, trained: Checkpoint) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 50)
+    task.model.train()
+    features = torch.cat([*feature_batches(task.model, task.forget, 16)])
+    assert task.model.training
+    task.model.eval()
+    x = next(task.forget.batches(50)).x
+    with torch.no_grad():
+        torch.testing.assert_close(features, embed(task.model, x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(head(task.model)(features), task.model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_classes_come_one_after_the_other_in_batches(digits: Dataset, trained: Checkpoint, batch_size: int) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 90)
+    features = features_of(task.model, task.retain)
+    found = {
+        label: (count, list(batches))
+        for label, count, batches in class_batches(task.model, task.retain, batch_size, 10)
+    }
+    assert sorted(found) == task.retain.labels.unique().tolist()
+    for label, (count, batches) in found.items():
+        assert max(map(len, batches)) <= batch_size
+        plain = features[task.retain.labels == label]
+        assert count == len(plain)
+        torch.testing.assert_close(torch.cat(batches), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_are_the_same_whatever_the_batch(digits: Dataset, trained: Checkpoint) -> None:
+    task = task_of(digits, trained, ForgetRequest(share=0.3), 90)
+    features = features_of(task.model, task.forget)
+    centres, present = features[:10], torch.arange(10) != 3
+
+    def distances(some: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(some, centres)
+
+    plain = nearest_other(distances(features), task.forget.labels, present)
+    for batch_size in (7, 500):
+        found = targets(task.model, task.forget, batch_size, distances, present)
+        assert float((found == plain).float().mean()) > 0.98
+
+
+@pytest.mark.parametrize(("retain_steps", "steps"), [(1, 3), (2, 6), (99, 9)])
+def test_each_forget_batch_meets_several_retain_batches(
+    digits: Dataset, trained: Checkpoint, retain_steps: int, steps: int
+) -> None:
+    task = task_of(digits, trained, ForgetRequest(classes=(0,)), 60)
+    pairs = list(against_retain(task, 20, retain_steps))
+    assert len(pairs) == steps
+    met = torch.cat([batch.at for batch, _ in pairs[:: steps // 3]])
+    assert sorted(met.tolist()) == list(range(60))
+    assert all(set(batch.y.tolist()) == {0} and 0 not in kept.y for batch, kept in pairs)
+
+
+def test_classes_are_forgotten_at_nothing_and_others_at_the_accuracy_on_unseen_images(
+    digits: Dataset, trained: Checkpoint
+) -> None:
+    assert accuracy_sought(task_of(digits, trained, ForgetRequest(classes=(0,)), 60)) == 0.01
+    task = task_of(digits, trained, ForgetRequest(share=0.1))
+    validation = accuracy(predict(task.model, task.validation))
+    assert accuracy_sought(task, 0.015) == pytest.approx(validation - 0.015)

@@ -1,0 +1,131 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import SmallNetwork, arrays, raw_images, tensors
+from torch import nn
+
+from salun.data.images import Images
+from salun.unlearning.gradients import (
+    absolute_gradients,
+    batch_gradients,
+    image_gradients,
+    images_at_once,
+    mean_cross_entropy,
+    squared_gradients,
+    stacked_gradients,
+    stacks_of_one,
+)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return SmallNetwork(tensors("saliency_mask_state"))
+
+
+@pytest.fixture
+def images() -> Images:
+    data = arrays("saliency_mask")
+    return raw_images(data["inputs"], data["labels"])
+
+
+def one_by_one(model: nn.Module, images: Images) -> list[dict[str, torch.Tensor]]:
+    model.eval()
+    found = []
+    for batch in images.batches(1):
+        model.zero_grad()
+        F.cross_entropy(model(batch.x), batch.y).backward()
+        found.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    return found
+
+
+def test_gradients_of_single_images_are_those_of_a_loop(model: nn.Module, images: Images) -> None:
+    loop = one_by_one(model, images)
+    (found,) = image_gradients(model, images)
+    for name in found:
+        torch.testing.assert_close(found[name], torch.stack([each[name] for each in loop]), atol=1e-6, rtol=1e-5)
+
+
+def test_one_by_one_and_many_at_once_are_the_same(model: nn.Module, images: Images) -> None:
+    stacks, singles = (
+        [*stacked_gradients(model, images, 8, mean_cross_entropy)],
+        [*stacks_of_one(model, images, 1, mean_cross_entropy)],
+    )
+    assert [len(found["fc.bias"]) for found in stacks] == [8, 8, 6]
+    assert len(singles) == len(images)
+    for name in stacks[0]:
+        together, apart = (torch.cat([found[name] for found in parts]) for parts in (stacks, singles))
+        torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [1, 10**6, 10**7, 10**8, 10**9])
+def test_no_more_images_at_once_than_fit(weights: int) -> None:
+    on_cpu, on_cuda = (images_at_once(weights, torch.device(name)) for name in ("cpu", "cuda"))
+    assert 1 <= on_cpu <= 64
+    assert 1 <= on_cuda <= 64
+    assert on_cpu * weights * 4 <= 128 * 1024**2 or on_cpu == 1
+    assert on_cuda * weights * 4 <= 1024**3 or on_cuda == 1
+
+
+def test_absolute_gradients_are_averaged_over_images(model: nn.Module, images: Images) -> None:
+    loop = one_by_one(model, images)
+    for name, values in absolute_gradients(model, images).items():
+        expected = torch.stack([each[name].abs() for each in loop]).mean(0)
+        torch.testing.assert_close(values, expected, atol=1e-7, rtol=1e-5)
+
+
+def test_many_images_come_in_parts(model: nn.Module, images: Images) -> None:
+    many = images.take(torch.arange(len(images)).repeat(4))
+    counts = [len(found["fc.bias"]) for found in image_gradients(model, many)]
+    assert sum(counts) == len(many)
+    assert max(counts) <= 64
+    assert len(counts) > 1
+
+
+def test_a_batch_has_the_mean_of_its_images_gradients(model: nn.Module, images: Images) -> None:
+    loop = one_by_one(model, images)
+    found = list(batch_gradients(model, images, 8))
+    assert [count for _, count in found] == [8, 8, 6]
+    for name, gradient in found[2][0].items():
+        torch.testing.assert_close(
+            gradient, torch.stack([each[name] for each in loop[16:]]).mean(0), atol=1e-6, rtol=1e-5
+        )
+
+
+def test_squares_of_images_are_the_fisher_diagonal_and_those_of_batches_are_not(
+    model: nn.Module, images: Images
+) -> None:
+    loop = one_by_one(model, images)
+    of_images, of_batches = (squared_gradients(model, images, each, batch_size=8) for each in ("image", "batch"))
+    singles = squared_gradients(model, images, "batch", batch_size=1)
+    for name, values in of_images.items():
+        expected = torch.stack([each[name].square() for each in loop]).mean(0)
+        torch.testing.assert_close(values, expected, atol=1e-7, rtol=1e-5)
+        torch.testing.assert_close(singles[name], expected, atol=1e-7, rtol=1e-5)
+    whole = (sum(float(values.sum()) for values in each.values()) for each in (of_images, of_batches))
+    assert next(whole) > next(whole)
+
+
+def test_the_model_is_left_as_it_was(model: nn.Module, images: Images) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    model.conv1.eval()
+    list(image_gradients(model, images))
+    squared_gradients(model, images, "batch", 8)
+    assert model.training
+    assert not model.conv1.training
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_weights_that_take_no_gradient_have_none(model: nn.Module, images: Images) -> None:
+    model.conv1.weight.requires_grad_(False)
+    assert "conv1.weight" not in squared_gradients(model, images)
+    assert "conv1.weight" not in squared_gradients(model, images, "batch")
+
+
+def test_an_objective_may_use_no_label(model: nn.Module, images: Images) -> None:
+    found = squared_gradients(model, images, objective=lambda logits, labels: logits.square().sum(1).mean())
+    turned = squared_gradients(
+        model, images.relabel(images.labels.flip(0)), objective=lambda logits, labels: logits.square().sum(1).mean()
+    )
+    assert all(torch.equal(found[name], turned[name]) for name in found)

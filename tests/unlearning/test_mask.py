@@ -1,0 +1,380 @@
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from problems import mask_share
+from torch import Tensor, nn
+
+from salun.data.dataset import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, split
+from salun.errors import SalunError
+from salun.models.checkpoint import Checkpoint
+from salun.unlearning.mask import check_mask, load_mask, only, saliency, save_mask
+from salun.unlearning.topk import largest, largest_by_bits, select
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def sets(digits: Dataset) -> Sets:
+    parts = split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, parts, prepare(digits, parts), CPU)
+
+
+@pytest.mark.parametrize("keep", ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
+def test_equals_the_official_mask(keep: str) -> None:
+    case, wanted = reference.settings("saliency_mask"), reference.arrays("saliency_mask")
+    model = reference.SmallNetwork(reference.tensors("saliency_mask_state"))
+    forget = reference.raw_images(wanted["inputs"], wanted["labels"])
+    mask = saliency(model, forget, float(keep), batch_size=case["batch_size"])
+    assert list(mask) == case["param_order"]
+    assert sum(int(chosen.sum()) for chosen in mask.values()) == case["counts"][keep]
+    for name, chosen in mask.items():
+        if f"mask_{keep}/{name}" in wanted:
+            assert torch.equal(chosen, wanted[f"mask_{keep}/{name}"] != 0), name
+
+
+def test_mean_abs_is_the_mean_of_absolute_batch_gradients() -> None:
+    wanted = reference.arrays("saliency_mask")
+    model = reference.SmallNetwork(reference.tensors("saliency_mask_state")).eval()
+    expected = [torch.zeros_like(weight) for weight in model.parameters()]
+    for start in (0, 8):
+        part = slice(start, start + 8)
+        loss = nn.functional.cross_entropy(model(wanted["inputs"][part]), wanted["labels"][part])
+        for summed, gradient in zip(expected, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+            summed += gradient.abs() / 2
+    count = int(0.3 * sum(values.numel() for values in expected))
+    threshold = torch.cat([values.flatten() for values in expected]).sort(descending=True).values[count - 1]
+    forget = reference.raw_images(wanted["inputs"], wanted["labels"])
+    mask = saliency(model, forget, 0.3, "mean_abs", batch_size=8, max_batches=2)
+    for chosen, values in zip(mask.values(), expected, strict=True):
+        assert torch.equal(chosen, values >= threshold)
+
+
+@pytest.mark.parametrize("keep", [0, 0.001, 0.25, 0.5, 0.999, 1])
+@pytest.mark.parametrize("score", ["sum", "mean_abs", "random", "inverted"])
+def test_keeps_exactly_the_asked_share(trained: Checkpoint, sets: Sets, keep: float, score: str) -> None:
+    model = trained.restore()
+    mask = saliency(model, sets.forget, keep, score, max_batches=1, generator=torch.Generator().manual_seed(0))
+    weights = dict(model.named_parameters())
+    assert {name: chosen.shape for name, chosen in mask.items()} == {name: w.shape for name, w in weights.items()}
+    total = sum(weight.numel() for weight in weights.values())
+    assert sum(int(chosen.sum()) for chosen in mask.values()) == int(keep * total)
+    assert mask_share(mask) == pytest.approx(int(keep * total) / total)
+
+
+def test_bf16_marks_nearly_the_same(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    exact, rounded = (saliency(model, sets.forget, 0.5, precision=precision) for precision in ("float32", "bf16"))
+    agreeing = sum(int((exact[name] == rounded[name]).sum()) for name in exact) / sum(map(torch.numel, exact.values()))
+    assert 0.9 < agreeing < 1
+
+
+def test_inverted_is_the_complement(trained: Checkpoint, sets: Sets) -> None:
+    scores = [torch.tensor([3.0, 1.0, 2.0]), torch.tensor([[5.0], [4.0], [0.0]])]
+    assert [chosen.flatten().tolist() for chosen in select(scores, 2)] == [[False] * 3, [True, True, False]]
+    model = trained.restore()
+    most, least = (saliency(model, sets.forget, 0.02, score) for score in ("sum", "inverted"))
+    assert not any(bool((most[name] & least[name]).any()) for name in most)
+
+
+@pytest.mark.parametrize("count", range(8))
+def test_selection_breaks_ties_by_order(count: int) -> None:
+    chosen = torch.cat(select([torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 2.0, 1.0, 0.0])], count))
+    order = [4, 0, 2, 5, 1, 3, 6]
+    assert set(chosen.nonzero().flatten().tolist()) == set(order[:count])
+
+
+def numbers(kind: str, count: int, generator: torch.Generator) -> Tensor:
+    """Draw scores whose ranks are hard to find in some way."""
+    drawn = torch.randn(count, generator=generator)
+    chance = torch.rand(count, generator=generator)
+    made = {
+        "all different": drawn,
+        "of many sizes": drawn.abs() * 10 ** (8 * chance - 4),
+        "few values": (2 * drawn).round(),
+        "mostly zero": torch.where(chance < 0.9, 0.0, drawn.abs()),
+        "half zero": torch.where(chance < 0.5, 0.0, drawn.abs()),
+        "negative or zero": torch.where(chance < 0.5, 0.0, drawn.abs()).neg(),
+        "one value": torch.full((count,), 0.5),
+        "infinite": torch.where(chance < 0.3, torch.inf, torch.where(chance > 0.8, -torch.inf, drawn)),
+        "no numbers": torch.where(chance < 0.3, torch.nan, torch.where(chance > 0.8, -torch.inf, drawn)),
+        "in order": drawn.sort().values,
+        "rare": torch.where(chance < 1e-4, 1 + chance, 0.0),
+    }
+    return made[kind]
+
+
+KINDS = [
+    "all different",
+    "of many sizes",
+    "few values",
+    "mostly zero",
+    "half zero",
+    "negative or zero",
+    "one value",
+    "infinite",
+    "no numbers",
+    "in order",
+    "rare",
+]
+SHAPES = {
+    "tiny": [(1,), (2, 1), ()],
+    "small": [(5, 3, 3, 3), (7,), (4, 6)],
+    "large": [(64, 3, 3, 3), (300, 400), (1,), (96, 64, 5, 5)],
+}
+
+
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_selection_is_that_of_a_stable_sort(kind: str, size: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    flat = numbers(kind, sum(map(math.prod, SHAPES[size])), generator)
+    order = flat.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argsort(descending=True, stable=True)
+    parts = flat.split([math.prod(shape) for shape in SHAPES[size]])
+    plain = [part.view(shape) for part, shape in zip(parts, SHAPES[size], strict=True)]
+    layouts = {4: torch.channels_last}
+    scores = [x.contiguous(memory_format=layouts.get(x.ndim, torch.contiguous_format)) for x in plain]
+    for count in {0, 1, *(int(share * len(flat)) for share in (0.001, 0.3, 0.5, 0.9, 1))}:
+        wanted = torch.zeros(len(flat), dtype=torch.bool)
+        wanted[order[:count]] = True
+        for given in (plain, scores):
+            marked = select(given, count)
+            assert [chosen.shape for chosen in marked] == [values.shape for values in given]
+            assert torch.equal(torch.cat([chosen.flatten() for chosen in marked]), wanted), count
+    assert all(torch.equal(x.nan_to_num(7), y.nan_to_num(7)) for x, y in zip(plain, scores, strict=True))
+
+
+@pytest.mark.parametrize("find", [largest, largest_by_bits])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "no numbers"])
+def test_largest_is_that_of_a_sort(kind: str, find: Callable[[Tensor, int], Tensor]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    for count, dtype in ((1, torch.float32), (50, torch.float64), (50, torch.bfloat16), (100_000, torch.float32)):
+        values = numbers(kind, count, generator).to(dtype)
+        falling, before = values.sort(descending=True).values, values.clone()
+        for rank in {1, count, (count + 1) // 2, max(1, count // 1000)}:
+            found = find(values, rank)
+            assert found.shape == ()
+            assert found == falling[rank - 1], rank
+        assert torch.equal(values, before)
+
+
+def test_leaves_the_model_as_it_was(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore().train()
+    saliency(model, sets.forget, 0.5)
+    assert model.training
+    assert all(weight.grad is None for weight in model.parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained.weights[name]), name
+
+
+def test_frozen_weights_are_not_in_the_mask(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    model.conv1.weight.requires_grad_(False)
+    mask = saliency(model, sets.forget, 0.5)
+    assert "conv1.weight" not in mask
+    assert len(mask) == len(list(model.parameters())) - 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "score", "text"),
+    [(-0.1, "sum", "keep=-0.1"), (1.1, "sum", "keep=1.1"), (0.5, "best", "'best'"), (0.5, "random", "generator")],
+)
+def test_refuses(trained: Checkpoint, sets: Sets, keep: float, score: str, text: str) -> None:
+    with pytest.raises(SalunError, match=text):
+        saliency(trained.restore(), sets.forget, keep, score)
+
+
+OPTIMIZERS = {
+    "sgd with momentum and weight decay": lambda w: torch.optim.SGD(w, 0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda w: torch.optim.SGD(w, 0.1, momentum=0.9, nesterov=True),
+    "adam": lambda w: torch.optim.Adam(w, 0.01, weight_decay=0.1),
+    "adamw, fused": lambda w: torch.optim.AdamW(w, 0.01, weight_decay=0.1, fused=True),
+    "rmsprop": lambda w: torch.optim.RMSprop(w, 0.01, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_held_weights_stay_put_after_every_step(trained: Checkpoint, sets: Sets, make: object) -> None:
+    model = trained.restore().train()
+    generator = torch.Generator().manual_seed(0)
+    mask = saliency(model, sets.forget, 0.4, "random", generator=generator)
+    optimizer = make(model.parameters())
+    images, labels = next((batch.x, batch.y) for batch in sets.retain.batches(32, generator))
+    nn.functional.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    with only(model, mask):
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            for name, weight in model.named_parameters():
+                assert torch.equal(weight[~mask[name]], before[name][~mask[name]]), name
+    moved = sum(int((weight != before[name]).sum()) for name, weight in model.named_parameters())
+    assert moved > 1000
+
+
+def test_covers_edits_in_place_and_ends_with_the_block(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    mask = saliency(model, sets.forget, 0.5, "random", generator=torch.Generator().manual_seed(1))
+    with only(model, mask), torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2).add_(1)
+    for name, weight in model.named_parameters():
+        start = trained.weights[name]
+        assert torch.equal(weight, torch.where(mask[name], start * 2 + 1, start)), name
+    loss = sum((weight**2).sum() for weight in model.parameters())
+    loss.backward()
+    assert all(bool((w.grad == 2 * w).all()) for w in model.parameters())
+    torch.optim.SGD(model.parameters(), lr=0.25).step()
+    assert all(not torch.equal(w, trained.weights[n]) for n, w in model.named_parameters() if bool((w != 0).any()))
+
+
+def test_puts_back_what_became_nan_and_after_an_error(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore()
+    mask = saliency(model, sets.forget, 0)
+
+    def spoil() -> None:
+        with only(model, mask), torch.no_grad():
+            for weight in model.parameters():
+                weight.fill_(float("nan"))
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        spoil()
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, trained.weights[name]), name
+
+
+def test_clipping_counts_only_weights_that_may_move(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore().train()
+    mask = saliency(model, sets.forget, 0.3)
+    batch = next(sets.forget.batches(64, torch.Generator().manual_seed(0)))
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        nn.functional.cross_entropy(model(batch.x), batch.y).backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+    free = gradients()
+    expected = torch.cat([free[name][mask[name]] for name in mask]).norm()
+    with only(model, mask) as hold:
+        gradients()
+        hold.clear_gradients()
+        counted = nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+    assert float(counted) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_buffers_move_under_a_mask(trained: Checkpoint, sets: Sets) -> None:
+    model = trained.restore().train()
+    with only(model, saliency(model, sets.forget, 0)):
+        model(next(sets.forget.batches(64)).x)
+    assert not torch.equal(model.bn1.running_mean, trained.weights["bn1.running_mean"])
+
+
+@pytest.mark.parametrize("change", ["name", "shape"])
+def test_refuses_a_mask_of_another_model(trained: Checkpoint, change: str) -> None:
+    model = trained.restore()
+    mask = {"fc.weights" if change == "name" else "fc.weight": torch.ones(3, 3, dtype=torch.bool)}
+    with pytest.raises(SalunError, match="another model"), only(model, mask):
+        pass
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_mask_of_a_file_must_have_every_trainable_weight(trained: Checkpoint, device: str) -> None:
+    model = trained.restore().to(device)
+    weights = dict(model.named_parameters())
+    mask = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    check_mask(mask, weights)
+    partial = {name: chosen for name, chosen in mask.items() if name not in ("bn1.bias", "fc.weight")}
+    with pytest.raises(SalunError, match=r"^mask: .*'bn1\.bias'.*another model's") as caught:
+        check_mask(partial, weights)
+    assert "\n" not in str(caught.value)
+    for name in ("bn1.bias", "fc.weight"):
+        weights[name].requires_grad_(False)
+    check_mask(partial, weights)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("change", ["name", "shape"])
+def test_mask_of_another_model_does_not_fit(trained: Checkpoint, complete: bool, change: str) -> None:
+    weights = dict(trained.restore().named_parameters())
+    mask = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    mask["fc.weights" if change == "name" else "fc.weight"] = torch.ones(3, 3, dtype=torch.bool)
+    with pytest.raises(SalunError, match="another model"):
+        check_mask(mask, weights, complete)
+
+
+def test_weights_without_a_mask_are_free(trained: Checkpoint) -> None:
+    model = trained.restore()
+    with only(model, {"fc.weight": torch.zeros(model.fc.weight.shape, dtype=torch.bool)}), torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, trained.weights[name] + (name != "fc.weight")), name
+
+
+def test_saved_and_loaded(trained: Checkpoint, sets: Sets, tmp_path: Path) -> None:
+    mask = saliency(trained.restore(), sets.forget, 0.5)
+    save_mask(tmp_path / "mask.pt", mask)
+    loaded = load_mask(tmp_path / "mask.pt")
+    assert list(loaded) == list(mask)
+    assert all(torch.equal(loaded[name], mask[name]) for name in mask)
+
+
+def test_loads_a_mask_of_the_official_code(tmp_path: Path) -> None:
+    torch.save({"module.fc.weight": torch.tensor([[0, 1], [1, 0]])}, tmp_path / "mask.pt")
+    assert torch.equal(load_mask(tmp_path / "mask.pt")["fc.weight"], torch.tensor([[False, True], [True, False]]))
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return open, ("opened", "w")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"a": 1}, {1: torch.ones(2)}, {"a": torch.tensor([0.5])}, {"a": Malicious()}]
+)
+def test_refuses_a_file_that_is_no_mask(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "mask.pt")
+    with pytest.raises(SalunError, match=r"mask\.pt: not a"):
+        load_mask(tmp_path / "mask.pt")
+    assert not Path("opened").exists()
+
+
+MEMORY = """
+import resource, sys, torch
+from torch import nn
+from salun.data.images import Images
+from salun.unlearning.mask import saliency
+
+model = nn.Sequential(nn.Flatten(), *(nn.Linear(3000, 3000, bias=False) for _ in range(3)))
+weights = 4 * sum(weight.numel() for weight in model.parameters())
+pixels, rows = torch.rand(2, 3, 10, 100), torch.arange(2)
+pixels[:, :, :5] = 0  # so that a sixth of the weights have the same score
+images = Images(pixels, rows, rows, torch.device("cpu"), lambda taken, generator: taken)
+model(pixels)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+saliency(model, images, float(sys.argv[2]), sys.argv[1], batch_size=1, generator=torch.Generator().manual_seed(0))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / weights)
+"""
+
+
+@pytest.mark.parametrize(
+    ("score", "keep"),
+    [
+        pytest.param("sum", "0.5", marks=pytest.mark.slow),
+        pytest.param("mean_abs", "0.5", marks=pytest.mark.slow),
+        ("mean_abs", "0.9"),
+    ],
+)
+def test_needs_at_most_three_times_the_weights(score: str, keep: str) -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY, score, keep], capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 3
