@@ -71,7 +71,7 @@ def trained_steps(
 
     with pytest.MonkeyPatch.context() as patch, passes.watching(model), only(model, mask) as hold:
         patch.setattr(step_module, "Captured", Noted)
-        patch.setattr(training, "EAGER_STEPS", 20 if recorded else 10_000)
+        patch.setattr(step_module, "EAGER_STEPS", 20 if recorded else 10_000)
         curve, _ = fit(
             model,
             lambda epoch: taken.batches(16, generator),
