@@ -100,7 +100,7 @@ class Starts:
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
     found = Starts()
-    for module in ("salun.experiments.base_model", "salun.unlearning"):
+    for module in ("salun.experiments.base_model", "salun.unlearning.task"):
         monkeypatch.setattr(f"{module}.train", found)
     return found
 
