@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
@@ -31,6 +32,15 @@ IDEAL = {
 CPU = torch.device("cpu")
 COUNT = 6
 CLASSES = 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_relearning() -> Iterator[None]:
+    """Let models relearn for two epochs in one order, as how long is not what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("salun.metrics.relearn._EPOCHS", 3)
+        patch.setattr("salun.metrics.relearn._ORDERS", 1)
+        yield
 
 
 def network(family: str, seed: int, favourite: int) -> nn.Module:
