@@ -14,7 +14,7 @@ from benchmarks.measure import Side, timed
 from salun.data.images import Batch, Images
 from salun.data.sets import Sets, make_sets, prepare, to_device
 from salun.data.sources import load
-from salun.data.split import VALIDATION_SHARE, ForgetRequest, split
+from salun.data.split import VALIDATION_SHARE, ForgetRequest, make_split
 from salun.data.transforms import Preparation
 from salun.device import Precision, pick_device, placed, seed_globally, seeded, settle_threads
 from salun.models.architecture import Architecture
@@ -56,7 +56,7 @@ class Ground:
     def prepared(self) -> tuple[Sets, Preparation]:
         """The sets, on the device, and how their pixels become model input."""
         dataset = to_device(load(self.name, self.bench.folder, download=False), self.bench.device)
-        parts = split(dataset, ForgetRequest(share=self.share))
+        parts = make_split(dataset, ForgetRequest(share=self.share))
         preparation = prepare(dataset, parts)
         return make_sets(dataset, parts, preparation, self.bench.device), preparation
 

@@ -10,7 +10,7 @@ from benchmarks.measure import Result, Side, interleaved, seconds_of, timed
 from benchmarks.problem import Ground
 from benchmarks.processes import called, command, environment, said
 from salun.experiments.config import Experiment
-from salun.experiments.record import Problem
+from salun.experiments.record import ForgettingProblem
 from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY, Architecture
@@ -20,7 +20,7 @@ RUNS = 5
 DIGITS: dict[str, Any] = {"model": TINY, "dataset": "digits", "unlearning_rate": SHARE, "method": "rl"}
 
 
-def salun_on(bench: Bench, entry: dict[str, Any]) -> tuple[Workbench, Experiment, Problem]:
+def salun_on(bench: Bench, entry: dict[str, Any]) -> tuple[Workbench, Experiment, ForgettingProblem]:
     """Set SalUn up: data loaded, base model trained.
 
     Args:

@@ -13,7 +13,7 @@ from salun.device import clock, seed_globally
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.training.evaluate import predict
-from salun.unlearning.mask import only
+from salun.unlearning.mask import masked_updates
 
 EVALUATED_AT_ONCE = 256
 PRODUCTS = 7
@@ -227,7 +227,7 @@ def hold_of(ground: Ground, size: int, times: int) -> Result:
         return clock(bench.device) - begun
 
     def held() -> float:
-        with only(model, mask):
+        with masked_updates(model, mask):
             return free()
 
     interleaved({"free": free, "held": held}, 1)

@@ -73,10 +73,10 @@ def trained(digits: Dataset) -> Checkpoint:
 @pytest.fixture(scope="session")
 def trained_file(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, trained: Checkpoint) -> Path:
     """The same model as a file, with its forget file beside it: shared, so it must not be changed."""
-    from salun.data.split import split
+    from salun.data.split import make_split
 
     path = tmp_path_factory.mktemp("trained") / "resnet_tiny_digits_base.pt"
-    save_with_forget(path, trained, split(digits, ForgetRequest()))
+    save_with_forget(path, trained, make_split(digits, ForgetRequest()))
     return path
 
 

@@ -10,7 +10,7 @@ from clouds import make_features
 from salun.data.images import Batch
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import pick_device, placed, seeded
 from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
@@ -21,11 +21,11 @@ from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
 from salun.training import step as step_module
-from salun.training.cost import Passes
-from salun.training.cuda_graph import Captured
+from salun.training.cost import PassCounter
+from salun.training.cuda_graph import CudaGraphStep
 from salun.training.loop import fit
 from salun.training.progress import Epoch
-from salun.unlearning.mask import only, saliency
+from salun.unlearning.mask import masked_updates, saliency
 
 RECIPE = {"epochs": 1, "batch_size": 64, "precision": "bf16"}
 
@@ -56,21 +56,21 @@ def trained_steps(
     """Train for two epochs of 40 steps and a smaller one, and say what came of it, and whether a step was recorded."""
     device = pick_device("cuda", deterministic=True)
     dataset = to_device(load("synthetic:n=1200,size=32,noise=0.3"), device)
-    parts = split(dataset, ForgetRequest(classes=(0,)))
+    parts = make_split(dataset, ForgetRequest(classes=(0,)))
     sets = make_sets(dataset, parts, replace(prepare(dataset, parts), padding=4, flip=True), device)
     torch.manual_seed(0)
-    model, passes = placed(build(Architecture(TINY, 10, 3, 32)), device), Passes()
+    model, passes = placed(build(Architecture(TINY, 10, 3, 32)), device), PassCounter()
     taken, generator = sets.train.take(torch.arange(16 * 40 + 5)), seeded(0, device)
     mask = saliency(model, sets.forget, 0.5) if masked else {}
-    made: list[Captured] = []
+    made: list[CudaGraphStep] = []
 
-    class Noted(Captured):
+    class Noted(CudaGraphStep):
         def __init__(self, *given: object) -> None:
             super().__init__(*given)
             made.append(self)
 
-    with pytest.MonkeyPatch.context() as patch, passes.watching(model), only(model, mask) as hold:
-        patch.setattr(step_module, "Captured", Noted)
+    with pytest.MonkeyPatch.context() as patch, passes.counting(model), masked_updates(model, mask) as hold:
+        patch.setattr(step_module, "CudaGraphStep", Noted)
         patch.setattr(step_module, "EAGER_STEPS", 20 if recorded else 10_000)
         curve, _ = fit(
             model,
@@ -110,7 +110,7 @@ def test_recorded_steps_equal_steps_one_by_one(
 def test_an_epoch_reads_nothing_back_from_the_device() -> None:
     device = pick_device("cuda")
     dataset = to_device(load("synthetic:n=600,size=32"), device)
-    parts = split(dataset, ForgetRequest(classes=(0,)))
+    parts = make_split(dataset, ForgetRequest(classes=(0,)))
     sets = make_sets(dataset, parts, replace(prepare(dataset, parts), padding=4, flip=True), device)
     model, generator = placed(build(Architecture(TINY, 10, 3, 32)), device), seeded(0, device)
 

@@ -18,7 +18,7 @@ from salun.cli.arguments import (
     notice,
     positive,
 )
-from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.album import FigureWriter, add_figure_flags
 
 _PROGRAM = "salun-audit"
 _MOST = 10_000
@@ -86,7 +86,7 @@ def audit(flags: argparse.Namespace) -> int:
 
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST}")
-    device, album = pick_device(flags.device, flags.deterministic), Album.of(flags)
+    device, album = pick_device(flags.device, flags.deterministic), FigureWriter.of(flags)
     experiments = load_experiments(Path(flags.load))
     name = name_of(flags, flags.load)
     folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name
@@ -130,7 +130,7 @@ def _do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
         for one, wanted in zip(audits, missing, strict=True):
             settle_threads(one.pool.problem.dataset.size)
             images, titles = len(one.pool.problem.parts.train), _titles_of(one)
-            for model in auditor.go(one, wanted, lambda title, images=images: display.watch(title, images)):
+            for model in auditor.go(one, wanted, lambda title, images=images: display.callback(title, images)):
                 done += 1
                 left = (time.perf_counter() - begun) / done * (count - done)
                 what = "trained" if model.experiment is None else titles[one.experiments.index(model.experiment)]
@@ -147,7 +147,7 @@ def _titles_of(audit: Any) -> list[str]:
     return [titles[experiment.number] for experiment in audit.experiments]
 
 
-def _conclude(auditor: Any, audits: list[Any], shadows: int, album: Album, name: str, path: Path) -> None:
+def _conclude(auditor: Any, audits: list[Any], shadows: int, album: FigureWriter, name: str, path: Path) -> None:
     """Attack all models, print tables, write figures and verdicts."""
     from salun.cli.console import make_console
     from salun.io.files import write_text
@@ -180,7 +180,7 @@ def _verdicts_of(auditor: Any, audit: Any, shadows: int) -> list[Any]:
     return verdicts
 
 
-def _show(console: Any, album: Album, title: str, verdicts: list[Any], place: Path) -> None:
+def _show(console: Any, album: FigureWriter, title: str, verdicts: list[Any], place: Path) -> None:
     """Print the table and write the figure of an audit."""
     from rich.text import Text
 

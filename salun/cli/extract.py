@@ -128,9 +128,9 @@ def _one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample
         return f"{target}: finished before"
     images = sample.images(model, device)
     marks, classes = sample.forgotten(model), sample.dataset.classes
-    with watched(str(model.path), -(-len(images) // flags.batch_size)) as watch:
+    with watched(str(model.path), -(-len(images) // flags.batch_size)) as callback:
         network = model.restore(device)
-        found = extraction.extract(network, images, marks, classes, source, flags.batch_size, lambda seen: watch())
+        found = extraction.extract(network, images, marks, classes, source, flags.batch_size, lambda seen: callback())
     write_features(target, found)
     marked = int(found.forgotten.sum())
     line = f"{target}: {len(found.features)} x {found.features.shape[1]} ({model.title}; {marked} forgotten)"

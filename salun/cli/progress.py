@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from salun.training.progress import Epoch, Progress, Watch, unwatched
+from salun.training.progress import Callback, Epoch, Progress, no_callback
 
 _BAR = 24
 _GAP = 2
@@ -26,19 +26,19 @@ class _Countdown:
 
     def __init__(self, images: int) -> None:
         self.images = max(images, 1)
-        self.spent = 0.0
+        self.exhausted = 0.0
         self.share = 0.0
 
     def left(self, step: Progress) -> float:
         """Take note of a step."""
         if step.epoch == 1:
-            self.spent = 0.0
-        seconds = self.spent + step.seconds
+            self.exhausted = 0.0
+        seconds = self.exhausted + step.seconds
         epochs = step.epoch - 1 + min(step.images / self.images, 1)
         if step.done is not None:
             seconds += step.done.evaluation_seconds
             epochs = step.epoch
-            self.images, self.spent = max(step.images, 1), seconds
+            self.images, self.exhausted = max(step.images, 1), seconds
         self.share = epochs / step.epochs
         return seconds * (step.epochs - epochs) / epochs
 
@@ -146,7 +146,7 @@ class Display:
         lines = list(self.shown.values()) or [_Line()]
         return Group(*(line.fitted(self.console.width) for line in lines))
 
-    def watch(self, title: str, images: int, name: str = "") -> Watch:
+    def callback(self, title: str, images: int, name: str = "") -> Callback:
         """Show one training.
 
         Args:
@@ -158,7 +158,7 @@ class Display:
             A watch for the training loop.
         """
         if not self.console.is_interactive and not self.lines:
-            return unwatched
+            return no_callback
         countdown = _Countdown(images)
         last: Epoch | None = None
         self.shown[name] = _Line(title)

@@ -112,17 +112,17 @@ def _train(flags: argparse.Namespace, group: Any) -> int:
         from salun.experiments.run import save_with_forget
         from salun.experiments.tracking import Tracker
         from salun.training.progress import Progress
-        from salun.training.state import STATES, Place, forget_state
+        from salun.training.state import STATES, StateFile, forget_state
 
     check_folder("--out", Path(flags.out))
     asked = _check(flags, group)
-    model, dataset, recipe, path, parts = asked.model, asked.dataset, asked.recipe, asked.path, asked.parts
+    model, dataset, recipe, path, split = asked.model, asked.dataset, asked.recipe, asked.path, asked.split
     place = path.parent / STATES / path.name
     group.check_same(place.exists(), f"--out {flags.out}: some processes find {place} there, others do not")
-    state = Place(place, 60 * flags.save_every, group.leads) if flags.save_every else None
-    counts = f"{len(parts.retain)} of {len(parts.train)} training images, {len(parts.validation)} for validation"
+    state = StateFile(place, 60 * flags.save_every, group.leads) if flags.save_every else None
+    counts = f"{len(split.retain)} of {len(split.train)} training images, {len(split.validation)} for validation"
     print(f"{model} on {dataset.name}, {asked.device}: {counts}; forgetting {asked.request}", flush=True)
-    if len(parts.listed) and not recipe.pretrained:
+    if len(split.listed) and not recipe.pretrained:
         same = f"starts from the first weights of a base model of --seed {recipe.seed}"
         print(f"{same}; as a retrained model of that one, take another seed", flush=True)
     config = {"model": model, "dataset": dataset.name, "forget": str(asked.request), **recipe.model_dump()}
@@ -132,26 +132,26 @@ def _train(flags: argparse.Namespace, group: Any) -> int:
         tracker.run(path.stem, "train", config) as log,
         Display(Console(), lines=True) as display,
     ):
-        show = display.watch(path.stem, len(parts.retain))
+        show = display.callback(path.stem, len(split.retain))
 
-        def watch(step: Progress) -> None:
+        def callback(step: Progress) -> None:
             show(step)
             if step.done is not None:
                 log(vars(step.done))
 
-        checkpoint, parts, curve = train_checkpoint(
-            model, dataset, recipe, asked.request, flags.split_seed, asked.device, watch, flags.compile, state, group
+        checkpoint, split, curve = train_checkpoint(
+            model, dataset, recipe, asked.request, flags.split_seed, asked.device, callback, flags.compile, state, group
         )
         group.end()
         if not group.leads:
             return 0
-        save_with_forget(path, checkpoint, parts)
+        save_with_forget(path, checkpoint, split)
         forget_state(place)
-        figures = _accuracies(checkpoint, dataset, parts, asked.device)
+        figures = _accuracies(checkpoint, dataset, split, asked.device)
         log({f"final {name}": value for name, value in figures.items()})
     best = max(curve, key=lambda epoch: (epoch.validation or 0.0, epoch.epoch))
     print(f"best epoch {best.epoch}: " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in figures.items()))
-    print(f"{path}\n{path.with_name(path.stem + '_forget.json')} ({len(parts.listed)} indices)")
+    print(f"{path}\n{path.with_name(path.stem + '_forget.json')} ({len(split.listed)} indices)")
     return 0
 
 
@@ -172,7 +172,7 @@ class _Asked(NamedTuple):
     dataset: Any
     recipe: Any
     request: Any
-    parts: Any
+    split: Any
     path: Path
     device: Any
 
@@ -181,7 +181,7 @@ def _check(flags: argparse.Namespace, group: Any) -> _Asked:
     """Check everything before the first epoch."""
     from salun.data.sets import to_device
     from salun.data.sources import load
-    from salun.data.split import split
+    from salun.data.split import make_split
     from salun.device import pick_device, settle_threads
     from salun.experiments.base_model import architecture_for, checkpoint_path
     from salun.models.architecture import check_model, default_model
@@ -199,10 +199,10 @@ def _check(flags: argparse.Namespace, group: Any) -> _Asked:
     if group.size == 1:
         dataset = to_device(dataset, device)
     settle_threads(dataset.size)
-    parts = split(dataset, request, flags.split_seed)
+    split = make_split(dataset, request, flags.split_seed)
     group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")
     path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or _default_comment(flags))
-    return _Asked(model, dataset, recipe, request, parts, path, device)
+    return _Asked(model, dataset, recipe, request, split, path, device)
 
 
 @contextmanager
@@ -265,14 +265,14 @@ def _default_comment(flags: argparse.Namespace) -> str:
     return name + (f"-seed{flags.seed}" if flags.seed else "")
 
 
-def _accuracies(checkpoint: Any, dataset: Any, parts: Any, device: Any) -> dict[str, float]:
+def _accuracies(checkpoint: Any, dataset: Any, split: Any, device: Any) -> dict[str, float]:
     """Measure a trained model."""
     from salun.data.sets import make_sets
     from salun.device import placed
     from salun.experiments.base_model import preparation_of
     from salun.training.evaluate import accuracy, predict
 
-    sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), device)
+    sets = make_sets(dataset, split, preparation_of(checkpoint, dataset, split), device)
     model = placed(checkpoint.restore(), device)
     measured = {
         "retained": sets.retain,

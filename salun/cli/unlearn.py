@@ -227,7 +227,7 @@ def _check_files(experiments: Sequence[Any], folder: Path, source: str) -> None:
         mask = experiment.mask.file if experiment.mask else None
         try:
             if experiment.checkpoint is None or experiment.checkpoint.exists():
-                bench.origin(experiment)
+                bench.spec(experiment)
             if mask is not None and mask.exists():
                 load_mask(mask)
         except SalunError as error:
@@ -310,9 +310,9 @@ def _unlearn(flags: argparse.Namespace) -> int:
         from salun.cli.console import make_console
         from salun.device import pick_device
         from salun.experiments import records
-        from salun.experiments.plan import Draws, plan
+        from salun.experiments.plan import Repeats, plan
         from salun.experiments.plugins import outdated
-        from salun.experiments.run import Workbench, remarks
+        from salun.experiments.run import Workbench, warnings_for
         from salun.experiments.runner import Runner
         from salun.experiments.source import check_source, keep_source
 
@@ -328,12 +328,12 @@ def _unlearn(flags: argparse.Namespace) -> int:
     bench = Workbench(
         device, *folders, compiled=flags.compile, save_every=60 * flags.save_every, skip_corrupt=flags.skip_corrupt
     )
-    jobs = plan(experiments, Draws(flags.nexp, flags.nbase, flags.nforget), bench, source)
+    jobs = plan(experiments, Repeats(flags.nexp, flags.nbase, flags.nforget), bench, source)
     plugins = tuple(map(Path, flags.plugin))
     runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, plugins, _ray_request(flags))
     done, torn = records.read(runner.path)
     versions = {job.id: done[job.id].versions for job in jobs if job.id in done}
-    said = [*torn, *(line for job in jobs for line in remarks(job.problem)), *outdated(versions.values())]
+    said = [*torn, *(line for job in jobs for line in warnings_for(job.problem)), *outdated(versions.values())]
     for line in dict.fromkeys(said):
         notice(line)
     missing = {job.id for job in jobs if not runner.is_finished(job, done)}
@@ -468,7 +468,7 @@ def _do_each(
     from salun.reports.labels import titles_of
 
     begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(jobs)
-    runner.bench.on_base = lambda origin: _watch_base(origin, runner, jobs, display)
+    runner.bench.on_base = lambda spec: _watch_base(spec, runner, jobs, display)
     try:
         with noting, closing(runner.go(jobs, lambda job: _watch_run(job, runner, display))) as runs:
             for job, outcome in runs:
@@ -497,18 +497,18 @@ def _again(outcome: Any, trace: Path) -> str:
     return f"{outcome.reason}; the same command does it again{more}"
 
 
-def _watch_base(origin: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
+def _watch_base(spec: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
     """Say that a base model is trained, and show it."""
-    display.console.print(f"training the base model: {origin.model} on {origin.dataset}", highlight=False, markup=False)
-    name = origin.identity if runner.beside else ""
-    return display.watch("base model", len(jobs[0].problem.parts.train), name)
+    display.console.print(f"training the base model: {spec.model} on {spec.dataset}", highlight=False, markup=False)
+    name = spec.identity if runner.beside else ""
+    return display.callback("base model", len(jobs[0].problem.parts.train), name)
 
 
 def _watch_run(job: Any, runner: Any, display: Any) -> Any:
     """Show a run: side by side with others in a line of its own, which the base model leaves to it."""
-    display.drop(job.problem.origin.identity)
+    display.drop(job.problem.spec.identity)
     name = job.id if runner.beside else ""
-    return display.watch(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
+    return display.callback(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
 
 
 def _run_line(title: str, record: Any) -> str:

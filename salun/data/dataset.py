@@ -14,7 +14,7 @@ from salun.errors import SalunError
 MOST_NAMED = 10
 
 
-class Part(NamedTuple):
+class Subset(NamedTuple):
     """One part of a data set.
 
     Attributes:
@@ -41,8 +41,8 @@ class Dataset:
     """
 
     name: str
-    train: Part
-    test: Part
+    train: Subset
+    test: Subset
     classes: tuple[str, ...]
     padding: int = 0
     flip: bool = False
@@ -74,7 +74,7 @@ class Dataset:
         return self.train.pixels.shape[-1]
 
 
-def _fault_of(part: Part, classes: int) -> str | None:
+def _fault_of(part: Subset, classes: int) -> str | None:
     """Say what is wrong with a part."""
     if len(part.pixels) != len(part.labels):
         return f"holds {len(part.pixels)} images, {len(part.labels)} labels"

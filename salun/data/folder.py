@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from salun.data.dataset import Dataset, Part, held_out
+from salun.data.dataset import Dataset, Subset, held_out
 from salun.data.memmap import PixelFile
 from salun.errors import SalunError
 from salun.io.files import replacing
@@ -77,14 +77,14 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corru
             raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
         renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
         train, test = _decode(files, side, cache), _decode(test_files, side, cache)
-        parts = Part(train, torch.tensor(labels)), Part(test, renumbered)
+        parts = Subset(train, torch.tensor(labels)), Subset(test, renumbered)
     else:
         known = torch.tensor(labels)
         out, left = held_out(known, 0.2, seed=0)
         if not len(out):
             raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
         train, test = (_decode([files[i] for i in chosen], side, cache) for chosen in (left, out))
-        parts = Part(train, known[left]), Part(test, known[out])
+        parts = Subset(train, known[left]), Subset(test, known[out])
     return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, Part
+from salun.data.dataset import Dataset, Subset
 from salun.data.images import Images
 from salun.data.memmap import PixelFile
 from salun.data.shard import PixelShare
@@ -46,9 +46,9 @@ def to_device(dataset: Dataset, device: torch.device) -> Dataset:
         The data set, its labels on the device in any case.
     """
 
-    def moved(part: Part) -> Part:
+    def moved(part: Subset) -> Subset:
         pixels = part.pixels if isinstance(part.pixels, PixelFile) else part.pixels.to(device)
-        return Part(pixels, part.labels.to(device))
+        return Subset(pixels, part.labels.to(device))
 
     return replace(dataset, train=moved(dataset.train), test=moved(dataset.test))
 
@@ -82,7 +82,7 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         The sets; they share the data set's pixels.
     """
 
-    def taken(part: Part, indices: Tensor) -> Images:
+    def taken(part: Subset, indices: Tensor) -> Images:
         rows, labels = indices.to(part.pixels.device), part.labels[indices.to(part.labels.device)]
         return Images(part.pixels, rows, labels.to(device), device, preparation)
 

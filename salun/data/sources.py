@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from salun.data.dataset import Dataset, Part, held_out
+from salun.data.dataset import Dataset, Subset, held_out
 from salun.data.folder import read_folder
 from salun.data.matlab import read_matrices
 from salun.data.pickles import as_text, unpickle, whole_numbers
@@ -204,7 +204,7 @@ def _digits(data_dir: Path, download: bool) -> Dataset:
     pixels = torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
     labels = torch.from_numpy(target.astype(np.int64))
     test, train = held_out(labels, 0.2, seed=0)
-    return Dataset("digits", Part(pixels[train], labels[train]), Part(pixels[test], labels[test]), _DIGITS)
+    return Dataset("digits", Subset(pixels[train], labels[train]), Subset(pixels[test], labels[test]), _DIGITS)
 
 
 def digits_table() -> tuple[np.ndarray, np.ndarray]:
@@ -236,14 +236,14 @@ def _cifar(name: str, data_dir: Path, download: bool) -> Dataset:
         what = f"{layout.filename} (or its folder {layout.base_folder}/)"
         _fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
 
-    def batch(file: str) -> Part:
+    def batch(file: str) -> Subset:
         with _readable(name, folder, archive, file) as opened:
             entry = unpickle(opened)
             return _part_of(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
 
-    def part(files: list[list[str]]) -> Part:
+    def part(files: list[list[str]]) -> Subset:
         pixels, labels = zip(*(batch(file) for file, _ in files), strict=True)
-        return Part(torch.cat(pixels), torch.cat(labels))
+        return Subset(torch.cat(pixels), torch.cat(labels))
 
     with _readable(name, folder, archive, layout.meta["filename"]) as opened:
         classes = tuple(as_text(label) for label in unpickle(opened)[layout.meta["key"]])
@@ -261,7 +261,7 @@ def _svhn(data_dir: Path, download: bool) -> Dataset:
         what = " and ".join(missing.values())
         _fetch("svhn", folder, what, download, lambda root: [SVHN(root, part, download=True) for part in missing])
 
-    def part(file: str) -> Part:
+    def part(file: str) -> Subset:
         with _unbroken("svhn", folder / file):
             check_length(folder / file, LARGEST_MATRICES)
             content = read_matrices(folder / file, ("X", "y"), LARGEST_MATRICES)
@@ -282,7 +282,7 @@ def _mnist(name: str, data_dir: Path, download: bool) -> Dataset:
         what = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing)
         _fetch(name, data_dir, what, download, lambda root: layout(root, download=True))
 
-    def part(start: str) -> Part:
+    def part(start: str) -> Subset:
         images, answers = raw / f"{start}-images-idx3-ubyte", raw / f"{start}-labels-idx1-ubyte"
         for file in (images, answers):
             check_length(file, LARGEST_BATCH)
@@ -294,13 +294,13 @@ def _mnist(name: str, data_dir: Path, download: bool) -> Dataset:
     return Dataset(name, part("train"), part("t10k"), classes)
 
 
-def _part_of(pixels: np.ndarray, labels: np.ndarray) -> Part:
+def _part_of(pixels: np.ndarray, labels: np.ndarray) -> Subset:
     """Check the arrays of one file and make them a part of a data set."""
     if pixels.dtype != np.uint8:
         raise ValueError(f"its pixels are {pixels.dtype}, not uint8")
     if labels.shape != pixels.shape[:1]:
         raise ValueError(f"it holds {len(pixels)} images and labels of shape {labels.shape}")
-    return Part(torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(labels.astype(np.int64)))
+    return Subset(torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed: int) -> Dataset:
@@ -309,7 +309,7 @@ def _synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed
     coarse = torch.randn(classes, 3, 4, 4, generator=generator)
     patterns = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
 
-    def part(count: int, noise: float) -> Part:
+    def part(count: int, noise: float) -> Subset:
         labels = torch.arange(count) % classes
         pixels = torch.empty(count, 3, size, size, dtype=torch.uint8)
         for rows in torch.arange(count).split(4096):
@@ -317,7 +317,7 @@ def _synthetic(name: str, *, n: int, size: int, classes: int, noise: float, seed
             pixels[rows] = (128 + 32 * patterns[labels[rows]] + 40 * grain).clamp(0, 255).byte()
         drawn = torch.randint(0, classes, (count,), generator=generator)
         wrong = torch.rand(count, generator=generator) < noise
-        return Part(pixels, torch.where(wrong, drawn, labels))
+        return Subset(pixels, torch.where(wrong, drawn, labels))
 
     names = tuple(f"class {number}" for number in range(classes))
     return Dataset(name, part(n, noise), part(max(n // 5, classes), 0.0), names, padding=size // 8, flip=True)

@@ -76,7 +76,7 @@ class Split:
         return digest(self.listed, torch.tensor(self.classes))
 
 
-def split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
+def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
     """Split a data set and find the forget set.
 
     The validation split is stratified and depends on labels and `split_seed` alone.

@@ -23,20 +23,20 @@ from salun.device import placed
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.base_model import preparation_of, train_on
 from salun.experiments.config import Experiment
-from salun.experiments.record import Problem, identify, resolved
+from salun.experiments.record import ForgettingProblem, resolved_settings, run_id
 from salun.experiments.run import Workbench
 from salun.io.arrays import read_arrays, readable, write_arrays
 from salun.metrics.scores import margins
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.training.evaluate import predict
-from salun.training.progress import Watch, unwatched
+from salun.training.progress import Callback, no_callback
 from salun.training.recipe import Recipe
 
 Singles = NDArray[np.float32]
 
 Flags = NDArray[np.bool_]
 
-_Watched = Callable[[str], Watch]
+_Watched = Callable[[str], Callback]
 
 FEWEST = 6
 
@@ -60,7 +60,7 @@ class Pool:
         stratified: whether each shadow model is trained on half of each class of the candidates.
     """
 
-    problem: Problem
+    problem: ForgettingProblem
     recipe: Recipe
     candidates: Tensor
     witnesses: Tensor
@@ -69,11 +69,11 @@ class Pool:
     @cached_property
     def key(self) -> str:
         """Identity of what its shadow models are trained on, how, and what they are asked."""
-        origin, parts = self.problem.origin, self.problem.parts
-        indices = (parts.train, parts.validation, parts.test, parts.forgotten_test, self.candidates, self.witnesses)
-        described = [origin.model, origin.dataset, self.recipe.model_dump(), parts.fingerprint]
+        spec, split = self.problem.spec, self.problem.split
+        indices = (split.train, split.validation, split.test, split.forgotten_test, self.candidates, self.witnesses)
+        described = [spec.model, spec.dataset, self.recipe.model_dump(), split.fingerprint]
         described += ["stratified"] * self.stratified
-        text = json.dumps([*described, digest(*indices, torch.tensor(parts.classes))], sort_keys=True)
+        text = json.dumps([*described, digest(*indices, torch.tensor(split.classes))], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def trained(self, number: int) -> Flags:
@@ -96,7 +96,7 @@ class Pool:
         chosen[half] = True
         return ~chosen if odd else chosen
 
-    def parts(self, number: int) -> Split:
+    def split(self, number: int) -> Split:
         """Split the data for a shadow model.
 
         Args:
@@ -105,14 +105,14 @@ class Pool:
         Returns:
             The split; to be forgotten are the candidates that the model is trained on.
         """
-        parts = self.problem.parts
+        split = self.problem.split
         chosen = torch.from_numpy(self.trained(number))
         forget, never = self.candidates[chosen], self.candidates[~chosen]
-        train = without(parts.train, never)
-        return replace(parts, train=train, forget=forget, retain=without(train, forget), listed=forget)
+        train = without(split.train, never)
+        return replace(split, train=train, forget=forget, retain=without(train, forget), listed=forget)
 
 
-def pool_of(experiment: Experiment, problem: Problem) -> Pool:
+def pool_of(experiment: Experiment, problem: ForgettingProblem) -> Pool:
     """Choose the images that an audit of an experiment asks about.
 
     Args:
@@ -129,22 +129,22 @@ def pool_of(experiment: Experiment, problem: Problem) -> Pool:
     """
     if experiment.mask is not None and experiment.mask.file is not None:
         raise SalunError("load_mask: a mask belongs to one model; an audit computes one for each (use_mask)")
-    origin, parts, share = problem.origin, problem.parts, experiment.forget.share
-    if origin.recipe is None:
+    spec, split, share = problem.spec, problem.split, experiment.forget.share
+    if spec.recipe is None:
         reason = "records no recipe to train shadow models by; give one under the key 'recipe'"
-        raise SalunError(f"checkpoint: {origin.path}: {reason}")
-    candidates = parts.forget
+        raise SalunError(f"checkpoint: {spec.path}: {reason}")
+    candidates = split.forget
     if share is not None:
-        count = min(round(2 * share * len(parts.train) / (1 + share)), len(parts.train) - 1)
+        count = min(round(2 * share * len(split.train) / (1 + share)), len(split.train) - 1)
         labels, share = problem.dataset.train.labels.cpu(), 2 * share / (1 + share)
-        candidates = drawn_share(labels, parts.train, experiment.forget, share, count)
+        candidates = drawn_share(labels, split.train, experiment.forget, share, count)
     if len(candidates) < 2:
         raise SalunError(f"{experiment.forget}: an audit needs at least 2 training images to ask about")
-    rest = without(parts.train, candidates)
+    rest = without(split.train, candidates)
     at = torch.linspace(0, len(rest) - 1, min(_WITNESSES, len(rest))).long()
-    recipe_alone = replace(origin, checkpoint=None, by_weights=False)  # shadow models stand in its place
-    alone = replace(problem, origin=recipe_alone)
-    return Pool(alone, origin.recipe, candidates, rest[at], experiment.forget.stratified)
+    recipe_alone = replace(spec, checkpoint=None, by_weights=False)  # shadow models stand in its place
+    alone = replace(problem, spec=recipe_alone)
+    return Pool(alone, spec.recipe, candidates, rest[at], experiment.forget.stratified)
 
 
 def name_of(experiment: Experiment, pool: Pool) -> str:
@@ -160,7 +160,7 @@ def name_of(experiment: Experiment, pool: Pool) -> str:
         16 hexadecimal digits.
     """
     shadows = {"base": None, "forget": {"pool": pool.key}}
-    return identify({**resolved(experiment, pool.problem), **shadows}, experiment.seed)
+    return run_id({**resolved_settings(experiment, pool.problem), **shadows}, experiment.seed)
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ class Audit:
         return {BASE: None, **{name_of(experiment, self.pool): experiment for experiment in self.experiments}}
 
     def __str__(self) -> str:
-        origin, forget = self.pool.problem.origin, self.experiments[-1].forget
+        spec, forget = self.pool.problem.spec, self.experiments[-1].forget
         seeds = {"forget_seed": forget.seed, "base_seed": self.pool.recipe.seed}
         told = "".join(f", {name} {seed}" for name, seed in seeds.items() if seed)
-        what = f"{origin.model} on {origin.dataset}, forgetting {forget}{told}"
+        what = f"{spec.model} on {spec.dataset}, forgetting {forget}{told}"
         return f"{what}: {len(self.pool.candidates)} images asked for"
 
 
@@ -300,7 +300,7 @@ class Auditor:
         wanted = [(number, name) for number in range(shadows) for name in audit.named]
         return [(number, name) for number, name in wanted if not _is_kept(self.path(audit.pool, name, number))]
 
-    def go(self, audit: Audit, missing: Sequence[tuple[int, str]], watch: _Watched) -> Iterator[_Done]:
+    def go(self, audit: Audit, missing: Sequence[tuple[int, str]], callback: _Watched) -> Iterator[_Done]:
         """Do what is missing, shadow model by shadow model.
 
         Args:
@@ -316,18 +316,18 @@ class Auditor:
         """
         for number, names in groupby(missing, itemgetter(0)):
             begun = time.perf_counter()
-            base = self.base(audit.pool, number, watch(f"shadow model {number}"))
+            base = self.base(audit.pool, number, callback(f"shadow model {number}"))
             for _, name in names:
                 experiment = audit.named[name]
                 model: nn.Module | None = placed(base.restore(), self.bench.device)
                 if experiment is not None:
-                    seen = watch(f"shadow model {number}, {experiment.title}")
+                    seen = callback(f"shadow model {number}, {experiment.title}")
                     model = self.unlearned(audit.pool, base, experiment, number, seen)
                 self.keep(self.path(audit.pool, name, number), audit.pool, model, base)
                 yield _Done(number, experiment, time.perf_counter() - begun)
                 begun = time.perf_counter()
 
-    def base(self, pool: Pool, number: int, watch: Watch = unwatched) -> Checkpoint:
+    def base(self, pool: Pool, number: int, callback: Callback = no_callback) -> Checkpoint:
         """Give a shadow model: as it is kept, or trained where it is not, or is no longer readable.
 
         Args:
@@ -345,11 +345,11 @@ class Auditor:
         try:
             return load_checkpoint(path)
         except SalunError:
-            checkpoint = self.train(pool, number, watch)
+            checkpoint = self.train(pool, number, callback)
         save_checkpoint(path, checkpoint)
         return checkpoint
 
-    def train(self, pool: Pool, number: int, watch: Watch) -> Checkpoint:
+    def train(self, pool: Pool, number: int, callback: Callback) -> Checkpoint:
         """Train a shadow model.
 
         Args:
@@ -363,17 +363,17 @@ class Auditor:
         Raises:
             SalunError: it cannot be built, or training diverged.
         """
-        origin, parts = pool.problem.origin, pool.parts(number)
+        spec, split = pool.problem.spec, pool.split(number)
         seed = int(np.random.SeedSequence([pool.recipe.seed, number, 1]).generate_state(1)[0]) // 2
         recipe = pool.recipe.model_copy(update={"seed": seed})
-        unseen = without(pool.candidates, parts.forget)
-        learned = replace(parts, forget=parts.forget[:0], retain=parts.train, listed=unseen)
+        unseen = without(pool.candidates, split.forget)
+        learned = replace(split, forget=split.forget[:0], retain=split.train, listed=unseen)
         data, device = pool.problem.dataset, self.bench.device
-        checkpoint, _ = train_on(origin.model, data, recipe, learned, origin.split_seed, device, watch)
+        checkpoint, _ = train_on(spec.model, data, recipe, learned, spec.split_seed, device, callback)
         return replace(checkpoint, optimizer=None)
 
     def unlearned(
-        self, pool: Pool, base: Checkpoint, experiment: Experiment, number: int, watch: Watch
+        self, pool: Pool, base: Checkpoint, experiment: Experiment, number: int, callback: Callback
     ) -> nn.Module | None:
         """Unlearn a shadow model's half of the candidates.
 
@@ -390,12 +390,12 @@ class Auditor:
         Raises:
             SalunError: what is recorded of the shadow model is not usable.
         """
-        problem = replace(pool.problem, parts=pool.parts(number))
+        problem = replace(pool.problem, split=pool.split(number))
         sets = self.sets(problem, base)
-        task = self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, watch).task
+        task = self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, callback).task
         return task.model if task.diverged is None else None
 
-    def sets(self, problem: Problem, base: Checkpoint) -> Sets:
+    def sets(self, problem: ForgettingProblem, base: Checkpoint) -> Sets:
         """Take a shadow model's sets.
 
         Args:
@@ -408,8 +408,8 @@ class Auditor:
         Raises:
             SalunError: what it records is no preparation.
         """
-        data, parts = problem.dataset, problem.parts
-        return make_sets(data, parts, preparation_of(base, data, parts), self.bench.device)
+        data, split = problem.dataset, problem.split
+        return make_sets(data, split, preparation_of(base, data, split), self.bench.device)
 
     def keep(self, path: Path, pool: Pool, model: nn.Module | None, base: Checkpoint) -> None:
         """Write the margins of a model.
@@ -423,8 +423,8 @@ class Auditor:
         Raises:
             SalunError: the file cannot be written.
         """
-        asked = replace(pool.problem.parts, forget=pool.candidates, retain=pool.witnesses)
-        sets = self.sets(replace(pool.problem, parts=asked), base)
+        asked = replace(pool.problem.split, forget=pool.candidates, retain=pool.witnesses)
+        sets = self.sets(replace(pool.problem, split=asked), base)
 
         def of(images: Images) -> Singles:
             if model is None or not len(images):

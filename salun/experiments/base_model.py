@@ -14,7 +14,7 @@ from torch import nn
 from salun import __version__
 from salun.data.dataset import Dataset
 from salun.data.sets import make_sets, prepare, share
-from salun.data.split import ForgetRequest, Split, split
+from salun.data.split import ForgetRequest, Split, make_split
 from salun.data.transforms import Preparation
 from salun.device import placed, seeded, seeded_globally
 from salun.errors import SalunError
@@ -23,16 +23,16 @@ from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, load_checkpoint
 from salun.models.pretrained import pretrained_size
-from salun.training.distributed import ALONE, Group
+from salun.training.distributed import SINGLE_PROCESS, Group
 from salun.training.loop import train
 from salun.training.precision import precision_for
-from salun.training.progress import Epoch, Watch, unwatched
+from salun.training.progress import Callback, Epoch, no_callback
 from salun.training.recipe import Recipe
-from salun.training.state import Place, Saving
+from salun.training.state import StateFile, StateWriter
 
 
 @dataclass(frozen=True)
-class Origin:
+class BaseModelSpec:
     """Where a base model comes from, as far as is known before any data are read.
 
     Attributes:
@@ -81,9 +81,9 @@ def checkpoint_path(folder: Path, model: str, dataset: str, comment: str) -> Pat
     return folder / f"{name_part(model)}_{name_part(dataset)}_{name_part(comment)}.pt"
 
 
-def trained_origin(
+def trained_spec(
     folder: Path, model: str, dataset: str, recipe: Recipe | None, split_seed: int, default: Recipe
-) -> Origin:
+) -> BaseModelSpec:
     """Find the base model of a model and a data set, trained or not.
 
     Args:
@@ -103,17 +103,17 @@ def trained_origin(
     if recipe is None:
         path = checkpoint_path(folder, model, dataset, "base" if split_seed == 0 else f"base-split{split_seed}")
         if path.exists():
-            found = saved_origin(path)
+            found = saved_spec(path)
             _check_is(found, model, dataset, split_seed)
             return replace(found, by_weights=not _is_plain(found))
-        return Origin(path, model, dataset, default, split_seed, None, False)
-    wanted = Origin(Path(), model, dataset, recipe, split_seed, None, False)
+        return BaseModelSpec(path, model, dataset, default, split_seed, None, False)
+    wanted = BaseModelSpec(Path(), model, dataset, recipe, split_seed, None, False)
     path = checkpoint_path(folder, model, dataset, f"base-{wanted.identity[-8:]}")
     checkpoint = load_checkpoint(path) if path.exists() else None
-    return Origin(path, model, dataset, recipe, split_seed, checkpoint, False)
+    return BaseModelSpec(path, model, dataset, recipe, split_seed, checkpoint, False)
 
 
-def _check_is(found: Origin, model: str, dataset: str, split_seed: int) -> None:
+def _check_is(found: BaseModelSpec, model: str, dataset: str, split_seed: int) -> None:
     """Check that the file at a model's place holds that model; the names of two data sets may look alike."""
     held, asked = (found.model, found.dataset, found.split_seed), (model, dataset, split_seed)
     if held != asked:
@@ -121,14 +121,14 @@ def _check_is(found: Origin, model: str, dataset: str, split_seed: int) -> None:
         raise SalunError(f"{found.path}: holds {texts[0]}, not {texts[1]}; name it by 'checkpoint', or move it away")
 
 
-def _is_plain(origin: Origin) -> bool:
+def _is_plain(spec: BaseModelSpec) -> bool:
     """Tell whether a checkpoint is what its recipe gives on all training data."""
-    checkpoint = origin.checkpoint
+    checkpoint = spec.checkpoint
     told = checkpoint is not None and not checkpoint.excluded and "unlearned" not in checkpoint.config
-    return told and origin.recipe is not None
+    return told and spec.recipe is not None
 
 
-def saved_origin(path: Path, recipe: Recipe | None = None) -> Origin:
+def saved_spec(path: Path, recipe: Recipe | None = None) -> BaseModelSpec:
     """Read a base model's origin from its checkpoint.
 
     Args:
@@ -148,7 +148,7 @@ def saved_origin(path: Path, recipe: Recipe | None = None) -> Origin:
     except (ValidationError, TypeError) as error:
         raise SalunError(f"{path}: records no usable recipe") from error
     seed = checkpoint.config.get("split_seed", 0)
-    return Origin(path, checkpoint.architecture.model, checkpoint.dataset, known, seed, checkpoint, True)
+    return BaseModelSpec(path, checkpoint.architecture.model, checkpoint.dataset, known, seed, checkpoint, True)
 
 
 def architecture_for(model: str, dataset: Dataset, pretrained: bool) -> tuple[Architecture, int | None]:
@@ -169,7 +169,7 @@ def architecture_for(model: str, dataset: Dataset, pretrained: bool) -> tuple[Ar
     return Architecture(model, classes, channels, dataset.size, native=False), None
 
 
-def preparation_of(checkpoint: Checkpoint, dataset: Dataset, parts: Split) -> Preparation:
+def preparation_of(checkpoint: Checkpoint, dataset: Dataset, split: Split) -> Preparation:
     """Find how a checkpoint's model wants its images.
 
     Args:
@@ -186,7 +186,7 @@ def preparation_of(checkpoint: Checkpoint, dataset: Dataset, parts: Split) -> Pr
     recorded = checkpoint.config.get("preparation")
     if recorded is None:
         size = checkpoint.architecture.size
-        return prepare(dataset, parts, size if size != dataset.size else None)
+        return prepare(dataset, split, size if size != dataset.size else None)
     try:
         found = TypeAdapter(Preparation).validate_python(recorded)
     except ValidationError as error:
@@ -197,7 +197,7 @@ def preparation_of(checkpoint: Checkpoint, dataset: Dataset, parts: Split) -> Pr
     return found
 
 
-def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
+def check_belongs(spec: BaseModelSpec, dataset: Dataset, split: Split) -> None:
     """Check that a checkpoint was trained on these data under this very split.
 
     Args:
@@ -208,26 +208,26 @@ def check_belongs(origin: Origin, dataset: Dataset, parts: Split) -> None:
     Raises:
         SalunError: images, classes or split differ from what the checkpoint records.
     """
-    checkpoint = origin.checkpoint
+    checkpoint = spec.checkpoint
     if checkpoint is None:
         return
     if checkpoint.architecture.classes != len(dataset.classes):
         counts = f"{checkpoint.architecture.classes} classes, '{dataset.name}' {len(dataset.classes)}"
-        raise SalunError(f"{origin.path}: has {counts}")
+        raise SalunError(f"{spec.path}: has {counts}")
     if checkpoint.architecture.channels != dataset.channels:
         counts = f"{checkpoint.architecture.channels} colour channels, '{dataset.name}' {dataset.channels}"
-        raise SalunError(f"{origin.path}: has {counts}")
+        raise SalunError(f"{spec.path}: has {counts}")
     if "preparation" in checkpoint.config:
-        preparation_of(checkpoint, dataset, parts)
+        preparation_of(checkpoint, dataset, split)
     names = checkpoint.config.get("class_names")
     if names is not None and names != list(dataset.classes):
-        raise SalunError(f"{origin.path}: was trained on other class names than '{dataset.name}' has")
+        raise SalunError(f"{spec.path}: was trained on other class names than '{dataset.name}' has")
     recorded = checkpoint.config.get("split")
-    if recorded is not None and recorded != parts.fingerprint:
+    if recorded is not None and recorded != split.fingerprint:
         what = (
-            f"was trained on another split of '{dataset.name}' ({recorded}) than these data give ({parts.fingerprint})"
+            f"was trained on another split of '{dataset.name}' ({recorded}) than these data give ({split.fingerprint})"
         )
-        raise SalunError(f"{origin.path}: {what}; the data have changed since")
+        raise SalunError(f"{spec.path}: {what}; the data have changed since")
 
 
 def fresh_model(architecture: Architecture, pretrained: bool, seed: int, device: torch.device) -> nn.Module:
@@ -256,10 +256,10 @@ def train_checkpoint(
     request: ForgetRequest,
     split_seed: int,
     device: torch.device,
-    watch: Watch = unwatched,
+    callback: Callback = no_callback,
     compiled: bool = False,
-    state: Place | None = None,
-    group: Group = ALONE,
+    state: StateFile | None = None,
+    group: Group = SINGLE_PROCESS,
 ) -> tuple[Checkpoint, Split, list[Epoch]]:
     """Train a model by a recipe on everything but the forget set.
 
@@ -281,22 +281,22 @@ def train_checkpoint(
     Raises:
         SalunError: the model, the forget set, or the pretrained weights cannot be had, or training diverged.
     """
-    parts = split(dataset, request, split_seed)
-    checkpoint, curve = train_on(model, dataset, recipe, parts, split_seed, device, watch, compiled, state, group)
-    return checkpoint, parts, curve
+    split = make_split(dataset, request, split_seed)
+    checkpoint, curve = train_on(model, dataset, recipe, split, split_seed, device, callback, compiled, state, group)
+    return checkpoint, split, curve
 
 
 def train_on(
     model: str,
     dataset: Dataset,
     recipe: Recipe,
-    parts: Split,
+    split: Split,
     split_seed: int,
     device: torch.device,
-    watch: Watch = unwatched,
+    callback: Callback = no_callback,
     compiled: bool = False,
-    state: Place | None = None,
-    group: Group = ALONE,
+    state: StateFile | None = None,
+    group: Group = SINGLE_PROCESS,
 ) -> tuple[Checkpoint, list[Epoch]]:
     """Train a model by a recipe on the retain set of a split.
 
@@ -319,37 +319,37 @@ def train_on(
         SalunError: the model or the pretrained weights cannot be had, or training diverged.
     """
     architecture, resize = architecture_for(model, dataset, recipe.pretrained)
-    preparation = prepare(dataset, parts, resize)
+    preparation = prepare(dataset, split, resize)
     with seeded_globally(recipe.seed, device):  # weights, and then dropout
         network = placed(build(architecture, recipe.pretrained), device)
-        sets = make_sets(dataset, parts, preparation, device)
+        sets = make_sets(dataset, split, preparation, device)
         learned, watched = share(sets.retain, sets.validation, group.rank, group.size)
-        config = describe(dataset, recipe, preparation, parts, split_seed)
+        config = describe(dataset, recipe, preparation, split, split_seed)
         generator = seeded(recipe.seed, device)
         precision = group.in_turn(lambda: precision_for(recipe.precision, architecture, device), "precision")
         precision = "bf16" if group.leaders(precision == "bf16") else "float32"
-        described = json.dumps([model, dataset.name, config, parts.forget_fingerprint], sort_keys=True)
+        described = json.dumps([model, dataset.name, config, split.forget_fingerprint], sort_keys=True)
         curve, optimizer = train(
             network,
             learned,
             watched,
             recipe,
             generator,
-            watch,
+            callback,
             precision=precision,
             compiled=compiled,
-            saving=Saving(state, f"{described} in {precision} on {device.type}", generator) if state else None,
+            saving=StateWriter(state, f"{described} in {precision} on {device.type}", generator) if state else None,
             group=group,
         )
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    checkpoint = Checkpoint(weights, architecture, dataset.name, optimizer, config, tuple(parts.listed.tolist()))
+    checkpoint = Checkpoint(weights, architecture, dataset.name, optimizer, config, tuple(split.listed.tolist()))
     if not checkpoint.is_finite:
         raise SalunError(f"training {model} on {dataset.name} diverged at lr {recipe.lr:g}; a lower one may hold")
     return checkpoint, curve
 
 
 def describe(
-    dataset: Dataset, recipe: Recipe | None, preparation: Preparation, parts: Split, split_seed: int
+    dataset: Dataset, recipe: Recipe | None, preparation: Preparation, split: Split, split_seed: int
 ) -> dict[str, Any]:
     """Gather what a checkpoint records beside weights and architecture.
 
@@ -367,7 +367,7 @@ def describe(
         "class_names": list(dataset.classes),
         "recipe": recipe.model_dump() if recipe else None,
         "preparation": {**vars(preparation), "mean": list(preparation.mean), "std": list(preparation.std)},
-        "split": parts.fingerprint,
+        "split": split.fingerprint,
         "split_seed": split_seed,
         "salun": __version__,
     }

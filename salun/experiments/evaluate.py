@@ -33,7 +33,7 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int 
     )
 
 
-def compared(evaluation: Evaluation, before: Evaluation, retrained: Evaluation | None = None) -> Evaluation:
+def with_references(evaluation: Evaluation, before: Evaluation, retrained: Evaluation | None = None) -> Evaluation:
     """Put a model's outputs beside those of the models that it is compared with.
 
     Args:
@@ -78,10 +78,10 @@ def measure(evaluation: Evaluation, names: tuple[str, ...], diverged: bool = Fal
         able = [name for name in able if "retrained" not in METRICS[name].against]
     diverged = diverged or not all(bool(outputs.logits.isfinite().all()) for outputs in evaluation.sets.values())
     found = dict.fromkeys(able) if diverged or not able else evaluate(evaluation, tuple(able))
-    return _Measured(*parted(found), diverged)
+    return _Measured(*split_tables(found), diverged)
 
 
-def parted(found: dict[str, Any]) -> tuple[dict[str, Value], dict[str, Any]]:
+def split_tables(found: dict[str, Any]) -> tuple[dict[str, Value], dict[str, Any]]:
     """Keep values that stand in a table's columns apart from matrices and values a layer.
 
     Args:

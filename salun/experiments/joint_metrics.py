@@ -10,7 +10,7 @@ from typing import Any
 
 from salun.errors import SalunError
 from salun.experiments import records
-from salun.experiments.evaluate import compared, measure, parted
+from salun.experiments.evaluate import measure, split_tables, with_references
 from salun.experiments.outputs import kept_outputs
 from salun.experiments.plan import Job
 from salun.experiments.record import Group, Record, weights_name
@@ -117,7 +117,7 @@ class Comparison:
             that compares with another retrained model stands in their place, so that a later call asks again.
         """
         found = dict.fromkeys(names) if record.diverged else self.measured(job, record, partner, names)
-        metrics, details = parted(found)
+        metrics, details = split_tables(found)
         kept = [{name: old[name] for name in old if name not in names} for old in (record.metrics, record.details)]
         return replace(
             record,
@@ -169,7 +169,7 @@ class Comparison:
             if evaluation is not None:
                 found |= measure(evaluation, names).metrics
             if any(METRICS[name].subject is Models for name in names):
-                found |= parted(evaluate(self.bench.models(job.problem, None, self.file(partner)), names))[0]
+                found |= split_tables(evaluate(self.bench.models(job.problem, None, self.file(partner)), names))[0]
             self.before[key] = found
         return self.before[key]
 
@@ -263,7 +263,7 @@ def evaluation_of(folder: Path, record: Record, partner: Record | None) -> Evalu
     found, before = alone(folder, record), kept_outputs(folder, record.base_name)
     if found is None or before is None:
         return found
-    return compared(found, before, None if partner is None else alone(folder, partner))
+    return with_references(found, before, None if partner is None else alone(folder, partner))
 
 
 def base_evaluation_of(folder: Path, record: Record, partner: Record | None) -> Evaluation | None:
@@ -278,7 +278,9 @@ def base_evaluation_of(folder: Path, record: Record, partner: Record | None) -> 
         The outputs; None where they are not kept.
     """
     before = kept_outputs(folder, record.base_name)
-    return None if before is None else compared(before, before, None if partner is None else alone(folder, partner))
+    return (
+        None if before is None else with_references(before, before, None if partner is None else alone(folder, partner))
+    )
 
 
 def alone(folder: Path, record: Record) -> Evaluation | None:

@@ -5,7 +5,7 @@ from itertools import product
 
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.config import Experiment
-from salun.experiments.record import Group, Problem, identify, resolved
+from salun.experiments.record import ForgettingProblem, Group, resolved_settings, run_id
 from salun.experiments.run import Workbench
 from salun.metrics import METRICS, Models, check_metrics
 
@@ -24,7 +24,7 @@ class Job:
     """
 
     experiment: Experiment
-    problem: Problem
+    problem: ForgettingProblem
     seed: int
     number: int
     last: bool
@@ -33,16 +33,16 @@ class Job:
     @property
     def base(self) -> str:
         """The base model's identity."""
-        return self.problem.origin.identity
+        return self.problem.spec.identity
 
     @property
     def cell(self) -> Group:
         """Base model and forget set, of which an experiment may have several."""
-        return self.base, self.problem.parts.forget_fingerprint
+        return self.base, self.problem.split.forget_fingerprint
 
 
 @dataclass(frozen=True)
-class Draws:
+class Repeats:
     """How often each source of randomness is drawn, for each experiment of a list.
 
     Attributes:
@@ -61,24 +61,24 @@ class Draws:
         return self.runs * self.bases * self.forgets
 
 
-def _cells_of(experiment: Experiment, draws: Draws, bench: Workbench) -> list[Experiment]:
+def _cells_of(experiment: Experiment, repeats: Repeats, bench: Workbench) -> list[Experiment]:
     """Spell an experiment out for every base model and forget set."""
-    if draws.bases > 1 and experiment.checkpoint is not None:
-        raise SalunError(f"--nbase {draws.bases}: a checkpoint is one base model; name model and dataset instead")
-    if draws.forgets > 1 and experiment.forget.share is None:
-        raise SalunError(f"--nforget {draws.forgets}: {experiment.forget} is one forget set; only a share is drawn")
+    if repeats.bases > 1 and experiment.checkpoint is not None:
+        raise SalunError(f"--nbase {repeats.bases}: a checkpoint is one base model; name model and dataset instead")
+    if repeats.forgets > 1 and experiment.forget.share is None:
+        raise SalunError(f"--nforget {repeats.forgets}: {experiment.forget} is one forget set; only a share is drawn")
     first = experiment.base_seed
-    if draws.bases > 1 and first is None:
-        recipe = bench.origin(experiment).recipe
+    if repeats.bases > 1 and first is None:
+        recipe = bench.spec(experiment).recipe
         first = recipe.seed if recipe else 0
     cells = []
-    for base, forget in product(range(draws.bases), range(draws.forgets)):
+    for base, forget in product(range(repeats.bases), range(repeats.forgets)):
         request = replace(experiment.forget, seed=experiment.forget.seed + forget)
         cells.append(replace(experiment, base_seed=None if first is None else first + base, forget=request))
     return cells
 
 
-def plan(experiments: list[Experiment], draws: Draws, bench: Workbench, source: str) -> list[Job]:
+def plan(experiments: list[Experiment], repeats: Repeats, bench: Workbench, source: str) -> list[Job]:
     """Load and check everything that the experiments need, and list their runs.
 
     Args:
@@ -96,7 +96,7 @@ def plan(experiments: list[Experiment], draws: Draws, bench: Workbench, source: 
     jobs, wrong = [], []
     for experiment in experiments:
         try:
-            jobs += _jobs_of(experiment, draws, bench)
+            jobs += _jobs_of(experiment, repeats, bench)
         except SalunError as error:
             where = source if source == "command line" else f"{source}: entry {experiment.number}"
             wrong.append(f"{where}: {error}")
@@ -113,26 +113,28 @@ def _asked_as_standard(job: Job, entries: set[tuple[str, ...]]) -> Job:
     if job.experiment.method != "retrain":
         return job
     asked = dict.fromkeys(name for metrics in sorted(entries) for name in check_metrics(metrics))
-    compared = [name for name in asked if METRICS[name].subject is Models and "retrained" in METRICS[name].against]
+    with_references = [
+        name for name in asked if METRICS[name].subject is Models and "retrained" in METRICS[name].against
+    ]
     own = check_metrics(job.experiment.metrics)
-    if set(compared) <= set(own):
+    if set(with_references) <= set(own):
         return job
-    return replace(job, experiment=replace(job.experiment, metrics=tuple(dict.fromkeys([*own, *compared]))))
+    return replace(job, experiment=replace(job.experiment, metrics=tuple(dict.fromkeys([*own, *with_references]))))
 
 
-def _jobs_of(experiment: Experiment, draws: Draws, bench: Workbench) -> list[Job]:
+def _jobs_of(experiment: Experiment, repeats: Repeats, bench: Workbench) -> list[Job]:
     """List the runs of one experiment."""
     jobs: list[Job] = []
-    for cell in _cells_of(experiment, draws, bench):
+    for cell in _cells_of(experiment, repeats, bench):
         problem = bench.problem(cell)
-        settings = resolved(cell, problem)
-        for place in range(draws.runs):
+        settings = resolved_settings(cell, problem)
+        for place in range(repeats.runs):
             seed, number = cell.seed + place, len(jobs) + 1
-            jobs.append(Job(cell, problem, seed, number, number == draws.total, identify(settings, seed)))
+            jobs.append(Job(cell, problem, seed, number, number == repeats.total, run_id(settings, seed)))
     return jobs
 
 
-def untrained(jobs: list[Job]) -> dict[str, tuple[Experiment, Problem]]:
+def untrained(jobs: list[Job]) -> dict[str, tuple[Experiment, ForgettingProblem]]:
     """List the base models that runs need and that are in no file yet.
 
     Args:
@@ -141,9 +143,9 @@ def untrained(jobs: list[Job]) -> dict[str, tuple[Experiment, Problem]]:
     Returns:
         By identity, an experiment on each, and its problem.
     """
-    origins = ((job, job.problem.origin) for job in jobs)
+    origins = ((job, job.problem.spec) for job in jobs)
     return {
-        origin.identity: (job.experiment, job.problem)
-        for job, origin in origins
-        if origin.checkpoint is None and not origin.path.exists()
+        spec.identity: (job.experiment, job.problem)
+        for job, spec in origins
+        if spec.checkpoint is None and not spec.path.exists()
     }

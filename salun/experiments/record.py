@@ -20,7 +20,7 @@ from salun import __version__
 from salun.data.dataset import Dataset
 from salun.data.split import Split
 from salun.device import derived_seed
-from salun.experiments.base_model import Origin
+from salun.experiments.base_model import BaseModelSpec
 from salun.experiments.config import Experiment
 from salun.io.files import name_part
 from salun.io.tensors import tensors_digest
@@ -112,7 +112,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ForgettingProblem:
     """One forgetting problem: base model, data, and what is to be forgotten.
 
     Attributes:
@@ -122,13 +122,13 @@ class Problem:
         mask: loaded from a file, where the experiment names one.
     """
 
-    origin: Origin
+    spec: BaseModelSpec
     dataset: Dataset
-    parts: Split
+    split: Split
     mask: Mask | None = None
 
 
-def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
+def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dict[str, Any]:
     """Gather everything but the seed that decides a run's outcome.
 
     Args:
@@ -138,29 +138,29 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
     Returns:
         Plain values.
     """
-    origin, mask = problem.origin, experiment.mask
+    spec, mask = problem.spec, experiment.mask
     described = None if mask is None else {**asdict(mask), "file": str(mask.file) if mask.file else None}
     if described and problem.mask is not None:
         described["digest"] = tensors_digest(problem.mask)
-    recipe = origin.recipe.model_dump() if origin.recipe else None
+    recipe = spec.recipe.model_dump() if spec.recipe else None
     stratified = {"stratified": True} if experiment.forget.stratified else {}
     limits: dict[str, Any] = {"prune": experiment.prune and asdict(experiment.prune), "budget": experiment.budget}
     limits["budget_rule"] = None if experiment.budget is None else _BUDGET_RULE
     return {
         "base": {
-            "identity": origin.identity,
-            "model": origin.model,
-            "dataset": origin.dataset,
+            "identity": spec.identity,
+            "model": spec.model,
+            "dataset": spec.dataset,
             "recipe": recipe,
-            "seed": origin.recipe.seed if origin.recipe else None,
-            "split": problem.parts.fingerprint,
+            "seed": spec.recipe.seed if spec.recipe else None,
+            "split": problem.split.fingerprint,
         },
         "forget": {
             "request": str(experiment.forget),
             "classes": list(experiment.forget.classes),
             "share": experiment.forget.share,
             "seed": experiment.forget.seed,
-            "fingerprint": problem.parts.forget_fingerprint,
+            "fingerprint": problem.split.forget_fingerprint,
             **stratified,
         },
         "method": experiment.method,
@@ -170,7 +170,7 @@ def resolved(experiment: Experiment, problem: Problem) -> dict[str, Any]:
     }
 
 
-def identify(settings: dict[str, Any], seed: int) -> str:
+def run_id(settings: dict[str, Any], seed: int) -> str:
     """Hash what decides a run's outcome; where its files lie does not, what they hold does.
 
     The base model's seed is part of its recipe, and so of its identity. Of a retraining the seed that it draws by
@@ -225,12 +225,12 @@ def is_superseded(run: dict[str, Any], seed: int, number: str) -> bool:
         Whether a run of these settings has another id now; False of other methods.
     """
     try:
-        return run.get("method") == "retrain" and number != identify(run, seed)
+        return run.get("method") == "retrain" and number != run_id(run, seed)
     except (TypeError, AttributeError):  # a file may hold settings that no run has
         return False
 
 
-def sizes(parts: Split) -> dict[str, Any]:
+def split_summary(split: Split) -> dict[str, Any]:
     """Describe a split for a record.
 
     Args:
@@ -240,8 +240,8 @@ def sizes(parts: Split) -> dict[str, Any]:
         Its fingerprints, and the number of images of each set.
     """
     sets = ("train", "forget", "retain", "validation", "test", "forgotten_test")
-    counts = {name: len(getattr(parts, name)) for name in sets}
-    return {"fingerprint": parts.fingerprint, "forget_fingerprint": parts.forget_fingerprint, **counts}
+    counts = {name: len(getattr(split, name)) for name in sets}
+    return {"fingerprint": split.fingerprint, "forget_fingerprint": split.forget_fingerprint, **counts}
 
 
 def weights_name(record: Record) -> str:

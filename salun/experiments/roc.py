@@ -115,13 +115,15 @@ def roc_of(
         2007.
     """
     ranking = _ranked(members, member_models, others, other_models)
-    sizes = ranking.counts.shape
-    ((auc, *rates),) = _figures(ranking, np.ones((sizes[0], 1)), np.ones((sizes[1], 1))).tolist()
+    split_summary = ranking.counts.shape
+    ((auc, *rates),) = _figures(ranking, np.ones((split_summary[0], 1)), np.ones((split_summary[1], 1))).tolist()
     generator = np.random.default_rng(0)
     found = []
     for first in range(0, draws, _TOGETHER):
         times = min(_TOGETHER, draws - first)
-        found.append(_figures(ranking, draw(sizes[0], times, generator), draw(sizes[1], times, generator)))
+        found.append(
+            _figures(ranking, draw(split_summary[0], times, generator), draw(split_summary[1], times, generator))
+        )
     spans = list(zip(*np.nanpercentile(np.concatenate(found), _COVERED, axis=0).tolist(), strict=True))
     tpr_at, intervals = dict(zip(LEVELS, rates, strict=True)), dict(zip(LEVELS, spans[1:], strict=True))
     return Roc(*_curve(ranking), auc, spans[0], tpr_at, intervals)

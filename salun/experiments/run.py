@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, to_device
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, Split, split, write_forget
+from salun.data.split import ForgetRequest, Split, make_split, write_forget
 from salun.data.transforms import Preparation
 from salun.device import (
     Precision,
@@ -26,28 +26,28 @@ from salun.device import (
 )
 from salun.errors import SalunError
 from salun.experiments.base_model import (
-    Origin,
+    BaseModelSpec,
     architecture_for,
     check_belongs,
     describe,
     fresh_model,
     preparation_of,
-    saved_origin,
+    saved_spec,
     train_checkpoint,
-    trained_origin,
+    trained_spec,
 )
 from salun.experiments.config import Experiment, PruneRequest
-from salun.experiments.evaluate import compared, measure, outputs_of
+from salun.experiments.evaluate import measure, outputs_of, with_references
 from salun.experiments.outputs import digest_of
 from salun.experiments.record import (
     _RANDOM_SEED,
-    Problem,
+    ForgettingProblem,
     Record,
     drawn_seed,
-    identify,
-    resolved,
+    resolved_settings,
     revision,
-    sizes,
+    run_id,
+    split_summary,
     versions,
 )
 from salun.io.locks import CLAIMS, Claims
@@ -56,15 +56,15 @@ from salun.metrics import Evaluation, Models
 from salun.models.architecture import Architecture
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.registry import ADDED
-from salun.training.cost import Passes
+from salun.training.cost import PassCounter
 from salun.training.evaluate import predict
 from salun.training.loop import train
 from salun.training.precision import precision_for
-from salun.training.progress import Watch, unwatched
+from salun.training.progress import Callback, no_callback
 from salun.training.recipe import default_recipe
-from salun.training.state import MINUTES, STATES, Place, Saving, forget_state
+from salun.training.state import MINUTES, STATES, StateFile, StateWriter, forget_state
 from salun.unlearning import Task, unlearn
-from salun.unlearning.mask import Mask, check_mask, load_mask, only, saliency, save_mask
+from salun.unlearning.mask import Mask, check_mask, load_mask, masked_updates, saliency, save_mask
 from salun.unlearning.pruning import both, prune
 
 
@@ -135,13 +135,13 @@ class Workbench:
     device: torch.device
     data_dir: Path = Path("data")
     checkpoints: Path = Path("checkpoints")
-    on_base: Callable[[Origin], Watch] = lambda _: unwatched
+    on_base: Callable[[BaseModelSpec], Callback] = lambda _: no_callback
     compiled: bool = False
     beside: int = 1
     save_every: float = 60 * MINUTES
     skip_corrupt: bool = False
     datasets: dict[str, Dataset] = field(default_factory=dict)
-    origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
+    origins: dict[tuple[object, ...], BaseModelSpec] = field(default_factory=dict)
     bases: dict[str, Checkpoint] = field(default_factory=dict)
     barren: dict[str, str] = field(default_factory=dict)
     before: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class Workbench:
             self.datasets[name] = to_device(found, self.device)
         return self.datasets[name]
 
-    def problem(self, experiment: Experiment) -> Problem:
+    def problem(self, experiment: Experiment) -> ForgettingProblem:
         """Load what an experiment works on and check that it fits together; nothing is trained.
 
         Args:
@@ -177,23 +177,23 @@ class Workbench:
         Raises:
             SalunError: data, checkpoint, forget set or mask are refused.
         """
-        origin = self.origin(experiment)
-        dataset = self.dataset(origin.dataset)
-        never = origin.checkpoint.excluded if origin.checkpoint else ()
-        parts = split(dataset, experiment.forget, origin.split_seed, torch.tensor(never, dtype=torch.int64))
-        check_belongs(origin, dataset, parts)
-        _check_budget(experiment, len(parts.forget))
-        if experiment.method == "retrain" and origin.recipe is None:
+        spec = self.spec(experiment)
+        dataset = self.dataset(spec.dataset)
+        never = spec.checkpoint.excluded if spec.checkpoint else ()
+        split = make_split(dataset, experiment.forget, spec.split_seed, torch.tensor(never, dtype=torch.int64))
+        check_belongs(spec, dataset, split)
+        _check_budget(experiment, len(split.forget))
+        if experiment.method == "retrain" and spec.recipe is None:
             reason = "records no recipe to retrain by; give one under the key 'recipe'"
-            raise SalunError(f"checkpoint: {origin.path}: {reason}")
-        weights = self.weights_of(origin, dataset)
+            raise SalunError(f"checkpoint: {spec.path}: {reason}")
+        weights = self.weights_of(spec, dataset)
         file = experiment.mask.file if experiment.mask else None
         mask = load_mask(file) if file else None
         if mask is not None:
             check_mask(mask, weights)
-        return Problem(origin, dataset, parts, mask)
+        return ForgettingProblem(spec, dataset, split, mask)
 
-    def origin(self, experiment: Experiment) -> Origin:
+    def spec(self, experiment: Experiment) -> BaseModelSpec:
         """Find the base model of an experiment, reading each checkpoint once.
 
         Args:
@@ -215,7 +215,7 @@ class Workbench:
             self.origins[key] = found
         return self.origins[key]
 
-    def weights_of(self, origin: Origin, dataset: Dataset) -> dict[str, nn.Parameter]:
+    def weights_of(self, spec: BaseModelSpec, dataset: Dataset) -> dict[str, nn.Parameter]:
         """Build a base model's architecture, once, to see that it can be built and what its weights are called.
 
         Args:
@@ -228,17 +228,17 @@ class Workbench:
         Raises:
             SalunError: the model cannot be built.
         """
-        pretrained = origin.recipe is not None and origin.recipe.pretrained
-        if origin.checkpoint is not None:
-            architecture, pretrained = origin.checkpoint.architecture, False
+        pretrained = spec.recipe is not None and spec.recipe.pretrained
+        if spec.checkpoint is not None:
+            architecture, pretrained = spec.checkpoint.architecture, False
         else:
-            architecture, _ = architecture_for(origin.model, dataset, pretrained)
+            architecture, _ = architecture_for(spec.model, dataset, pretrained)
         if (architecture, pretrained) not in self.built:
             model = fresh_model(architecture, pretrained, 0, torch.device("cpu"))
             self.built[architecture, pretrained] = dict(model.to("meta").named_parameters())
         return self.built[architecture, pretrained]
 
-    def base(self, problem: Problem) -> Checkpoint:
+    def base(self, problem: ForgettingProblem) -> Checkpoint:
         """Give the base model of a problem, training and keeping it on first need.
 
         Args:
@@ -250,21 +250,21 @@ class Workbench:
         Raises:
             SalunError: the model cannot be built, or the checkpoint not written.
         """
-        origin = problem.origin
-        if origin.identity not in self.bases:
-            checkpoint = origin.checkpoint
-            if checkpoint is None and origin.path.exists():
-                checkpoint = saved_origin(origin.path).checkpoint
-            if origin.identity in self.barren:
-                raise SalunError(self.barren[origin.identity])
+        spec = problem.spec
+        if spec.identity not in self.bases:
+            checkpoint = spec.checkpoint
+            if checkpoint is None and spec.path.exists():
+                checkpoint = saved_spec(spec.path).checkpoint
+            if spec.identity in self.barren:
+                raise SalunError(self.barren[spec.identity])
             try:
-                self.bases[origin.identity] = checkpoint or self.train_base(problem)
+                self.bases[spec.identity] = checkpoint or self.train_base(problem)
             except SalunError as error:
-                self.barren[origin.identity] = str(error)
+                self.barren[spec.identity] = str(error)
                 raise
-        return self.bases[origin.identity]
+        return self.bases[spec.identity]
 
-    def train_base(self, problem: Problem) -> Checkpoint:
+    def train_base(self, problem: ForgettingProblem) -> Checkpoint:
         """Train a base model and keep it, unless another process does at this moment.
 
         Args:
@@ -276,27 +276,27 @@ class Workbench:
         Raises:
             SalunError: the model cannot be built, or the checkpoint not written.
         """
-        origin = problem.origin
-        with Claims(origin.path.parent / CLAIMS) as claims, claims.holding(origin.path.name):
-            if origin.path.exists():
-                return load_checkpoint(origin.path)
-            state = self.state_of(origin.path.stem)
-            checkpoint, parts, _ = train_checkpoint(
-                origin.model,
+        spec = problem.spec
+        with Claims(spec.path.parent / CLAIMS) as claims, claims.holding(spec.path.name):
+            if spec.path.exists():
+                return load_checkpoint(spec.path)
+            state = self.state_of(spec.path.stem)
+            checkpoint, split, _ = train_checkpoint(
+                spec.model,
                 problem.dataset,
-                origin.recipe or default_recipe(origin.dataset),
+                spec.recipe or default_recipe(spec.dataset),
                 ForgetRequest(),
-                origin.split_seed,
+                spec.split_seed,
                 self.device,
-                self.on_base(origin),
+                self.on_base(spec),
                 self.compiled,
                 state,
             )
-            save_with_forget(origin.path, checkpoint, parts)
-            self.forget_state(origin.path.stem)
+            save_with_forget(spec.path, checkpoint, split)
+            self.forget_state(spec.path.stem)
         return checkpoint
 
-    def state_of(self, name: str) -> Place | None:
+    def state_of(self, name: str) -> StateFile | None:
         """Say where the state of a training is kept.
 
         Args:
@@ -305,7 +305,7 @@ class Workbench:
         Returns:
             The place; None where no states are written.
         """
-        return Place(self.checkpoints / STATES / f"{name}.pt", self.save_every) if self.save_every else None
+        return StateFile(self.checkpoints / STATES / f"{name}.pt", self.save_every) if self.save_every else None
 
     def forget_state(self, name: str) -> None:
         """Remove the state of a training that is over.
@@ -315,7 +315,9 @@ class Workbench:
         """
         forget_state(self.checkpoints / STATES / f"{name}.pt")
 
-    def run(self, experiment: Experiment, problem: Problem, seed: int, watch: Watch = unwatched) -> Result:
+    def run(
+        self, experiment: Experiment, problem: ForgettingProblem, seed: int, callback: Callback = no_callback
+    ) -> Result:
         """Run one experiment with one seed.
 
         Args:
@@ -332,20 +334,20 @@ class Workbench:
         """
         settle_threads(problem.dataset.size, self.beside)
         base = self.base(problem)
-        preparation = preparation_of(base, problem.dataset, problem.parts)
-        sets = make_sets(problem.dataset, problem.parts, preparation, self.device)
+        preparation = preparation_of(base, problem.dataset, problem.split)
+        sets = make_sets(problem.dataset, problem.split, preparation, self.device)
         before = self.evaluate_base(base, sets, problem)
         forget_peak_memory(self.device)
-        done = self.unlearned(experiment, problem, base, sets, seed, watch)
+        done = self.unlearned(experiment, problem, base, sets, seed, callback)
         task = done.task
         begun = clock(self.device)
         cost = (done.seconds["mask"] + done.seconds["method"], task.passes.total)
-        evaluation = compared(outputs_of(task.model, sets, *cost), before)
+        evaluation = with_references(outputs_of(task.model, sets, *cost), before)
         measured = measure(evaluation, experiment.metrics, task.diverged is not None)
         seconds = done.seconds | {"evaluation": clock(self.device) - begun}
-        settings = resolved(experiment, problem)
+        settings = resolved_settings(experiment, problem)
         record = Record(
-            id=identify(settings, seed),
+            id=run_id(settings, seed),
             settings=settings,
             seed=seed,
             tag=experiment.tag,
@@ -354,10 +356,10 @@ class Workbench:
             curve=list(task.curve),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
-            device=device_name(self.device, task.precision, self.compiled, self.beside, task.passes.parts),
+            device=device_name(self.device, task.precision, self.compiled, self.beside, task.passes.micro_batches),
             versions=versions() | ADDED,
             revision=revision(),
-            split=sizes(problem.parts) | {"recorded": "split" in base.config},
+            split=split_summary(problem.split) | {"recorded": "split" in base.config},
             diverged=measured.diverged,
             details=measured.details,
             outputs=digest_of(evaluation),
@@ -368,7 +370,13 @@ class Workbench:
         return Result(record, replace(checkpoint, mask=done.mask), evaluation)
 
     def unlearned(
-        self, experiment: Experiment, problem: Problem, base: Checkpoint, sets: Sets, seed: int, watch: Watch
+        self,
+        experiment: Experiment,
+        problem: ForgettingProblem,
+        base: Checkpoint,
+        sets: Sets,
+        seed: int,
+        callback: Callback,
     ) -> _Done:
         """Prune where that is asked for, compute the mask and run the method; time and count each.
 
@@ -383,28 +391,28 @@ class Workbench:
         Returns:
             The task done, its mask, and what it took.
         """
-        recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
-        settings = resolved(experiment, problem)
-        number, seed = identify(settings, seed), drawn_seed(settings, seed)
+        recipe = problem.spec.recipe or default_recipe(problem.spec.dataset)
+        settings = resolved_settings(experiment, problem)
+        number, seed = run_id(settings, seed), drawn_seed(settings, seed)
         model = placed(base.restore(), self.device)
         precision = precision_for(recipe.precision, base.architecture, self.device)  # its measurement is no part of RTE
         sparse = None
         if experiment.prune is not None:
-            sparse = self.sparse(experiment.prune, problem, base, sets, watch)
+            sparse = self.sparse(experiment.prune, problem, base, sets, callback)
             model.load_state_dict(sparse.weights)
-        identity, pretrained = problem.origin.identity, recipe.pretrained
+        identity, pretrained = problem.spec.identity, recipe.pretrained
         weights_seed, teacher_seed, mask_seed = (
             derived_seed(purpose, identity, seed) for purpose in ("fresh weights", "random teacher", "random mask")
         )
         with seeded_globally(seed, self.device):
-            generator, passes = seeded(seed, self.device), Passes(budget=experiment.budget)
+            generator, passes = seeded(seed, self.device), PassCounter(budget=experiment.budget)
             begun = clock(self.device)
-            with passes.watching(model):
+            with passes.counting(model):
                 asked = self.mask(experiment, problem, model, sets, seeded(mask_seed, self.device), precision)
             masked, spent = clock(self.device), passes.counts
             state = self.state_of(number) if experiment.method == "retrain" else None
             where = f"{number} in {precision} on {self.device.type}"
-            saving = Saving(state, where, generator) if state else None
+            saving = StateWriter(state, where, generator) if state else None
             mask = both(asked, sparse.survivors if sparse else None)
             task = Task(
                 model=model,
@@ -412,14 +420,14 @@ class Workbench:
                 retain=sets.retain,
                 validation=sets.validation,
                 classes=base.architecture.classes,
-                forgotten=problem.parts.classes,
+                forgotten=problem.split.classes,
                 recipe=recipe,
                 fresh=lambda: fresh_model(base.architecture, pretrained, weights_seed, self.device),
                 untrained=lambda: fresh_model(base.architecture, False, teacher_seed, self.device),
                 generator=generator,
                 precision=precision,
                 compiled=self.compiled,
-                watch=watch,
+                callback=callback,
                 passes=passes,
                 saving=saving,
             )
@@ -432,7 +440,9 @@ class Workbench:
             seconds, counted = seconds | {"prune": sparse.seconds}, counted | {"prune": sparse.passes}
         return _Done(task, mask, seconds, counted)
 
-    def sparse(self, request: PruneRequest, problem: Problem, base: Checkpoint, sets: Sets, watch: Watch) -> _Sparse:
+    def sparse(
+        self, request: PruneRequest, problem: ForgettingProblem, base: Checkpoint, sets: Sets, callback: Callback
+    ) -> _Sparse:
         """Make a base model sparse, once for all runs that ask for it.
 
         The smallest weights are set to zero, and the others are trained on, on all training images, by the base
@@ -451,22 +461,22 @@ class Workbench:
         key = (tensors_digest(base.weights), request)
         if key in self.pruned:
             return self.pruned[key]
-        recipe = problem.origin.recipe or default_recipe(problem.origin.dataset)
+        recipe = problem.spec.recipe or default_recipe(problem.spec.dataset)
         epochs = recipe.epochs if request.epochs is None else request.epochs
-        model, passes, idle = placed(base.restore(), self.device), Passes(), 0.0
+        model, passes, idle = placed(base.restore(), self.device), PassCounter(), 0.0
         begun = clock(self.device)
         with seeded_globally(recipe.seed, self.device):
             survivors = prune(model, request.share)
             if epochs:
                 shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, self.device)
-                with passes.watching(model), only(model, survivors):
+                with passes.counting(model), masked_updates(model, survivors):
                     curve, _ = train(
                         model,
                         sets.train,
                         sets.validation,
                         shorter,
                         generator,
-                        watch,
+                        callback,
                         passes=passes,
                         precision=precision_for(recipe.precision, base.architecture, self.device),
                         compiled=self.compiled,
@@ -479,7 +489,7 @@ class Workbench:
     def mask(
         self,
         experiment: Experiment,
-        problem: Problem,
+        problem: ForgettingProblem,
         model: nn.Module,
         sets: Sets,
         generator: torch.Generator,
@@ -514,7 +524,7 @@ class Workbench:
             precision=precision,
         )
 
-    def evaluate_base(self, base: Checkpoint, sets: Sets, problem: Problem) -> Evaluation:
+    def evaluate_base(self, base: Checkpoint, sets: Sets, problem: ForgettingProblem) -> Evaluation:
         """Compute the outputs of a problem's base model, and of a model with random weights, once.
 
         Args:
@@ -525,7 +535,7 @@ class Workbench:
         Returns:
             The outputs; the base model stands as its own base.
         """
-        key = (problem.origin.identity, problem.parts.forget_fingerprint)
+        key = (problem.spec.identity, problem.split.forget_fingerprint)
         if key not in self.before:
             found = outputs_of(placed(base.restore(), self.device), sets, None)
             random = fresh_model(base.architecture, False, _RANDOM_SEED, self.device)
@@ -533,7 +543,7 @@ class Workbench:
             self.before[key] = replace(found, base=found)
         return self.before[key]
 
-    def models(self, problem: Problem, weights: Path | None, retrained: Path | None) -> Models:
+    def models(self, problem: ForgettingProblem, weights: Path | None, retrained: Path | None) -> Models:
         """Load the models of a run again, with their weights and images.
 
         Args:
@@ -549,7 +559,7 @@ class Workbench:
         """
         base = self.base(problem)
         sets = make_sets(
-            problem.dataset, problem.parts, preparation_of(base, problem.dataset, problem.parts), self.device
+            problem.dataset, problem.split, preparation_of(base, problem.dataset, problem.split), self.device
         )
 
         def loaded(path: Path | None) -> nn.Module:
@@ -561,11 +571,11 @@ class Workbench:
             retrained=None if retrained is None else loaded(retrained),
             forget=sets.forget,
             retain=sets.retain,
-            recipe=problem.origin.recipe or default_recipe(problem.origin.dataset),
+            recipe=problem.spec.recipe or default_recipe(problem.spec.dataset),
         )
 
     def checkpoint(
-        self, model: nn.Module, base: Checkpoint, preparation: Preparation, problem: Problem, record: Record
+        self, model: nn.Module, base: Checkpoint, preparation: Preparation, problem: ForgettingProblem, record: Record
     ) -> Checkpoint:
         """Describe an unlearned model as a checkpoint.
 
@@ -579,26 +589,26 @@ class Workbench:
         Returns:
             The checkpoint; images to forget are among those that it was not trained on.
         """
-        config = describe(problem.dataset, problem.origin.recipe, preparation, problem.parts, problem.origin.split_seed)
+        config = describe(problem.dataset, problem.spec.recipe, preparation, problem.split, problem.spec.split_seed)
         config["unlearned"] = {"id": record.id, "seed": record.seed, **record.settings}
         weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        excluded = sorted({*base.excluded, *problem.parts.listed.tolist()})
+        excluded = sorted({*base.excluded, *problem.split.listed.tolist()})
         return replace(base, weights=weights, optimizer=None, config=config, excluded=tuple(excluded))
 
 
-def _find_origin(experiment: Experiment, folder: Path) -> Origin:
+def _find_origin(experiment: Experiment, folder: Path) -> BaseModelSpec:
     """Find the base model of an experiment."""
     if experiment.checkpoint is not None:
-        origin = saved_origin(experiment.checkpoint, experiment.recipe)
-        if experiment.recipe is not None and experiment.recipe != origin.recipe:
+        spec = saved_spec(experiment.checkpoint, experiment.recipe)
+        if experiment.recipe is not None and experiment.recipe != spec.recipe:
             raise SalunError(f"recipe: {experiment.checkpoint} records another recipe; leave the key out")
-        return origin
+        return spec
     dataset, model, split_seed = str(experiment.dataset), str(experiment.model), experiment.split_seed
-    origin = trained_origin(folder, model, dataset, experiment.recipe, split_seed, default_recipe(dataset))
-    if experiment.base_seed is None or origin.recipe is None or origin.recipe.seed == experiment.base_seed:
-        return origin
-    recipe = origin.recipe.model_copy(update={"seed": experiment.base_seed})
-    return trained_origin(folder, model, dataset, recipe, split_seed, recipe)
+    spec = trained_spec(folder, model, dataset, experiment.recipe, split_seed, default_recipe(dataset))
+    if experiment.base_seed is None or spec.recipe is None or spec.recipe.seed == experiment.base_seed:
+        return spec
+    recipe = spec.recipe.model_copy(update={"seed": experiment.base_seed})
+    return trained_spec(folder, model, dataset, recipe, split_seed, recipe)
 
 
 def _mask_batch_size(experiment: Experiment) -> int:
@@ -617,7 +627,7 @@ def _check_budget(experiment: Experiment, forget: int) -> None:
         raise SalunError(f"budget: {budget}: {told}; give more, or fewer mask_batches")
 
 
-def remarks(problem: Problem) -> list[str]:
+def warnings_for(problem: ForgettingProblem) -> list[str]:
     """Say what a user might not expect of a base model or of the data.
 
     Args:
@@ -626,18 +636,18 @@ def remarks(problem: Problem) -> list[str]:
     Returns:
         Lines; none of an ordinary one.
     """
-    origin, lines = problem.origin, problem.dataset.notices
-    if origin.checkpoint is None:
+    spec, lines = problem.spec, problem.dataset.notices
+    if spec.checkpoint is None:
         return lines
-    if "split" not in origin.checkpoint.config:
+    if "split" not in spec.checkpoint.config:
         unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
-        lines.append(f"{origin.path}: records no split; that of seed {origin.split_seed} is taken, so {unsure}")
-    if not origin.by_weights and origin.recipe != default_recipe(origin.dataset) and "-" not in origin.path.stem:
-        lines.append(f"{origin.path}: was trained by a recipe of its own ({origin.recipe}), which retraining follows")
+        lines.append(f"{spec.path}: records no split; that of seed {spec.split_seed} is taken, so {unsure}")
+    if not spec.by_weights and spec.recipe != default_recipe(spec.dataset) and "-" not in spec.path.stem:
+        lines.append(f"{spec.path}: was trained by a recipe of its own ({spec.recipe}), which retraining follows")
     return lines
 
 
-def save_with_forget(path: Path, checkpoint: Checkpoint, parts: Split) -> None:
+def save_with_forget(path: Path, checkpoint: Checkpoint, split: Split) -> None:
     """Write a checkpoint, and beside it `..._forget.json`, its forget set, and its mask, if any, ending in `.mask`.
 
     Args:
@@ -648,7 +658,7 @@ def save_with_forget(path: Path, checkpoint: Checkpoint, parts: Split) -> None:
     Raises:
         SalunError: the files cannot be written.
     """
-    write_forget(path.with_name(f"{path.stem}_forget.json"), parts.listed)
+    write_forget(path.with_name(f"{path.stem}_forget.json"), split.listed)
     if checkpoint.mask is not None:
         save_mask(path.with_suffix(".mask"), checkpoint.mask)
     save_checkpoint(path, checkpoint)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from salun.experiments import records
 from salun.experiments.config import Experiment
-from salun.experiments.evaluate import parted
+from salun.experiments.evaluate import split_tables
 from salun.experiments.executors.processes import Alone, Hands, Lost, Order, Outcome, Pool
 from salun.experiments.executors.ray import Cluster, RayRequest
 from salun.experiments.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
@@ -20,12 +20,12 @@ from salun.experiments.run import Workbench, save_with_forget
 from salun.io.files import sweep, write_text
 from salun.io.locks import CLAIMS, POLL, Claims
 from salun.metrics import METRICS, Evaluation, Models, Runs, check_metrics
-from salun.training.progress import Watch
+from salun.training.progress import Callback
 from salun.training.state import STATES
 
 _Keep = Literal["all", "last", "none"]
 
-_WatchFor = Callable[["Job"], Watch]
+_WatchFor = Callable[["Job"], Callback]
 
 _FAILED = "failed"
 
@@ -228,7 +228,7 @@ class Runner:
         """
         record = outcome.record
         if outcome.checkpoint is not None:
-            save_with_forget(self.weights / weights_name(record), outcome.checkpoint, job.problem.parts)
+            save_with_forget(self.weights / weights_name(record), outcome.checkpoint, job.problem.split)
         self.keep_outputs(record, outcome.evaluation)
         done[job.id] = _with_comparisons_of(done.get(job.id), record)
         records.append(self.path, done[job.id])
@@ -307,5 +307,5 @@ def _with_comparisons_of(earlier: Record | None, record: Record) -> Record:
     if earlier is None:
         return record
     held = [name for name in (*earlier.metrics, *earlier.details) if name in METRICS]
-    metrics, details = parted({name: None for name in held if "retrained" in METRICS[name].against})
+    metrics, details = split_tables({name: None for name in held if "retrained" in METRICS[name].against})
     return replace(record, metrics=metrics | record.metrics, details=details | record.details)

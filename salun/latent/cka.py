@@ -17,7 +17,7 @@ _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Bench:
+class LayerComparison:
     """Models whose layers are compared, each run once on every batch; what the layers give is not kept.
 
     Attributes:
@@ -35,7 +35,7 @@ class Bench:
     @classmethod
     def of(
         cls, models: Sequence[Model], sample: Sample, device: torch.device, layers: Sequence[str] | None = None
-    ) -> "Bench":
+    ) -> "LayerComparison":
         """Restore models of one architecture and settle which layers are compared.
 
         Args:

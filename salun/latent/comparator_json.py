@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments.record import Record
-from salun.latent.cka import Bench
+from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Model, Sample, forgotten_classes, pre_head
 from salun.latent.subset import four_sides, notebook_subset
 from salun.latent.trios import Triple, run_of
@@ -53,7 +53,7 @@ _LEAST_SHOWN = 0.001
 
 
 @dataclass(frozen=True)
-class Said:
+class Predictions:
     """What a model says of images.
 
     Attributes:
@@ -66,7 +66,7 @@ class Said:
     labels: _Labels
     indices: _Labels
 
-    def at(self, positions: NDArray[Any]) -> "Said":
+    def at(self, positions: NDArray[Any]) -> "Predictions":
         """Select some of the images.
 
         Args:
@@ -75,7 +75,7 @@ class Said:
         Returns:
             Them.
         """
-        return Said(self.logits[positions], self.labels[positions], self.indices[positions])
+        return Predictions(self.logits[positions], self.labels[positions], self.indices[positions])
 
 
 def forgotten_class(dataset: Dataset, model: Model) -> int:
@@ -91,9 +91,9 @@ def forgotten_class(dataset: Dataset, model: Model) -> int:
     Raises:
         SalunError: it was to forget several classes, or some images only, which the page cannot show.
     """
-    seed = model.origin.split_seed
+    seed = model.spec.split_seed
     listed = torch.tensor(model.excluded, dtype=torch.int64)
-    train = split(dataset, ForgetRequest(), seed).train
+    train = make_split(dataset, ForgetRequest(), seed).train
     gone = dataset.train.labels.cpu()[train[torch.isin(train, listed)]].unique().tolist()
     if len(gone) != 1 or forgotten_classes(dataset, listed, seed).tolist() != gone:
         what = f"was to forget {model.forget or 'a list of images'}"
@@ -127,7 +127,7 @@ def describe_run(
         reason = "the Comparator's score compares with a retrained model; name one with --retrained"
         raise SalunError(f"{model.path}: {reason}")
     network = model.restore(device).eval()
-    parts = split(dataset, ForgetRequest(), model.origin.split_seed)
+    parts = make_split(dataset, ForgetRequest(), model.spec.split_seed)
     train = Sample(dataset, parts.train, "train", None)
     said, tested = (_says(network, model, part, device) for part in (train, Sample(dataset, parts.test, "test", None)))
     subset = notebook_subset(torch.from_numpy(said.labels), len(dataset.classes))
@@ -189,12 +189,12 @@ def _created(model: Model, record: Record | None) -> str:
 
 
 @torch.no_grad()
-def _says(network: nn.Module, model: Model, sample: Sample, device: torch.device) -> Said:
+def _says(network: nn.Module, model: Model, sample: Sample, device: torch.device) -> Predictions:
     """Run a model on images."""
     outputs = predict(network, sample.images(model, device))
     if not bool(outputs.logits.isfinite().all()):
         raise SalunError(f"{model.path}: its outputs are no numbers: the model diverged")
-    return Said(outputs.logits.numpy(), outputs.labels.numpy(), sample.indices.cpu().numpy())
+    return Predictions(outputs.logits.numpy(), outputs.labels.numpy(), sample.indices.cpu().numpy())
 
 
 @torch.no_grad()
@@ -222,7 +222,7 @@ def notebook_umap(features: _Singles) -> NDArray[np.float64]:
     return umap(features, 2, NOTEBOOK_NEIGHBOURS, NOTEBOOK_DISTANCE, NOTEBOOK_SEED)
 
 
-def accuracies(definition: _Definition, train: Said, test: Said, forget: int) -> dict[str, Any]:
+def accuracies(definition: _Definition, train: Predictions, test: Predictions, forget: int) -> dict[str, Any]:
     """Compute accuracies and distributions by class.
 
     Args:
@@ -262,7 +262,7 @@ def privacy(measured: Mapping[str, Any]) -> float:
     return float(round((1 - measured["UA"] + measured["RA"] + 1 - measured["TUA"] + measured["TRA"]) / 4, 3))
 
 
-def notebook_scores(shown: Said, forget: int, classes: int) -> dict[str, Any]:
+def notebook_scores(shown: Predictions, forget: int, classes: int) -> dict[str, Any]:
     """Compute the notebook's scores and tables.
 
     Args:
@@ -285,7 +285,7 @@ def notebook_scores(shown: Said, forget: int, classes: int) -> dict[str, Any]:
     }
 
 
-def comparator_scores(said: Said, retrained: Said, subset: _Labels, forget: int) -> dict[str, Any]:
+def comparator_scores(said: Predictions, retrained: Predictions, subset: _Labels, forget: int) -> dict[str, Any]:
     """Compute the Comparator's score and tables.
 
     Args:
@@ -328,7 +328,7 @@ def _tables(attacks: Mapping[str, Attack]) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def points(definition: _Definition, shown: Said, layout: NDArray[np.float64], forget: int) -> list[list[Any]]:
+def points(definition: _Definition, shown: Predictions, layout: NDArray[np.float64], forget: int) -> list[list[Any]]:
     """List the images of the subset as the page plots them.
 
     Args:
@@ -357,7 +357,7 @@ def _similarities(definition: _Definition, triple: Triple, dataset: Dataset, dev
     models = [triple.unlearned, triple.base, *([triple.retrained] if triple.retrained else [])]
     names = ("cka", "cka_retrain")[: len(models) - 1]
     sides = list(four_sides(dataset, triple.unlearned))
-    bench = Bench.of(models, sides[1].sample, device)
+    bench = LayerComparison.of(models, sides[1].sample, device)
     found: dict[str, Any] = {name: {"layers": bench.layers, "train": {}, "test": {}} for name in names}
     for side in sides:
         some = side.first(len(side.sample.indices) // _SHARE[side.part]).sample

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.images import Images
 from salun.data.sets import make_sets
-from salun.data.split import ForgetRequest, Split, digest, split, without
+from salun.data.split import ForgetRequest, Split, digest, make_split, without
 from salun.device import full_precision, placed
 from salun.errors import SalunError, did_you_mean
-from salun.experiments.base_model import Origin, check_belongs, preparation_of, saved_origin
+from salun.experiments.base_model import BaseModelSpec, check_belongs, preparation_of, saved_spec
 from salun.io.files import find_place
 from salun.latent.features import PRE_HEAD, Features, Role, Source
 from salun.models.checkpoint import Checkpoint, load_checkpoint
 from salun.models.features import embed, head
 from salun.models.layers import outputs_at
 
-Part = Literal["train", "test", "forget", "retain"]
+Subset = Literal["train", "test", "forget", "retain"]
 _Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
 ENDINGS = (".pt", ".pth")
@@ -43,7 +43,7 @@ class Model:
         forget_key: identity of the images that it was to forget; "" of a base model.
     """
 
-    origin: Origin
+    spec: BaseModelSpec
     fingerprint: str
     role: Role
     title: str
@@ -53,12 +53,12 @@ class Model:
     @property
     def path(self) -> Path:
         """The checkpoint's file."""
-        return self.origin.path
+        return self.spec.path
 
     @property
     def excluded(self) -> tuple[int, ...]:
         """Training indices that the model was not to know."""
-        return recorded(self.origin).excluded
+        return recorded(self.spec).excluded
 
     def restore(self, device: torch.device) -> nn.Module:
         """Read the weights and build the model.
@@ -75,7 +75,7 @@ class Model:
         return placed(load_checkpoint(self.path).restore(), device)
 
 
-def recorded(origin: Origin) -> Checkpoint:
+def recorded(spec: BaseModelSpec) -> Checkpoint:
     """Give what a checkpoint records.
 
     Args:
@@ -87,9 +87,9 @@ def recorded(origin: Origin) -> Checkpoint:
     Raises:
         SalunError: there is none.
     """
-    if origin.checkpoint is None:
-        raise SalunError(f"{origin.path}: no such checkpoint")
-    return origin.checkpoint
+    if spec.checkpoint is None:
+        raise SalunError(f"{spec.path}: no such checkpoint")
+    return spec.checkpoint
 
 
 def find_checkpoints(folder: Path, default: Path = Path("checkpoints")) -> list[Path]:
@@ -128,8 +128,8 @@ def read_model(path: Path) -> Model:
     Raises:
         SalunError: the file cannot be read.
     """
-    origin = saved_origin(path)
-    checkpoint = recorded(origin)
+    spec = saved_spec(path)
+    checkpoint = recorded(spec)
     unlearned = checkpoint.config.get("unlearned")
     role: Role = "base"
     title = forget = ""
@@ -142,7 +142,7 @@ def read_model(path: Path) -> Model:
     if checkpoint.excluded and not forget:
         forget = f"{len(checkpoint.excluded)} images"
     key = digest(torch.tensor(checkpoint.excluded)) if checkpoint.excluded else ""
-    light = replace(origin, checkpoint=replace(checkpoint, weights={}, optimizer=None))
+    light = replace(spec, checkpoint=replace(checkpoint, weights={}, optimizer=None))
     return Model(light, checkpoint.fingerprint, role, title or "base", forget, key)
 
 
@@ -189,7 +189,7 @@ class Sample:
 
     dataset: Dataset
     indices: Tensor
-    split: Part
+    split: Subset
     forget: Tensor | None
 
     def images(self, model: Model, device: torch.device) -> Images:
@@ -205,10 +205,10 @@ class Sample:
         Raises:
             SalunError: the model belongs to other data or to another split.
         """
-        parts = split(self.dataset, ForgetRequest(), model.origin.split_seed)
-        check_belongs(model.origin, self.dataset, parts)
-        preparation = preparation_of(recorded(model.origin), self.dataset, parts)
-        sets = make_sets(self.dataset, _whole(parts, self.split, self.indices), preparation, device)
+        split = make_split(self.dataset, ForgetRequest(), model.spec.split_seed)
+        check_belongs(model.spec, self.dataset, split)
+        preparation = preparation_of(recorded(model.spec), self.dataset, split)
+        sets = make_sets(self.dataset, _whole(split, self.split, self.indices), preparation, device)
         return sets.test if self.split == "test" else sets.train
 
     def forgotten(self, model: Model) -> Tensor:
@@ -226,13 +226,13 @@ class Sample:
             return torch.zeros(len(self.indices), dtype=torch.bool)
         if self.split != "test":
             return torch.isin(self.indices, listed)
-        gone = forgotten_classes(self.dataset, listed, model.origin.split_seed)
+        gone = forgotten_classes(self.dataset, listed, model.spec.split_seed)
         return torch.isin(self.dataset.test.labels.cpu()[self.indices], gone)
 
 
-def _whole(parts: Split, name: Part, indices: Tensor) -> Split:
+def _whole(split: Split, name: Subset, indices: Tensor) -> Split:
     """Put chosen images in the place of a split's own."""
-    return replace(parts, test=indices) if name == "test" else replace(parts, train=indices)
+    return replace(split, test=indices) if name == "test" else replace(split, train=indices)
 
 
 def forgotten_classes(dataset: Dataset, listed: Tensor, split_seed: int) -> Tensor:
@@ -246,12 +246,12 @@ def forgotten_classes(dataset: Dataset, listed: Tensor, split_seed: int) -> Tens
     Returns:
         Labels.
     """
-    train = split(dataset, ForgetRequest(), split_seed).train
+    train = make_split(dataset, ForgetRequest(), split_seed).train
     labels = dataset.train.labels.cpu()
     return torch.tensor(sorted(set(labels[listed].tolist()) - set(labels[without(train, listed)].tolist())))
 
 
-def choose(dataset: Dataset, models: list[Model], name: Part, samples: int, listed: Tensor | None = None) -> Sample:
+def choose(dataset: Dataset, models: list[Model], name: Subset, samples: int, listed: Tensor | None = None) -> Sample:
     """Choose the images: the first of a set, in index order.
 
     Args:
@@ -269,19 +269,19 @@ def choose(dataset: Dataset, models: list[Model], name: Part, samples: int, list
     """
     first = models[0]
     for model in models:
-        if model.origin.split_seed != first.origin.split_seed and name != "test":
-            names = " and ".join(f"{each.path} (split_seed {each.origin.split_seed})" for each in (first, model))
+        if model.spec.split_seed != first.spec.split_seed and name != "test":
+            names = " and ".join(f"{each.path} (split_seed {each.spec.split_seed})" for each in (first, model))
             raise SalunError(f"{names} share no training split; extract them apart, or with --split test")
-    parts = split(dataset, ForgetRequest(), first.origin.split_seed)
+    split = make_split(dataset, ForgetRequest(), first.spec.split_seed)
     own = {model.excluded for model in models if model.excluded}
     together = torch.tensor(sorted({index for excluded in own for index in excluded}), dtype=torch.int64)
     shared = listed if listed is not None else together if len(own) == 1 else None
     gone = listed if listed is not None else together
     choices = {
-        "train": parts.train,
-        "test": parts.test,
-        "forget": parts.train[torch.isin(parts.train, gone)],
-        "retain": without(parts.train, gone),
+        "train": split.train,
+        "test": split.test,
+        "forget": split.train[torch.isin(split.train, gone)],
+        "retain": without(split.train, gone),
     }
     if not len(choices[name]):
         reason = "no checkpoint here records a forget set; name one with --itf" if not len(gone) else "it is empty"
@@ -307,7 +307,7 @@ def source_of(model: Model, sample: Sample, layer: str, shown: Path) -> Source:
         checkpoint=str(shown),
         title=model.title,
         role=model.role,
-        model=model.origin.model,
+        model=model.spec.model,
         dataset=sample.dataset.name,
         split=sample.split,
         layer=layer,
@@ -325,7 +325,7 @@ def extract(
     classes: tuple[str, ...],
     source: Source,
     batch_size: int = 256,
-    watch: Callable[[int], object] = lambda seen: None,
+    callback: Callable[[int], object] = lambda seen: None,
 ) -> Features:
     """Compute the features of images: evaluation mode, float32, no augmentation, in order.
 
@@ -354,7 +354,7 @@ def extract(
         features.append(found.float().cpu())
         logits.append(scores.float().cpu())
         seen += len(batch.x)
-        watch(seen)
+        callback(seen)
     try:
         return Features(
             features=torch.cat(features).numpy(),
@@ -425,5 +425,5 @@ def by_dataset(models: list[Model]) -> Iterator[tuple[str, list[Model]]]:
     Yields:
         A data set's name and its models.
     """
-    for name in dict.fromkeys(model.origin.dataset for model in models):
-        yield name, [model for model in models if model.origin.dataset == name]
+    for name in dict.fromkeys(model.spec.dataset for model in models):
+        yield name, [model for model in models if model.spec.dataset == name]

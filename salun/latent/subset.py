@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, split, without
-from salun.latent.extraction import Model, Part, Sample, forgotten_classes
+from salun.data.split import ForgetRequest, make_split, without
+from salun.latent.extraction import Model, Sample, Subset, forgotten_classes
 
 NOTEBOOK_COUNT = 2000
 _NOTEBOOK_SEED = 2048
@@ -45,7 +45,7 @@ class Side:
         sample: the images, in index order.
     """
 
-    part: Part
+    part: Subset
     forgotten: bool
     sample: Sample
 
@@ -71,15 +71,15 @@ def four_sides(dataset: Dataset, model: Model) -> Iterator[Side]:
     Yields:
         Forgotten and other training images, forgotten and other test images; each may be empty.
     """
-    seed = model.origin.split_seed
-    parts = split(dataset, ForgetRequest(), seed)
+    seed = model.spec.split_seed
+    split = make_split(dataset, ForgetRequest(), seed)
     listed = torch.tensor(model.excluded, dtype=torch.int64)
     classes = forgotten_classes(dataset, listed, seed)
     gone = {
-        "train": parts.train[torch.isin(parts.train, listed)],
-        "test": parts.test[torch.isin(dataset.test.labels.cpu()[parts.test], classes)],
+        "train": split.train[torch.isin(split.train, listed)],
+        "test": split.test[torch.isin(dataset.test.labels.cpu()[split.test], classes)],
     }
-    sets: tuple[tuple[Part, Tensor], ...] = (("train", parts.train), ("test", parts.test))
+    sets: tuple[tuple[Subset, Tensor], ...] = (("train", split.train), ("test", split.test))
     for part, whole in sets:
         yield Side(part, True, Sample(dataset, gone[part], part, listed))
         yield Side(part, False, Sample(dataset, without(whole, gone[part]), part, listed))

@@ -71,14 +71,14 @@ def _check_named(model: Model, base: Model | None, retrained: Model | None) -> N
 
 def _kind_of(model: Model) -> tuple[Any, ...]:
     """Tell what two models must have in common to be compared layer by layer."""
-    return recorded(model.origin).architecture, model.origin.dataset, model.origin.split_seed
+    return recorded(model.spec).architecture, model.spec.dataset, model.spec.split_seed
 
 
 def _said(model: Model) -> str:
     """Name a model's kind."""
-    shape = recorded(model.origin).architecture
+    shape = recorded(model.spec).architecture
     images = f"{shape.classes} classes of {shape.size} x {shape.size} images"
-    return f"{shape.model} for {images} on {model.origin.dataset}, split_seed {model.origin.split_seed}"
+    return f"{shape.model} for {images} on {model.spec.dataset}, split_seed {model.spec.split_seed}"
 
 
 def run_of(model: Model) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def run_of(model: Model) -> dict[str, Any]:
     Returns:
         Settings, seed and id; empty where nothing is recorded.
     """
-    run = recorded(model.origin).config.get("unlearned")
+    run = recorded(model.spec).config.get("unlearned")
     return run if isinstance(run, dict) else {}
 
 
@@ -133,7 +133,7 @@ def _is_base(candidate: Model, identity: str) -> bool:
     """Tell whether a model is the one of a recorded identity."""
     if identity.startswith("weights "):
         return identity.split(" ")[1] == candidate.fingerprint
-    return candidate.role == "base" and replace(candidate.origin, by_weights=False).identity == identity
+    return candidate.role == "base" and replace(candidate.spec, by_weights=False).identity == identity
 
 
 def _retrained_of(model: Model, candidates: Sequence[Model]) -> tuple[Model | None, list[str]]:

@@ -178,7 +178,7 @@ def between_classes(
     labels: NDArray[np.int64],
     classes: int,
     measure: Measure = exact_wasserstein,
-    watch: Callable[[], object] = lambda: None,
+    callback: Callable[[], object] = lambda: None,
 ) -> Distances:
     """Compute the distance of every two classes; no more than two classes' points are held at once.
 
@@ -204,7 +204,7 @@ def between_classes(
             if len(places[row]) and len(places[column]):
                 pair = measure(features[places[row]], features[places[column]])
                 found[:, row, column] = found[:, column, row] = pair
-            watch()
+            callback()
     return Distances(*found)
 
 
@@ -214,7 +214,7 @@ def between_models(
     labels: NDArray[np.int64],
     classes: int,
     measure: Measure = exact_wasserstein,
-    watch: Callable[[], object] = lambda: None,
+    callback: Callable[[], object] = lambda: None,
 ) -> Distances:
     """Compute the distance of two models' features of each class.
 
@@ -237,7 +237,7 @@ def between_models(
         places = np.flatnonzero(labels == label)
         if len(places):
             found[:, label] = measure(first[places], second[places])
-        watch()
+        callback()
     return Distances(*found)
 
 

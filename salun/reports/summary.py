@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from salun.experiments.plan import Job
-from salun.experiments.record import Group, Record, group_named, group_of, identify
+from salun.experiments.record import Group, Record, group_named, group_of, run_id
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
 from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor
 from salun.reports.labels import experiment_of, titles_of, told_apart
@@ -507,4 +507,4 @@ def _drawn_from(record: Record) -> str:
         base |= {"identity": None, "seed": None, "recipe": base["recipe"] | {"seed": None}}
     if forget["share"] is not None:
         forget |= {"seed": None, "fingerprint": None}
-    return identify(settings | {"base": base, "forget": forget}, 0)
+    return run_id(settings | {"base": base, "forget": forget}, 0)

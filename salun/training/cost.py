@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Passes:
+class PassCounter:
     """Image passes through the models that it watches, and through their copies.
 
     Attributes:
@@ -23,10 +23,10 @@ class Passes:
     forward: int = 0
     backward: int = 0
     budget: int | None = None
-    parts: int = 1
-    counting: bool = True
+    micro_batches: int = 1
+    enabled: bool = True
 
-    def __deepcopy__(self, memo: dict[int, object]) -> "Passes":
+    def __deepcopy__(self, memo: dict[int, object]) -> "PassCounter":
         """Stay one counter, so that the copy of a watched model is counted too."""
         return self
 
@@ -46,12 +46,12 @@ class Passes:
         return math.inf if self.budget is None else self.budget - self.total
 
     @property
-    def spent(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether the budget, if there is one, no longer allows one image to go forward and back."""
         return self.left < 2
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
+    def counting(self, model: nn.Module) -> Iterator[None]:
         """Count what goes through a model.
 
         Args:
@@ -60,13 +60,13 @@ class Passes:
         Yields:
             Nothing.
         """
-        hook = model.register_forward_hook(self.see)
+        hook = model.register_forward_hook(self._hook)
         try:
             yield
         finally:
             hook.remove()
 
-    def watch(self, model: nn.Module) -> nn.Module:
+    def count(self, model: nn.Module) -> nn.Module:
         """Count what goes through a model from now on.
 
         Args:
@@ -75,21 +75,21 @@ class Passes:
         Returns:
             The same model.
         """
-        model.register_forward_hook(self.see)
+        model.register_forward_hook(self._hook)
         return model
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Leave out what goes through models meanwhile, such as the validation set of a training.
 
         Yields:
             Nothing.
         """
-        before, self.counting = self.counting, False
+        before, self.enabled = self.enabled, False
         try:
             yield
         finally:
-            self.counting = before
+            self.enabled = before
 
     @contextmanager
     def unlimited(self) -> Iterator[None]:
@@ -127,11 +127,11 @@ class Passes:
         Args:
             images: their number.
         """
-        if self.counting:
+        if self.enabled:
             self.forward += images
             self.backward += images
 
-    def see(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _hook(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Count one forward pass, and the backward pass that may follow it.
 
         Args:
@@ -139,7 +139,7 @@ class Passes:
             inputs: its images first.
             output: its logits.
         """
-        if not self.counting:
+        if not self.enabled:
             return
         images = _count_images(inputs[0])
         self.forward += images

@@ -13,7 +13,7 @@ from salun.data.images import Batch
 EAGER_STEPS = 20
 
 
-class Captured:
+class CudaGraphStep:
     """A step that was recorded with the memory that it reads and writes; its batches are copied there.
 
     What the host does in a step, such as the choice of a loss, is not repeated; numbers that it hands over are those

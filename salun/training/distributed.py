@@ -36,7 +36,7 @@ _LAST_WORDS = 3.0
 _FAILED, _HEARD, _GONE = "salun/failed", "salun/heard", "salun/gone"
 
 
-class Place(NamedTuple):
+class StateFile(NamedTuple):
     """Where a process stands among those that a launcher started together.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place(NamedTuple):
     local: int
 
 
-def read_place(environment: Mapping[str, str]) -> Place | None:
+def read_place(environment: Mapping[str, str]) -> StateFile | None:
     """Read what a launcher, such as torchrun, tells each process.
 
     Args:
@@ -72,7 +72,7 @@ def read_place(environment: Mapping[str, str]) -> Place | None:
     for name in _NEEDED:
         if name != "MASTER_ADDR" and not environment[name].isdecimal():
             raise SalunError(f"{name} {environment[name]}: must be a whole number from 0")
-    place = Place(*(int(environment[name]) for name in _NEEDED[:3]))
+    place = StateFile(*(int(environment[name]) for name in _NEEDED[:3]))
     if not place.rank < place.size:
         raise SalunError(f"RANK {place.rank}: must be below WORLD_SIZE, which is {place.size}")
     return place if place.size > 1 else None
@@ -313,7 +313,7 @@ class Group:
             _wait_until(lambda: store.add(_GONE, 0) >= self.size - 1)
 
 
-ALONE = Group()
+SINGLE_PROCESS = Group()
 
 
 @contextmanager
@@ -330,7 +330,7 @@ def joined() -> Iterator[Group]:
     """
     place = read_place(os.environ)
     if place is None:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     group = Group(place.rank, place.size, place.local, find_others(place))
     with _quiet() if place.rank else nullcontext():
@@ -358,7 +358,7 @@ def _wait_until(come: Callable[[], bool]) -> None:
             time.sleep(_PAUSE)
 
 
-def find_others(place: Place) -> "Store":
+def find_others(place: StateFile) -> "Store":
     """Meet the other processes.
 
     Args:

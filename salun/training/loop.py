@@ -13,14 +13,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from salun.data.images import Batch, Images
 from salun.device import Precision, settle_precision
 from salun.errors import SalunError
-from salun.training.cost import Passes
-from salun.training.distributed import ALONE, Group
+from salun.training.cost import PassCounter
+from salun.training.distributed import SINGLE_PROCESS, Group
 from salun.training.evaluate import accuracy_of_all
-from salun.training.optim import Descent, make_optimizer, make_schedule, step_schedules
-from salun.training.progress import Epoch, Pace, Progress, Watch, nothing, unwatched
+from salun.training.optim import OptimizerConfig, make_optimizer, make_schedule, step_schedules
+from salun.training.progress import Callback, Epoch, EpochProgress, Progress, no_callback, nothing
 from salun.training.recipe import OptimizerName, Recipe, Schedule
-from salun.training.state import Saving
-from salun.training.step import Loss, Step, Stepper, cross_entropy, log, still_norms
+from salun.training.state import StateWriter
+from salun.training.step import Loss, Step, TrainStep, cross_entropy, log, still_norms
 
 Stream = Callable[[int], Iterable[Batch | Step]]
 
@@ -38,17 +38,17 @@ def fit(
     grad_clip: float | None = None,
     loss: Loss = cross_entropy,
     precision: Precision = "float32",
-    watch: Watch = unwatched,
+    callback: Callback = no_callback,
     validate: Callable[[], float] | None = None,
     patience: int | None = None,
     beside: Iterable[nn.Parameter] = (),
-    forgetting: Descent | None = None,
+    forgetting: OptimizerConfig | None = None,
     freeze_norms: bool = False,
     clear_gradients: Callable[[], None] = nothing,
-    passes: Passes | None = None,
+    passes: PassCounter | None = None,
     compiled: bool = False,
-    saving: Saving | None = None,
-    group: Group = ALONE,
+    saving: StateWriter | None = None,
+    group: Group = SINGLE_PROCESS,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
     """Train a model, in place; an epoch whose loss is no number is the last.
 
@@ -85,36 +85,36 @@ def fit(
         SalunError: what an earlier process left cannot be taken up.
     """
     weights = [*(weight for weight in model.parameters() if weight.requires_grad), *beside]
-    own = Descent(lr, optimizer, momentum, weight_decay)
+    own = OptimizerConfig(lr, optimizer, momentum, weight_decay)
     optimizers = [make_optimizer(weights, descent) for descent in (own, forgetting) if descent]
     updates = optimizers[0]
     schedules = [make_schedule(each, schedule, epochs) for each in optimizers]
-    stepper = Stepper(
+    stepper = TrainStep(
         model=model,
         optimizers=optimizers,
         loss=loss,
         grad_clip=grad_clip,
         precision=settle_precision(precision, weights[0].device),
         clear_gradients=clear_gradients,
-        passes=Passes() if passes is None else passes,
+        passes=PassCounter() if passes is None else passes,
         compiled=compiled,
         group=group,
     )
-    course = Course(stepper, schedules, saving)
+    course = TrainingState(stepper, schedules, saving)
     course.take_up()
     for number in range(course.number, epochs):
         begun, rate = time.perf_counter() - course.seconds, updates.param_groups[0]["lr"]
         model.train()
         if freeze_norms:
             still_norms(model)
-        images, mean_loss, share = run_epoch(course, stream, Pace(number, epochs, begun, watch))
+        images, mean_loss, share = run_epoch(course, stream, EpochProgress(number, epochs, begun, callback))
         if images == 0:
             break
         trained = time.perf_counter()
         validation = validate() if validate else None
         idle = time.perf_counter() - trained if validate else 0.0
         course.curve.append(Epoch(number + 1, mean_loss, share, validation, rate, trained - begun, idle))
-        watch(Progress(number + 1, epochs, images, trained - begun, course.curve[-1]))
+        callback(Progress(number + 1, epochs, images, trained - begun, course.curve[-1]))
         course.judge(validation)
         if course.over or not math.isfinite(mean_loss):
             break
@@ -127,7 +127,7 @@ def fit(
     return course.curve, updates
 
 
-def run_epoch(course: "Course", stream: Stream, pace: Pace) -> tuple[int, float, float]:
+def run_epoch(course: "TrainingState", stream: Stream, pace: EpochProgress) -> tuple[int, float, float]:
     """Take one optimiser step a batch, from where the course stands until the budget is spent.
 
     Args:
@@ -147,12 +147,12 @@ def run_epoch(course: "Course", stream: Stream, pace: Pace) -> tuple[int, float,
         stepper.take(step)
         course.tell(step.images, time.perf_counter() - pace.begun)
         pace.tell(course.images)
-    course.over |= stepper.passes.spent
+    course.over |= stepper.passes.exhausted
     mean_loss, share = (stepper.summed / max(course.images, 1)).tolist()
     return course.images, mean_loss, share
 
 
-class Course:
+class TrainingState:
     """A training under way: all that decides how it goes on.
 
     Attributes:
@@ -172,7 +172,7 @@ class Course:
         over: whether the budget allows no further step.
     """
 
-    def __init__(self, stepper: "Stepper", schedules: list[LRScheduler], saving: Saving | None) -> None:
+    def __init__(self, stepper: "TrainStep", schedules: list[LRScheduler], saving: StateWriter | None) -> None:
         self.stepper, self.schedules, self.saving = stepper, schedules, saving
         self.curve: list[Epoch] = []
         self.best, self.risen = -math.inf, 0
@@ -236,7 +236,7 @@ class Course:
         if self.saving is not None and self.saving.is_due():
             self.saving.write(self.state(self.saving) | {"seconds": seconds})
 
-    def state(self, saving: Saving) -> dict[str, Any]:
+    def state(self, saving: StateWriter) -> dict[str, Any]:
         """Gather what a process needs to go on from here.
 
         Args:
@@ -251,7 +251,7 @@ class Course:
             "optimizers": [optimizer.state_dict() for optimizer in stepper.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "summed": stepper.summed,
-            "passes": {**stepper.passes.counts, "parts": stepper.passes.parts},
+            "passes": {**stepper.passes.counts, "parts": stepper.passes.micro_batches},
             "curve": [vars(point) for point in self.curve],
             "best": (self.best, self.risen, self.best_weights),
             "place": (self.number, self.taken, self.images),
@@ -276,7 +276,7 @@ class Course:
             for schedule, state in zip(self.schedules, left["schedules"], strict=True):
                 schedule.load_state_dict(state)
             passes = stepper.passes
-            passes.forward, passes.backward, passes.parts = (
+            passes.forward, passes.backward, passes.micro_batches = (
                 int(left["passes"][name]) for name in ("forward", "backward", "parts")
             )
             self.curve = [Epoch(**point) for point in left["curve"]]
@@ -307,13 +307,13 @@ def train(
     validation: Images,
     recipe: Recipe,
     generator: torch.Generator,
-    watch: Watch = unwatched,
+    callback: Callback = no_callback,
     *,
-    passes: Passes | None = None,
+    passes: PassCounter | None = None,
     precision: Precision | None = None,
     compiled: bool = False,
-    saving: Saving | None = None,
-    group: Group = ALONE,
+    saving: StateWriter | None = None,
+    group: Group = SINGLE_PROCESS,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -336,11 +336,11 @@ def train(
     Raises:
         SalunError: what an earlier process left cannot be taken up.
     """
-    counted = Passes() if passes is None else passes
+    counted = PassCounter() if passes is None else passes
     precision = precision or recipe.precision
 
     def validated() -> float:
-        with counted.aside():
+        with counted.paused():
             return accuracy_of_all(model, validation, precision, group)
 
     curve, optimizer = fit(
@@ -353,7 +353,7 @@ def train(
         weight_decay=recipe.weight_decay,
         schedule=recipe.schedule,
         precision=precision,
-        watch=watch,
+        callback=callback,
         validate=validated if len(validation) else None,
         patience=recipe.patience,
         passes=counted,

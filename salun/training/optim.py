@@ -13,7 +13,7 @@ _PLATEAU_PATIENCE = 5
 
 
 @dataclass(frozen=True)
-class Descent:
+class OptimizerConfig:
     """How weights follow their gradient.
 
     Attributes:
@@ -29,7 +29,7 @@ class Descent:
     weight_decay: float = 5e-4
 
 
-def make_optimizer(weights: list[nn.Parameter], descent: Descent) -> torch.optim.Optimizer:
+def make_optimizer(weights: list[nn.Parameter], descent: OptimizerConfig) -> torch.optim.Optimizer:
     """Build an optimiser.
 
     Args:

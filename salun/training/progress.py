@@ -47,10 +47,10 @@ class Progress:
     done: Epoch | None = None
 
 
-Watch = Callable[[Progress], None]
+Callback = Callable[[Progress], None]
 
 
-def unwatched(progress: Progress) -> None:
+def no_callback(progress: Progress) -> None:
     """Watch nothing.
 
     Args:
@@ -63,13 +63,13 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Pace:
+class EpochProgress:
     """Which epoch is running, since when, and who watches."""
 
     number: int
     epochs: int
     begun: float
-    watch: Watch
+    callback: Callback
 
     def tell(self, images: int) -> None:
         """Report a step.
@@ -77,4 +77,4 @@ class Pace:
         Args:
             images: seen so far in this epoch.
         """
-        self.watch(Progress(self.number + 1, self.epochs, images, time.perf_counter() - self.begun))
+        self.callback(Progress(self.number + 1, self.epochs, images, time.perf_counter() - self.begun))

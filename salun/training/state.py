@@ -23,7 +23,7 @@ _log = logging.getLogger("salun")
 
 
 @dataclass(frozen=True)
-class Place:
+class StateFile:
     """Where a training keeps its state, and how often it writes it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass
-class Saving:
+class StateWriter:
     """Writes the state of one training, and finds what an earlier process left of the same.
 
     Attributes:
@@ -48,7 +48,7 @@ class Saving:
         earlier: seconds that earlier processes spent on what was taken up.
     """
 
-    place: Place
+    place: StateFile
     identity: str
     generator: torch.Generator
     earlier: float = 0.0

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from salun.data.images import Batch, Portion
 from salun.device import Precision, autocast
-from salun.training.cost import Passes
-from salun.training.cuda_graph import EAGER_STEPS, Captured
+from salun.training.cost import PassCounter
+from salun.training.cuda_graph import EAGER_STEPS, CudaGraphStep
 from salun.training.distributed import Group
 
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -80,7 +80,7 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 
 @dataclass
-class Stepper:
+class TrainStep:
     """Takes the steps of a training: forward pass, loss, backward pass, update.
 
     On CUDA, steps of the training's own loss, cross-entropy, and of one shape are recorded as a graph once some such
@@ -106,7 +106,7 @@ class Stepper:
     grad_clip: float | None
     precision: Precision
     clear_gradients: Callable[[], None]
-    passes: Passes
+    passes: PassCounter
     compiled: bool
     group: Group = field(default_factory=Group)
 
@@ -116,7 +116,7 @@ class Stepper:
         self.summed = torch.zeros(2, device=self.device)
         self.network = self.group.wrapped(self.model)
         self.recordable = self.device.type == "cuda" and self.loss is cross_entropy and self.group.size == 1
-        self.captured: Captured | None = None
+        self.captured: CudaGraphStep | None = None
         self.forward: Callable[[Tensor], Tensor] | None = None
         self.shape: torch.Size | None = None
         self.state: object = None
@@ -155,8 +155,8 @@ class Stepper:
             batch: any of the shape.
         """
         try:
-            with self.passes.aside():
-                self.captured = Captured(lambda static: self.compute(Step(static)), batch, self.optimizers[0])
+            with self.passes.paused():
+                self.captured = CudaGraphStep(lambda static: self.compute(Step(static)), batch, self.optimizers[0])
         except RuntimeError:
             self.recordable = False
             torch.cuda.synchronize(self.device)
@@ -194,16 +194,21 @@ class Stepper:
         splits = step.loss is None and self.loss is cross_entropy and self.group.size == 1
         while True:
             updates.zero_grad(set_to_none=True)
-            before, parts = self.passes.counts, _parts_of(step.batch, self.passes.parts if splits else 1)
+            before, micro_batches = (
+                self.passes.counts,
+                _parts_of(step.batch, self.passes.micro_batches if splits else 1),
+            )
             try:
-                return torch.stack([self.backward(step, part, len(step.batch.x)) for part in parts]).sum(0)
+                return torch.stack([self.backward(step, part, len(step.batch.x)) for part in micro_batches]).sum(0)
             except torch.OutOfMemoryError:
-                if not splits or len(parts) == len(step.batch.x):
+                if not splits or len(micro_batches) == len(step.batch.x):
                     raise
             self.passes.forward, self.passes.backward = before["forward"], before["backward"]
-            self.passes.parts *= 2
+            self.passes.micro_batches *= 2
             torch.cuda.empty_cache()
-            log.warning("out of memory on the device: batches go in %d parts, each normalised alone", self.passes.parts)
+            log.warning(
+                "out of memory on the device: batches go in %d parts, each normalised alone", self.passes.micro_batches
+            )
 
     def backward(self, step: Step, part: Batch, images: int) -> Tensor:
         """Send images through the model, and their gradient back.
@@ -248,11 +253,11 @@ class Stepper:
             del vars(self.model)["forward"]
 
 
-def _parts_of(batch: Batch, parts: int) -> list[Batch]:
+def _parts_of(batch: Batch, micro_batches: int) -> list[Batch]:
     """Split a batch."""
-    if parts == 1:
+    if micro_batches == 1:
         return [batch]
-    return [Batch(*part) for part in zip(*(tensor.chunk(parts) for tensor in batch), strict=True)]
+    return [Batch(*part) for part in zip(*(tensor.chunk(micro_batches) for tensor in batch), strict=True)]
 
 
 def _has_inner_hooks(model: nn.Module) -> bool:

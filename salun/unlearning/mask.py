@@ -106,7 +106,7 @@ def _gradient_scores(model: nn.Module, batches: Iterable[Batch], absolute: bool,
 
 
 @dataclass(frozen=True)
-class Hold:
+class WeightHold:
     """What holds weights still.
 
     Attributes:
@@ -114,12 +114,12 @@ class Hold:
         clear_gradients: clears their gradients, so that clipping counts only weights that may move.
     """
 
-    put_back: Callable[[], None]
+    restore: Callable[[], None]
     clear_gradients: Callable[[], None]
 
 
 @contextmanager
-def only(model: nn.Module, mask: Mask) -> Iterator[Hold]:
+def masked_updates(model: nn.Module, mask: Mask) -> Iterator[WeightHold]:
     """Let only the weights of a mask move.
 
     theta = mask * (theta0 + delta) + (1 - mask) * theta0: inside the block the held weights are put
@@ -145,7 +145,7 @@ def only(model: nn.Module, mask: Mask) -> Iterator[Hold]:
     free = {name: _bits_like(weight).copy_(mask[name]) for name, weight in held.items()}
     start = {name: (1 - free[name]).mul_(_bits_of(weight)) for name, weight in held.items()}
 
-    def put_back(moved: dict[str, nn.Parameter]) -> None:
+    def restore(moved: dict[str, nn.Parameter]) -> None:
         if moved:
             bits = [_bits_of(weight) for weight in moved.values()]
             torch._foreach_mul_(bits, [free[name] for name in moved])
@@ -156,13 +156,13 @@ def only(model: nn.Module, mask: Mask) -> Iterator[Hold]:
         if moved:
             torch._foreach_mul_(list(map(_bits_of, moved.values())), [free[name] for name in moved])
 
-    hook = register_optimizer_step_post_hook(lambda *step: put_back(held))
+    hook = register_optimizer_step_post_hook(lambda *step: restore(held))
     try:
-        yield Hold(lambda: put_back(held), clear_gradients)
+        yield WeightHold(lambda: restore(held), clear_gradients)
     finally:
         hook.remove()
         present = model.named_parameters()
-        put_back({name: weight for name, weight in present if name in free and weight.shape == free[name].shape})
+        restore({name: weight for name, weight in present if name in free and weight.shape == free[name].shape})
 
 
 def _bits_of(values: Tensor) -> Tensor:

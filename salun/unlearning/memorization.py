@@ -9,7 +9,7 @@ from salun.training.evaluate import predict
 _LEAST = 1e-10
 
 
-def doubt(model: nn.Module, images: Images) -> Tensor:
+def cross_entropy_score(model: nn.Module, images: Images) -> Tensor:
     """Score images by how unsure a model is of them.
 
     Args:
@@ -23,7 +23,7 @@ def doubt(model: nn.Module, images: Images) -> Tensor:
     return F.cross_entropy(outputs.logits.double(), outputs.labels, reduction="none")
 
 
-def divergence(model: nn.Module, other: nn.Module, images: Images) -> Tensor:
+def symmetric_kl(model: nn.Module, other: nn.Module, images: Images) -> Tensor:
     """Score images by how far two models differ on them.
 
     Args:

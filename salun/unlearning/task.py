@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from salun.data.images import Batch, Images
 from salun.device import Precision, autocast
 from salun.errors import SalunError
-from salun.training.cost import Passes
+from salun.training.cost import PassCounter
 from salun.training.loop import Stream, fit, train
-from salun.training.optim import Descent
-from salun.training.progress import Epoch, Watch, nothing, unwatched
+from salun.training.optim import OptimizerConfig
+from salun.training.progress import Callback, Epoch, no_callback, nothing
 from salun.training.recipe import OptimizerName, Recipe, Schedule
-from salun.training.state import Saving
+from salun.training.state import StateWriter
 from salun.training.step import Loss, cross_entropy, steady_norms
-from salun.unlearning.mask import Hold, Mask, only
+from salun.unlearning.mask import Mask, WeightHold, masked_updates
 from salun.unlearning.registry import chosen_for
 
 Labels = Literal["any", "other", "remaining"]
@@ -42,7 +42,7 @@ class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an e
     """A training whose loss stopped being a number."""
 
 
-_NOT_HELD = Hold(nothing, nothing)
+_NOT_HELD = WeightHold(nothing, nothing)
 
 
 @dataclass
@@ -82,13 +82,13 @@ class Task:
     generator: torch.Generator
     precision: Precision = "float32"
     compiled: bool = False
-    watch: Watch = unwatched
+    callback: Callback = no_callback
     curve: Sequence[Epoch] = ()
-    passes: Passes = field(default_factory=Passes)
+    passes: PassCounter = field(default_factory=PassCounter)
     diverged: int | None = None
     untrained: Callable[[], nn.Module] | None = None
-    saving: Saving | None = None
-    hold: Hold = _NOT_HELD
+    saving: StateWriter | None = None
+    hold: WeightHold = _NOT_HELD
 
     def fit(
         self,
@@ -131,7 +131,7 @@ class Task:
             Zhong et al., "DualOptim: Enhancing Efficacy and Stability in Machine Unlearning with Dual Optimizers",
             NeurIPS 2025, https://arxiv.org/abs/2504.15827, algorithm 1.
         """
-        self.hold.put_back()
+        self.hold.restore()
         rate = _DUAL_LR if dual is True else dual
         curve, _ = fit(
             self.model,
@@ -145,9 +145,9 @@ class Task:
             grad_clip=grad_clip,
             loss=loss,
             precision=self.precision,
-            watch=self.watch,
+            callback=self.callback,
             beside=beside,
-            forgetting=Descent(rate, "adamw", 0.9, _DUAL_DECAY) if rate else None,
+            forgetting=OptimizerConfig(rate, "adamw", 0.9, _DUAL_DECAY) if rate else None,
             freeze_norms=freeze_norms,
             clear_gradients=self.hold.clear_gradients,
             passes=self.passes,
@@ -168,7 +168,7 @@ class Task:
                 self.validation,
                 self.recipe,
                 self.generator,
-                self.watch,
+                self.callback,
                 passes=self.passes,
                 precision=self.precision,
                 compiled=self.compiled,
@@ -244,7 +244,7 @@ class Task:
         Returns:
             The architecture with random weights, frozen.
         """
-        return self.passes.watch((self.untrained or self.fresh)()).eval().requires_grad_(False)
+        return self.passes.count((self.untrained or self.fresh)()).eval().requires_grad_(False)
 
     def pairs(self, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
         """Go once through the retain images, beside as many batches of the forget images, again and again.
@@ -311,9 +311,9 @@ def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask:
     if mask is not None and not chosen.maskable:
         raise SalunError(f"method '{name}': takes no mask: {chosen.summary}")
     with ExitStack() as stack:
-        stack.enter_context(task.passes.watching(task.model))
+        stack.enter_context(task.passes.counting(task.model))
         if mask is not None:
-            task.hold = stack.enter_context(only(task.model, mask))
+            task.hold = stack.enter_context(masked_updates(task.model, mask))
         try:
             chosen.run(task, **(settings or {}))
         except Diverged:

@@ -10,7 +10,7 @@ import torch
 
 from salun.cli.extract import main
 from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.latent.features import read_features
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -19,7 +19,7 @@ Write = Callable[[str, Any], Path]
 
 
 def zeros_of(digits: Dataset) -> tuple[int, ...]:
-    return tuple(split(digits, ForgetRequest(classes=(0,))).forget.tolist())
+    return tuple(make_split(digits, ForgetRequest(classes=(0,))).forget.tolist())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_every_checkpoint_gives_the_same_samples(
     assert main(["-D", "checkpoints", "-S", "90"]) == 0
     base = read_features(Path("features/resnet_tiny_digits_base.npz"))
     after = read_features(Path("features/study/ga_class0.npz"))
-    train = split(digits, ForgetRequest()).train[:90]
+    train = make_split(digits, ForgetRequest()).train[:90]
     for found in (base, after):
         assert found.indices.tolist() == train.tolist()
         assert found.labels.tolist() == digits.train.labels[train].tolist()
@@ -94,7 +94,7 @@ def test_a_damaged_file_of_features_is_made_again(two: Path) -> None:
 def test_the_set_is_chosen(two: Path, digits: Dataset, name: str) -> None:
     assert main(["--split", name, "--out", "out", "-B", "500"]) == 0
     found = read_features(Path("out/study/ga_class0.npz"))
-    parts = split(digits, ForgetRequest(classes=(0,)))
+    parts = make_split(digits, ForgetRequest(classes=(0,)))
     sizes = {"train": parts.train, "test": digits.test.labels, "forget": parts.forget, "retain": parts.retain}
     assert len(found.labels) == len(sizes[name])
     assert (found.labels == 0).all() == (name == "forget")

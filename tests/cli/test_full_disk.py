@@ -15,7 +15,7 @@ from lists import BASE, SMALL, entries, train_small
 
 from salun.cli.unlearn import main
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.experiments.run import save_with_forget
 from salun.models.checkpoint import Checkpoint
 
@@ -30,7 +30,7 @@ def small() -> Checkpoint:
 
 @pytest.fixture(autouse=True)
 def base(small: Checkpoint, alone: None) -> None:
-    save_with_forget(Path(BASE), small, split(load(SMALL), ForgetRequest()))
+    save_with_forget(Path(BASE), small, make_split(load(SMALL), ForgetRequest()))
     retrain = {"method": "retrain", "epochs": None}
     Path("list.json").write_text(json.dumps(entries({"metrics": ["UA", "TA", "ToW"]}, {**retrain, "metrics": ["UA"]})))
 

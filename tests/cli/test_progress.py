@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from salun.cli.progress import Display, epoch_line
-from salun.training.progress import Epoch, Progress, unwatched
+from salun.training.progress import Epoch, Progress, no_callback
 
 DONE = Epoch(epoch=2, loss=0.5, accuracy=0.875, validation=0.75, lr=0.1, seconds=2.0)
 UNSEEN = Epoch(epoch=2, loss=0.5, accuracy=0.875, validation=None, lr=0.1, seconds=2.0)
@@ -37,9 +37,9 @@ def drawn(display: Display) -> str:
 def shown(width: int, steps: list[Progress], title: str = "my [base]", images: int = 100) -> str:
     """Show a training; gives what the terminal shows after the last step."""
     with Display(terminal(width), lines=True) as display:
-        watch = display.watch(title, images)
+        callback = display.callback(title, images)
         for step in steps:
-            watch(step)
+            callback(step)
     return drawn(display)
 
 
@@ -51,7 +51,7 @@ def time_left(steps: list[Progress], images: int) -> int:
 
 def fail(display: Display) -> None:
     """Raise in the middle of a training."""
-    display.watch("base", 10)(Progress(1, 5, 50, 0.1))
+    display.callback("base", 10)(Progress(1, 5, 50, 0.1))
     raise RuntimeError("no time")
 
 
@@ -68,15 +68,15 @@ def test_where_nothing_can_change_in_place_an_epoch_leaves_a_line_once_it_is_ove
 ) -> None:
     monkeypatch.setenv("TERM", term)
     with Display(Console(force_terminal=term == "dumb"), lines=True) as display:
-        watch = display.watch("base", 100)
-        watch(Progress(1, 5, 50, 0.1))
+        callback = display.callback("base", 100)
+        callback(Progress(1, 5, 50, 0.1))
         assert capsys.readouterr().out == ""
-        watch(Progress(2, 5, 100, 0.5, DONE))
+        callback(Progress(2, 5, 100, 0.5, DONE))
         assert capsys.readouterr().out == epoch_line(DONE, 5, 200, 0.75) + "\n"
 
 
 def test_off_the_terminal_runs_of_a_list_print_no_epochs() -> None:
-    assert Display(Console(), lines=False).watch("run", 100) is unwatched
+    assert Display(Console(), lines=False).callback("run", 100) is no_callback
 
 
 @pytest.mark.parametrize("width", [80, 110, 160])
@@ -151,8 +151,8 @@ def test_an_epoch_of_no_images_is_shown() -> None:
 
 def test_the_next_training_takes_the_place_of_the_one_before() -> None:
     with Display(terminal(160), lines=True) as display:
-        display.watch("first", 100)(Progress(2, 5, 100, 0.5, DONE))
-        display.watch("second", 10)(Progress(1, 5, 5, 0.5))
+        display.callback("first", 100)(Progress(2, 5, 100, 0.5, DONE))
+        display.callback("second", 10)(Progress(1, 5, 5, 0.5))
     line = drawn(display)
     assert "second" in line
     assert "first" not in line
@@ -161,7 +161,7 @@ def test_the_next_training_takes_the_place_of_the_one_before() -> None:
 
 def test_trainings_with_names_of_their_own_have_a_line_each_until_they_are_dropped() -> None:
     display = Display(terminal(160), lines=True)
-    first, second = (display.watch(name, 100, name) for name in ("first", "second"))
+    first, second = (display.callback(name, 100, name) for name in ("first", "second"))
     first(Progress(2, 5, 100, 0.5, DONE))
     second(Progress(1, 5, 50, 0.5))
     first(Progress(3, 5, 50, 0.1))
@@ -177,7 +177,7 @@ def test_trainings_with_names_of_their_own_have_a_line_each_until_they_are_dropp
 
 def test_a_title_is_of_the_training_that_takes_steps() -> None:
     display = Display(terminal(160), lines=True)
-    run, base = display.watch("run", 100), display.watch("base model", 100)
+    run, base = display.callback("run", 100), display.callback("base model", 100)
     base(Progress(2, 5, 100, 0.5, DONE))
     assert drawn(display).startswith("base model ")
     run(Progress(2, 5, 100, 0.5, DONE))
@@ -187,7 +187,7 @@ def test_a_title_is_of_the_training_that_takes_steps() -> None:
 def test_the_line_changes_by_itself_and_is_gone_at_the_end() -> None:
     console = terminal(80)
     with Display(console, lines=True) as display:
-        display.watch("base", 100)(Progress(1, 4, 50, 10.0))
+        display.callback("base", 100)(Progress(1, 4, 50, 10.0))
         deadline = time.monotonic() + 10
         while "0:01:10 left" not in console.file.getvalue():
             assert time.monotonic() < deadline

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from salun.cli.train import main
 from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, Split, split
+from salun.data.split import ForgetRequest, Split, make_split
 from salun.io.locks import CLAIMS, Claims
 from salun.models.checkpoint import Checkpoint, load_checkpoint
 
@@ -40,7 +40,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def whole(digits: Dataset) -> Split:
     """The split of digits with nothing forgotten."""
-    return split(digits, ForgetRequest())
+    return make_split(digits, ForgetRequest())
 
 
 @pytest.fixture(scope="module")

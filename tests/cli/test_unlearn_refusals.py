@@ -11,7 +11,7 @@ import torch
 
 from salun.cli.unlearn import main
 from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.architecture import Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
@@ -332,7 +332,7 @@ def test_a_forget_file_with_wrong_content(
 def test_a_forget_file_of_validation_images_alone(
     digits: Dataset, base_file: Path, refuse: Refuse, write: Write
 ) -> None:
-    write("forget.json", split(digits, ForgetRequest()).validation.tolist())
+    write("forget.json", make_split(digits, ForgetRequest()).validation.tolist())
     (line,) = refuse(main, ["-c", BASE, "-IF", "forget.json", *RUN])
     assert "forget.json: none of these images is in the training split" in line
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import wasserstein_distance_nd
 
 from salun.cli.viz import main
-from salun.cli.viz.album import Album
+from salun.cli.viz.album import FigureWriter
 from salun.latent.features import Features, read_features, write_features
 
 Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
@@ -169,7 +169,7 @@ def test_both_names_of_a_pair_can_be_read_in_its_row(monkeypatch: pytest.MonkeyP
     for seed, title in enumerate(titles):
         put(f"{seed}.npz", seed=seed, forget=1, title=title)
     labels: list[list[str]] = []
-    monkeypatch.setattr(Album, "keep", lambda album, figure, place: labels.append(row_labels(figure)))
+    monkeypatch.setattr(FigureWriter, "keep", lambda album, figure, place: labels.append(row_labels(figure)))
     assert main(["wasserstein", *QUICK]) == 0
     (pairs,) = [shown for shown in labels if "base → retrained, seed 2" in shown]
     assert len(set(pairs)) == len(pairs) == 7

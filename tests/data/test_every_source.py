@@ -6,7 +6,7 @@ import torch
 from salun.data import sources
 from salun.data.dataset import Dataset
 from salun.data.sources import SOURCES, class_count, load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.experiments.base_model import train_checkpoint
 from salun.models.architecture import TINY
 from salun.training.recipe import Recipe
@@ -35,7 +35,7 @@ def test_is_read_the_same_twice(read: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_class_of_it_can_be_left_out(read: Dataset) -> None:
-    parts = split(read, ForgetRequest(classes=(0,)))
+    parts = make_split(read, ForgetRequest(classes=(0,)))
     assert len(parts.forget)
     assert len(parts.forgotten_test)
     assert not (read.train.labels[parts.retain] == 0).any()

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from salun.data.dataset import Dataset, Part
+from salun.data.dataset import Dataset, Subset
 from salun.data.memmap import PixelFile
 from salun.data.sets import make_sets, to_device
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments.base_model import preparation_of, train_checkpoint
 from salun.models.architecture import TINY
@@ -53,7 +53,7 @@ def found(dataset: Dataset, part: str) -> set[tuple[str, bytes]]:
     }
 
 
-def pixels(part: Part) -> torch.Tensor:
+def pixels(part: Subset) -> torch.Tensor:
     return part.pixels[torch.arange(len(part.labels))]
 
 
@@ -453,9 +453,9 @@ class TestBeyondMemory:
         assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
 
     def test_split_is_the_same(self, tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        plain = split(load(f"folder:{large}"), ForgetRequest(share=0.5))
+        plain = make_split(load(f"folder:{large}"), ForgetRequest(share=0.5))
         monkeypatch.setenv(LIMIT, "1000")
-        stored = split(load(f"folder:{large}", tmp_path / "data"), ForgetRequest(share=0.5))
+        stored = make_split(load(f"folder:{large}", tmp_path / "data"), ForgetRequest(share=0.5))
         assert (plain.fingerprint, plain.forget_fingerprint) == (stored.fingerprint, stored.forget_fingerprint)
 
     def test_images_may_go_once_they_are_mapped(

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from salun.data.dataset import Dataset, Part, held_out
+from salun.data.dataset import Dataset, Subset, held_out
 from salun.errors import SalunError
 
 
-def part(images: int = 4, labels: int | None = None, shape: tuple[int, ...] = (3, 8, 8), largest: int = 1) -> Part:
+def part(images: int = 4, labels: int | None = None, shape: tuple[int, ...] = (3, 8, 8), largest: int = 1) -> Subset:
     known = torch.arange(images if labels is None else labels) % (largest + 1)
-    return Part(torch.zeros(images, *shape, dtype=torch.uint8), known)
+    return Subset(torch.zeros(images, *shape, dtype=torch.uint8), known)
 
 
 def test_says_what_its_images_are() -> None:
@@ -24,14 +24,14 @@ def test_says_what_its_images_are() -> None:
         (part(0), part(), ["training part", "empty"]),
         (part(), part(0), ["test part", "empty"]),
         (part(largest=2), part(), ["training part", "0 to 2", "0 to 1"]),
-        (part(), Part(part().pixels, torch.tensor([0, 1, -1, 0])), ["test part", "-1"]),
+        (part(), Subset(part().pixels, torch.tensor([0, 1, -1, 0])), ["test part", "-1"]),
         (part(shape=(3, 8, 9)), part(shape=(3, 8, 9)), ["training part", "square"]),
         (part(shape=(8, 8)), part(shape=(8, 8)), ["training part", "(8, 8)"]),
         (part(shape=(3, 8, 8)), part(shape=(1, 8, 8)), ["(3, 8, 8)", "(1, 8, 8)"]),
         (part(shape=(3, 8, 8)), part(shape=(3, 7, 7)), ["(3, 8, 8)", "(3, 7, 7)"]),
     ],
 )
-def test_refuses_parts_that_do_not_fit(train: Part, test: Part, words: list[str]) -> None:
+def test_refuses_parts_that_do_not_fit(train: Subset, test: Subset, words: list[str]) -> None:
     with pytest.raises(SalunError) as caught:
         Dataset("mine", train, test, ("a", "b"))
     assert all(word in str(caught.value) for word in [*words, "'mine'"])

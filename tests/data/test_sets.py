@@ -4,30 +4,30 @@ import torch
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare, to_device
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, Split, split
+from salun.data.split import ForgetRequest, Split, make_split
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def parts(digits: Dataset) -> Split:
-    return split(digits, ForgetRequest(classes=(3,)))
+def split(digits: Dataset) -> Split:
+    return make_split(digits, ForgetRequest(classes=(3,)))
 
 
 @pytest.fixture(scope="module")
-def sets(digits: Dataset, parts: Split) -> Sets:
-    return make_sets(to_device(digits, CPU), parts, prepare(digits, parts), CPU)
+def sets(digits: Dataset, split: Split) -> Sets:
+    return make_sets(to_device(digits, CPU), split, prepare(digits, split), CPU)
 
 
 @pytest.mark.parametrize("name", ["train", "forget", "retain", "validation", "test", "forgotten_test"])
-def test_sets_hold_the_images_of_the_split(digits: Dataset, parts: Split, sets: Sets, name: str) -> None:
-    indices, images = getattr(parts, name), getattr(sets, name)
+def test_sets_hold_the_images_of_the_split(digits: Dataset, split: Split, sets: Sets, name: str) -> None:
+    indices, images = getattr(split, name), getattr(sets, name)
     part = digits.test if "test" in name else digits.train
     assert len(images) == len(indices) > 0
     assert torch.equal(images.rows, indices)
     assert torch.equal(images.labels, part.labels[indices])
     x = torch.cat([batch.x for batch in images.batches(100)])
-    assert torch.allclose(x, prepare(digits, parts)(part.pixels[indices]))
+    assert torch.allclose(x, prepare(digits, split)(part.pixels[indices]))
     assert images.pixels.data_ptr() == part.pixels.data_ptr()
 
 
@@ -37,38 +37,38 @@ def test_classes_are_where_they_belong(sets: Sets) -> None:
         assert 3 not in images.labels
 
 
-def test_normalisation_is_of_the_training_split(digits: Dataset, parts: Split, sets: Sets) -> None:
+def test_normalisation_is_of_the_training_split(digits: Dataset, split: Split, sets: Sets) -> None:
     x = torch.cat([batch.x for batch in sets.train.batches(500)])
     assert abs(x.mean()) < 1e-5
     assert abs(x.std(correction=0) - 1) < 1e-5
     changed = digits.train.pixels.clone()
-    changed[parts.validation] = 255
+    changed[split.validation] = 255
     other = Dataset(
         "digits",
         digits.train._replace(pixels=changed),
         digits.test._replace(pixels=digits.test.pixels // 2),
         digits.classes,
     )
-    assert prepare(other, parts) == prepare(digits, parts)
+    assert prepare(other, split) == prepare(digits, split)
 
 
-def test_normalisation_does_not_depend_on_what_is_forgotten(digits: Dataset, parts: Split) -> None:
-    assert prepare(digits, parts) == prepare(digits, split(digits, ForgetRequest(share=0.5)))
+def test_normalisation_does_not_depend_on_what_is_forgotten(digits: Dataset, split: Split) -> None:
+    assert prepare(digits, split) == prepare(digits, make_split(digits, ForgetRequest(share=0.5)))
 
 
-def test_preparation_takes_augmentation_from_the_data(digits: Dataset, parts: Split) -> None:
-    plain = prepare(digits, parts)
+def test_preparation_takes_augmentation_from_the_data(digits: Dataset, split: Split) -> None:
+    plain = prepare(digits, split)
     assert (plain.padding, plain.flip, plain.resize) == (0, False, None)
-    assert prepare(digits, parts, resize=20).resize == 20
+    assert prepare(digits, split, resize=20).resize == 20
     coloured = load("synthetic:n=40,size=16,classes=2")
-    found = prepare(coloured, split(coloured, ForgetRequest()))
+    found = prepare(coloured, make_split(coloured, ForgetRequest()))
     assert (found.padding, found.flip, len(found.mean)) == (2, True, 3)
 
 
 def test_evaluation_never_sees_augmented_images() -> None:
     dataset = load("synthetic:n=60,size=8,classes=2")
-    parts = split(dataset, ForgetRequest(share=0.5))
-    sets = make_sets(dataset, parts, prepare(dataset, parts), CPU)
+    split = make_split(dataset, ForgetRequest(share=0.5))
+    sets = make_sets(dataset, split, prepare(dataset, split), CPU)
     for images in (sets.forget, sets.retain, sets.validation, sets.test):
         first = torch.cat([batch.x for batch in images.batches(7)])
         assert torch.equal(first, torch.cat([batch.x for batch in images.batches(16)]))

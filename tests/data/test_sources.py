@@ -685,8 +685,8 @@ class TestSynthetic:
     def test_is_learnable_in_a_few_epochs(self) -> None:
         dataset = load("synthetic:n=1000,size=8,classes=4,noise=0.1")
         recipe = Recipe(epochs=4, lr=0.1, batch_size=32, schedule="cosine")
-        checkpoint, parts, _ = train_checkpoint(TINY, dataset, recipe, ForgetRequest(), 0, CPU)
-        sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), CPU)
+        checkpoint, split, _ = train_checkpoint(TINY, dataset, recipe, ForgetRequest(), 0, CPU)
+        sets = make_sets(dataset, split, preparation_of(checkpoint, dataset, split), CPU)
         model = checkpoint.restore()
         assert accuracy(predict(model, sets.test)) > 0.8
         assert accuracy(predict(model, sets.train)) < 0.95

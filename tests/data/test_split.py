@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from salun.data.dataset import Dataset, Part
-from salun.data.split import ForgetRequest, Split, read_forget, split, write_forget
+from salun.data.dataset import Dataset, Subset
+from salun.data.split import ForgetRequest, Split, make_split, read_forget, write_forget
 from salun.errors import SalunError
 
 
 def labelled(train: torch.Tensor, test: torch.Tensor, classes: int) -> Dataset:
-    def part(labels: torch.Tensor) -> Part:
-        return Part(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
+    def part(labels: torch.Tensor) -> Subset:
+        return Subset(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
 
     return Dataset("mine", part(train), part(test), tuple(map(str, range(classes))))
 
@@ -52,23 +52,26 @@ def as_set(indices: torch.Tensor) -> set[int]:
 @pytest.mark.parametrize("request_name", REQUESTS)
 class TestEveryRequest:
     def test_sets_are_disjoint_and_whole(self, uneven: Dataset, request_name: str, seed: int, tmp_path: Path) -> None:
-        parts = split(uneven, REQUESTS[request_name](tmp_path), seed)
-        train, validation = as_set(parts.train), as_set(parts.validation)
-        forget, retain = as_set(parts.forget), as_set(parts.retain)
+        split = make_split(uneven, REQUESTS[request_name](tmp_path), seed)
+        train, validation = as_set(split.train), as_set(split.validation)
+        forget, retain = as_set(split.forget), as_set(split.retain)
         assert not train & validation
         assert not forget & retain
         assert forget | retain == train
         assert retain
         assert train | validation <= set(range(300))
-        assert as_set(parts.test) | as_set(parts.forgotten_test) == set(range(50))
-        assert not as_set(parts.test) & as_set(parts.forgotten_test)
-        assert forget <= as_set(parts.listed)
-        assert not as_set(parts.listed) & (retain | validation)
+        assert as_set(split.test) | as_set(split.forgotten_test) == set(range(50))
+        assert not as_set(split.test) & as_set(split.forgotten_test)
+        assert forget <= as_set(split.listed)
+        assert not as_set(split.listed) & (retain | validation)
 
     def test_base_split_does_not_depend_on_the_request(
         self, uneven: Dataset, request_name: str, seed: int, tmp_path: Path
     ) -> None:
-        plain, asked = split(uneven, ForgetRequest(), seed), split(uneven, REQUESTS[request_name](tmp_path), seed)
+        plain, asked = (
+            make_split(uneven, ForgetRequest(), seed),
+            make_split(uneven, REQUESTS[request_name](tmp_path), seed),
+        )
         assert torch.equal(plain.train, asked.train)
         assert plain.fingerprint == asked.fingerprint
         assert as_set(asked.validation) <= as_set(plain.validation)
@@ -79,7 +82,7 @@ class TestEveryRequest:
         def drawn(disturbance: int) -> Split:
             torch.manual_seed(disturbance)
             np.random.seed(disturbance)
-            return split(uneven, REQUESTS[request_name](tmp_path), seed)
+            return make_split(uneven, REQUESTS[request_name](tmp_path), seed)
 
         one, two = drawn(1), drawn(2)
         for name in ("train", "validation", "test", "forget", "retain", "forgotten_test", "listed"):
@@ -89,88 +92,90 @@ class TestEveryRequest:
 
 class TestValidation:
     def test_is_a_stratified_tenth(self, uneven: Dataset) -> None:
-        parts = split(uneven, ForgetRequest())
-        assert uneven.train.labels[parts.validation].bincount().tolist() == [2, 4, 6, 8, 10]
-        assert len(parts.train) == 270
-        assert len(parts.forget) == 0
-        assert torch.equal(parts.retain, parts.train)
+        split = make_split(uneven, ForgetRequest())
+        assert uneven.train.labels[split.validation].bincount().tolist() == [2, 4, 6, 8, 10]
+        assert len(split.train) == 270
+        assert len(split.forget) == 0
+        assert torch.equal(split.retain, split.train)
 
     def test_changes_with_its_seed(self, uneven: Dataset) -> None:
-        one, other = split(uneven, ForgetRequest(), 0), split(uneven, ForgetRequest(), 1)
+        one, other = make_split(uneven, ForgetRequest(), 0), make_split(uneven, ForgetRequest(), 1)
         assert not torch.equal(one.validation, other.validation)
         assert one.fingerprint != other.fingerprint
 
     def test_fingerprint_changes_with_the_data(self, uneven: Dataset) -> None:
-        mark = split(uneven, ForgetRequest()).fingerprint
+        mark = make_split(uneven, ForgetRequest()).fingerprint
         labels = uneven.train.labels.clone()
         labels[0] = (labels[0] + 1) % 5
-        assert split(labelled(labels, uneven.test.labels, 5), ForgetRequest()).fingerprint != mark
-        assert split(labelled(uneven.train.labels, uneven.test.labels[:-1], 5), ForgetRequest()).fingerprint != mark
+        assert make_split(labelled(labels, uneven.test.labels, 5), ForgetRequest()).fingerprint != mark
+        assert (
+            make_split(labelled(uneven.train.labels, uneven.test.labels[:-1], 5), ForgetRequest()).fingerprint != mark
+        )
 
     def test_of_cifar_is_the_papers(self) -> None:
-        parts = split(labelled(torch.arange(50_000) % 10, torch.arange(10_000) % 10, 10), ForgetRequest(share=0.1))
-        sizes = [len(indices) for indices in (parts.train, parts.validation, parts.test, parts.forget)]
+        split = make_split(labelled(torch.arange(50_000) % 10, torch.arange(10_000) % 10, 10), ForgetRequest(share=0.1))
+        sizes = [len(indices) for indices in (split.train, split.validation, split.test, split.forget)]
         assert sizes == [45_000, 5_000, 10_000, 4_500]
 
     def test_of_very_small_classes_is_empty(self) -> None:
-        parts = split(labelled(torch.arange(6) % 2, torch.arange(2), 2), ForgetRequest(classes=(0,)))
-        assert len(parts.validation) == 0
-        assert len(parts.forget) == 3
+        split = make_split(labelled(torch.arange(6) % 2, torch.arange(2), 2), ForgetRequest(classes=(0,)))
+        assert len(split.validation) == 0
+        assert len(split.forget) == 3
 
 
 class TestClasses:
     @pytest.mark.parametrize("classes", [(0,), (4,), (1, 3), (0, 1, 2, 3), (2, 2)])
     def test_all_of_their_images_go(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
-        parts = split(uneven, ForgetRequest(classes=classes))
+        split = make_split(uneven, ForgetRequest(classes=classes))
         labels, tested = uneven.train.labels, uneven.test.labels
-        assert set(labels[parts.forget].tolist()) == set(classes)
-        assert not set(labels[parts.retain].tolist()) & set(classes)
-        assert not set(labels[parts.validation].tolist()) & set(classes)
-        assert not set(tested[parts.test].tolist()) & set(classes)
-        assert set(tested[parts.forgotten_test].tolist()) == set(classes)
-        assert len(parts.forgotten_test) == 10 * len(set(classes))
-        assert torch.equal(parts.listed, parts.forget)
+        assert set(labels[split.forget].tolist()) == set(classes)
+        assert not set(labels[split.retain].tolist()) & set(classes)
+        assert not set(labels[split.validation].tolist()) & set(classes)
+        assert not set(tested[split.test].tolist()) & set(classes)
+        assert set(tested[split.forgotten_test].tolist()) == set(classes)
+        assert len(split.forgotten_test) == 10 * len(set(classes))
+        assert torch.equal(split.listed, split.forget)
 
     @pytest.mark.parametrize("classes", [(-1,), (5,), (0, 99)])
     def test_unknown_class(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
         with pytest.raises(SalunError, match=rf"class {classes[-1]}.*0 to 4"):
-            split(uneven, ForgetRequest(classes=classes))
+            make_split(uneven, ForgetRequest(classes=classes))
 
     def test_all_classes(self, uneven: Dataset) -> None:
         with pytest.raises(SalunError, match="all classes"):
-            split(uneven, ForgetRequest(classes=(0, 1, 2, 3, 4)))
+            make_split(uneven, ForgetRequest(classes=(0, 1, 2, 3, 4)))
 
     def test_class_without_training_images(self) -> None:
         dataset = labelled(torch.arange(40) % 2, torch.arange(9) % 3, 3)
         with pytest.raises(SalunError, match="class 2"):
-            split(dataset, ForgetRequest(classes=(2,)))
+            make_split(dataset, ForgetRequest(classes=(2,)))
 
     def test_classes_with_all_training_images(self) -> None:
         dataset = labelled(torch.arange(40) % 2, torch.arange(9) % 3, 3)
         with pytest.raises(SalunError, match="nothing would be retained"):
-            split(dataset, ForgetRequest(classes=(0, 1)))
+            make_split(dataset, ForgetRequest(classes=(0, 1)))
 
 
 class TestShare:
     @pytest.mark.parametrize(("share", "count"), [(0.1, 27), (0.5, 135), (0.3, 81), (0.996, 269), (0.0038, 1)])
     def test_count_is_exact(self, uneven: Dataset, share: float, count: int) -> None:
-        parts = split(uneven, ForgetRequest(share=share))
-        assert len(parts.forget) == count
-        assert len(parts.forgotten_test) == 0
-        assert len(parts.test) == 50
-        assert len(parts.validation) == 30
+        split = make_split(uneven, ForgetRequest(share=share))
+        assert len(split.forget) == count
+        assert len(split.forgotten_test) == 0
+        assert len(split.test) == 50
+        assert len(split.validation) == 30
 
     @pytest.mark.parametrize("share", [1e-9, 0.001])
     def test_of_no_image(self, uneven: Dataset, share: float) -> None:
         with pytest.raises(SalunError, match="none of these images"):
-            split(uneven, ForgetRequest(share=share))
+            make_split(uneven, ForgetRequest(share=share))
 
     def test_of_all_images(self, uneven: Dataset) -> None:
         with pytest.raises(SalunError, match="nothing would be retained"):
-            split(uneven, ForgetRequest(share=0.9999))
+            make_split(uneven, ForgetRequest(share=0.9999))
 
     def test_seed_changes_the_set_and_nothing_else(self, uneven: Dataset) -> None:
-        one, same, other = (split(uneven, ForgetRequest(share=0.2, seed=seed)) for seed in (3, 3, 4))
+        one, same, other = (make_split(uneven, ForgetRequest(share=0.2, seed=seed)) for seed in (3, 3, 4))
         assert torch.equal(one.forget, same.forget)
         assert one.forget_fingerprint == same.forget_fingerprint
         assert not torch.equal(one.forget, other.forget)
@@ -181,57 +186,57 @@ class TestShare:
     def test_every_image_may_be_drawn(self, uneven: Dataset) -> None:
         drawn: set[int] = set()
         for seed in range(40):
-            drawn |= as_set(split(uneven, ForgetRequest(share=0.2, seed=seed)).forget)
-        assert drawn == as_set(split(uneven, ForgetRequest()).train)
+            drawn |= as_set(make_split(uneven, ForgetRequest(share=0.2, seed=seed)).forget)
+        assert drawn == as_set(make_split(uneven, ForgetRequest()).train)
 
 
 class TestStratifiedShare:
     @pytest.mark.parametrize("seed", [0, 5])
     @pytest.mark.parametrize("share", [0.0038, 0.01, 0.1, 0.123, 1 / 3, 0.5, 0.9, 0.996])
     def test_counts_are_the_share_of_each_class_and_add_up(self, uneven: Dataset, share: float, seed: int) -> None:
-        plain = split(uneven, ForgetRequest(share=share, seed=seed))
-        parts = split(uneven, ForgetRequest(share=share, seed=seed, stratified=True))
-        assert len(parts.forget) == len(plain.forget)
-        sizes, counts = (uneven.train.labels[of].bincount(minlength=5) for of in (parts.train, parts.forget))
+        plain = make_split(uneven, ForgetRequest(share=share, seed=seed))
+        split = make_split(uneven, ForgetRequest(share=share, seed=seed, stratified=True))
+        assert len(split.forget) == len(plain.forget)
+        sizes, counts = (uneven.train.labels[of].bincount(minlength=5) for of in (split.train, split.forget))
         assert float((counts - share * sizes).abs().max()) < 1
 
     def test_what_is_left_over_goes_to_the_largest_remainders(self) -> None:
         labels = torch.repeat_interleave(torch.arange(3), torch.tensor([13, 16, 18]))
-        parts = split(labelled(labels, torch.arange(3), 3), ForgetRequest(share=0.3, stratified=True))
-        sizes, counts = (labels[of].bincount().tolist() for of in (parts.train, parts.forget))
+        split = make_split(labelled(labels, torch.arange(3), 3), ForgetRequest(share=0.3, stratified=True))
+        sizes, counts = (labels[of].bincount().tolist() for of in (split.train, split.forget))
         assert (sizes, counts) == ([12, 14, 16], [4, 4, 5])  # 13 in all, of 3.6, 4.2 and 4.8
 
     def test_every_image_may_be_drawn(self, uneven: Dataset) -> None:
         drawn: set[int] = set()
         for seed in range(40):
-            drawn |= as_set(split(uneven, ForgetRequest(share=0.2, seed=seed, stratified=True)).forget)
-        assert drawn == as_set(split(uneven, ForgetRequest()).train)
+            drawn |= as_set(make_split(uneven, ForgetRequest(share=0.2, seed=seed, stratified=True)).forget)
+        assert drawn == as_set(make_split(uneven, ForgetRequest()).train)
 
     def test_the_share_of_before_is_drawn_without_it(self, uneven: Dataset) -> None:
-        train = split(uneven, ForgetRequest()).train
+        train = make_split(uneven, ForgetRequest()).train
         order = np.random.default_rng(3).permutation(270)[:54]
-        assert torch.equal(split(uneven, ForgetRequest(share=0.2, seed=3)).forget, train[np.sort(order)])
+        assert torch.equal(make_split(uneven, ForgetRequest(share=0.2, seed=3)).forget, train[np.sort(order)])
 
     @pytest.mark.parametrize("share", [1e-9, 0.001])
     def test_of_no_image(self, uneven: Dataset, share: float) -> None:
         with pytest.raises(SalunError, match="stratified: none of these images"):
-            split(uneven, ForgetRequest(share=share, stratified=True))
+            make_split(uneven, ForgetRequest(share=share, stratified=True))
 
 
 class TestIndices:
     def test_indices_leave_the_validation_split(self, uneven: Dataset, tmp_path: Path) -> None:
-        plain = split(uneven, ForgetRequest())
+        plain = make_split(uneven, ForgetRequest())
         held, learnt = plain.validation[:4].tolist(), plain.train[:6].tolist()
-        parts = split(uneven, listing(tmp_path / "list.json", learnt + held))
-        assert parts.forget.tolist() == learnt
-        assert as_set(parts.validation) == as_set(plain.validation) - set(held)
-        assert parts.listed.tolist() == sorted(learnt + held)
-        assert not set(held) & as_set(parts.retain)
+        split = make_split(uneven, listing(tmp_path / "list.json", learnt + held))
+        assert split.forget.tolist() == learnt
+        assert as_set(split.validation) == as_set(plain.validation) - set(held)
+        assert split.listed.tolist() == sorted(learnt + held)
+        assert not set(held) & as_set(split.retain)
 
     def test_order_and_repetition_do_not_matter(self, uneven: Dataset, tmp_path: Path) -> None:
-        indices = split(uneven, ForgetRequest()).train[::7].tolist()
-        one = split(uneven, listing(tmp_path / "one.json", indices))
-        two = split(uneven, listing(tmp_path / "two.json", [*reversed(indices), *indices]))
+        indices = make_split(uneven, ForgetRequest()).train[::7].tolist()
+        one = make_split(uneven, listing(tmp_path / "one.json", indices))
+        two = make_split(uneven, listing(tmp_path / "two.json", [*reversed(indices), *indices]))
         assert torch.equal(one.forget, two.forget)
         assert one.forget_fingerprint == two.forget_fingerprint
 
@@ -263,7 +268,7 @@ class TestIndices:
     )
     def test_refused_files(self, uneven: Dataset, tmp_path: Path, content: Any, words: str) -> None:
         with pytest.raises(SalunError, match=words) as caught:
-            split(uneven, listing(tmp_path / "list.json", content))
+            make_split(uneven, listing(tmp_path / "list.json", content))
         assert str(tmp_path / "list.json") in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -279,58 +284,58 @@ class TestIndices:
         assert "\n" not in str(caught.value)
 
     def test_validation_images_alone(self, uneven: Dataset, tmp_path: Path) -> None:
-        held = split(uneven, ForgetRequest()).validation.tolist()
+        held = make_split(uneven, ForgetRequest()).validation.tolist()
         with pytest.raises(SalunError, match="none of these images"):
-            split(uneven, listing(tmp_path / "list.json", held))
+            make_split(uneven, listing(tmp_path / "list.json", held))
 
     def test_all_images(self, uneven: Dataset, tmp_path: Path) -> None:
         with pytest.raises(SalunError, match="nothing would be retained"):
-            split(uneven, listing(tmp_path / "list.json", list(range(300))))
+            make_split(uneven, listing(tmp_path / "list.json", list(range(300))))
 
 
 class TestNever:
     @pytest.mark.parametrize("request_name", [name for name in REQUESTS if name != "list"])
     def test_images_are_in_no_set(self, uneven: Dataset, request_name: str, tmp_path: Path) -> None:
-        plain = split(uneven, ForgetRequest())
+        plain = make_split(uneven, ForgetRequest())
         never = torch.cat([plain.train[::5], plain.validation[::3]])
-        parts = split(uneven, REQUESTS[request_name](tmp_path), never=never)
-        for indices in (parts.train, parts.validation, parts.forget, parts.retain):
+        split = make_split(uneven, REQUESTS[request_name](tmp_path), never=never)
+        for indices in (split.train, split.validation, split.forget, split.retain):
             assert not as_set(indices) & set(never.tolist())
-        assert as_set(parts.train) | set(never.tolist()) >= as_set(plain.train)
-        assert parts.fingerprint == plain.fingerprint
+        assert as_set(split.train) | set(never.tolist()) >= as_set(plain.train)
+        assert split.fingerprint == plain.fingerprint
 
     def test_share_is_of_what_was_learnt(self, uneven: Dataset) -> None:
-        never = split(uneven, ForgetRequest()).train[:70]
-        assert len(split(uneven, ForgetRequest(share=0.1), never=never).forget) == 20
+        never = make_split(uneven, ForgetRequest()).train[:70]
+        assert len(make_split(uneven, ForgetRequest(share=0.1), never=never).forget) == 20
 
     def test_image_that_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset, tmp_path: Path) -> None:
-        never = split(uneven, ForgetRequest()).train[:5]
+        never = make_split(uneven, ForgetRequest()).train[:5]
         with pytest.raises(SalunError, match="none of these images"):
-            split(uneven, listing(tmp_path / "list.json", never.tolist()), never=never)
+            make_split(uneven, listing(tmp_path / "list.json", never.tolist()), never=never)
 
     def test_class_that_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset) -> None:
-        never = split(uneven, ForgetRequest(classes=(3,))).forget
+        never = make_split(uneven, ForgetRequest(classes=(3,))).forget
         with pytest.raises(SalunError, match="class 3"):
-            split(uneven, ForgetRequest(classes=(3,)), never=never)
+            make_split(uneven, ForgetRequest(classes=(3,)), never=never)
 
     @pytest.mark.parametrize("classes", [(), (0,), (0, 4)])
     def test_class_that_was_never_learnt_is_not_tested(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
-        never = split(uneven, ForgetRequest(classes=(1, 3))).forget
-        parts = split(uneven, ForgetRequest(classes=classes), never=never)
+        never = make_split(uneven, ForgetRequest(classes=(1, 3))).forget
+        split = make_split(uneven, ForgetRequest(classes=classes), never=never)
         left = {0, 2, 4} - set(classes)
-        assert set(uneven.train.labels[parts.retain].tolist()) == left
-        assert set(uneven.train.labels[parts.validation].tolist()) == left
-        assert set(uneven.test.labels[parts.test].tolist()) == left
-        assert set(uneven.test.labels[parts.forgotten_test].tolist()) == set(classes)
+        assert set(uneven.train.labels[split.retain].tolist()) == left
+        assert set(uneven.train.labels[split.validation].tolist()) == left
+        assert set(uneven.test.labels[split.test].tolist()) == left
+        assert set(uneven.test.labels[split.forgotten_test].tolist()) == set(classes)
 
     def test_class_of_which_some_was_learnt_is_tested(self, uneven: Dataset) -> None:
-        never = split(uneven, ForgetRequest(classes=(1, 3))).forget[1:]
-        parts = split(uneven, ForgetRequest(), never=never)
-        assert len(set(uneven.test.labels[parts.test].tolist())) == 4
+        never = make_split(uneven, ForgetRequest(classes=(1, 3))).forget[1:]
+        split = make_split(uneven, ForgetRequest(), never=never)
+        assert len(set(uneven.test.labels[split.test].tolist())) == 4
 
     def test_none_changes_nothing(self, uneven: Dataset) -> None:
-        empty = split(uneven, ForgetRequest(share=0.1), never=torch.empty(0, dtype=torch.int64))
-        assert torch.equal(empty.forget, split(uneven, ForgetRequest(share=0.1)).forget)
+        empty = make_split(uneven, ForgetRequest(share=0.1), never=torch.empty(0, dtype=torch.int64))
+        assert torch.equal(empty.forget, make_split(uneven, ForgetRequest(share=0.1)).forget)
 
 
 class TestForgetFile:
@@ -342,10 +347,10 @@ class TestForgetFile:
 
     @pytest.mark.parametrize("request_name", [name for name in REQUESTS if name != "nothing"])
     def test_gives_the_same_forget_set_again(self, uneven: Dataset, request_name: str, tmp_path: Path) -> None:
-        first = split(uneven, REQUESTS[request_name](tmp_path), 3)
+        first = make_split(uneven, REQUESTS[request_name](tmp_path), 3)
         write_forget(tmp_path / "forget.json", first.listed)
         assert torch.equal(read_forget(tmp_path / "forget.json", 300), first.listed)
-        again = split(uneven, ForgetRequest(indices=tmp_path / "forget.json"), 3)
+        again = make_split(uneven, ForgetRequest(indices=tmp_path / "forget.json"), 3)
         assert torch.equal(again.forget, first.forget)
         assert torch.equal(again.retain, first.retain)
 

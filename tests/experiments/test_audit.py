@@ -19,7 +19,7 @@ from salun.experiments.config import PruneRequest
 from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
 from salun.models.checkpoint import load_checkpoint, save_checkpoint
-from salun.training.progress import Progress, Watch, unwatched
+from salun.training.progress import Callback, Progress, no_callback
 from salun.training.recipe import Recipe
 from salun.unlearning import METHODS, Task
 from salun.unlearning.mask import Mask, save_mask
@@ -50,9 +50,9 @@ class Recording(Workbench):
         super().__init__(CPU)
         self.calls: list[tuple[str, Split, Sets, Mask | None, int]] = []
 
-    def unlearned(self, experiment: Any, problem: Any, base: Any, sets: Sets, seed: int, watch: Watch) -> Any:
-        done = super().unlearned(experiment, problem, base, sets, seed, watch)
-        self.calls.append((experiment.method, problem.parts, sets, done.mask, seed))
+    def unlearned(self, experiment: Any, problem: Any, base: Any, sets: Sets, seed: int, callback: Callback) -> Any:
+        done = super().unlearned(experiment, problem, base, sets, seed, callback)
+        self.calls.append((experiment.method, problem.split, sets, done.mask, seed))
         return done
 
 
@@ -63,14 +63,14 @@ class Seen:
         self.titles: list[str] = []
         self.interrupted = interrupted
 
-    def __call__(self, title: str) -> Watch:
-        def watch(progress: Progress) -> None:
+    def __call__(self, title: str) -> Callback:
+        def callback(progress: Progress) -> None:
             if title not in self.titles:
                 self.titles.append(title)
             if len(self.titles) == self.interrupted:
                 raise KeyboardInterrupt
 
-        return watch
+        return callback
 
     @property
     def trained(self) -> list[str]:
@@ -102,7 +102,9 @@ def auditor(bench: Workbench | None = None) -> Auditor:
     return Auditor(bench or Workbench(CPU), FOLDER, WEIGHTS)
 
 
-def do(audit: Audit, shadows: int, seen: Callable[[str], Watch] = lambda _: unwatched) -> list[tuple[int, str | None]]:
+def do(
+    audit: Audit, shadows: int, seen: Callable[[str], Callback] = lambda _: no_callback
+) -> list[tuple[int, str | None]]:
     """Do what is missing, as a command of its own would; what was done."""
     worker = auditor()
     done = worker.go(audit, worker.missing(audit, shadows), seen)
@@ -153,41 +155,41 @@ def test_each_candidate_is_trained_on_by_exactly_one_of_each_pair(request_: str)
 @EACH
 def test_sets_of_a_shadow_model(request_: str) -> None:
     found = pool(**REQUESTS[request_])
-    candidates, whole = numbers(found.candidates), found.problem.parts
+    candidates, whole = numbers(found.candidates), found.problem.split
     assert candidates <= numbers(whole.train)
     for number in range(6):
-        parts = found.parts(number)
-        train, forget, retain = (numbers(part) for part in (parts.train, parts.forget, parts.retain))
+        split = found.split(number)
+        train, forget, retain = (numbers(part) for part in (split.train, split.forget, split.retain))
         assert forget == set(found.candidates[torch.from_numpy(found.trained(number))].tolist())
         assert train == forget | retain
         assert retain == numbers(whole.train) - candidates
         assert numbers(found.witnesses) <= retain
-        assert not candidates & numbers(parts.validation)
+        assert not candidates & numbers(split.validation)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
 def test_a_share_is_one_of_what_a_shadow_model_is_trained_on(share: float) -> None:
     found = pool(unlearning_rate=share)
-    parts = found.parts(0)
-    assert len(found.candidates) == round(2 * share * len(found.problem.parts.train) / (1 + share))
-    assert len(parts.forget) / len(parts.train) == pytest.approx(share, abs=1 / len(parts.train))
+    split = found.split(0)
+    assert len(found.candidates) == round(2 * share * len(found.problem.split.train) / (1 + share))
+    assert len(split.forget) / len(split.train) == pytest.approx(share, abs=1 / len(split.train))
 
 
 def test_of_a_stratified_share_candidates_and_halves_are_stratified() -> None:
     found = pool(**SHARE, stratified=True)
     assert len(found.candidates) == len(pool(**SHARE).candidates)
-    labels, train = found.problem.dataset.train.labels, found.problem.parts.train
+    labels, train = found.problem.dataset.train.labels, found.problem.split.train
     sizes, asked = (labels[of].bincount(minlength=4) for of in (train, found.candidates))
     assert float((asked - 2 * 0.2 / 1.2 * sizes).abs().max()) < 1
     for number in range(4):
-        counts = labels[found.parts(number).forget].bincount(minlength=4)
+        counts = labels[found.split(number).forget].bincount(minlength=4)
         assert float((counts - asked / 2).abs().max()) < 1
 
 
 def test_candidates_of_classes_and_lists_are_their_training_images() -> None:
     by_class, by_list = pool(class_to_forget=2), pool(idxs_to_forget="list.json")
     labels = by_class.problem.dataset.train.labels
-    train = numbers(by_class.problem.parts.train)
+    train = numbers(by_class.problem.split.train)
     assert numbers(by_class.candidates) == {index for index in train if labels[index] == 2}
     assert numbers(by_list.candidates) == train & set(LISTED) != set(LISTED)
 
@@ -247,13 +249,13 @@ def test_a_class_and_the_list_of_its_images_are_two_problems() -> None:
 
 
 def test_images_that_a_base_model_never_saw_are_not_asked_for() -> None:
-    checkpoint, parts, _ = train_checkpoint("resnet_tiny", load(DATA), Recipe(**SHORT), ForgetRequest((0,)), 0, CPU)
+    checkpoint, split, _ = train_checkpoint("resnet_tiny", load(DATA), Recipe(**SHORT), ForgetRequest((0,)), 0, CPU)
     save_checkpoint(Path("partly.pt"), checkpoint)
     own = {"model": None, "dataset": None, "recipe": None, "checkpoint": "partly.pt"}
     one, other = audits({"class_to_forget": 1}, own | {"class_to_forget": 1})
-    never = numbers(parts.forget)
-    assert never <= numbers(one.pool.parts(0).train)
-    assert not never & (numbers(other.pool.parts(0).train) | numbers(other.pool.witnesses))
+    never = numbers(split.forget)
+    assert never <= numbers(one.pool.split(0).train)
+    assert not never & (numbers(other.pool.split(0).train) | numbers(other.pool.witnesses))
 
 
 def test_added_retraining_has_no_pruning_and_no_budget() -> None:
@@ -300,8 +302,8 @@ def test_names_depend_on_what_is_done_and_not_on_where_the_base_model_lies() -> 
     ],
 )
 def test_refusals_name_the_entry(entry: dict[str, Any], text: str) -> None:
-    Path("one.json").write_text(json.dumps(pool(**SHARE).problem.parts.train[:1].tolist()))
-    weights = Workbench(CPU).weights_of(pool(**SHARE).problem.origin, load(DATA))
+    Path("one.json").write_text(json.dumps(pool(**SHARE).problem.split.train[:1].tolist()))
+    weights = Workbench(CPU).weights_of(pool(**SHARE).problem.spec, load(DATA))
     save_mask(Path("a.mask"), {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()})
     with pytest.raises(SalunErrors) as raised:
         audits(SHARE, entry)
@@ -313,7 +315,7 @@ def test_a_base_model_of_unknown_recipe_is_refused() -> None:
     found = pool(**SHARE).problem
     experiment = audit_of(SHARE).experiments[1]
     with pytest.raises(SalunError, match=r"records no recipe to train shadow models by; .*'recipe'"):
-        pool_of(experiment, replace(found, origin=replace(found.origin, recipe=None)))
+        pool_of(experiment, replace(found, spec=replace(found.spec, recipe=None)))
 
 
 # Models
@@ -336,14 +338,14 @@ def test_a_shadow_model_learns_and_unlearns_its_own_images() -> None:
     bench = Recording()
     audit = audit_of(SHARE | {"seed": 10, "method": "ga", "use_mask": True}, bench=bench)
     worker = auditor(bench)
-    list(worker.go(audit, worker.missing(audit, 2), lambda _: unwatched))
+    list(worker.go(audit, worker.missing(audit, 2), lambda _: no_callback))
     candidates, masks = numbers(audit.pool.candidates), []
-    for place, (method, parts, sets, mask, seed) in enumerate(bench.calls):
+    for place, (method, split, sets, mask, seed) in enumerate(bench.calls):
         number = place // 2
-        forget = numbers(audit.pool.parts(number).forget)
+        forget = numbers(audit.pool.split(number).forget)
         checkpoint = load_checkpoint(WEIGHTS / audit.pool.key / f"shadow_{number}.pt")
         assert (method, seed) == (("retrain", number), ("ga", 10 + number))[place % 2]
-        assert numbers(parts.forget) == numbers(sets.forget.rows) == forget
+        assert numbers(split.forget) == numbers(sets.forget.rows) == forget
         assert not candidates & (numbers(sets.retain.rows) | numbers(sets.validation.rows))
         assert set(checkpoint.excluded) == candidates - forget
         masks += [] if mask is None else [mask]
@@ -366,8 +368,8 @@ def test_margins_are_those_of_all_images_that_are_asked(kept: dict[Path, Any]) -
     for name in audit.named:
         for margins in auditor().margins(audit.pool, name, 4):
             sizes = [len(part) for part in vars(margins).values()]
-            parts = audit.pool.problem.parts
-            assert sizes == [len(audit.pool.candidates), len(audit.pool.witnesses), len(parts.test)]
+            split = audit.pool.problem.split
+            assert sizes == [len(audit.pool.candidates), len(audit.pool.witnesses), len(split.test)]
             assert margins.candidates.dtype == np.float32
 
 

@@ -9,20 +9,20 @@ import torch
 from PIL import Image
 
 from salun.cli.train import main as salun_train
-from salun.data.dataset import Dataset, Part
+from salun.data.dataset import Dataset, Subset
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments.base_model import (
     check_belongs,
     checkpoint_path,
     preparation_of,
-    saved_origin,
+    saved_spec,
     train_checkpoint,
-    trained_origin,
+    trained_spec,
 )
 from salun.experiments.config import Experiment
-from salun.experiments.record import Problem
+from salun.experiments.record import ForgettingProblem
 from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
@@ -40,7 +40,7 @@ def entry(**keys: Any) -> Experiment:
     return validate([keys], "test", files_must_exist=False)[0]
 
 
-def origin_of(bench: Workbench, **keys: Any) -> Problem:
+def origin_of(bench: Workbench, **keys: Any) -> ForgettingProblem:
     return bench.problem(entry(model=TINY, **keys))
 
 
@@ -83,8 +83,8 @@ def bench(tmp_path: Path) -> tuple[Workbench, list[str]]:
     """A bench in the test's folder, and the names of the base models that it had to train."""
     made: list[str] = []
 
-    def on_base(origin: Any) -> Callable[..., None]:
-        made.append(origin.path.name)
+    def on_base(spec: Any) -> Callable[..., None]:
+        made.append(spec.path.name)
         return lambda progress: None
 
     return Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints", on_base), made
@@ -102,7 +102,7 @@ def test_a_base_model_is_trained_once_and_found_again(bench: tuple[Workbench, li
     later = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints", first.on_base)
     problem = origin_of(later, dataset=SMALL, recipe=recipe)
     assert later.base(problem).fingerprint == trained.fingerprint
-    assert problem.origin.identity == origin_of(first, dataset=SMALL, recipe=recipe).origin.identity
+    assert problem.spec.identity == origin_of(first, dataset=SMALL, recipe=recipe).spec.identity
     assert len(made) == 1
 
 
@@ -116,10 +116,10 @@ def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
         (SHORT.model_copy(update={"lr": 0.2}), 0),
         (DEFAULT, 0),
     ]
-    origins = [trained_origin(tmp_path, TINY, "digits", recipe, seed, DEFAULT) for recipe, seed in asked]
+    origins = [trained_spec(tmp_path, TINY, "digits", recipe, seed, DEFAULT) for recipe, seed in asked]
     assert origins[0].path.name == "resnet_tiny_digits_base.pt"
-    assert len({origin.path for origin in origins}) == len(origins)
-    assert len({origin.identity for origin in origins[:-1]}) == len(origins) - 1
+    assert len({spec.path for spec in origins}) == len(origins)
+    assert len({spec.identity for spec in origins[:-1]}) == len(origins) - 1
     assert origins[-1].identity == origins[0].identity
 
 
@@ -136,18 +136,18 @@ def test_a_model_from_salun_train_is_picked_up(bench: tuple[Workbench, list[str]
     assert salun_train(flags) == 0
     (path,) = Path("checkpoints").glob("*_base.pt")
     problem = origin_of(work, dataset=SMALL)
-    assert problem.origin.path.resolve() == path.resolve()
-    assert problem.origin.recipe is not None
-    assert (problem.origin.recipe.epochs, problem.origin.recipe.lr) == (2, 0.05)
-    assert work.base(problem).fingerprint == saved_origin(path).checkpoint.fingerprint
+    assert problem.spec.path.resolve() == path.resolve()
+    assert problem.spec.recipe is not None
+    assert (problem.spec.recipe.epochs, problem.spec.recipe.lr) == (2, 0.05)
+    assert work.base(problem).fingerprint == saved_spec(path).checkpoint.fingerprint
     assert made == []
 
 
 def test_a_base_model_is_known_by_recipe_before_and_after_it_is_trained(base_file: Path, tmp_path: Path) -> None:
-    recipe = saved_origin(base_file).recipe
+    recipe = saved_spec(base_file).recipe
     assert recipe is not None
-    found = trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT)
-    absent = trained_origin(tmp_path / "elsewhere", TINY, "digits", None, 0, recipe)
+    found = trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT)
+    absent = trained_spec(tmp_path / "elsewhere", TINY, "digits", None, 0, recipe)
     assert found.identity == absent.identity
     assert found.checkpoint is not None
     assert absent.checkpoint is None
@@ -161,12 +161,12 @@ def replaced(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
 def test_a_base_file_that_its_recipe_does_not_explain_is_known_by_its_weights(
     base_file: Path, trained: Checkpoint, odd: str
 ) -> None:
-    plain = trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
+    plain = trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
     if odd == "excluded":
         save_checkpoint(base_file, replace(trained, excluded=(1, 2, 3)))
     else:
         replaced(base_file, trained, **({"unlearned": {"id": "x"}} if odd == "unlearned" else {"recipe": None}))
-    found = trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
+    found = trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
     assert found != plain
     assert trained.fingerprint in found
 
@@ -175,15 +175,15 @@ def test_two_data_sets_whose_file_names_meet_are_not_mixed_up(trained: Checkpoin
     path = checkpoint_path(tmp_path, TINY, "folder:a/b", "base")
     assert path == checkpoint_path(tmp_path, TINY, "folder:a-b", "base")
     save_checkpoint(path, replace(trained, dataset="folder:a/b"))
-    assert trained_origin(tmp_path, TINY, "folder:a/b", None, 0, DEFAULT).dataset == "folder:a/b"
+    assert trained_spec(tmp_path, TINY, "folder:a/b", None, 0, DEFAULT).dataset == "folder:a/b"
     with pytest.raises(SalunError, match=r"holds resnet_tiny on folder:a/b .*, not resnet_tiny on folder:a-b"):
-        trained_origin(tmp_path, TINY, "folder:a-b", None, 0, DEFAULT)
+        trained_spec(tmp_path, TINY, "folder:a-b", None, 0, DEFAULT)
 
 
 def test_a_base_file_of_another_split_seed_is_refused(base_file: Path, trained: Checkpoint) -> None:
     replaced(base_file, trained, split_seed=3)
     with pytest.raises(SalunError, match=r"split_seed 3, not .* split_seed 0"):
-        trained_origin(base_file.parent, TINY, "digits", None, 0, DEFAULT)
+        trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -203,38 +203,38 @@ def test_nonsense_in_a_checkpoint_is_a_plain_error(tmp_path: Path, trained: Chec
     path = tmp_path / "x.pt"
     replaced(path, trained, **config)
     with pytest.raises(SalunError, match=r"x\.pt: (records no usable recipe|its config: split_seed)"):
-        saved_origin(path)
+        saved_spec(path)
 
 
 @pytest.mark.parametrize("preparation", [{}, "none", {"mean": [0.5]}, {"mean": 1, "std": 1}, [1]])
 def test_a_nonsense_preparation_is_a_plain_error(digits: Dataset, trained: Checkpoint, preparation: Any) -> None:
     odd = replace(trained, config=trained.config | {"preparation": preparation})
     with pytest.raises(SalunError, match="records no usable preparation"):
-        preparation_of(odd, digits, split(digits, ForgetRequest()))
+        preparation_of(odd, digits, make_split(digits, ForgetRequest()))
 
 
 def test_a_checkpoint_without_preparation_gets_that_of_the_data(digits: Dataset, trained: Checkpoint) -> None:
-    parts = split(digits, ForgetRequest())
+    split = make_split(digits, ForgetRequest())
     config = {key: value for key, value in trained.config.items() if key != "preparation"}
-    assert preparation_of(replace(trained, config=config), digits, parts) == preparation_of(trained, digits, parts)
+    assert preparation_of(replace(trained, config=config), digits, split) == preparation_of(trained, digits, split)
 
 
 # Belonging to the data
 
 
 def test_a_checkpoint_belongs_to_the_data_it_was_trained_on(base_file: Path, digits: Dataset) -> None:
-    check_belongs(saved_origin(base_file), digits, split(digits, ForgetRequest()))
-    check_belongs(saved_origin(base_file), digits, split(digits, ForgetRequest((3,))))
+    check_belongs(saved_spec(base_file), digits, make_split(digits, ForgetRequest()))
+    check_belongs(saved_spec(base_file), digits, make_split(digits, ForgetRequest((3,))))
 
 
 def test_another_split_is_refused(base_file: Path, digits: Dataset) -> None:
     with pytest.raises(SalunError, match="another split of 'digits'"):
-        check_belongs(saved_origin(base_file), digits, split(digits, ForgetRequest(), split_seed=1))
+        check_belongs(saved_spec(base_file), digits, make_split(digits, ForgetRequest(), split_seed=1))
 
 
 @pytest.mark.parametrize("what", ["classes", "channels", "class names"])
 def test_data_of_another_shape_are_refused(base_file: Path, digits: Dataset, what: str) -> None:
-    def coloured(part: Part) -> Part:
+    def coloured(part: Subset) -> Subset:
         return part._replace(pixels=part.pixels.expand(-1, 3, -1, -1))
 
     changed = {
@@ -243,7 +243,7 @@ def test_data_of_another_shape_are_refused(base_file: Path, digits: Dataset, wha
         "class names": {"classes": digits.classes[::-1]},
     }[what]
     with pytest.raises(SalunError, match=r"resnet_tiny_digits_base\.pt: "):
-        check_belongs(saved_origin(base_file), replace(digits, **changed), split(digits, ForgetRequest()))
+        check_belongs(saved_spec(base_file), replace(digits, **changed), make_split(digits, ForgetRequest()))
 
 
 def write_images(folder: Path, counts: dict[str, int]) -> None:
@@ -267,7 +267,7 @@ def test_a_folder_that_has_changed_since_is_refused(tmp_path: Path, change: str)
         (folder / "cat").rename(folder / "zebra")
     later = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
     if change == "none":
-        assert origin_of(later, **keys).origin.checkpoint is not None
+        assert origin_of(later, **keys).spec.checkpoint is not None
     else:
         with pytest.raises(SalunError, match=r"\.pt: (has|was trained on another|was trained on other)"):
             origin_of(later, **keys)

@@ -21,8 +21,8 @@ TEXTS = st.one_of(HARMFUL, st.text(st.characters(exclude_categories=["Cs"])), st
 
 def is_inside(path: Path) -> bool:
     """Whether a path stays in the folder, and each part of it is a plain name."""
-    parts = PurePosixPath(path.relative_to(ROOT)).parts
-    plain = all(part not in ("..", ".") and not part.startswith("-") and "\0" not in part for part in parts)
+    split = PurePosixPath(path.relative_to(ROOT)).split
+    plain = all(part not in ("..", ".") and not part.startswith("-") and "\0" not in part for part in split)
     return plain and path.resolve().is_relative_to(ROOT.resolve())
 
 
@@ -64,7 +64,7 @@ def test_what_a_checkpoint_says_of_its_run_stays_in_its_folder(run: str) -> None
 @examples(60)
 @given(st.lists(st.lists(TEXTS.filter(lambda text: "\0" not in text), min_size=1, max_size=3), min_size=1, max_size=3))
 def test_results_of_any_files_stay_in_their_folder(paths: list[list[str]]) -> None:
-    files = [Path(*(part[:100] for part in parts), "model.pt") for parts in paths]
+    files = [Path(*(part[:100] for part in split), "model.pt") for split in paths]
     for place in mirrored_apart(files, Path("checkpoints")):
         assert not place.is_absolute()
         assert is_inside(ROOT / place)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
 from salun.data.sets import make_sets
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import derived_seed, seeded, seeded_globally
 from salun.experiments import run as run_module
 from salun.experiments.audit import Auditor, pool_of
 from salun.experiments.base_model import fresh_model, preparation_of, train_checkpoint
 from salun.experiments.config import Experiment
-from salun.experiments.record import Problem, identify
+from salun.experiments.record import ForgettingProblem, run_id
 from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY, Architecture
@@ -254,13 +254,13 @@ def test_orders_of_base_model_and_retrained_models_agree_by_chance_only(
 
 def test_validation_and_forget_sets_of_one_seed_overlap_in_their_places_by_chance_only(digits: Dataset) -> None:
     for seed in range(5):
-        parts = split(digits, ForgetRequest(share=0.1, seed=seed), seed)
-        places = torch.isin(parts.train, parts.forget).nonzero().flatten()
-        total, forgotten, held = len(parts.train), len(places), len(parts.validation)
+        split = make_split(digits, ForgetRequest(share=0.1, seed=seed), seed)
+        places = torch.isin(split.train, split.forget).nonzero().flatten()
+        total, forgotten, held = len(split.train), len(places), len(split.validation)
         chance = forgotten * held / total
-        shared = int(torch.isin(places, parts.validation).sum())
+        shared = int(torch.isin(places, split.validation).sum())
         assert abs(shared - chance) < 5 * math.sqrt(chance)
-        assert not torch.isin(parts.forget, parts.validation).any()
+        assert not torch.isin(split.forget, split.validation).any()
 
 
 # Ids
@@ -274,21 +274,21 @@ def test_only_a_retraining_is_known_by_the_seed_that_it_draws_by() -> None:
         "settings": {"lr": 0.1},
         "mask": None,
     }
-    assert identify(settings, 0) == "f9180557bae69ef1"
-    assert identify(settings, 1) == "8afb4a3e7fc713db"
+    assert run_id(settings, 0) == "f9180557bae69ef1"
+    assert run_id(settings, 1) == "8afb4a3e7fc713db"
     retraining = settings | {"method": "retrain", "settings": {}}
     assert (
-        identify(retraining, 0) != "6b0a9ae381d79ad1"
+        run_id(retraining, 0) != "6b0a9ae381d79ad1"
     )  # of the version that began seed 0 from the base model's first weights
     other = retraining | {"base": settings["base"] | {"seed": 7}}
-    assert identify(retraining, 0) == identify(other, 0)
+    assert run_id(retraining, 0) == run_id(other, 0)
 
 
 def test_derived_seeds_tell_purposes_and_parts_apart() -> None:
     given: list[tuple[Any, ...]] = [("a",), ("b",), ("a", 0), ("a", 0, 0), ("a", 1), ("a", "1"), ("a", 1, 2), ("a", 12)]
-    found = [derived_seed(*parts) for parts in given]
+    found = [derived_seed(*split) for split in given]
     assert len(set(found)) == len(found)
-    assert found == [derived_seed(*parts) for parts in given]
+    assert found == [derived_seed(*split) for split in given]
     assert all(0 <= seed < 2**31 for seed in found)
 
 
@@ -348,9 +348,9 @@ def test_a_pruned_base_model_moves_no_global_generator(bench: Workbench) -> None
 
 @pytest.mark.usefixtures("unmoved")
 def test_evaluating_a_base_model_moves_no_global_generator(bench: Workbench, starts: Starts) -> None:
-    problem: Problem = bench.problem(entry(method="retrain"))
+    problem: ForgettingProblem = bench.problem(entry(method="retrain"))
     base = bench.base(problem)
-    sets = make_sets(problem.dataset, problem.parts, preparation_of(base, problem.dataset, problem.parts), CPU)
+    sets = make_sets(problem.dataset, problem.split, preparation_of(base, problem.dataset, problem.split), CPU)
     assert bench.evaluate_base(base, sets, problem).random is not None
 
 

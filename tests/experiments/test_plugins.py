@@ -11,7 +11,7 @@ import pytest
 import torch
 from plugged import FILES, forgotten, registered
 
-from salun.data.dataset import Dataset, Part
+from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
 from salun.errors import SalunError
 from salun.experiments.plugins import load_plugins, outdated
@@ -174,7 +174,7 @@ def test_a_list_names_no_plugin(plug: Plug, tmp_path: Path) -> None:
         validate([entry | {"method": "ft"}], "list.json")
 
 
-IMAGES = "Part(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))"
+IMAGES = "Subset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))"
 READ = "import torch\nfrom salun.data.dataset import Dataset, Part\n" + DATASET.format(name="few")
 
 
@@ -199,7 +199,7 @@ def test_a_data_set_is_told_where_data_lie_and_whether_to_download(plug: Plug, t
     plug("data.py", code.replace("    ...", f"    return Dataset('few', {IMAGES}, {IMAGES}, ('a', 'b'))"))
     found = load("few", tmp_path, download=False)
     assert isinstance(found, Dataset)
-    assert isinstance(found.test, Part)
+    assert isinstance(found.test, Subset)
     assert torch.equal(found.train.labels, torch.tensor([0, 1, 0, 1]))
     assert (tmp_path / "asked").read_text() == "false"
 

@@ -11,11 +11,11 @@ from timm.models import register_model
 from torch import nn
 
 from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments import run as run_module
 from salun.experiments.config import Experiment
-from salun.experiments.record import Problem, Record, identify, resolved, weights_name
+from salun.experiments.record import ForgettingProblem, Record, resolved_settings, run_id, weights_name
 from salun.experiments.records import append, read
 from salun.experiments.run import Workbench, save_with_forget
 from salun.experiments.schema import validate
@@ -70,7 +70,7 @@ def same_weights(first: Checkpoint, second: Checkpoint) -> bool:
 
 
 @pytest.fixture(scope="module")
-def example(trained_file: Path) -> tuple[Record, Checkpoint, Problem]:
+def example(trained_file: Path) -> tuple[Record, Checkpoint, ForgettingProblem]:
     """One real run: random labels with a mask, two epochs."""
     bench = Workbench(CPU)
     experiment = entry(trained_file, method="rl", epochs=2, lr=0.05, use_mask=True, mask_thr=0.25, tag="a name")
@@ -79,7 +79,7 @@ def example(trained_file: Path) -> tuple[Record, Checkpoint, Problem]:
     return result.record, result.checkpoint, problem
 
 
-Example = tuple[Record, Checkpoint, Problem]
+Example = tuple[Record, Checkpoint, ForgettingProblem]
 
 
 def test_a_record_holds_the_settings_as_resolved(example: Example, trained: Checkpoint) -> None:
@@ -96,7 +96,7 @@ def test_a_record_holds_the_settings_as_resolved(example: Example, trained: Chec
     assert settings["base"]["recipe"] == trained.config["recipe"]
     assert settings["base"]["identity"] == f"weights {trained.fingerprint}"
     assert settings["forget"]["classes"] == [0]
-    assert settings["forget"]["fingerprint"] == problem.parts.forget_fingerprint
+    assert settings["forget"]["fingerprint"] == problem.split.forget_fingerprint
 
 
 def test_a_record_holds_every_metric_of_the_model_and_of_its_base(example: Example) -> None:
@@ -126,7 +126,7 @@ def test_a_record_holds_seconds_apart_and_rte_is_mask_and_method(example: Exampl
 
 def test_a_record_holds_image_passes_apart(example: Example) -> None:
     record, _, problem = example
-    forget, images = len(problem.parts.forget), len(problem.parts.train)
+    forget, images = len(problem.split.forget), len(problem.split.train)
     assert record.passes == {
         "mask": {"forward": forget, "backward": forget},
         "method": {"forward": 2 * images, "backward": 2 * images},
@@ -140,7 +140,7 @@ def test_retraining_does_not_count_looks_at_the_validation_set(trained_file: Pat
     experiment = entry(trained_file, method="retrain")
     problem = bench.problem(experiment)
     record = bench.run(experiment, problem, 0).record
-    seen = len(record.curve) * len(problem.parts.retain)
+    seen = len(record.curve) * len(problem.split.retain)
     assert record.passes["method"] == {"forward": seen, "backward": seen}
 
 
@@ -167,9 +167,9 @@ def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> N
     assert record.unlearning_passes == 1000
     assert len(record.curve) == 1
     assert record.settings["budget"] == 1000
-    assert identify(resolved(plain, problem), 0) != identify(resolved(short, problem), 0)
-    assert not {"budget", "budget_rule"} & resolved(plain, problem).keys()
-    assert {"budget", "budget_rule"} <= resolved(short, problem).keys()
+    assert run_id(resolved_settings(plain, problem), 0) != run_id(resolved_settings(short, problem), 0)
+    assert not {"budget", "budget_rule"} & resolved_settings(plain, problem).keys()
+    assert {"budget", "budget_rule"} <= resolved_settings(short, problem).keys()
 
 
 @pytest.mark.parametrize("method", ["ft", "ga", "rl_split"])
@@ -179,7 +179,7 @@ def test_the_mask_counts_into_the_budget(trained_file: Path, method: str, masked
     experiment = entry(trained_file, method=method, epochs=3, batch_size=64, use_mask=masked, budget=1000)
     problem = bench.problem(experiment)
     record = bench.run(experiment, problem, 0).record
-    mask = 2 * len(problem.parts.forget) * masked
+    mask = 2 * len(problem.split.forget) * masked
     assert sum(record.passes["mask"].values()) == mask
     assert sum(record.passes["method"].values()) == 1000 - mask
     assert record.unlearning_passes == record.metrics["passes"] == 1000
@@ -187,7 +187,7 @@ def test_the_mask_counts_into_the_budget(trained_file: Path, method: str, masked
 
 def test_a_mask_that_spends_the_budget_alone_is_refused(trained_file: Path) -> None:
     bench = Workbench(CPU)
-    forget = len(bench.problem(entry(trained_file)).parts.forget)
+    forget = len(bench.problem(entry(trained_file)).split.forget)
     asked = {"method": "ft", "batch_size": 32, "use_mask": True}
     with pytest.raises(SalunError, match=rf"budget: {2 * forget + 1}: the mask alone takes {2 * forget} image passes"):
         bench.problem(entry(trained_file, **asked, budget=2 * forget + 1))
@@ -199,11 +199,11 @@ def test_a_mask_that_spends_the_budget_alone_is_refused(trained_file: Path) -> N
 def test_ids_of_runs_without_budget_and_stratified_share_are_those_of_before(trained_file: Path) -> None:
     bench = Workbench(CPU)
     plain = entry(trained_file, class_to_forget=None, unlearning_rate=0.1)
-    settings = resolved(plain, bench.problem(plain))
+    settings = resolved_settings(plain, bench.problem(plain))
     assert settings.keys() == {"base", "forget", "method", "settings", "mask"}
     assert settings["forget"].keys() == {"request", "classes", "share", "seed", "fingerprint"}
     even = entry(trained_file, class_to_forget=None, unlearning_rate=0.1, stratified=True)
-    assert resolved(even, bench.problem(even))["forget"]["stratified"] is True
+    assert resolved_settings(even, bench.problem(even))["forget"]["stratified"] is True
     record = bench.run(even, bench.problem(even), 0).record
     assert weights_name(record).startswith("ga_small_share0.1-stratified_seed0_")
     assert record.settings["forget"]["request"] == "0.1 of the training split, stratified"
@@ -228,7 +228,7 @@ def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) ->
         share = sum(int((w == 0).sum()) for w in weights) / sum(map(torch.numel, weights))
         assert share == pytest.approx(0.8, abs=0.001)
         assert bool((result.checkpoint.weights["fc.weight"] != 0).all())
-        seen = 2 * len(problem.parts.train)
+        seen = 2 * len(problem.split.train)
         assert result.record.passes["prune"] == {"forward": seen, "backward": seen}
         assert result.record.settings["prune"] == {"share": 0.8, "epochs": 2}
         assert result.record.metrics["RTE"] < sum(result.record.seconds.values()) - result.record.seconds["evaluation"]
@@ -264,10 +264,10 @@ def test_a_record_tells_where_and_with_what_it_was_made(example: Example) -> Non
     assert re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?|\d+\.\d+\.\d+.*", record.revision)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record.finished)
     assert record.diverged is False
-    assert record.split["fingerprint"] == problem.parts.fingerprint
+    assert record.split["fingerprint"] == problem.split.fingerprint
     counts = {name: record.split[name] for name in ("train", "forget", "retain", "validation", "test")}
     assert counts["forget"] + counts["retain"] == counts["train"]
-    assert counts == {name: len(getattr(problem.parts, name)) for name in counts}
+    assert counts == {name: len(getattr(problem.split, name)) for name in counts}
 
 
 def test_a_record_survives_the_disk(example: Example, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ CHANGES: list[dict[str, Any]] = [
 
 def id_of(bench: Workbench, base_file: Path, run_seed: int = 0, **keys: Any) -> str:
     experiment = entry(**({"checkpoint": base_file, "method": "rl"} | keys))
-    return identify(resolved(experiment, bench.problem(experiment)), run_seed)
+    return run_id(resolved_settings(experiment, bench.problem(experiment)), run_seed)
 
 
 def test_every_setting_and_the_seed_change_the_id(bench: Workbench, base_file: Path) -> None:
@@ -346,7 +346,7 @@ def test_the_place_in_the_list_does_not_change_the_id(bench: Workbench, base_fil
     first, _, third = validate([keys, keys | {"method": "ga"}, keys], "test")
     problem = bench.problem(first)
     assert (first.number, third.number) == (1, 3)
-    assert identify(resolved(first, problem), 0) == identify(resolved(third, problem), 0)
+    assert run_id(resolved_settings(first, problem), 0) == run_id(resolved_settings(third, problem), 0)
 
 
 def test_what_a_forget_file_and_a_mask_hold_changes_the_id_and_their_place_does_not(
@@ -495,12 +495,12 @@ def test_a_checkpoint_of_other_data_is_refused(
 def test_a_checkpoint_brings_its_own_split_seed(
     bench: Workbench, base_file: Path, trained: Checkpoint, digits: Dataset
 ) -> None:
-    wanted = split(digits, ForgetRequest((0,)), split_seed=3)
+    wanted = make_split(digits, ForgetRequest((0,)), split_seed=3)
     altered(base_file, trained, split_seed=3, split=wanted.fingerprint)
-    parts = bench.problem(entry(base_file)).parts
+    split = bench.problem(entry(base_file)).split
     for name in ("train", "validation", "forget", "retain"):
-        assert torch.equal(getattr(parts, name), getattr(wanted, name))
-    assert not torch.equal(parts.validation, split(digits, ForgetRequest((0,))).validation)
+        assert torch.equal(getattr(split, name), getattr(wanted, name))
+    assert not torch.equal(split.validation, make_split(digits, ForgetRequest((0,))).validation)
 
 
 def test_the_same_weights_with_other_images_unseen_are_another_base(
@@ -518,15 +518,15 @@ def test_the_same_weights_with_other_images_unseen_are_another_base(
 def test_images_that_the_base_never_saw_are_neither_forgotten_nor_retained(
     bench: Workbench, base_file: Path, trained: Checkpoint, digits: Dataset, forget: dict[str, Any]
 ) -> None:
-    whole = split(digits, ForgetRequest())
+    whole = make_split(digits, ForgetRequest())
     never = whole.train[::7]
     save_checkpoint(base_file, replace(trained, excluded=tuple(never.tolist())))
-    parts = bench.problem(entry(base_file, **forget)).parts
-    for part in (parts.forget, parts.retain, parts.train, parts.validation):
+    split = bench.problem(entry(base_file, **forget)).split
+    for part in (split.forget, split.retain, split.train, split.validation):
         assert len(part)
         assert not torch.isin(part, never).any()
-    assert len(parts.train) == len(whole.train) - len(never)
-    assert parts.fingerprint == whole.fingerprint
+    assert len(split.train) == len(whole.train) - len(never)
+    assert split.fingerprint == whole.fingerprint
 
 
 def test_a_class_that_the_base_never_saw_cannot_be_forgotten(
@@ -541,7 +541,7 @@ def test_a_class_that_the_base_never_saw_cannot_be_forgotten(
 def test_what_was_unlearned_can_be_unlearned_further(bench: Workbench, run: Run, digits: Dataset) -> None:
     first, after = run(metrics=["UA"])
     path = Path("checkpoints") / weights_name(first)
-    save_with_forget(path, after, bench.problem(entry(Path("checkpoints/resnet_tiny_digits_base.pt"))).parts)
+    save_with_forget(path, after, bench.problem(entry(Path("checkpoints/resnet_tiny_digits_base.pt"))).split)
     second, further = run(checkpoint=path, class_to_forget=1, metrics=["UA", "RA", "TUA"])
     assert second.settings["base"]["identity"].startswith(f"weights {after.fingerprint} without ")
     assert second.split["fingerprint"] == first.split["fingerprint"]
@@ -551,7 +551,7 @@ def test_what_was_unlearned_can_be_unlearned_further(bench: Workbench, run: Run,
     assert set(after.excluded) < set(further.excluded)
     save_checkpoint(Path("further.pt"), further)
     problem = bench.problem(entry(Path("further.pt"), class_to_forget=2))
-    assert not torch.isin(problem.parts.train, torch.tensor(further.excluded)).any()
+    assert not torch.isin(problem.split.train, torch.tensor(further.excluded)).any()
     with pytest.raises(SalunError, match="class 0: none of these images"):
         bench.problem(entry(Path("further.pt"), class_to_forget=0))
 

@@ -11,7 +11,7 @@ from recorded import recorded
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.config import PruneRequest
-from salun.experiments.plan import Draws, plan
+from salun.experiments.plan import Repeats, plan
 from salun.experiments.records import read
 from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
@@ -77,7 +77,7 @@ def test_all_that_is_refused_is_told_at_once_by_entry(small: Checkpoint) -> None
 def test_a_mistake_on_the_command_line_names_no_entry() -> None:
     experiments = validate(entries({"class_to_forget": 99}), "command line")
     with pytest.raises(SalunErrors, match=r"^command line: class 99"):
-        plan(experiments, Draws(1), Workbench(CPU), "command line")
+        plan(experiments, Repeats(1), Workbench(CPU), "command line")
 
 
 # Doing it
@@ -146,7 +146,7 @@ def test_unlearned_weights_are_kept_as_asked(keep: str, seeds: list[int]) -> Non
             kept = load_checkpoint(path)
             assert kept.config["unlearned"]["id"] == job.id
             listed = json.loads(path.with_name(f"{path.stem}_forget.json").read_text())
-            assert listed == job.problem.parts.listed.tolist()
+            assert listed == job.problem.split.listed.tolist()
 
 
 @pytest.mark.usefixtures("base_model")
@@ -212,18 +212,18 @@ def test_each_source_of_randomness_is_varied_on_its_own() -> None:
         assert [job.last for job in jobs] == [False, False, True]
     assert [job.seed for job in seeds] == [0, 1, 2]
     assert len({job.cell for job in seeds}) == 1
-    assert [job.problem.origin.recipe.seed for job in bases] == [0, 1, 2]
-    assert len({job.problem.parts.forget_fingerprint for job in bases}) == 1
+    assert [job.problem.spec.recipe.seed for job in bases] == [0, 1, 2]
+    assert len({job.problem.split.forget_fingerprint for job in bases}) == 1
     assert [job.experiment.forget.seed for job in forgets] == [0, 1, 2]
-    assert len({job.problem.parts.forget_fingerprint for job in forgets}) == 3
+    assert len({job.problem.split.forget_fingerprint for job in forgets}) == 3
     assert {job.seed for job in (*bases, *forgets)} == {0}
-    assert len({job.problem.origin.identity for job in forgets}) == 1
+    assert len({job.problem.spec.identity for job in forgets}) == 1
 
 
-def test_draws_are_crossed_and_start_at_the_seeds_of_the_entry() -> None:
+def test_repeats_are_crossed_and_start_at_the_seeds_of_the_entry() -> None:
     given = SHARE | {"base_seed": 5, "forget_seed": 7, "seed": 9}
     jobs = planned(given, runs=2, bases=2, forgets=3)
-    drawn = [(job.problem.origin.recipe.seed, job.experiment.forget.seed, job.seed) for job in jobs]
+    drawn = [(job.problem.spec.recipe.seed, job.experiment.forget.seed, job.seed) for job in jobs]
     assert sorted(drawn) == [(base, forget, seed) for base in (5, 6) for forget in (7, 8, 9) for seed in (9, 10)]
     assert [job.number for job in jobs] == list(range(1, 13))
     assert [job.last for job in jobs].index(True) == 11
@@ -232,10 +232,10 @@ def test_draws_are_crossed_and_start_at_the_seeds_of_the_entry() -> None:
 def test_a_base_model_trained_without_a_recipe_gives_the_other_base_models_its_recipe(small: Checkpoint) -> None:
     save_checkpoint(Path("checkpoints") / f"{TINY}_{name_part(SMALL)}_base.pt", small)
     jobs = planned(OWN | {"recipe": None}, bases=2)
-    first, second = (job.problem.origin.recipe for job in jobs)
+    first, second = (job.problem.spec.recipe for job in jobs)
     assert first is not None
     assert second == first.model_copy(update={"seed": 1})
-    assert jobs[0].problem.origin.path != jobs[1].problem.origin.path
+    assert jobs[0].problem.spec.path != jobs[1].problem.spec.path
 
 
 def test_retrained_models_of_two_base_models_differ() -> None:
@@ -246,18 +246,18 @@ def test_retrained_models_of_two_base_models_differ() -> None:
 
 @pytest.mark.usefixtures("base_model")
 @pytest.mark.parametrize(
-    ("given", "draws", "told"),
+    ("given", "repeats", "told"),
     [
         ({}, {"bases": 2}, "entry 1: --nbase 2: a checkpoint is one base model"),
         ({}, {"forgets": 3}, "entry 1: --nforget 3: class 0 is one forget set"),
     ],
 )
-def test_what_cannot_be_varied_is_refused(given: dict[str, Any], draws: dict[str, int], told: str) -> None:
+def test_what_cannot_be_varied_is_refused(given: dict[str, Any], repeats: dict[str, int], told: str) -> None:
     with pytest.raises(SalunErrors, match=told):
-        planned(given, **draws)
+        planned(given, **repeats)
 
 
-def test_one_row_holds_the_runs_of_all_draws() -> None:
+def test_one_row_holds_the_runs_of_all_repeats() -> None:
     jobs = planned(SHARE | {"metrics": ["UA"]}, runs=2, bases=2)
     do(jobs)
     done = read(RECORDS)[0]

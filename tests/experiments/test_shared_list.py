@@ -14,16 +14,16 @@ import torch
 from lists import BASE, CPU, RECORDS, SMALL, WEIGHTS, entries, train_small
 
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.experiments import records
 from salun.experiments.executors.processes import Alone, Lost
-from salun.experiments.plan import Draws, Job, plan
+from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.run import Workbench, save_with_forget
 from salun.experiments.runner import Runner
 from salun.experiments.schema import validate
 from salun.io.locks import CLAIMS, Claims, here
 from salun.models.checkpoint import Checkpoint
-from salun.training.progress import Watch, unwatched
+from salun.training.progress import Callback, no_callback
 
 LOG = Path("started")
 PROCESSES, RUNS = 2, 5
@@ -41,22 +41,22 @@ def small() -> Checkpoint:
 
 @pytest.fixture(autouse=True)
 def base(small: Checkpoint, alone: None) -> None:
-    save_with_forget(Path(BASE), small, split(load(SMALL), ForgetRequest()))
+    save_with_forget(Path(BASE), small, make_split(load(SMALL), ForgetRequest()))
 
 
-def noted(job: Job) -> Watch:
+def noted(job: Job) -> Callback:
     """Note that a run was started, in one writing that no other can tear."""
     descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(descriptor, f"{job.id}\n".encode())
     os.close(descriptor)
-    return unwatched
+    return no_callback
 
 
 def work(begin: Event, given: list[dict[str, object]], runs: int) -> None:
     try:
         begin.wait()
         bench = Workbench(CPU)
-        jobs = plan(validate(given, "test"), Draws(runs), bench, "test")
+        jobs = plan(validate(given, "test"), Repeats(runs), bench, "test")
         outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, noted))
         done, torn = records.read(RECORDS)
         assert not torn
@@ -107,7 +107,7 @@ def test_a_run_that_another_machine_does_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Workbench(CPU)
-    jobs = plan(validate(MANY, "test"), Draws(2), bench, "test")
+    jobs = plan(validate(MANY, "test"), Repeats(2), bench, "test")
     claims = RECORDS.parent / CLAIMS
     claims.mkdir(parents=True)
     theirs = claims / f"{jobs[1].id}.1"
@@ -138,21 +138,21 @@ def test_a_run_that_another_machine_does_is_waited_for(
 
 def test_what_another_process_recorded_is_not_even_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Workbench(CPU)
-    jobs = plan(validate(MANY, "test"), Draws(3), bench, "test")
+    jobs = plan(validate(MANY, "test"), Repeats(3), bench, "test")
     theirs, claimed, take = jobs[1:5], [], Claims.take
 
     def taken(own: Claims, name: str) -> bool:
         claimed.append(name)
         return take(own, name)
 
-    def watch(job: Job) -> Watch:
+    def callback(job: Job) -> Callback:
         if job is jobs[0]:
             for other in theirs:
                 records.append(RECORDS, bench.run(other.experiment, other.problem, other.seed).record)
         return noted(job)
 
     monkeypatch.setattr(Claims, "take", taken)
-    outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, watch))
+    outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, callback))
     assert [job.id for job, _ in outcomes] == [jobs[0].id, jobs[5].id]
     assert {job.id for job in jobs} & set(claimed) == {jobs[0].id, jobs[5].id}
     assert records.read(RECORDS)[0].keys() == {job.id for job in jobs}
@@ -163,7 +163,7 @@ def test_why_a_base_model_cannot_be_had_is_kept(monkeypatch: pytest.MonkeyPatch)
         def prepare(self, untrained: object) -> dict[str, Lost]:
             return {jobs[0].base: Lost("no luck", "line 1")}
 
-    jobs = plan(validate(MANY[:1], "test"), Draws(2), Workbench(CPU), "test")
+    jobs = plan(validate(MANY[:1], "test"), Repeats(2), Workbench(CPU), "test")
     runner = Runner(Workbench(CPU), RECORDS, WEIGHTS, "none")
     monkeypatch.setattr(runner, "hands", lambda _: Barren(runner.bench))
     outcomes = list(runner.go(jobs, noted))
@@ -174,12 +174,12 @@ def test_why_a_base_model_cannot_be_had_is_kept(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_was_taken_over_is_not_recorded_twice() -> None:
     bench = Workbench(CPU)
-    jobs = plan(validate(MANY[:1], "test"), Draws(1), bench, "test")
+    jobs = plan(validate(MANY[:1], "test"), Repeats(1), bench, "test")
     claims = RECORDS.parent / CLAIMS
 
-    def stand_still(job: Job) -> Watch:
+    def stand_still(job: Job) -> Callback:
         (claims / f"{job.id}.2").write_text(json.dumps({**here(), "token": "another"}))
-        return unwatched
+        return no_callback
 
     ((_, outcome),) = Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, stand_still)
     assert isinstance(outcome, Lost)

@@ -57,7 +57,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
     """Read a `.wandb` file: LevelDB's log format, behind a header of seven bytes, of protobuf records."""
     from wandb.proto.wandb_internal_pb2 import Record as Written
 
-    content, place, parts = path.read_bytes(), 7, b""
+    content, place, split = path.read_bytes(), 7, b""
     assert content[:4] == b":W&B"
     while place + 7 <= len(content):
         room = 2**15 - place % 2**15
@@ -65,12 +65,12 @@ def wandb_records(path: Path) -> Iterator[Any]:
             place += room
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        parts += content[place + 7 : place + 7 + length]
+        split += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
             found = Written()
-            found.ParseFromString(parts)
-            parts = b""
+            found.ParseFromString(split)
+            split = b""
             yield found
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import trios
 
-from salun.latent.cka import Bench
+from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Model, Sample, read_model
 from salun.metrics.hsic import Similarity, centred_grams
 from salun.models.layers import outputs_at
@@ -26,7 +26,7 @@ def sample() -> Sample:
 
 
 def test_layers_are_compared_from_the_models_own_outputs(trio: list[Model], sample: Sample) -> None:
-    bench = Bench.of(trio, sample, CPU)
+    bench = LayerComparison.of(trio, sample, CPU)
     (found,) = bench.compare(sample, [(1, 2)], batch_size=40)
     flat = []
     for model in trio[1:]:
@@ -43,13 +43,13 @@ def test_layers_are_compared_from_the_models_own_outputs(trio: list[Model], samp
 
 
 def test_a_copy_of_a_model_is_1_at_every_layer(trio: list[Model], sample: Sample) -> None:
-    values = Bench.of([trio[0], trio[0]], sample, CPU).compare(sample, [(0, 1)])[0]
+    values = LayerComparison.of([trio[0], trio[0]], sample, CPU).compare(sample, [(0, 1)])[0]
     np.testing.assert_allclose(np.diag(values), 1, atol=1e-9)
     np.testing.assert_allclose(values, values.T, atol=1e-9)
 
 
 def test_pairs_are_oriented(trio: list[Model], sample: Sample) -> None:
-    there, back = Bench.of(trio, sample, CPU).compare(sample, [(0, 1), (1, 0)])
+    there, back = LayerComparison.of(trio, sample, CPU).compare(sample, [(0, 1), (1, 0)])
     np.testing.assert_allclose(there, back.T, atol=1e-9)
     assert not np.allclose(there, there.T, atol=1e-3)
 
@@ -57,7 +57,7 @@ def test_pairs_are_oriented(trio: list[Model], sample: Sample) -> None:
 def test_a_few_images_more_than_a_batch_do_not_outweigh_it() -> None:
     pair = [read_model(trios.put(f"checkpoints/{seed}.pt", seed, name=MANY)) for seed in range(2)]
     sample = Sample(trios.pictures(MANY), torch.arange(260), "train", None)
-    bench = Bench.of(pair, sample, CPU)
+    bench = LayerComparison.of(pair, sample, CPU)
     found, wanted = (np.diag(bench.compare(sample, [(0, 1)], size)[0]) for size in (256, 130))
     np.testing.assert_allclose(found, wanted, atol=0.02)
     # Of four images alone it would be far off, and counted as much as that of the 256.
@@ -67,7 +67,7 @@ def test_a_few_images_more_than_a_batch_do_not_outweigh_it() -> None:
 
 @pytest.mark.parametrize("size", [4, 5, 32])
 def test_every_image_counts_whatever_the_batch_size(trio: list[Model], sample: Sample, size: int) -> None:
-    bench = Bench.of(trio, sample, CPU)
+    bench = LayerComparison.of(trio, sample, CPU)
     shorter, longer = (replace(sample, indices=torch.arange(count)) for count in (65, 66))
     assert not np.allclose(*(bench.compare(some, [(0, 1)], size)[0] for some in (shorter, longer)), atol=1e-9)
 
@@ -75,13 +75,13 @@ def test_every_image_counts_whatever_the_batch_size(trio: list[Model], sample: S
 @pytest.mark.parametrize("count", [0, 3])
 def test_too_few_images_have_no_similarity(trio: list[Model], sample: Sample, count: int) -> None:
     few = replace(sample, indices=torch.arange(count))
-    found = Bench.of(trio, sample, CPU).compare(few, [(0, 1), (1, 2)])
+    found = LayerComparison.of(trio, sample, CPU).compare(few, [(0, 1), (1, 2)])
     assert len(found) == 2
     assert all(np.isnan(matrix).all() for matrix in found)
 
 
 def test_a_dead_layer_has_no_similarity_and_the_others_keep_theirs(trio: list[Model], sample: Sample) -> None:
-    bench = Bench.of(trio, sample, CPU)
+    bench = LayerComparison.of(trio, sample, CPU)
     nothing = bench.networks[1].get_submodule("fc")
     torch.nn.init.zeros_(nothing.weight)
     (found,) = bench.compare(sample, [(0, 1)])
@@ -90,6 +90,6 @@ def test_a_dead_layer_has_no_similarity_and_the_others_keep_theirs(trio: list[Mo
 
 
 def test_chosen_layers_only(trio: list[Model], sample: Sample) -> None:
-    bench = Bench.of(trio, sample, CPU, ["layer2", "fc"])
+    bench = LayerComparison.of(trio, sample, CPU, ["layer2", "fc"])
     assert bench.layers == ["layer2", "fc"]
     assert bench.compare(sample, [(0, 1)])[0].shape == (2, 2)

@@ -7,10 +7,10 @@ import reference
 import torch
 import trios
 
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.latent.comparator_json import (
-    Said,
+    Predictions,
     accuracies,
     comparator_scores,
     describe_run,
@@ -32,10 +32,10 @@ FIELDS = {
 }
 
 
-def golden(part: str) -> Said:
+def golden(part: str) -> Predictions:
     data = {key: value.numpy() for key, value in reference.arrays("fqs_notebook").items()}
     labels = data[f"{part}_labels"]
-    return Said(data[f"{part}_logits"], labels, np.arange(len(labels)) + 100)
+    return Predictions(data[f"{part}_logits"], labels, np.arange(len(labels)) + 100)
 
 
 def test_accuracies_and_distributions_are_the_notebooks() -> None:
@@ -72,7 +72,9 @@ def test_scores_and_values_are_the_comparators(case: str) -> None:
     # Images of another class, which do not count.
     other = np.eye(10, dtype=np.float32)[:7] * 9
     said, retrained = (
-        Said(np.concatenate([other, data[f"{name}_logits"]]), np.append([0] * 7, labels), np.arange(7 + len(labels)))
+        Predictions(
+            np.concatenate([other, data[f"{name}_logits"]]), np.append([0] * 7, labels), np.arange(7 + len(labels))
+        )
         for name in ("unlearn", "retrain")
     )
     found = comparator_scores(said, retrained, np.arange(len(said.labels)), wanted["forget_class"])
@@ -92,7 +94,7 @@ def test_pa_of_the_comparators_own_example() -> None:
 
 def test_points_hold_the_probabilities() -> None:
     logits = np.array([[0, 9, 0], [1, 0, 1.5]], dtype=np.float32)
-    shown = Said(logits, np.array([1, 0]), np.array([40, 7]))
+    shown = Predictions(logits, np.array([1, 0]), np.array([40, 7]))
     layout = np.array([[0.123, -4.567], [1, 2]])
     first, second = points("notebook", shown, layout, 0)
     assert first[:6] == [1, 1, 40, 0, 0.12, -4.57]
@@ -101,7 +103,7 @@ def test_points_hold_the_probabilities() -> None:
     assert sum(second[6].values()) == pytest.approx(1, abs=2e-3)
     colder = points("comparator", shown, layout, 0)
     assert colder[0][6]["1"] < first[6]["1"]
-    sure = Said(np.array([[0, 60, 0]], dtype=np.float32), np.array([1]), np.array([0]))
+    sure = Predictions(np.array([[0, 60, 0]], dtype=np.float32), np.array([1]), np.array([0]))
     assert points("comparator", sure, layout[:1], 0)[0][6] == {"1": 1.0}
 
 
@@ -144,7 +146,7 @@ def test_all_fields_of_the_page_are_there(contents: dict[str, dict[str, Any]], d
 @pytest.mark.parametrize("definition", ["notebook", "comparator"])
 def test_points_are_of_the_notebooks_subset(contents: dict[str, dict[str, Any]], definition: str) -> None:
     dataset = trios.pictures()
-    train = split(dataset, ForgetRequest()).train
+    train = make_split(dataset, ForgetRequest()).train
     chosen = train[notebook_subset(dataset.train.labels[train], 4)]
     found = contents[definition]["points"]
     assert [point[2] for point in found] == chosen.tolist()

@@ -10,7 +10,7 @@ import torch
 from salun.data.dataset import Dataset
 from salun.data.sets import prepare
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split, without
+from salun.data.split import ForgetRequest, make_split, without
 from salun.errors import SalunError
 from salun.experiments.base_model import describe
 from salun.latent.extraction import (
@@ -138,8 +138,8 @@ def unlearned_file(
     folder: Path, trained: Checkpoint, digits: Dataset, name: str, excluded: tuple[int, ...], **config: Any
 ) -> Path:
     """Write a model that differs from the base model in what it was to forget."""
-    parts = split(digits, ForgetRequest())
-    described = describe(digits, None, prepare(digits, parts), parts, 0) | config
+    split = make_split(digits, ForgetRequest())
+    described = describe(digits, None, prepare(digits, split), split, 0) | config
     path = folder / f"{name}.pt"
     save_checkpoint(path, replace(trained, config=described, excluded=excluded))
     return path
@@ -148,7 +148,7 @@ def unlearned_file(
 @pytest.fixture
 def zeros(digits: Dataset) -> tuple[int, ...]:
     """The training split's images of class 0."""
-    return tuple(split(digits, ForgetRequest(classes=(0,))).forget.tolist())
+    return tuple(make_split(digits, ForgetRequest(classes=(0,))).forget.tolist())
 
 
 Make = Callable[..., Model]
@@ -216,12 +216,12 @@ def test_models_of_one_forget_set_share_its_key(make: Make, zeros: tuple[int, ..
 def test_the_first_images_of_a_set_are_taken_in_order(
     make: Make, digits: Dataset, zeros: tuple[int, ...], name: str
 ) -> None:
-    parts = split(digits, ForgetRequest())
+    split = make_split(digits, ForgetRequest())
     whole = {
-        "train": parts.train,
-        "test": parts.test,
+        "train": split.train,
+        "test": split.test,
         "forget": torch.tensor(zeros),
-        "retain": without(parts.train, torch.tensor(zeros)),
+        "retain": without(split.train, torch.tensor(zeros)),
     }[name]
     models = [make("base"), make("after", zeros, **run_config("ga"))]
     sample = choose(digits, models, name, 37)
@@ -244,7 +244,7 @@ def test_what_was_to_be_forgotten_is_marked(make: Make, digits: Dataset, zeros: 
 
 
 def test_a_random_forget_set_marks_no_test_image(make: Make, digits: Dataset) -> None:
-    listed = tuple(split(digits, ForgetRequest(share=0.1)).forget.tolist())
+    listed = tuple(make_split(digits, ForgetRequest(share=0.1)).forget.tolist())
     after = make("after", listed)
     assert not choose(digits, [after], "test", 100).forgotten(after).any()
     assert int(choose(digits, [after], "train", 10**6).forgotten(after).sum()) == len(listed)
@@ -253,7 +253,7 @@ def test_a_random_forget_set_marks_no_test_image(make: Make, digits: Dataset) ->
 def test_with_several_forget_sets_each_model_is_marked_by_its_own(
     make: Make, digits: Dataset, zeros: tuple[int, ...]
 ) -> None:
-    ones = tuple(split(digits, ForgetRequest(classes=(1,))).forget.tolist())
+    ones = tuple(make_split(digits, ForgetRequest(classes=(1,))).forget.tolist())
     base, first, second = make("base"), make("a", zeros), make("b", ones)
     sample = choose(digits, [base, first, second], "train", 400)
     labels = digits.train.labels[sample.indices]
@@ -266,7 +266,7 @@ def test_with_several_forget_sets_each_model_is_marked_by_its_own(
 
 def test_a_named_forget_set_stands_in(make: Make, digits: Dataset) -> None:
     base = make("base")
-    listed = split(digits, ForgetRequest(classes=(3,))).forget
+    listed = make_split(digits, ForgetRequest(classes=(3,))).forget
     sample = choose(digits, [base], "forget", 10**6, listed)
     assert sample.indices.tolist() == listed.tolist()
     assert sample.forgotten(base).all()
@@ -278,7 +278,7 @@ def test_without_a_forget_set_there_is_none_to_show(make: Make, digits: Dataset)
 
 
 def test_models_of_different_splits_are_not_mixed(make: Make, digits: Dataset) -> None:
-    models = [make("a"), make("b", split_seed=1, split=split(digits, ForgetRequest(), 1).fingerprint)]
+    models = [make("a"), make("b", split_seed=1, split=make_split(digits, ForgetRequest(), 1).fingerprint)]
     with pytest.raises(
         SalunError, match=r"a\.pt \(split_seed 0\) and .*b\.pt \(split_seed 1\) share no training split"
     ):
@@ -320,8 +320,8 @@ def test_a_model_whose_outputs_are_no_numbers_is_refused(tmp_path: Path, trained
 
 def test_weights_are_read_when_they_are_needed(make: Make) -> None:
     model = make("a")
-    assert model.origin.checkpoint is not None
-    assert not model.origin.checkpoint.weights
+    assert model.spec.checkpoint is not None
+    assert not model.spec.checkpoint.weights
     assert sum(tensor.numel() for tensor in model.restore(CPU).state_dict().values()) > 100_000
     model.path.unlink()
     with pytest.raises(SalunError, match="no such checkpoint"):
@@ -358,7 +358,7 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
 
 def test_models_are_grouped_by_data_set(make: Make) -> None:
     first, second = make("a"), make("b")
-    other = replace(second, origin=replace(second.origin, dataset="cifar10"))
+    other = replace(second, spec=replace(second.spec, dataset="cifar10"))
     assert [(name, len(models)) for name, models in by_dataset([first, other, second])] == [
         ("digits", 2),
         ("cifar10", 1),

@@ -2,7 +2,7 @@ import pytest
 import torch
 import trios
 
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.latent.extraction import read_model
 from salun.latent.subset import four_sides, notebook_subset
 
@@ -43,10 +43,10 @@ def test_the_four_sets_part_the_data(request_: ForgetRequest) -> None:
     forget = trios.forget_of(request_)
     model = read_model(trios.put("after.pt", 0, forget, unlearned=trios.run()))
     sides = {(side.part, side.forgotten): side.sample.indices.tolist() for side in four_sides(dataset, model)}
-    parts = split(dataset, ForgetRequest())
+    split = make_split(dataset, ForgetRequest())
     assert sides["train", True] == list(forget)
-    assert sorted(sides["train", True] + sides["train", False]) == parts.train.tolist()
-    assert sorted(sides["test", True] + sides["test", False]) == parts.test.tolist()
+    assert sorted(sides["train", True] + sides["train", False]) == split.train.tolist()
+    assert sorted(sides["test", True] + sides["test", False]) == split.test.tolist()
     gone = dataset.test.labels[sides["test", True]].unique().tolist()
     assert gone == ([1] if request_.classes else [])
     assert 1 not in dataset.test.labels[sides["test", False]] or not request_.classes

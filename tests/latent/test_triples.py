@@ -34,8 +34,8 @@ def test_each_unlearned_model_gets_its_base_and_its_retrained_model(trio: dict[s
 def test_of_several_base_models_the_recorded_one_is_taken(by_weights: bool) -> None:
     recipe = trios.RECIPE.model_copy(update={"lr": 0.2})
     bases = [trios.put("a.pt", 1, recipe=recipe), trios.put("b.pt", 2), trios.put("c.pt", 3, recipe=None)]
-    origin = trios.identity(bases[1], by_weights)
-    after = trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run(base=origin))
+    spec = trios.identity(bases[1], by_weights)
+    after = trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run(base=spec))
     found = triple_of(read_model(after), models(*bases, after))
     assert found.base.path == Path("b.pt")
     assert all("base model" not in remark for remark in found.remarks)

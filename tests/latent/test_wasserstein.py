@@ -114,7 +114,7 @@ def labelled(sizes: list[int], width: int) -> tuple[Cloud, NDArray[np.int64]]:
 def test_matrix_holds_the_distance_of_every_two_classes() -> None:
     features, labels = labelled([7, 5, 0, 7, 1], 6)
     calls: list[None] = []
-    values, errors = between_classes(features, labels, 5, watch=lambda: calls.append(None))
+    values, errors = between_classes(features, labels, 5, callback=lambda: calls.append(None))
     for one in range(5):
         for other in range(5):
             if one == 2 or other == 2:

@@ -117,7 +117,7 @@ def test_no_metric_changes_a_model_or_depends_on_the_state_that_it_is_in(family:
         assert [key for key in held if not same(held[key], after[key])] == []
 
 
-def parts(value: Any) -> list[float]:
+def split(value: Any) -> list[float]:
     """What of a metric's value is a number."""
     return [part for part in (value.values() if isinstance(value, dict) else [value]) if part is not None]
 
@@ -128,14 +128,14 @@ def test_models_that_are_alike_are_ideal(family: str) -> None:
     alike = replace(found, model=found.base, retrained=deepcopy(found.base))
     assert set(IDEAL) == set(NAMES)
     for name, value in evaluate(alike, tuple(NAMES)).items():
-        assert parts(value), name
-        assert parts(value) == pytest.approx([IDEAL[name]] * len(parts(value)), abs=1e-9), name
+        assert split(value), name
+        assert split(value) == pytest.approx([IDEAL[name]] * len(split(value)), abs=1e-9), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_that_differ_are_not_ideal(family: str) -> None:
     for name, value in values(family).items():
-        assert max(abs(part - IDEAL[name]) for part in parts(value)) > 1e-3, name
+        assert max(abs(part - IDEAL[name]) for part in split(value)) > 1e-3, name
 
 
 @pytest.mark.parametrize("name", NAMES)

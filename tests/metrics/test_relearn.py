@@ -12,7 +12,7 @@ from torch import nn
 from salun.data.dataset import Dataset
 from salun.data.images import Images
 from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.metrics import Models
 from salun.metrics.relearn import relearn_time
 from salun.models.checkpoint import Checkpoint
@@ -28,8 +28,8 @@ COUNT = 20
 @pytest.fixture(scope="module")
 def models(digits: Dataset, trained: Checkpoint) -> Models:
     """A base model and a copy whose head is upside down, with a few images that the base model knows."""
-    parts = split(digits, ForgetRequest(share=0.1))
-    sets = make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(share=0.1))
+    sets = make_sets(digits, split, prepare(digits, split), CPU)
     base, model = trained.restore(), trained.restore()
     known = (predict(base, sets.forget).logits.argmax(1) == sets.forget.labels).nonzero()[:, 0]
     with torch.no_grad():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from recorded import recorded, runs, sweep_runs
 
-from salun.experiments.record import Record, identify
+from salun.experiments.record import Record, run_id
 from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
 from salun.reports.statistics import figure
 from salun.reports.summary import Row, rows_of_records, summarise
@@ -130,7 +130,7 @@ def test_pruned_runs_and_runs_with_a_budget_are_in_no_sweep_of_others(other: dic
     def run(keep: float | None, **extra: Any) -> Record:
         record = recorded(keep=keep)
         settings = record.settings | extra
-        return replace(record, id=identify(settings, 0), settings=settings)
+        return replace(record, id=run_id(settings, 0), settings=settings)
 
     assert sweeps_of(rows_of_records([run(0.3), run(None, **other)])) == []
     found = sweeps_of(rows_of_records([run(0.3), run(None), run(0.3, **other), run(None, **other)]))

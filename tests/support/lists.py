@@ -8,13 +8,13 @@ import torch
 from salun.data.sources import load
 from salun.data.split import ForgetRequest
 from salun.experiments.base_model import train_checkpoint
-from salun.experiments.plan import Draws, Job, plan
+from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.run import Workbench
 from salun.experiments.runner import Runner
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint
-from salun.training.progress import Progress, Watch, unwatched
+from salun.training.progress import Callback, Progress, no_callback
 from salun.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def entries(*given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def planned(*given: dict[str, Any], runs: int = 1, bases: int = 1, forgets: int = 1) -> list[Job]:
-    return plan(validate(entries(*given), "test"), Draws(runs, bases, forgets), Workbench(CPU), "test")
+    return plan(validate(entries(*given), "test"), Repeats(runs, bases, forgets), Workbench(CPU), "test")
 
 
 class Counted:
@@ -47,9 +47,9 @@ class Counted:
         self.started: list[tuple[int, int]] = []
         self.interrupted = interrupted
 
-    def watch(self, job: Job) -> Watch:
+    def callback(self, job: Job) -> Callback:
         self.started.append((job.experiment.number, job.seed))
-        return self.stop if len(self.started) == self.interrupted else unwatched
+        return self.stop if len(self.started) == self.interrupted else no_callback
 
     def stop(self, progress: Progress) -> None:
         raise KeyboardInterrupt
@@ -62,5 +62,5 @@ def runner(keep: Any = "none") -> Runner:
 def do(jobs: list[Job], keep: Any = "none", interrupted: int | None = None) -> list[tuple[int, int]]:
     """Do what is missing of a list, as a command of its own would; which runs were started, by entry and seed."""
     counted = Counted(interrupted)
-    list(runner(keep).go(jobs, counted.watch))
+    list(runner(keep).go(jobs, counted.callback))
     return counted.started

@@ -43,8 +43,8 @@ def small_task(forget: int, retain: int) -> Task:
     state, generator = tensors("boundary_shrink_model"), torch.Generator().manual_seed(0)
     inputs = torch.rand(forget + retain, 3, 8, 8, generator=generator)
     labels = torch.randint(0, len(state["fc.bias"]), (len(inputs),), generator=generator)
-    parts = (slice(0, forget), slice(forget, None))
-    return reference_task(state, *(in_order(inputs[part], labels[part]) for part in parts))
+    split = (slice(0, forget), slice(forget, None))
+    return reference_task(state, *(in_order(inputs[part], labels[part]) for part in split))
 
 
 def record_losses(task: Task, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:

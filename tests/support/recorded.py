@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from salun.experiments.record import Record, identify
+from salun.experiments.record import Record, run_id
 from salun.experiments.records import append
 from salun.metrics import Value
 from salun.training.progress import Epoch
@@ -53,7 +53,7 @@ def recorded(
         for epoch in range(1, epochs + 1)
     ]
     known: dict[str, Any] = {
-        "id": identify(settings, seed),
+        "id": run_id(settings, seed),
         "settings": settings,
         "seed": seed,
         "tag": None,

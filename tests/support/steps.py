@@ -8,7 +8,7 @@ from problems import make_task
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Step, Task, find_method
 
@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 
 
 def task_of(digits: Dataset, trained: Checkpoint, request: ForgetRequest, most: int | None = None) -> Task:
-    parts = split(digits, request)
-    sets = make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, request)
+    sets = make_sets(digits, split, prepare(digits, split), CPU)
     if most is not None:
         taken = {name: images.take(torch.arange(min(most, len(images)))) for name, images in vars(sets).items()}
         sets = Sets(**taken)

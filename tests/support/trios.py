@@ -9,9 +9,9 @@ import torch
 from salun.data.dataset import Dataset
 from salun.data.sets import prepare
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
-from salun.experiments.base_model import describe, saved_origin
-from salun.experiments.record import identify
+from salun.data.split import ForgetRequest, make_split
+from salun.experiments.base_model import describe, saved_spec
+from salun.experiments.record import run_id
 from salun.models.architecture import Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
@@ -30,7 +30,7 @@ CLASS_1 = ForgetRequest(classes=(1,))
 
 
 def forget_of(request: ForgetRequest = CLASS_1, name: str = NAME) -> tuple[int, ...]:
-    return tuple(split(pictures(name), request).forget.tolist())
+    return tuple(make_split(pictures(name), request).forget.tolist())
 
 
 def put(
@@ -41,8 +41,8 @@ def put(
     torch.manual_seed(seed)
     architecture = Architecture(config.pop("model", "resnet_tiny"), len(dataset.classes), 3, dataset.size)
     network = build(architecture)
-    parts = split(dataset, ForgetRequest(), split_seed)
-    described = describe(dataset, config.pop("recipe", RECIPE), prepare(dataset, parts), parts, split_seed)
+    split = make_split(dataset, ForgetRequest(), split_seed)
+    described = describe(dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split, split_seed)
     path = Path(place)
     weights = dict(network.state_dict())
     save_checkpoint(path, Checkpoint(weights, architecture, name, None, described | config, excluded))
@@ -53,7 +53,7 @@ def identity(path: Path, by_weights: bool = False) -> str:
     """What a run records of its base model."""
     from dataclasses import replace
 
-    return replace(saved_origin(path), by_weights=by_weights).identity
+    return replace(saved_spec(path), by_weights=by_weights).identity
 
 
 def run(method: str = "rl", seed: int = 0, base: str | None = None, **more: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def run(method: str = "rl", seed: int = 0, base: str | None = None, **more: Any)
         "mask": None,
     }
     settings = known | more
-    number = identify(settings, seed) if method == "retrain" else f"{method}{seed}".encode().hex().ljust(16, "0")[:16]
+    number = run_id(settings, seed) if method == "retrain" else f"{method}{seed}".encode().hex().ljust(16, "0")[:16]
     return {"id": number, "seed": seed} | settings
 
 

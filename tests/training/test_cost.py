@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from salun.data.images import Images
-from salun.training.cost import Passes
+from salun.training.cost import PassCounter
 from salun.unlearning.gradients import image_gradients
 
 CPU = torch.device("cpu")
@@ -25,8 +25,8 @@ def images(count: int) -> Images:
 
 
 def test_forward_and_backward_are_counted_apart(model: nn.Module) -> None:
-    passes, x = Passes(), torch.rand(6, 3, 8, 8)
-    with passes.watching(model):
+    passes, x = PassCounter(), torch.rand(6, 3, 8, 8)
+    with passes.counting(model):
         model(x).sum().backward()
         model(x[:4]).sum().backward()
         with torch.no_grad():
@@ -37,33 +37,33 @@ def test_forward_and_backward_are_counted_apart(model: nn.Module) -> None:
 
 
 def test_a_gradient_of_the_input_alone_counts(model: nn.Module) -> None:
-    passes, x = Passes(), torch.rand(5, 3, 8, 8, requires_grad=True)
+    passes, x = PassCounter(), torch.rand(5, 3, 8, 8, requires_grad=True)
     model.requires_grad_(False)
-    with passes.watching(model):
+    with passes.counting(model):
         torch.autograd.grad(model(x).sum(), x)
     assert (passes.forward, passes.backward) == (5, 5)
 
 
 def test_copies_are_counted_too(model: nn.Module) -> None:
-    passes = Passes()
-    with passes.watching(model):
+    passes = PassCounter()
+    with passes.counting(model):
         teacher = deepcopy(model)
         teacher(torch.rand(3, 3, 8, 8))
     assert passes.forward == 3
 
 
 def test_single_images_in_vmap_count_one_each(model: nn.Module) -> None:
-    passes = Passes()
-    with passes.watching(model):
+    passes = PassCounter()
+    with passes.counting(model):
         found = list(image_gradients(model, images(70)))
     assert sum(len(gradients["3.weight"]) for gradients in found) == 70
     assert (passes.forward, passes.backward) == (70, 70)
 
 
 def test_what_is_looked_at_aside_does_not_count(model: nn.Module) -> None:
-    passes, x = Passes(), torch.rand(2, 3, 8, 8)
-    with passes.watching(model):
-        with passes.aside():
+    passes, x = PassCounter(), torch.rand(2, 3, 8, 8)
+    with passes.counting(model):
+        with passes.paused():
             model(x)
         model(x)
     assert passes.forward == 2
@@ -71,12 +71,12 @@ def test_what_is_looked_at_aside_does_not_count(model: nn.Module) -> None:
 
 @pytest.mark.parametrize(("budget", "spent"), [(None, False), (14, False), (13, True), (12, True), (1, True)])
 def test_a_budget_is_of_both_together(model: nn.Module, budget: int | None, spent: bool) -> None:
-    passes = Passes(budget=budget)
-    with passes.watching(model):
+    passes = PassCounter(budget=budget)
+    with passes.counting(model):
         output: Tensor = model(torch.rand(6, 3, 8, 8))
         output.sum().backward()
     assert passes.left == (float("inf") if budget is None else budget - 12)
-    assert passes.spent is spent
+    assert passes.exhausted is spent
     with passes.reserving(2):
-        assert passes.spent is (budget is not None)
-    assert passes.spent is spent
+        assert passes.exhausted is (budget is not None)
+    assert passes.exhausted is spent

@@ -11,25 +11,25 @@ from torch import nn
 from salun.data.dataset import Dataset
 from salun.data.images import Batch
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.training import step as step_module
-from salun.training.cost import Passes
-from salun.training.cuda_graph import EAGER_STEPS, Captured, on_device, recording_stream
-from salun.training.loop import Course, run_epoch
-from salun.training.progress import Pace, nothing, unwatched
-from salun.training.step import Step, Stepper, cross_entropy
+from salun.training.cost import PassCounter
+from salun.training.cuda_graph import EAGER_STEPS, CudaGraphStep, on_device, recording_stream
+from salun.training.loop import TrainingState, run_epoch
+from salun.training.progress import EpochProgress, no_callback, nothing
+from salun.training.step import Step, TrainStep, cross_entropy
 
 CPU = torch.device("cpu")
 
 
-def through(stepper: Stepper, steps: Iterable[Batch | Step], pace: Pace) -> tuple[int, float, float]:
-    return run_epoch(Course(stepper, [], None), lambda _: steps, pace)
+def through(stepper: TrainStep, steps: Iterable[Batch | Step], pace: EpochProgress) -> tuple[int, float, float]:
+    return run_epoch(TrainingState(stepper, [], None), lambda _: steps, pace)
 
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
+    parts = make_split(digits, ForgetRequest(classes=(0,)))
     return make_sets(digits, parts, prepare(digits, parts), CPU)
 
 
@@ -37,7 +37,7 @@ class Repeated:
     """Takes the place of a recorded step: repeats it with its own copy of the batch, unseen by hooks."""
 
     made: ClassVar[list["Repeated"]] = []
-    unseen: ClassVar[Passes] = Passes()
+    unseen: ClassVar[PassCounter] = PassCounter()
 
     def __init__(self, take: Callable[[Batch], None], batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         self.take, self.batch, self.replays = take, Batch(*(part.clone() for part in batch)), 0
@@ -50,13 +50,13 @@ class Repeated:
         self.replays += 1
         for own, given in zip(self.batch, batch, strict=True):
             own.copy_(given)
-        with self.unseen.aside():
+        with self.unseen.paused():
             self.take(self.batch)
 
 
 @pytest.fixture
 def repeated(monkeypatch: pytest.MonkeyPatch) -> list[Repeated]:
-    monkeypatch.setattr(step_module, "Captured", Repeated)
+    monkeypatch.setattr(step_module, "CudaGraphStep", Repeated)
     monkeypatch.setattr(Repeated, "made", [])
     return Repeated.made
 
@@ -68,18 +68,18 @@ def trained_on(
     epochs: int = 2,
     grad_clip: float | None = None,
     loss: object = None,
-) -> tuple[dict[str, torch.Tensor], list[tuple[int, float, float]], Passes]:
-    model, passes = trained.restore().train(), Passes()
+) -> tuple[dict[str, torch.Tensor], list[tuple[int, float, float]], PassCounter]:
+    model, passes = trained.restore().train(), PassCounter()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
-    stepper = Stepper(model, [optimizer], cross_entropy, grad_clip, "float32", nothing, passes, False)
+    stepper = TrainStep(model, [optimizer], cross_entropy, grad_clip, "float32", nothing, passes, False)
     stepper.recordable = recorded
     Repeated.unseen = passes
     taken, figures = sets.retain.take(torch.arange(16 * (EAGER_STEPS + 3) + 5)), []
-    with passes.watching(model):
+    with passes.counting(model):
         for epoch in range(epochs):
             generator = torch.Generator().manual_seed(epoch)
             steps = (Step(batch, loss) for batch in taken.batches(16, generator))
-            figures.append(through(stepper, steps, Pace(epoch, epochs, 0.0, unwatched)))
+            figures.append(through(stepper, steps, EpochProgress(epoch, epochs, 0.0, no_callback)))
     return model.state_dict(), figures, passes
 
 
@@ -110,16 +110,18 @@ def test_a_step_is_recorded_only_after_such_steps_by_its_own_optimizer(
 ) -> None:
     model = trained.restore().train()
     own, other = (torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for _ in range(2))
-    stepper = Stepper(model, [own, other], cross_entropy, None, "float32", nothing, Passes(), False)
+    stepper = TrainStep(model, [own, other], cross_entropy, None, "float32", nothing, PassCounter(), False)
     stepper.recordable = True
     before = sets.retain.take(torch.arange(size * (EAGER_STEPS + 2)))
-    through(stepper, (Step(batch, forgets=forgets) for batch in before.batches(size)), Pace(0, 1, 0.0, unwatched))
+    through(
+        stepper, (Step(batch, forgets=forgets) for batch in before.batches(size)), EpochProgress(0, 1, 0.0, no_callback)
+    )
     repeated.clear()
     batches = list(sets.retain.take(torch.arange(16 * (EAGER_STEPS + 1))).batches(16))
-    through(stepper, batches[:-1], Pace(0, 1, 0.0, unwatched))
+    through(stepper, batches[:-1], EpochProgress(0, 1, 0.0, no_callback))
     assert not repeated
     assert own.state
-    through(stepper, batches[-1:], Pace(0, 1, 0.0, unwatched))
+    through(stepper, batches[-1:], EpochProgress(0, 1, 0.0, no_callback))
     assert len(repeated) == 1
 
 
@@ -148,7 +150,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]]]
 def test_a_step_is_recorded_where_its_batch_is(noted: list[tuple[str, object]]) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     batch = Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
-    Captured(lambda _: None, batch, optimizer)
+    CudaGraphStep(lambda _: None, batch, optimizer)
     assert noted == [("device", CPU), ("stream", ("stream of", CPU))]
 
 
@@ -165,7 +167,7 @@ def test_a_step_is_recorded_where_its_batch_is(noted: list[tuple[str, object]]) 
 def test_a_batch_of_another_kind_does_not_fit(x: torch.Tensor, y: torch.Tensor, fits: bool) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     batch = Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
-    assert Captured(lambda _: None, batch, optimizer).fits(Batch(x, y, torch.arange(len(x)))) is fits
+    assert CudaGraphStep(lambda _: None, batch, optimizer).fits(Batch(x, y, torch.arange(len(x)))) is fits
 
 
 def test_what_cannot_be_recorded_is_taken_step_by_step(
@@ -177,7 +179,7 @@ def test_what_cannot_be_recorded_is_taken_step_by_step(
         tried.append(given)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(step_module, "Captured", refuse)
+    monkeypatch.setattr(step_module, "CudaGraphStep", refuse)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     plain, found = (trained_on(sets, trained, recorded) for recorded in (False, True))
     assert len(tried) == 1
@@ -191,7 +193,7 @@ def test_a_model_that_changed_is_recorded_anew(
 ) -> None:
     model = trained.restore().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    stepper = Stepper(model, [optimizer], cross_entropy, None, "float32", nothing, Passes(), False)
+    stepper = TrainStep(model, [optimizer], cross_entropy, None, "float32", nothing, PassCounter(), False)
     stepper.recordable = True
     taken = sets.retain.take(torch.arange(16 * (EAGER_STEPS + 2)))
     for epoch in range(3):
@@ -201,7 +203,7 @@ def test_a_model_that_changed_is_recorded_anew(
             model.bn1.eval()
         elif epoch == 2:
             model.fc.weight.data = model.fc.weight.data.clone()
-        through(stepper, taken.batches(16), Pace(epoch, 3, 0.0, unwatched))
+        through(stepper, taken.batches(16), EpochProgress(epoch, 3, 0.0, no_callback))
         assert len(repeated) == (2 if epoch == 2 else 1)
 
 

@@ -14,7 +14,7 @@ from together import end, fit_in_double, free_port, start, train
 from salun.errors import SalunError
 from salun.models.checkpoint import load_checkpoint
 from salun.training import distributed
-from salun.training.distributed import ALONE, Group, Place, find_others, joined, read_place
+from salun.training.distributed import SINGLE_PROCESS, Group, StateFile, find_others, joined, read_place
 
 FIVE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 SMALL = ["--dataset", "synthetic:n=300,size=16,classes=4", "--model", "resnet_tiny", "--batch-size", "37"]
@@ -55,7 +55,7 @@ class TestPlace:
         assert read_place(FIVE | {"RANK": "0", "WORLD_SIZE": "1"}) is None
 
     def test_of_several(self) -> None:
-        assert read_place(FIVE) == Place(1, 4, 1)
+        assert read_place(FIVE) == StateFile(1, 4, 1)
 
     @pytest.mark.parametrize("name", FIVE)
     def test_what_is_missing_is_named(self, name: str) -> None:
@@ -74,7 +74,7 @@ class TestPlace:
 
 class TestDevice:
     def test_of_one_process_is_the_users(self) -> None:
-        assert [ALONE.name_device(name) for name in ("auto", "cuda:3", "mps")] == ["auto", "cuda:3", "mps"]
+        assert [SINGLE_PROCESS.name_device(name) for name in ("auto", "cuda:3", "mps")] == ["auto", "cuda:3", "mps"]
 
     def test_of_several_is_each_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         group = Group(rank=5, size=8, local=1)
@@ -106,7 +106,7 @@ def test_others_that_never_come_are_an_error(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         SalunError, match=r"^MASTER_ADDR 127\.0\.0\.1, MASTER_PORT \d+: process 1 of 4 met no others in 1 s$"
     ):
-        find_others(Place(1, 4, 1))
+        find_others(StateFile(1, 4, 1))
 
 
 def assert_as_alone(folder: Path, size: int) -> None:

@@ -12,17 +12,17 @@ from torch import nn
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import load_checkpoint
 from salun.training import state as resume
-from salun.training.cost import Passes
+from salun.training.cost import PassCounter
 from salun.training.loop import train
-from salun.training.progress import Epoch, Progress, Watch, unwatched
+from salun.training.progress import Callback, Epoch, Progress, no_callback
 from salun.training.recipe import Recipe
-from salun.training.state import Place, Saving, forget_state
+from salun.training.state import StateFile, StateWriter, forget_state
 
 CPU = torch.device("cpu")
 BATCH = 48
@@ -48,33 +48,33 @@ class Shaky(nn.Module):
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest())
+    parts = make_split(digits, ForgetRequest())
     made = make_sets(digits, parts, replace(prepare(digits, parts), padding=1, flip=True), CPU)
     return replace(made, train=made.train.take(torch.arange(IMAGES)), validation=made.validation.take(torch.arange(80)))
 
 
-def killed_after(step: int) -> Watch:
+def killed_after(step: int) -> Callback:
     taken = 0
 
-    def watch(progress: Progress) -> None:
+    def callback(progress: Progress) -> None:
         nonlocal taken
         taken += progress.done is None
         if taken > step:
             raise KilledError
 
-    return watch
+    return callback
 
 
 Figures = tuple[dict[str, torch.Tensor], list[Epoch], dict[str, object], dict[str, int]]
 
 
-def go(sets: Sets, recipe: Recipe, place: Place | None, watch: Watch = unwatched) -> Figures:
+def go(sets: Sets, recipe: Recipe, place: StateFile | None, callback: Callback = no_callback) -> Figures:
     torch.manual_seed(7)
-    model, generator, passes = Shaky(), torch.Generator().manual_seed(3), Passes()
-    saving = Saving(place, "the same", generator) if place else None
-    with passes.watching(model):
+    model, generator, passes = Shaky(), torch.Generator().manual_seed(3), PassCounter()
+    saving = StateWriter(place, "the same", generator) if place else None
+    with passes.counting(model):
         curve, optimizer = train(
-            model, sets.train, sets.validation, recipe, generator, watch, passes=passes, saving=saving
+            model, sets.train, sets.validation, recipe, generator, callback, passes=passes, saving=saving
         )
     torch.rand(1)
     timeless = [replace(point, seconds=0.0, evaluation_seconds=0.0) for point in curve]
@@ -104,7 +104,7 @@ def same(one: object, other: object) -> bool:
 def test_goes_on_bit_for_bit(kind: dict[str, object], kills: list[int], sets: Sets, tmp_path: Path) -> None:
     recipe = Recipe(**{"epochs": 3, "lr": 0.05, "batch_size": BATCH, **kind})
     whole, chance = go(sets, recipe, None), torch.get_rng_state()
-    place, before = Place(tmp_path / "state.pt", 0.0), 0
+    place, before = StateFile(tmp_path / "state.pt", 0.0), 0
     for kill in kills:
         with pytest.raises(KilledError):
             go(sets, recipe, place, killed_after(kill - before))
@@ -118,18 +118,18 @@ def test_state_that_is_some_steps_old(sets: Sets, tmp_path: Path, monkeypatch: p
     recipe = Recipe(epochs=2, lr=0.05, batch_size=BATCH)
     whole = go(sets, recipe, None)
     calls: list[bool] = []
-    monkeypatch.setattr(Saving, "is_due", lambda _: calls.append(True) or len(calls) == 4)
+    monkeypatch.setattr(StateWriter, "is_due", lambda _: calls.append(True) or len(calls) == 4)
     with pytest.raises(KilledError):
-        go(sets, recipe, Place(tmp_path / "state.pt", 0.0), killed_after(STEPS + 3))
+        go(sets, recipe, StateFile(tmp_path / "state.pt", 0.0), killed_after(STEPS + 3))
     steps: list[int] = []
-    found = go(sets, recipe, Place(tmp_path / "state.pt", 0.0), lambda step: steps.append(step.images))
+    found = go(sets, recipe, StateFile(tmp_path / "state.pt", 0.0), lambda step: steps.append(step.images))
     assert same(found, whole)
     assert steps[0] == 5 * BATCH
 
 
 def test_seconds_of_the_earlier_process_count(sets: Sets, tmp_path: Path) -> None:
     recipe = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
-    place = Place(tmp_path / "state.pt", 0.0)
+    place = StateFile(tmp_path / "state.pt", 0.0)
 
     def slow(progress: Progress) -> None:
         time.sleep(0.05)
@@ -138,7 +138,7 @@ def test_seconds_of_the_earlier_process_count(sets: Sets, tmp_path: Path) -> Non
 
     with pytest.raises(KilledError):
         go(sets, recipe, place, slow)
-    saving = Saving(place, "the same", torch.Generator().manual_seed(3))
+    saving = StateWriter(place, "the same", torch.Generator().manual_seed(3))
     curve, _ = train(Shaky(), sets.train, sets.validation, recipe, saving.generator, saving=saving)
     assert curve[0].seconds > 0.15
     assert saving.earlier > 0.15
@@ -146,15 +146,15 @@ def test_seconds_of_the_earlier_process_count(sets: Sets, tmp_path: Path) -> Non
 
 def test_is_written_as_often_as_asked(sets: Sets, tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, lr=0.05, batch_size=BATCH)
-    go(sets, recipe, Place(tmp_path / "rare" / "state.pt", 3600.0))
-    go(sets, recipe, Place(tmp_path / "other" / "state.pt", 0.0, mine=False))
+    go(sets, recipe, StateFile(tmp_path / "rare" / "state.pt", 3600.0))
+    go(sets, recipe, StateFile(tmp_path / "other" / "state.pt", 0.0, mine=False))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_training_starts_anew(sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
+    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), StateFile(tmp_path / "state.pt", 0.0)
     go(sets, recipe, place)
-    saving = Saving(place, "another", torch.Generator())
+    saving = StateWriter(place, "another", torch.Generator())
     assert saving.read() is None
     assert saving.earlier == 0
     assert "starts anew" in caplog.text
@@ -162,7 +162,7 @@ def test_another_training_starts_anew(sets: Sets, tmp_path: Path, caplog: pytest
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-900], lambda whole: b"x" * 99])
 def test_damaged_state_is_named(damage: Callable[[bytes], bytes], sets: Sets, tmp_path: Path) -> None:
-    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
+    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), StateFile(tmp_path / "state.pt", 0.0)
     go(sets, recipe, place)
     place.path.write_bytes(damage(place.path.read_bytes()))
     with pytest.raises(SalunError, match=r"state\.pt: .*delete it"):
@@ -171,7 +171,7 @@ def test_damaged_state_is_named(damage: Callable[[bytes], bytes], sets: Sets, tm
 
 @pytest.mark.parametrize("lost", ["model", "optimizers", "place", "chances", "summed", "curve", "spent"])
 def test_state_that_lacks_something_is_named(lost: str, sets: Sets, tmp_path: Path) -> None:
-    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), Place(tmp_path / "state.pt", 0.0)
+    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), StateFile(tmp_path / "state.pt", 0.0)
     go(sets, recipe, place)
     content = torch.load(place.path, weights_only=True)
     del content[lost]
@@ -185,7 +185,7 @@ def test_training_goes_on_where_the_state_has_no_room(
 ) -> None:
     recipe = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
     (tmp_path / "file").write_text("in the way")
-    found = go(sets, recipe, Place(tmp_path / "file" / "state.pt", 0.0))
+    found = go(sets, recipe, StateFile(tmp_path / "file" / "state.pt", 0.0))
     assert same(found, go(sets, recipe, None))
     assert "the training goes on" in caplog.text
 

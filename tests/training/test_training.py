@@ -10,17 +10,17 @@ from torch import nn
 from salun.data.dataset import Dataset
 from salun.data.images import Batch
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
-from salun.training.cost import Passes
+from salun.training.cost import PassCounter
 from salun.training.evaluate import accuracy, predict
 from salun.training.loop import fit
-from salun.training.optim import Descent, make_schedule
+from salun.training.optim import OptimizerConfig, make_schedule
 from salun.training.progress import Epoch, Progress
 from salun.training.step import Loss, Step, cross_entropy
-from salun.unlearning.mask import only
+from salun.unlearning.mask import masked_updates
 
 CPU = torch.device("cpu")
 RUNS = ["masked", "nomask", "masked_2epochs_lrdrop", "masked_concat", "nomask_concat"]
@@ -28,7 +28,7 @@ RUNS = ["masked", "nomask", "masked_2epochs_lrdrop", "masked_concat", "nomask_co
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
+    parts = make_split(digits, ForgetRequest(classes=(0,)))
     return make_sets(digits, parts, prepare(digits, parts), CPU)
 
 
@@ -66,7 +66,7 @@ def test_random_label_steps_equal_the_official_ones(name: str) -> None:
     if run["mask"] is None:
         steps()
     else:
-        with only(model, {key: chosen != 0 for key, chosen in reference.tensors("rl_mask").items()}):
+        with masked_updates(model, {key: chosen != 0 for key, chosen in reference.tensors("rl_mask").items()}):
             steps()
     assert losses == pytest.approx([float(sequence[f"step{i}_loss"]) for i in range(run["steps"])], abs=1e-5)
     for key, tensor in model.state_dict().items():
@@ -90,7 +90,7 @@ def test_same_seed_same_weights(sets: Sets) -> None:
 
 def test_curve_and_progress_tell_what_happened(sets: Sets, trained: Checkpoint) -> None:
     seen: list[Progress] = []
-    curve, _ = fit(trained.restore(), small(sets), epochs=2, lr=0.001, schedule="cosine", watch=seen.append)
+    curve, _ = fit(trained.restore(), small(sets), epochs=2, lr=0.001, schedule="cosine", callback=seen.append)
     assert [point.epoch for point in curve] == [1, 2]
     assert curve[0].lr == pytest.approx(0.001)
     assert curve[1].lr == pytest.approx(0.0005)
@@ -213,7 +213,7 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     taken = sets.forget.take(torch.arange(64))
     batches = list(taken.batches(32))
 
-    def after(forgets: tuple[bool, bool], second: Descent | None) -> dict[str, torch.Tensor]:
+    def after(forgets: tuple[bool, bool], second: OptimizerConfig | None) -> dict[str, torch.Tensor]:
         model = trained.restore()
         steps = [Step(batch, forgets=flag) for batch, flag in zip(batches, forgets, strict=True)]
         fit(model, lambda epoch: steps, epochs=1, lr=0.01, momentum=0.9, weight_decay=0, forgetting=second)
@@ -222,34 +222,34 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(weight, other[name]) for name, weight in one.items())
 
-    alike = Descent(0.01, "sgd", 0.9, 0.0)
+    alike = OptimizerConfig(0.01, "sgd", 0.9, 0.0)
     shared = after((False, False), None)
     assert equal(after((True, False), None), shared)
     assert equal(after((True, True), alike), shared)
     assert not equal(after((True, False), alike), shared)
-    no_memory = Descent(0.01, "sgd", 0.0, 0.0)
-    assert not equal(after((True, False), Descent(0.1, "adamw", 0.9, 0.05)), after((True, False), no_memory))
+    no_memory = OptimizerConfig(0.01, "sgd", 0.0, 0.0)
+    assert not equal(after((True, False), OptimizerConfig(0.1, "adamw", 0.9, 0.05)), after((True, False), no_memory))
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(1, 0), (2, 1), (63, 1), (64, 1), (66, 2), (200, 4)])
 def test_training_stays_within_the_budget(sets: Sets, trained: Checkpoint, budget: int, steps: int) -> None:
-    passes, model, seen = Passes(budget=budget), trained.restore(), []
+    passes, model, seen = PassCounter(budget=budget), trained.restore(), []
     taken = sets.forget.take(torch.arange(64))
-    with passes.watching(model):
-        fit(model, lambda epoch: taken.batches(32), epochs=9, lr=0.01, passes=passes, watch=seen.append)
+    with passes.counting(model):
+        fit(model, lambda epoch: taken.batches(32), epochs=9, lr=0.01, passes=passes, callback=seen.append)
     assert sum(step.done is None for step in seen) == steps
     assert passes.total == budget - budget % 2
 
 
 def test_nothing_is_asked_for_once_the_budget_is_spent(sets: Sets, trained: Checkpoint) -> None:
-    passes, model, begun = Passes(budget=100), trained.restore(), []
+    passes, model, begun = PassCounter(budget=100), trained.restore(), []
     taken = sets.forget.take(torch.arange(32))
 
     def stream(epoch: int) -> Iterator[Batch]:
         begun.append(epoch)
         return taken.batches(32)
 
-    with passes.watching(model):
+    with passes.counting(model):
         curve, _ = fit(model, stream, epochs=9, lr=0.01, passes=passes)
     assert begun == [0, 1]
     assert [point.epoch for point in curve] == [1, 2]
@@ -346,13 +346,13 @@ class Cramped(nn.Module):
 def test_batches_without_room_go_in_parts(room: int, parts: int, sets: Sets, caplog: pytest.LogCaptureFixture) -> None:
     images = sets.train.take(torch.arange(200))
     weights, curves, counts = [], [], []
-    for model, passes in ((Cramped(1000), Passes()), (Cramped(room), Passes())):
-        with passes.watching(model):
+    for model, passes in ((Cramped(1000), PassCounter()), (Cramped(room), PassCounter())):
+        with passes.counting(model):
             curve, _ = fit(model, lambda _: images.batches(64), epochs=2, lr=0.1, passes=passes)
         weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
         curves.append([(point.loss, point.accuracy) for point in curve])
         counts.append(passes.counts)
-    assert passes.parts == parts
+    assert passes.micro_batches == parts
     assert ("out of memory" in caplog.text) == (parts > 1)
     assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)
     assert np.allclose(*curves, rtol=1e-4)

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.images import Images
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.data.transforms import Preparation
 from salun.models.checkpoint import Checkpoint
-from salun.training.cost import Passes
+from salun.training.cost import PassCounter
 from salun.training.evaluate import predict
 from salun.unlearning.adversarial import fgsm, nearest_adversarial
 
@@ -31,8 +31,8 @@ class Linear(nn.Module):
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(share=0.01))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(share=0.01))
+    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 def as_pixels(images: Images) -> Tensor:
@@ -147,8 +147,8 @@ def test_the_search_moves_a_model_that_is_very_sure() -> None:
 @pytest.mark.parametrize("attack", [lambda *given: fgsm(*given, 0.1), nearest_adversarial])
 def test_attacks_leave_the_model_as_it_is(attack: object, sets: Sets, trained: Checkpoint) -> None:
     model = trained.restore().train()
-    passes = Passes()
-    with passes.watching(model):
+    passes = PassCounter()
+    with passes.counting(model):
         attack(model, sets.forget.take(torch.arange(4)))
     assert model.training
     assert all(weight.grad is None for weight in model.parameters())

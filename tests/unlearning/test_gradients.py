@@ -53,7 +53,7 @@ def test_one_by_one_and_many_at_once_are_the_same(model: nn.Module, images: Imag
     assert [len(found["fc.bias"]) for found in stacks] == [8, 8, 6]
     assert len(singles) == len(images)
     for name in stacks[0]:
-        together, apart = (torch.cat([found[name] for found in parts]) for parts in (stacks, singles))
+        together, apart = (torch.cat([found[name] for found in split]) for split in (stacks, singles))
         torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-5)
 
 

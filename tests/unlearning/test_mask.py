@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.models.checkpoint import Checkpoint
-from salun.unlearning.mask import check_mask, load_mask, only, saliency, save_mask
+from salun.unlearning.mask import check_mask, load_mask, masked_updates, saliency, save_mask
 from salun.unlearning.topk import largest, largest_by_bits, select
 
 CPU = torch.device("cpu")
@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 @pytest.mark.parametrize("keep", ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
@@ -137,8 +137,8 @@ def test_selection_is_that_of_a_stable_sort(kind: str, size: str) -> None:
     generator = torch.Generator().manual_seed(3)
     flat = numbers(kind, sum(map(math.prod, SHAPES[size])), generator)
     order = flat.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argsort(descending=True, stable=True)
-    parts = flat.split([math.prod(shape) for shape in SHAPES[size]])
-    plain = [part.view(shape) for part, shape in zip(parts, SHAPES[size], strict=True)]
+    split = flat.split([math.prod(shape) for shape in SHAPES[size]])
+    plain = [part.view(shape) for part, shape in zip(split, SHAPES[size], strict=True)]
     layouts = {4: torch.channels_last}
     scores = [x.contiguous(memory_format=layouts.get(x.ndim, torch.contiguous_format)) for x in plain]
     for count in {0, 1, *(int(share * len(flat)) for share in (0.001, 0.3, 0.5, 0.9, 1))}:
@@ -210,7 +210,7 @@ def test_held_weights_stay_put_after_every_step(trained: Checkpoint, sets: Sets,
     nn.functional.cross_entropy(model(images), labels).backward()
     optimizer.step()
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    with only(model, mask):
+    with masked_updates(model, mask):
         for _ in range(3):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
@@ -224,7 +224,7 @@ def test_held_weights_stay_put_after_every_step(trained: Checkpoint, sets: Sets,
 def test_covers_edits_in_place_and_ends_with_the_block(trained: Checkpoint, sets: Sets) -> None:
     model = trained.restore()
     mask = saliency(model, sets.forget, 0.5, "random", generator=torch.Generator().manual_seed(1))
-    with only(model, mask), torch.no_grad():
+    with masked_updates(model, mask), torch.no_grad():
         for weight in model.parameters():
             weight.mul_(2).add_(1)
     for name, weight in model.named_parameters():
@@ -242,7 +242,7 @@ def test_puts_back_what_became_nan_and_after_an_error(trained: Checkpoint, sets:
     mask = saliency(model, sets.forget, 0)
 
     def spoil() -> None:
-        with only(model, mask), torch.no_grad():
+        with masked_updates(model, mask), torch.no_grad():
             for weight in model.parameters():
                 weight.fill_(float("nan"))
             raise ValueError("on purpose")
@@ -265,7 +265,7 @@ def test_clipping_counts_only_weights_that_may_move(trained: Checkpoint, sets: S
 
     free = gradients()
     expected = torch.cat([free[name][mask[name]] for name in mask]).norm()
-    with only(model, mask) as hold:
+    with masked_updates(model, mask) as hold:
         gradients()
         hold.clear_gradients()
         counted = nn.utils.clip_grad_norm_(model.parameters(), 1e9)
@@ -274,7 +274,7 @@ def test_clipping_counts_only_weights_that_may_move(trained: Checkpoint, sets: S
 
 def test_buffers_move_under_a_mask(trained: Checkpoint, sets: Sets) -> None:
     model = trained.restore().train()
-    with only(model, saliency(model, sets.forget, 0)):
+    with masked_updates(model, saliency(model, sets.forget, 0)):
         model(next(sets.forget.batches(64)).x)
     assert not torch.equal(model.bn1.running_mean, trained.weights["bn1.running_mean"])
 
@@ -283,7 +283,7 @@ def test_buffers_move_under_a_mask(trained: Checkpoint, sets: Sets) -> None:
 def test_refuses_a_mask_of_another_model(trained: Checkpoint, change: str) -> None:
     model = trained.restore()
     mask = {"fc.weights" if change == "name" else "fc.weight": torch.ones(3, 3, dtype=torch.bool)}
-    with pytest.raises(SalunError, match="another model"), only(model, mask):
+    with pytest.raises(SalunError, match="another model"), masked_updates(model, mask):
         pass
 
 
@@ -314,7 +314,7 @@ def test_mask_of_another_model_does_not_fit(trained: Checkpoint, complete: bool,
 
 def test_weights_without_a_mask_are_free(trained: Checkpoint) -> None:
     model = trained.restore()
-    with only(model, {"fc.weight": torch.zeros(model.fc.weight.shape, dtype=torch.bool)}), torch.no_grad():
+    with masked_updates(model, {"fc.weight": torch.zeros(model.fc.weight.shape, dtype=torch.bool)}), torch.no_grad():
         for weight in model.parameters():
             weight.add_(1)
     for name, weight in model.named_parameters():

@@ -25,7 +25,7 @@ def add_figure_flags(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Album:
+class FigureWriter:
     """A folder of figures.
 
     Attributes:
@@ -39,7 +39,7 @@ class Album:
     dpi: int
 
     @classmethod
-    def of(cls, flags: argparse.Namespace) -> "Album":
+    def of(cls, flags: argparse.Namespace) -> "FigureWriter":
         """Take the flags of `add_figure_flags`, and check them before anything is computed.
 
         Args:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from salun.cli.arguments import notice, positive
 from salun.cli.steps import watched
-from salun.cli.viz.album import Album, add_figure_flags
-from salun.cli.viz.models import CHECKPOINTS, Shelf, add_model_flags, find_triples, report, shelf
+from salun.cli.viz.album import FigureWriter, add_figure_flags
+from salun.cli.viz.models import CHECKPOINTS, DatasetCache, add_model_flags, find_triples, report, shelf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def draw(flags: argparse.Namespace) -> int:
     for flag, number in (("-S", flags.samples), ("--batch-size", flags.batch_size)):
         if number < SMALLEST_BATCH:
             raise SalunError(f"{flag} {number}: at least {SMALLEST_BATCH}; the unbiased estimate needs as many images")
-    album = Album.of(flags)
+    album = FigureWriter.of(flags)
     data = shelf(flags)
     found = find_triples(flags)
     failed = list(found.failed)
@@ -100,9 +100,9 @@ class _Compared:
     values: "list[list[NDArray[np.float64]]]"
 
 
-def _compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> _Compared:
+def _compare(flags: argparse.Namespace, triple: "Triple", data: DatasetCache) -> _Compared:
     """Compare the layers of a triple on four sets."""
-    from salun.latent.cka import Bench
+    from salun.latent.cka import LayerComparison
     from salun.latent.subset import four_sides
 
     models = {"unlearned": triple.unlearned, "base": triple.base}
@@ -110,15 +110,15 @@ def _compare(flags: argparse.Namespace, triple: "Triple", data: Shelf) -> _Compa
     if triple.retrained is not None:
         models["retrained"] = triple.retrained
         pairs += [("unlearned", "retrained"), ("retrained", "base")]
-    dataset = data.take(triple.unlearned.origin.dataset)
+    dataset = data.take(triple.unlearned.spec.dataset)
     sides = [side.first(flags.samples) for side in four_sides(dataset, triple.unlearned)]
-    bench = Bench.of(list(models.values()), sides[1].sample, data.device, flags.layers)
+    bench = LayerComparison.of(list(models.values()), sides[1].sample, data.device, flags.layers)
     at = [(list(models).index(first), list(models).index(second)) for first, second in pairs]
     values = []
-    with watched(str(triple.unlearned.path), len(sides)) as watch:
+    with watched(str(triple.unlearned.path), len(sides)) as callback:
         for side in sides:
             values.append(bench.compare(side.sample, at, flags.batch_size))
-            watch()
+            callback()
     return _Compared(triple, bench.layers, pairs, sides, values)
 
 
@@ -163,7 +163,7 @@ def _picture(compared: _Compared, whole: bool) -> "Figure":
             panels.append(Panel(title, diagonals, layers, columns))
     low = min([0.0, *(float(panel.values[np.isfinite(panel.values)].min(initial=0)) for panel in panels)])
     model = compared.triple.unlearned
-    title = f"Layers of {model.origin.model}: {model.title}, {model.forget} to be forgotten"
+    title = f"Layers of {model.spec.model}: {model.title}, {model.forget} to be forgotten"
     scale = Scale("linear CKA", low=low, high=1.0, form=".2f", rows="layer")
     return heatmaps(panels, scale, title, across=4, caption=_caption_of(compared))
 

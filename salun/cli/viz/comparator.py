@@ -71,7 +71,7 @@ def draw(flags: argparse.Namespace) -> int:
         record = records.get(identity(triple.unlearned))
         try:
             content = describe_run(
-                flags.definition, triple, data.take(triple.unlearned.origin.dataset), record, data.device
+                flags.definition, triple, data.take(triple.unlearned.spec.dataset), record, data.device
             )
         except SalunError as error:
             failed.append(str(error))

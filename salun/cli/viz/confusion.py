@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.album import FigureWriter, add_figure_flags
 from salun.cli.viz.matrices import about, forgotten_classes, titles_of, write_table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def draw(flags: argparse.Namespace) -> int:
     """
     from salun.cli.viz.inputs import comparable, gather, read_entries
 
-    album = Album.of(flags)
+    album = FigureWriter.of(flags)
     entries = read_entries(flags.paths)
     together = len(flags.paths) > 1
     groups = comparable(entries, together)
@@ -91,7 +91,7 @@ def _matrices_of(entry: "Entry") -> "dict[_View, Floats]":
     }
 
 
-def _draw_model(album: Album, entry: "Entry") -> None:
+def _draw_model(album: FigureWriter, entry: "Entry") -> None:
     """Draw both matrices of a model beside each other, and write them."""
     from salun.reports.plots.heatmap import heatmaps
     from salun.reports.plots.style import styled
@@ -109,7 +109,7 @@ def _draw_model(album: Album, entry: "Entry") -> None:
         album.keep(heatmaps(panels, scale, entry.title, caption=about(entry.features)), place)
 
 
-def _draw_group(album: Album, group: "Group", root: Path) -> None:
+def _draw_group(album: FigureWriter, group: "Group", root: Path) -> None:
     """Draw the models of a group side by side, and write their matrices."""
     import numpy as np
 
@@ -132,7 +132,7 @@ def _draw_group(album: Album, group: "Group", root: Path) -> None:
 
 
 def _write_matrices(
-    album: Album, place: Path, entries: "Sequence[Entry]", matrices: "Sequence[dict[_View, Floats]]"
+    album: FigureWriter, place: Path, entries: "Sequence[Entry]", matrices: "Sequence[dict[_View, Floats]]"
 ) -> None:
     """Write the matrices of M models as (M, C, C) arrays."""
     import numpy as np

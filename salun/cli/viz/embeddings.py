@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salun.cli.arguments import positive
-from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.album import FigureWriter, add_figure_flags
 from salun.cli.viz.matrices import titles_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def check_seed(seed: int) -> None:
         raise SalunError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
 
 
-def draw_all(flags: argparse.Namespace, album: Album, entries: "Sequence[Entry]", method: Method) -> int:
+def draw_all(flags: argparse.Namespace, album: FigureWriter, entries: "Sequence[Entry]", method: Method) -> int:
     """Embed and draw: each file by itself, or those that were named together in one space.
 
     Args:
@@ -115,7 +115,7 @@ def draw_all(flags: argparse.Namespace, album: Album, entries: "Sequence[Entry]"
 
 
 def _draw_models(
-    flags: argparse.Namespace, album: Album, entries: "Sequence[Entry]", method: Method, root: Path
+    flags: argparse.Namespace, album: FigureWriter, entries: "Sequence[Entry]", method: Method, root: Path
 ) -> None:
     """Embed models in one space, and draw each of them and all of them."""
     from salun.reports.plots import scatter
@@ -132,7 +132,7 @@ def _draw_models(
             album.keep(scatter.side_by_side(clouds, title), root / f"{method.name}_side_by_side")
 
 
-def _coordinates_of(album: Album, entries: "Sequence[Entry]", method: Method, root: Path) -> "list[Coordinates]":
+def _coordinates_of(album: FigureWriter, entries: "Sequence[Entry]", method: Method, root: Path) -> "list[Coordinates]":
     """Give coordinates, fitted anew only where those that were kept are of something else."""
     from salun.latent.embedding import embed_together, key_of, read_coordinates, write_coordinates
 
@@ -150,7 +150,7 @@ def _coordinates_of(album: Album, entries: "Sequence[Entry]", method: Method, ro
 
 def _draw_one(
     flags: argparse.Namespace,
-    album: Album,
+    album: FigureWriter,
     name: str,
     entry: "Entry",
     coordinates: "Coordinates",

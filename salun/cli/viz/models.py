@@ -111,7 +111,7 @@ def _kept(known: list[Path]) -> "list[Model]":
 
 
 @dataclass
-class Shelf:
+class DatasetCache:
     """Data sets, each loaded once.
 
     Attributes:
@@ -150,7 +150,7 @@ class Shelf:
         return self.held[name]
 
 
-def shelf(flags: argparse.Namespace) -> Shelf:
+def shelf(flags: argparse.Namespace) -> DatasetCache:
     """Take the flags that name a device and a folder of data.
 
     Args:
@@ -164,7 +164,7 @@ def shelf(flags: argparse.Namespace) -> Shelf:
     """
     from salun.device import pick_device
 
-    return Shelf(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), {}, flags.skip_corrupt)
+    return DatasetCache(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), {}, flags.skip_corrupt)
 
 
 def report(program: str, failed: list[str], asked: int) -> int:

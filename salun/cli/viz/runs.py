@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salun.cli.arguments import notice
-from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.album import FigureWriter, add_figure_flags
 from salun.io.files import each_once, find_place, mirrored, name_part, write_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def draw(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: a flag is refused, or no records can be read.
     """
-    album = Album.of(flags)
+    album = FigureWriter.of(flags)
     tables = _read_tables(_find_records(flags.paths))
     for place, rows in tables.items():
         for group, folder in _folders_of(rows, place).items():
@@ -154,7 +154,7 @@ def _problem_name(rows: list["Row"]) -> str:
     return name_part(f"{base['model']}_{base['dataset']}_{forget['request']}")
 
 
-def _draw_group(album: Album, folder: Path, rows: list["Row"], group: "Group") -> None:
+def _draw_group(album: FigureWriter, folder: Path, rows: list["Row"], group: "Group") -> None:
     """Draw what a forgetting problem's records allow, and say in a line what they do not."""
     from salun.reports.plots.style import styled
     from salun.reports.summary import grouped

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salun.cli.viz.album import Album
+from salun.cli.viz.album import FigureWriter
 from salun.cli.viz.embeddings import Method, add_embedding_flags, check_films, check_seed, draw_all
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw(flags: argparse.Namespace) -> int:
 
     check_films(flags)
     check_seed(flags.seed)
-    album = Album.of(flags)
+    album = FigureWriter.of(flags)
     entries = read_entries(flags.paths, flags.samples)
     for entry in entries if len(flags.paths) < 2 else []:
         check_perplexity(flags.perplexity, len(entry.features.features) + len(prototypes_of(entry.features)))

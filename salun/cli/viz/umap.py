@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from salun.cli.arguments import notice, positive
-from salun.cli.viz.album import Album
+from salun.cli.viz.album import FigureWriter
 from salun.cli.viz.embeddings import Method, add_embedding_flags, check_films, check_seed, draw_all
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def draw(flags: argparse.Namespace) -> int:
 
     method = _notebook_method(flags) if flags.notebook else _method_of(flags)
     check_films(flags)
-    album = Album.of(flags)
+    album = FigureWriter.of(flags)
     entries = read_entries(flags.paths, None if flags.notebook else flags.samples)
     if flags.notebook:
         entries = [_notebook_entry(entry) for entry in entries]

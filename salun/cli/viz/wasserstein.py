@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from salun.cli.arguments import notice, positive
 from salun.cli.steps import watched
-from salun.cli.viz.album import Album, add_figure_flags
+from salun.cli.viz.album import FigureWriter, add_figure_flags
 from salun.cli.viz.matrices import about, file_names, forgotten_classes, titles_of, write_table
 from salun.errors import SalunError
 
@@ -59,7 +59,7 @@ def draw(flags: argparse.Namespace) -> int:
     from salun.cli.viz.inputs import align, comparable, gather, read_entries
 
     _import_numpy_alone()
-    album = Album.of(flags)
+    album = FigureWriter.of(flags)
     entries = read_entries(flags.paths, flags.samples)
     _check_sizes(entries, flags.samples)
     together = len(flags.paths) > 1
@@ -148,9 +148,9 @@ class _Ruler:
         key = entry.path, np.sort(found.indices).tobytes()
         if key not in self.known:
             count = len(found.classes)
-            with watched(str(entry.path), count * (count - 1) // 2) as watch:
+            with watched(str(entry.path), count * (count - 1) // 2) as callback:
                 measure = self.measure(found.features.shape[1])
-                self.known[key] = between_classes(found.features, found.labels, count, measure, watch)
+                self.known[key] = between_classes(found.features, found.labels, count, measure, callback)
         return self.known[key]
 
     def between_models(self, first: "Entry", second: "Entry") -> "Distances":
@@ -159,9 +159,9 @@ class _Ruler:
 
         one, other = first.features, second.features
         count = len(one.classes)
-        with watched(f"{first.title} → {second.title}", count) as watch:
+        with watched(f"{first.title} → {second.title}", count) as callback:
             measure = self.measure(one.features.shape[1])
-            return between_models(one.features, other.features, one.labels, count, measure, watch)
+            return between_models(one.features, other.features, one.labels, count, measure, callback)
 
     def caption(self, features: "Features", distances: "Sequence[Distances]", kind: str = "a lower bound") -> str:
         """Say what a figure is of, and how exact it is."""
@@ -176,7 +176,7 @@ class _Ruler:
         return f"means over {LINES} random lines, {kind}; standard error at most {largest:.2g}; {about(features)}"
 
 
-def _draw_model(album: Album, ruler: _Ruler, entry: "Entry") -> None:
+def _draw_model(album: FigureWriter, ruler: _Ruler, entry: "Entry") -> None:
     """Draw and write the distances between the classes of a model."""
     found = ruler.between_classes(entry)
     place = entry.place / "wasserstein"
@@ -187,7 +187,7 @@ def _draw_model(album: Album, ruler: _Ruler, entry: "Entry") -> None:
     _keep(album, shown, scale, title, ruler.caption(entry.features, [found]), place)
 
 
-def _draw_differences(album: Album, ruler: _Ruler, entries: "Sequence[Entry]", root: Path) -> None:
+def _draw_differences(album: FigureWriter, ruler: _Ruler, entries: "Sequence[Entry]", root: Path) -> None:
     """Draw the models side by side, and for every two of them how the distances between classes differ."""
     titles = titles_of(entries)
     found = [ruler.between_classes(entry) for entry in entries]
@@ -201,7 +201,7 @@ def _draw_differences(album: Album, ruler: _Ruler, entries: "Sequence[Entry]", r
 
 
 def _draw_folders(
-    album: Album, ruler: _Ruler, folders: "dict[str, list[Entry]]", aligned: "Sequence[Entry]", root: Path
+    album: FigureWriter, ruler: _Ruler, folders: "dict[str, list[Entry]]", aligned: "Sequence[Entry]", root: Path
 ) -> None:
     """Draw for every two folders how the mean distances between classes differ."""
     from salun.io.files import name_part
@@ -217,7 +217,7 @@ def _draw_folders(
 
 
 def _draw_pairs(
-    album: Album, ruler: _Ruler, named: "Sequence[tuple[str, str, Distances]]", features: "Features", root: Path
+    album: FigureWriter, ruler: _Ruler, named: "Sequence[tuple[str, str, Distances]]", features: "Features", root: Path
 ) -> None:
     """Draw and write for every two how their distances differ: the second's less the first's, on one scale."""
     import numpy as np
@@ -237,7 +237,7 @@ def _draw_pairs(
         _keep(album, shown, scale, title, ruler.caption(features, [delta], "subtracted"), place)
 
 
-def _draw_models(album: Album, ruler: _Ruler, entries: "Sequence[Entry]", root: Path) -> None:
+def _draw_models(album: FigureWriter, ruler: _Ruler, entries: "Sequence[Entry]", root: Path) -> None:
     """Draw and write for two models at a time the distance between their features of each class."""
     from salun.io.arrays import write_arrays
     from salun.latent.wasserstein import stacked
@@ -279,7 +279,7 @@ def _pairs_of(entries: "Sequence[Entry]") -> list[tuple[int, int]]:
 
 
 def _write_matrix(
-    album: Album, ruler: _Ruler, place: Path, found: "Distances", features: "Features", names: dict[str, Any]
+    album: FigureWriter, ruler: _Ruler, place: Path, found: "Distances", features: "Features", names: dict[str, Any]
 ) -> None:
     """Write distances between classes as numbers."""
     from salun.io.arrays import write_arrays
@@ -324,7 +324,9 @@ def _scale_between_classes(label: str, several: "Sequence[Distances]") -> "Scale
     return Scale(label, low if low < values.max(initial=0) else 0, form="", rows="class", columns="class")
 
 
-def _keep(album: Album, panels: "Sequence[Panel]", scale: "Scale", title: str, caption: str, place: Path) -> None:
+def _keep(
+    album: FigureWriter, panels: "Sequence[Panel]", scale: "Scale", title: str, caption: str, place: Path
+) -> None:
     """Draw and write heat maps."""
     from salun.reports.plots.heatmap import heatmaps
     from salun.reports.plots.style import styled

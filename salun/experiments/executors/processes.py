@@ -29,11 +29,11 @@ from salun.device import deterministic, pick_device, settle_threads
 from salun.errors import SalunError, one_line
 from salun.experiments.config import Experiment
 from salun.experiments.plugins import load_plugins
-from salun.experiments.record import Problem, Record, identify, resolved
+from salun.experiments.record import ForgettingProblem, Record, resolved_settings, run_id
 from salun.experiments.run import Result, Workbench
 from salun.metrics import Evaluation
 from salun.models.checkpoint import Checkpoint
-from salun.training.progress import Progress, Watch, unwatched
+from salun.training.progress import Callback, Progress, no_callback
 
 Cell = tuple[str, str]
 
@@ -115,7 +115,7 @@ class Hands(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, ForgettingProblem]]) -> dict[str, Lost]:
         """See to it that base models can be had.
 
         Args:
@@ -131,7 +131,7 @@ class Hands(Protocol):
     def rank(self, cell: Cell) -> int:
         """Tell how well a run on a base model and a forget set would fit now; the lowest fits best."""
 
-    def take(self, order: Order, problem: Problem, watch: Watch) -> None:
+    def take(self, order: Order, problem: ForgettingProblem, callback: Callback) -> None:
         """Begin a run."""
 
     def finished(self) -> tuple[str, Outcome | Lost]:
@@ -148,7 +148,7 @@ class Alone:
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
-        self.taken: tuple[Order, Problem, Watch] | None = None
+        self.taken: tuple[Order, ForgettingProblem, Callback] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -158,7 +158,7 @@ class Alone:
     ) -> None:
         self.taken = None
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:  # noqa: ARG002
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, ForgettingProblem]]) -> dict[str, Lost]:  # noqa: ARG002
         """Do nothing: each base model is trained by the first run that needs it.
 
         Args:
@@ -188,7 +188,7 @@ class Alone:
         """
         return 0
 
-    def take(self, order: Order, problem: Problem, watch: Watch) -> None:
+    def take(self, order: Order, problem: ForgettingProblem, callback: Callback) -> None:
         """Take a run, to do it once its outcome is asked for.
 
         Args:
@@ -196,7 +196,7 @@ class Alone:
             problem: what it is done to.
             watch: is told of every step.
         """
-        self.taken = order, problem, watch
+        self.taken = order, problem, callback
 
     def finished(self) -> tuple[str, Outcome | Lost]:
         """Do the run that was taken.
@@ -205,14 +205,14 @@ class Alone:
             Its id and what came of it.
         """
         assert self.taken is not None
-        (order, problem, watch), self.taken = self.taken, None
+        (order, problem, callback), self.taken = self.taken, None
         try:
-            return order.id, done(order, problem, self.bench, watch)
+            return order.id, done(order, problem, self.bench, callback)
         except Exception as error:  # one run that fails does not end the others
             return order.id, _lost(error)
 
 
-def done(order: Order, problem: Problem, bench: Workbench, watch: Watch) -> Outcome:
+def done(order: Order, problem: ForgettingProblem, bench: Workbench, callback: Callback) -> Outcome:
     """Do a run.
 
     Args:
@@ -228,7 +228,7 @@ def done(order: Order, problem: Problem, bench: Workbench, watch: Watch) -> Outc
         SalunError: its base model or mask cannot be had.
     """
     assert order.seed is not None
-    result: Result = bench.run(order.experiment, problem, order.seed, watch)
+    result: Result = bench.run(order.experiment, problem, order.seed, callback)
     return Outcome(result.record, result.evaluation, result.checkpoint if order.weights else None)
 
 
@@ -323,7 +323,7 @@ def _serve(link: Connection, setup: Setup) -> None:
             order = pickle.loads(link.recv_bytes())
         except (EOFError, OSError):
             return
-        _say(link, answer(order, bench, _telling(link) if order.watched else unwatched))
+        _say(link, answer(order, bench, _telling(link) if order.watched else no_callback))
 
 
 def _end_with_parent() -> None:
@@ -342,7 +342,7 @@ def _say(link: Connection, something: object) -> None:
         os._exit(1)
 
 
-def _telling(link: Connection) -> Watch:
+def _telling(link: Connection) -> Callback:
     """Watch a training for the parent."""
     latest = -_PAUSE
 
@@ -355,7 +355,7 @@ def _telling(link: Connection) -> Watch:
     return tell
 
 
-def answer(order: Order, bench: Workbench, watch: Watch) -> Answer:
+def answer(order: Order, bench: Workbench, callback: Callback) -> Answer:
     """Do an order in a worker's process, whatever comes of it.
 
     Args:
@@ -370,25 +370,25 @@ def answer(order: Order, bench: Workbench, watch: Watch) -> Answer:
         problem = bench.problem(order.experiment)
         _check_unchanged(order, problem)
         if order.seed is None:
-            _train_base(problem, bench, watch)
+            _train_base(problem, bench, callback)
             return Answer(order.id, None)
-        return Answer(order.id, portable(done(order, problem, bench, watch)))
+        return Answer(order.id, portable(done(order, problem, bench, callback)))
     except Exception as error:  # one run that fails does not end the others
         return Answer(order.id, _lost(error), worn=not isinstance(error, SalunError))
 
 
-def _check_unchanged(order: Order, problem: Problem) -> None:
+def _check_unchanged(order: Order, problem: ForgettingProblem) -> None:
     """Check that a worker found what the list was planned with."""
-    found = problem.origin.identity
+    found = problem.spec.identity
     if order.seed is not None:
-        found = identify(resolved(order.experiment, problem), order.seed)
+        found = run_id(resolved_settings(order.experiment, problem), order.seed)
     if found != order.id:
-        raise SalunError(f"{problem.origin.path}: base model, data or mask have changed since the command began")
+        raise SalunError(f"{problem.spec.path}: base model, data or mask have changed since the command began")
 
 
-def _train_base(problem: Problem, bench: Workbench, watch: Watch) -> None:
+def _train_base(problem: ForgettingProblem, bench: Workbench, callback: Callback) -> None:
     """Train the base model of a problem and write it to its file."""
-    bench.on_base = lambda _: watch
+    bench.on_base = lambda _: callback
     settle_threads(problem.dataset.size, bench.beside)
     bench.base(problem)
 
@@ -442,7 +442,7 @@ class _Worker:
     process: SpawnProcess
     link: Connection
     order: Order | None = None
-    watch: Watch = unwatched
+    callback: Callback = no_callback
     cells: set[Cell] = field(default_factory=set)
     up: bool = False
 
@@ -480,7 +480,7 @@ class Pool:
         while self.workers:
             self.workers.pop().end()
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, ForgettingProblem]]) -> dict[str, Lost]:
         """Train base models, while workers come up: a single one in this process, several side by side.
 
         Args:
@@ -498,8 +498,8 @@ class Pool:
         while left or any(worker.order for worker in self.workers):
             while left and self.free():
                 experiment, problem = untrained[left[0]]
-                watch = self.bench.on_base(problem.origin)
-                self.take(Order(experiment, None, left.pop(0)), problem, watch)
+                callback = self.bench.on_base(problem.spec)
+                self.take(Order(experiment, None, left.pop(0)), problem, callback)
             identity, outcome = self.answered()
             if isinstance(outcome, Lost):
                 barren[identity] = outcome
@@ -535,7 +535,7 @@ class Pool:
             return 0
         return 2 if any(cell in worker.cells for worker in self.workers) else 1
 
-    def take(self, order: Order, problem: Problem, watch: Watch) -> None:
+    def take(self, order: Order, problem: ForgettingProblem, callback: Callback) -> None:
         """Hand a run to the free worker that it fits best, or to a new one.
 
         Args:
@@ -543,11 +543,11 @@ class Pool:
             problem: what it is done to; the worker finds its own.
             watch: is told of its steps.
         """
-        cell = (problem.origin.identity, problem.parts.forget_fingerprint)
+        cell = (problem.spec.identity, problem.split.forget_fingerprint)
         if not self.idle():
             self.workers.append(_start(self.setup))
         worker = min(self.idle(), key=lambda idle: cell not in idle.cells)
-        worker.order, worker.watch = replace(order, watched=watch is not unwatched), watch
+        worker.order, worker.callback = replace(order, watched=callback is not no_callback), callback
         worker.cells.add(cell)
         try:
             worker.link.send_bytes(pickle.dumps(worker.order))
@@ -602,7 +602,7 @@ class Pool:
         if isinstance(said, SalunError):
             raise said
         if isinstance(said, Progress):
-            worker.watch(said)
+            worker.callback(said)
         worker.up = True
         if not isinstance(said, Answer):
             return None
@@ -638,7 +638,7 @@ class Pool:
         return None if worker.order is None else Answer(worker.order.id, Lost(f"its process {how}"))
 
 
-def _prepared_here(bench: Workbench, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
+def _prepared_here(bench: Workbench, untrained: Mapping[str, tuple[Experiment, ForgettingProblem]]) -> dict[str, Lost]:
     """Train base models in this process."""
     barren: dict[str, Lost] = {}
     for identity, (_, problem) in untrained.items():

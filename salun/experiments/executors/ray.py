@@ -26,17 +26,17 @@ from typing import Any, Self
 import torch
 
 from salun import __version__
-from salun.data.split import split
+from salun.data.split import make_split
 from salun.errors import SalunError, one_line
-from salun.experiments.base_model import Origin, check_belongs
+from salun.experiments.base_model import BaseModelSpec, check_belongs
 from salun.experiments.config import Experiment
 from salun.experiments.executors.processes import Answer, Cell, Lost, Order, Outcome, Setup, answer, setup_like
-from salun.experiments.record import Problem
+from salun.experiments.record import ForgettingProblem
 from salun.experiments.run import Workbench
 from salun.io.files import replacing, write_text
 from salun.io.locks import CLAIMS, POLL, Claims
 from salun.models.checkpoint import Checkpoint
-from salun.training.progress import Progress, Watch, unwatched
+from salun.training.progress import Callback, Progress, no_callback
 from salun.unlearning.mask import Mask
 
 _LOCAL = "local"
@@ -87,7 +87,7 @@ class Parcel:
     """
 
     order: Order
-    origin: "Stored"
+    spec: "Stored"
     forget: "Stored | None" = None
     mask: "Stored | None" = None
 
@@ -145,25 +145,25 @@ class _Supplied(Workbench):
             self.kept[stored.name] = ray.get(stored.ref)
         return self.kept[stored.name]
 
-    def problem(self, experiment: Experiment) -> Problem:
+    def problem(self, experiment: Experiment) -> ForgettingProblem:
         """Put together what an experiment works on."""
         assert self.parcel is not None
-        found: tuple[Origin, Checkpoint | None] = self.brought(self.parcel.origin)
-        origin, checkpoint = found
-        dataset = self.dataset(origin.dataset)
+        found: tuple[BaseModelSpec, Checkpoint | None] = self.brought(self.parcel.spec)
+        spec, checkpoint = found
+        dataset = self.dataset(spec.dataset)
         request = experiment.forget
         if self.parcel.forget is not None:
             request = replace(request, indices=self.folder / "forget.json")
             write_text(self.folder / "forget.json", str(self.brought(self.parcel.forget)))
-        never = origin.checkpoint.excluded if origin.checkpoint else ()
-        parts = split(dataset, request, origin.split_seed, torch.tensor(never, dtype=torch.int64))
-        check_belongs(origin, dataset, parts)
+        never = spec.checkpoint.excluded if spec.checkpoint else ()
+        split = make_split(dataset, request, spec.split_seed, torch.tensor(never, dtype=torch.int64))
+        check_belongs(spec, dataset, split)
         if checkpoint is None:
-            origin = replace(origin, path=self.folder / origin.path.name)
+            spec = replace(spec, path=self.folder / spec.path.name)
         else:
-            self.bases[origin.identity] = checkpoint
+            self.bases[spec.identity] = checkpoint
         mask: Mask | None = None if self.parcel.mask is None else self.brought(self.parcel.mask)
-        return Problem(origin, dataset, parts, mask)
+        return ForgettingProblem(spec, dataset, split, mask)
 
 
 class Hand:
@@ -214,12 +214,12 @@ class Hand:
         """
         order = parcel.order
         try:
-            self.bench.dataset(self.bench.brought(parcel.origin)[0].dataset)
+            self.bench.dataset(self.bench.brought(parcel.spec)[0].dataset)
         except SalunError as error:
             return _Reply(Answer(order.id, None), lacks=one_line(str(error)))
         with TemporaryDirectory() as folder:
             self.bench.parcel, self.bench.folder = parcel, Path(folder)
-            said = answer(order, self.bench, unwatched if post is None else _posting(post, order.id))
+            said = answer(order, self.bench, no_callback if post is None else _posting(post, order.id))
             if isinstance(said.outcome, Outcome):
                 self.bench.forget_state(order.id)
             if order.seed is not None or said.outcome is not None:
@@ -240,7 +240,7 @@ def is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None and not name.startswith("RAY_")
 
 
-def _posting(post: Any, name: str) -> Watch:
+def _posting(post: Any, name: str) -> Callback:
     """Watch a training for the command."""
     latest = -_PAUSE
 
@@ -267,18 +267,18 @@ class _Task:
     """
 
     order: Order
-    problem: Problem
-    watch: Watch
+    problem: ForgettingProblem
+    callback: Callback
 
     @property
     def cell(self) -> Cell:
         """Its base model and forget set."""
-        return self.problem.origin.identity, self.problem.parts.forget_fingerprint
+        return self.problem.spec.identity, self.problem.split.forget_fingerprint
 
     @property
     def dataset(self) -> str:
         """The name of the data that it needs."""
-        return self.problem.origin.dataset
+        return self.problem.spec.dataset
 
 
 @dataclass
@@ -404,7 +404,7 @@ class Cluster:
         with suppress(ray.exceptions.RayError):
             ray.kill(worker.actor)
 
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, Problem]]) -> dict[str, Lost]:
+    def prepare(self, untrained: Mapping[str, tuple[Experiment, ForgettingProblem]]) -> dict[str, Lost]:
         """Have base models trained on the cluster, side by side, and write them here.
 
         Args:
@@ -422,14 +422,14 @@ class Cluster:
                 self.hand_out_bases(left, claims)
                 if self.busy():
                     identity, outcome = self.answered()
-                    claims.release(untrained[identity][1].origin.path.name)
+                    claims.release(untrained[identity][1].spec.path.name)
                     if isinstance(outcome, Lost):
                         barren[identity] = outcome
                 elif left:
                     time.sleep(POLL)  # the rest is other processes'
         return barren
 
-    def hand_out_bases(self, left: dict[str, tuple[Experiment, Problem]], claims: Claims) -> None:
+    def hand_out_bases(self, left: dict[str, tuple[Experiment, ForgettingProblem]], claims: Claims) -> None:
         """Hand base models to the free workers, but for those that another process trains at this moment.
 
         Args:
@@ -437,7 +437,7 @@ class Cluster:
             claims: of the folder where they are kept.
         """
         for identity, (experiment, problem) in list(left.items()):
-            path = problem.origin.path
+            path = problem.spec.path
             if path.exists():
                 del left[identity]
             elif self.free() and claims.take(path.name):
@@ -445,7 +445,7 @@ class Cluster:
                 if path.exists():
                     claims.release(path.name)
                 else:
-                    self.take(Order(experiment, None, identity), problem, self.bench.on_base(problem.origin))
+                    self.take(Order(experiment, None, identity), problem, self.bench.on_base(problem.spec))
 
     def free(self) -> bool:
         """Tell whether another run can be taken; where there is nobody at all, wait until there is.
@@ -489,7 +489,7 @@ class Cluster:
             return 0
         return 2 if any(cell in worker.cells for worker in self.workers) else 1
 
-    def take(self, order: Order, problem: Problem, watch: Watch) -> None:
+    def take(self, order: Order, problem: ForgettingProblem, callback: Callback) -> None:
         """Hand a run to the free worker that it fits best, or to the next that comes up.
 
         Args:
@@ -497,7 +497,7 @@ class Cluster:
             problem: what it is done to.
             watch: is told of its steps.
         """
-        self.waiting.append(_Task(replace(order, watched=watch is not unwatched), problem, watch))
+        self.waiting.append(_Task(replace(order, watched=callback is not no_callback), problem, callback))
         self.hand_out()
 
     def hand_out(self) -> None:
@@ -533,17 +533,17 @@ class Cluster:
             The order, and references to what belongs to it; each is stored once.
         """
         order, problem = task.order, task.problem
-        origin, experiment = problem.origin, order.experiment
+        spec, experiment = problem.spec, order.experiment
         if order.seed is None:
-            return Parcel(order, self.store(f"untrained {origin.identity}", (origin, None)))
+            return Parcel(order, self.store(f"untrained {spec.identity}", (spec, None)))
         forget = mask = None
         if experiment.forget.indices is not None:
-            forget = self.store(f"forget {problem.parts.forget_fingerprint}", problem.parts.listed.tolist())
+            forget = self.store(f"forget {problem.split.forget_fingerprint}", problem.split.listed.tolist())
         if experiment.mask is not None and problem.mask is not None:
             mask = self.store(f"mask {experiment.mask.file}", problem.mask)
         return Parcel(order, self.base(problem), forget, mask)
 
-    def base(self, problem: Problem) -> Stored:
+    def base(self, problem: ForgettingProblem) -> Stored:
         """Store a base model, without what only its training needs.
 
         Args:
@@ -552,11 +552,11 @@ class Cluster:
         Returns:
             Where origin and model are.
         """
-        origin = problem.origin
-        if origin.identity in self.stored:
-            return self.stored[origin.identity]
+        spec = problem.spec
+        if spec.identity in self.stored:
+            return self.stored[spec.identity]
         checkpoint = replace(self.bench.base(problem), optimizer=None)
-        return self.store(origin.identity, (replace(origin, checkpoint=origin.checkpoint and checkpoint), checkpoint))
+        return self.store(spec.identity, (replace(spec, checkpoint=spec.checkpoint and checkpoint), checkpoint))
 
     def store(self, name: str, thing: Any) -> Stored:
         """Put something into Ray's object store, unless it is there.
@@ -678,7 +678,7 @@ class Cluster:
         self.mail = self.post.get.remote()
         for worker in self.workers:
             if worker.task is not None and worker.task.order.id == name:
-                worker.task.watch(step)
+                worker.task.callback(step)
 
     def hear(self, worker: _Worker) -> Answer | None:
         """Hear what a worker says.
@@ -727,7 +727,7 @@ class Cluster:
             self.dismiss(worker)
         try:
             for name, content in reply.files.items():
-                with replacing(task.problem.origin.path.with_name(name)) as temporary:
+                with replacing(task.problem.spec.path.with_name(name)) as temporary:
                     temporary.write_bytes(content)
         except SalunError as error:
             return Answer(task.order.id, Lost(one_line(str(error))))

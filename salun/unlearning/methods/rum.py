@@ -9,7 +9,7 @@ from torch import Tensor
 from salun.data.images import Images
 from salun.errors import SalunError
 from salun.unlearning import PositiveFloat, PositiveInt, Task, find_method, method, settled
-from salun.unlearning.memorization import divergence, doubt
+from salun.unlearning.memorization import cross_entropy_score, symmetric_kl
 from salun.unlearning.registry import WHOLE_CLASSES
 
 _NOTHING = "nothing"
@@ -80,11 +80,15 @@ def rum(
     """
     chosen = _plan(methods, bool(task.forgotten))
     confident = proxy == "confidence"
-    scores = doubt(task.model, task.forget) if confident else _holdout(task, proxy_epochs, proxy_lr, proxy_batch_size)
+    scores = (
+        cross_entropy_score(task.model, task.forget)
+        if confident
+        else _holdout(task, proxy_epochs, proxy_lr, proxy_batch_size)
+    )
     parts = [task.forget.take(places) for places in scores.argsort(stable=True).tensor_split(len(chosen))]
     for number, (part, settings) in enumerate(zip(parts, chosen, strict=True), 1):
         name, rest = settings["method"], {key: value for key, value in settings.items() if key != "method"}
-        if name == _NOTHING or not len(part) or task.passes.spent:
+        if name == _NOTHING or not len(part) or task.passes.exhausted:
             continue
         with task.part(forget=part, retain=_joined(task.retain, parts[number:])) as smaller:
             smaller.apply(name, rest)
@@ -137,4 +141,4 @@ def _holdout(task: Task, epochs: int, lr: float, batch_size: int) -> Tensor:
             lr=lr,
             weight_decay=5e-4,
         )
-    return divergence(task.model, aside.model, task.forget)
+    return symmetric_kl(task.model, aside.model, task.forget)

@@ -15,7 +15,7 @@ from salun.experiments.records import read
 from salun.experiments.run import Workbench
 from salun.models.architecture import TINY
 from salun.models.checkpoint import load_checkpoint, save_checkpoint
-from salun.training.progress import Progress, Watch, unwatched
+from salun.training.progress import Callback, Progress, no_callback
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
 TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
@@ -27,7 +27,7 @@ class Seen:
     def __init__(self) -> None:
         self.steps: dict[str, list[Progress]] = {}
 
-    def watch(self, job: Job) -> Watch:
+    def callback(self, job: Job) -> Callback:
         return self.steps.setdefault(job.id, []).append
 
 
@@ -50,7 +50,7 @@ def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -
     jobs = planned(OWN, OWN | {"base_seed": 1}, {}, runs=2)
     save_checkpoint(Path(BASE), replace(small, excluded=(1, 2)))
     seen, ended, pair = Seen(), [], replace(runner("all"), parallel=2)
-    with closing(pair.go(jobs, seen.watch)) as runs:
+    with closing(pair.go(jobs, seen.callback)) as runs:
         while len(ended) < 5:
             ended.append(next(runs))
     assert not multiprocessing.active_children()
@@ -79,7 +79,7 @@ def test_a_mask_goes_home_at_its_own_size() -> None:
     save_checkpoint(Path(BASE), train_small())
     (job,) = planned({"method": "ft", "use_mask": True})
     order = Order(job.experiment, job.seed, job.id, weights=True)
-    checkpoint = portable(done(order, job.problem, Workbench(CPU), unwatched)).checkpoint
+    checkpoint = portable(done(order, job.problem, Workbench(CPU), no_callback)).checkpoint
     assert checkpoint is not None
     assert checkpoint.mask is not None
     weights = sum(chosen.numel() for chosen in checkpoint.mask.values())

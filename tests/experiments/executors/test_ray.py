@@ -34,7 +34,7 @@ from salun.experiments.run import Workbench
 from salun.experiments.runner import Runner
 from salun.models.architecture import TINY
 from salun.models.checkpoint import load_checkpoint, save_checkpoint
-from salun.training.progress import Progress, Watch
+from salun.training.progress import Callback, Progress
 from salun.unlearning.mask import save_mask
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": {"epochs": 1, "batch_size": 32}, "method": "ft"}
@@ -100,7 +100,7 @@ class Seen:
     def __init__(self) -> None:
         self.steps: dict[str, list[Progress]] = {}
 
-    def watch(self, job: Job) -> Watch:
+    def callback(self, job: Job) -> Callback:
         return self.steps.setdefault(job.id, []).append
 
 
@@ -209,7 +209,7 @@ def begun(monkeypatch: pytest.MonkeyPatch, plugins: tuple[Path, ...] = ()) -> Ha
 def packed(hand: Hand, job: Job, **more: Stored) -> Parcel:
     """What a worker is brought of a run; what it consists of is there already."""
     base = Stored("base", None)
-    hand.bench.kept["base"] = (job.problem.origin, Workbench(CPU).base(job.problem))
+    hand.bench.kept["base"] = (job.problem.spec, Workbench(CPU).base(job.problem))
     return Parcel(Order(job.experiment, job.seed, job.id), base, **more)
 
 
@@ -256,7 +256,7 @@ def test_a_worker_without_the_data_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     (job,) = planned({})
     hand = begun(monkeypatch)
     parcel = packed(hand, job)
-    hand.bench.kept["base"] = (replace(job.problem.origin, dataset="folder:nowhere"), None)
+    hand.bench.kept["base"] = (replace(job.problem.spec, dataset="folder:nowhere"), None)
     reply = hand.do(parcel)
     assert "folder:nowhere" in str(reply.lacks)
     assert reply.answer.outcome is None
@@ -279,7 +279,7 @@ def test_runs_on_ray_give_what_they_give_in_turn(plugin: Path, monkeypatch: pyte
         return planned(BARE | {"method": "retrain"}, OWN, BARE | {"method": "held"})
 
     seen = Seen()
-    assert len(list(on_ray("local", (plugin,)).go(jobs(), seen.watch))) == 3
+    assert len(list(on_ray("local", (plugin,)).go(jobs(), seen.callback))) == 3
     assert not ray.is_initialized()
     assert os.environ["WANDB_API_KEY"] == "hidden"
     (told,) = Path("begun").read_text().splitlines()
@@ -310,7 +310,7 @@ def test_a_machine_that_is_lost_in_mid_list_costs_no_run(plugin: Path, tmp_path:
         doomed = tmp_path / "doomed"
         doomed.write_text(other.node_id)
         done: list[tuple[Job, Any]] = []
-        with closing(on_ray(cluster.address, (plugin,)).go(jobs(), Seen().watch)) as runs:
+        with closing(on_ray(cluster.address, (plugin,)).go(jobs(), Seen().callback)) as runs:
             for ended in runs:
                 done.append(ended)
                 if doomed.exists():

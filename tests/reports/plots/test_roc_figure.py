@@ -78,9 +78,9 @@ def test_axes_are_logarithmic_percentages_that_show_every_level(kind: str) -> No
     assert low <= 0.001
     assert high == 1
     assert {"0.1 %", "1 %", "10 %", "100 %"} <= labels
-    resolved = min(curve.fpr[curve.fpr > 0].min() for _, curve in CURVES[kind])
-    assert low <= resolved
-    assert low > resolved / 10.001 or low == 0.001
+    resolved_settings = min(curve.fpr[curve.fpr > 0].min() for _, curve in CURVES[kind])
+    assert low <= resolved_settings
+    assert low > resolved_settings / 10.001 or low == 0.001
 
 
 @EACH

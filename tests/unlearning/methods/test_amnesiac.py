@@ -7,7 +7,7 @@ from problems import make_task
 from salun.data.dataset import Dataset
 from salun.data.images import Batch
 from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, find_method
 
@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def task(digits: Dataset, trained: Checkpoint) -> Task:
-    parts = split(digits, ForgetRequest(classes=(0, 4)))
-    sets = make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0, 4)))
+    sets = make_sets(digits, split, prepare(digits, split), CPU)
     return make_task(trained, sets, forgotten=(0, 4))
 
 

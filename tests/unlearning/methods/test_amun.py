@@ -7,7 +7,7 @@ from problems import make_task
 from salun.data.dataset import Dataset
 from salun.data.images import Batch, Images
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.data.transforms import Preparation
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import predict
@@ -20,8 +20,8 @@ QUICK = {"batch_size": 32, "epochs": 1, "epsilon": 0.3, "pgd_steps": 10}
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(share=0.015))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(share=0.015))
+    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def test_trains_on_the_sets_it_is_told_and_the_adversarial_examples(
     task: Task, monkeypatch: pytest.MonkeyPatch, use_forget: bool, use_retain: bool
 ) -> None:
     adversarial = nearest_adversarial(task.model, task.forget, 0.3, 10)
-    parts = [task.forget] * use_forget + [task.retain] * use_retain + [adversarial]
-    pixels = torch.cat([part.view(part.pixels[part.rows], None) for part in parts])
-    labels = torch.cat([part.labels for part in parts])
+    split = [task.forget] * use_forget + [task.retain] * use_retain + [adversarial]
+    pixels = torch.cat([part.view(part.pixels[part.rows], None) for part in split])
+    labels = torch.cat([part.labels for part in split])
     batches = batches_of(task, monkeypatch, use_forget=use_forget, use_retain=use_retain)
     at = torch.cat([batch.at for batch in batches])
     assert sorted(at.tolist()) == list(range(len(labels)))
@@ -65,10 +65,10 @@ def test_adversarial_examples_are_under_classes_that_are_not_their_own(
 def test_only_the_images_that_were_not_computed_are_augmented(
     digits: Dataset, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = split(digits, ForgetRequest(share=0.015))
-    prepared = prepare(digits, parts)
+    split = make_split(digits, ForgetRequest(share=0.015))
+    prepared = prepare(digits, split)
     cropped = Preparation(prepared.mean, prepared.std, padding=2)
-    task = make_task(trained, make_sets(digits, parts, cropped, CPU), forgotten=())
+    task = make_task(trained, make_sets(digits, split, cropped, CPU), forgotten=())
     adversarial = nearest_adversarial(task.model, task.forget, 0.3, 10)
     plain = torch.cat([cropped(part.pixels[part.rows]) for part in (task.forget, adversarial)])
     batches = batches_of(task, monkeypatch, use_retain=False)

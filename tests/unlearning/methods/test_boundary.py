@@ -6,7 +6,7 @@ from problems import make_task
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.models.features import features_seen, head
 from salun.training.evaluate import predict
@@ -20,8 +20,8 @@ STRONG = {"lr": 0.003, "epochs": 4, "batch_size": 64}
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 @pytest.fixture

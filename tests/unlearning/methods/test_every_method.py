@@ -7,7 +7,7 @@ from problems import make_task
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import seed_globally
 from salun.errors import SalunError
 from salun.models.checkpoint import Checkpoint
@@ -72,8 +72,8 @@ RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_stays_within_a_budget_as_near_as_its_steps_allow(
     def spent(budget: int | None) -> int:
         task = make_task(trained, few)
         task.passes.budget = budget
-        with task.passes.watching(task.model):
+        with task.passes.counting(task.model):
             mask = saliency(task.model, few.forget, 0.5) if masked else None
         unlearn(task, name, quick(name) | steps, mask)
         return task.passes.total

@@ -6,7 +6,7 @@ from problems import make_task
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
 
@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def few(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    sets = make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    sets = make_sets(digits, split, prepare(digits, split), CPU)
     return Sets(**{name: images.take(torch.arange(min(48, len(images)))) for name, images in vars(sets).items()})
 
 

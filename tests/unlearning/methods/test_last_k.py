@@ -8,7 +8,7 @@ from torch import nn
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import seed_globally
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
@@ -19,8 +19,8 @@ STILL = {"lr": 1e-12, "epochs": 1, "weight_decay": 0.0, "batch_size": 64}
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    every = make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    every = make_sets(digits, split, prepare(digits, split), CPU)
     return Sets(**{name: images.take(torch.arange(min(128, len(images)))) for name, images in vars(every).items()})
 
 

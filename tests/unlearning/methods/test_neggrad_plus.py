@@ -9,7 +9,7 @@ from torch import Tensor
 
 from salun.data.dataset import Dataset
 from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
 
@@ -50,8 +50,8 @@ def test_both_batches_are_counted() -> None:
 
 
 def test_a_last_batch_of_one_forget_image_is_no_obstacle(digits: Dataset, trained: Checkpoint) -> None:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    sets = make_sets(digits, parts, prepare(digits, parts), torch.device("cpu"))
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    sets = make_sets(digits, split, prepare(digits, split), torch.device("cpu"))
     task = make_task(trained, replace(sets, forget=sets.forget.take(torch.arange(65))))
     unlearn(task, "neggrad_plus", {"epochs": 1, "batch_size": 64})
     assert task.diverged is None

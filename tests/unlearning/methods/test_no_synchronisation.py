@@ -10,7 +10,7 @@ from test_every_method import RUM_FT, RUM_RL, quick
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import seed_globally
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import predict
@@ -66,8 +66,8 @@ class Follower:
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 def some(sets: Sets, count: int) -> Sets:
@@ -91,7 +91,7 @@ def run(sets: Sets, trained: Checkpoint) -> Run:
             # Off the CPU, whose own way this is not, a threshold is found by what does not wait for it.
             for user in ("salun.unlearning.topk", "salun.unlearning.methods.salun_soft"):
                 patch.setattr(f"{user}.largest", largest_by_bits)
-            task.watch = follower = Follower(lambda: reads.total)
+            task.callback = follower = Follower(lambda: reads.total)
             unlearn(task, name, settings, mask)
         return Reads(follower.within, reads.total)
 

@@ -7,13 +7,13 @@ from problems import make_task
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.schema import json_schema, validate
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import METHODS, PositiveFloat, Task, load_methods, unlearn
 from salun.unlearning.mask import saliency
-from salun.unlearning.memorization import doubt
+from salun.unlearning.memorization import cross_entropy_score
 
 load_methods()
 CPU = torch.device("cpu")
@@ -23,8 +23,8 @@ FT = {"method": "ft", "lr": 0.01, **QUICK}
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    parts = split(digits, ForgetRequest(classes=(0,)))
-    every = make_sets(digits, parts, prepare(digits, parts), CPU)
+    split = make_split(digits, ForgetRequest(classes=(0,)))
+    every = make_sets(digits, split, prepare(digits, split), CPU)
     return Sets(**{name: images.take(torch.arange(min(100, len(images)))) for name, images in vars(every).items()})
 
 
@@ -55,10 +55,10 @@ def rows(images: Any) -> set[int]:
 
 def test_parts_come_in_the_order_of_growing_doubt(task: Task, sets: Sets, given: Given) -> None:
     unlearn(task, "rum", {"methods": ["probe"] * 3})
-    parts = [smaller.forget for smaller, _ in given]
-    assert [len(part) for part in parts] == [34, 33, 33]
-    assert set.union(*map(rows, parts)) == rows(sets.forget)
-    doubts = [doubt(task.model, part) for part in parts]
+    split = [smaller.forget for smaller, _ in given]
+    assert [len(part) for part in split] == [34, 33, 33]
+    assert set.union(*map(rows, split)) == rows(sets.forget)
+    doubts = [cross_entropy_score(task.model, part) for part in split]
     assert float(doubts[0].max()) <= float(doubts[1].min())
     assert float(doubts[1].max()) <= float(doubts[2].min())
 
@@ -209,8 +209,8 @@ def test_what_forgets_whole_classes_needs_one(monkeypatch: pytest.MonkeyPatch, t
 
 
 def check(methods: Any) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = validate([entry(methods)], "list.json")[0].settings["methods"]
-    return parts
+    split: list[dict[str, Any]] = validate([entry(methods)], "list.json")[0].settings["methods"]
+    return split
 
 
 def test_settings_are_filled_in() -> None:

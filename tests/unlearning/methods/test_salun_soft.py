@@ -7,7 +7,7 @@ from torch import Tensor
 
 from salun.data.dataset import Dataset
 from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
 from salun.unlearning.mask import saliency
@@ -71,8 +71,8 @@ def test_the_smallest_changes_are_undone_exactly() -> None:
 
 
 def test_under_a_mask_held_weights_stay_and_others_move(digits: Dataset, trained: Checkpoint) -> None:
-    parts = split(digits, ForgetRequest(share=0.1))
-    task = make_task(trained, make_sets(digits, parts, prepare(digits, parts), torch.device("cpu")), forgotten=())
+    split = make_split(digits, ForgetRequest(share=0.1))
+    task = make_task(trained, make_sets(digits, split, prepare(digits, split), torch.device("cpu")), forgotten=())
     mask = saliency(trained.restore(), task.forget, 0.3)
     unlearn(task, "salun_soft", {"epochs": 1, "lr": 0.05, "batch_size": 128, "ratio": 0.5}, mask)
     moved = {name: weight != trained.weights[name] for name, weight in task.model.named_parameters()}
