@@ -5,7 +5,8 @@ from typing import Any
 
 from benchmarks.items import Bench, item
 from benchmarks.measure import Goal, Result, Spread
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
 from salun.reports.statistics import difference
@@ -38,7 +39,8 @@ def measured_with(bench: Bench, problem: dict[str, Any], precision: str, compile
     Returns:
         Test accuracies of the three, and the average gap of SalUn, in percent.
     """
-    work = Workbench(bench.device, bench.folder / "data", bench.folder / f"{precision}{compiled}", compiled=compiled)
+    folder = bench.folder / f"{precision}{compiled}"
+    cache = ModelCache(RunContext(bench.device, bench.folder / "data", folder, compiled=compiled))
     short: dict[str, Any] = {"epochs": 1} if bench.quick else {}
     shared = {
         **problem,
@@ -49,7 +51,7 @@ def measured_with(bench: Bench, problem: dict[str, Any], precision: str, compile
     }
     entries = [{"method": "retrain"}, {"method": "rl", "use_mask": True, **short}]
     gold, salun = (
-        work.run(experiment, work.problem(experiment), seed).record
+        run_experiment(experiment, seed, cache).record
         for experiment in validate([{**shared, "metrics": METRICS, **entry} for entry in entries], "benchmark")
     )
     gaps = gap_to(salun.metrics, gold.metrics)

@@ -4,9 +4,9 @@ import time
 
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
+from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.ray import RayRequest
 from salun.experiments.plan import Repeats, plan
-from salun.experiments.run import Workbench
 from salun.experiments.runner import Runner
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
@@ -38,11 +38,11 @@ def overheads(bench: Bench, name: str, runs: int, ray: RayRequest | None) -> Spr
         method and evaluation.
     """
     folder = bench.folder / name
-    work = Workbench(bench.device, bench.folder / "data", folder / "checkpoints", save_every=0)
-    jobs = plan(validate([ENTRY], "benchmark"), Repeats(runs), work, "benchmark")
-    runner = Runner(work, folder / "records.jsonl", folder / "weights", "none", ray=ray)
+    cache = ModelCache(RunContext(bench.device, bench.folder / "data", folder / "checkpoints", save_every=0))
+    jobs = plan(validate([ENTRY], "benchmark"), Repeats(runs), cache, "benchmark")
+    runner = Runner(cache, folder / "records.jsonl", folder / "weights", "none", ray=ray)
     found, before = [], 0.0
-    for _, record in runner.go(jobs, lambda job: no_callback):
+    for _, record in runner.run(jobs, lambda job: no_callback):
         now = time.perf_counter()
         found.append(now - before - sum(getattr(record, "seconds", {}).values()))
         before = now

@@ -15,6 +15,7 @@ from benchmarks.problem import first, ground_for, our_epoch, settle
 from benchmarks.processes import environment, said
 from benchmarks.runs import DIGITS, salun_on
 from salun.data.folder import MEMORY_LIMIT
+from salun.experiments.run import run_once
 from salun.models.architecture import TINY, Architecture
 from salun.unlearning.topk import select
 
@@ -153,11 +154,11 @@ def runs(bench: Bench) -> Result:
     """
     recipe = {"epochs": 1, "batch_size": 64, "schedule": "cosine"}
     entry = {**DIGITS, "epochs": 1 if bench.quick else FEW_EPOCHS, "recipe": recipe}
-    work, experiment, problem = salun_on(bench, entry)
+    cache, experiment, problem = salun_on(bench, entry)
     seeds = iter(range(10**6))
 
     def side(count: int) -> Side:
-        return timed(lambda: [work.run(experiment, problem, next(seeds)) for _ in range(count)], bench.device)
+        return timed(lambda: [run_once(experiment, problem, next(seeds), cache) for _ in range(count)], bench.device)
 
     counts = TIMES if not bench.quick else TIMES[:2]
     repeats = 1 if bench.device.type == "cuda" else bench.scale.repeats

@@ -7,6 +7,8 @@ from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
 from benchmarks.runs import RUNS, Commands, knows_parallel, salun_on
 from salun.experiments.record import Record
+from salun.experiments.run import run_once
+from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
 
 EPOCHS = 182
@@ -55,11 +57,11 @@ def retraining(bench: Bench) -> list[Result]:
         Images a second, and seconds of the whole.
     """
     entry, epochs = entry_of(bench), 3 if bench.quick else MEASURED
-    work, _, _ = salun_on(bench, entry)
+    cache, _, _ = salun_on(bench, entry)
     without = {key: entry[key] for key in ("model", "dataset", "unlearning_rate")}
     recipe = {**entry["recipe"], "epochs": epochs}
     (experiment,) = validate([{**without, "recipe": recipe, "method": "retrain", "metrics": ["TA"]}], "benchmark")
-    record = work.run(experiment, work.problem(experiment), 0).record
+    record = run_experiment(experiment, 0, cache).record
     seconds = [point.seconds for point in record.curve]
     images = record.split["retain"]
     steady = seconds[1:]
@@ -82,8 +84,8 @@ def salun(bench: Bench) -> list[Result]:
     Returns:
         Seconds of mask and unlearning, as RTE counts them, and of the mask and the evaluation alone.
     """
-    work, experiment, problem = salun_on(bench, entry_of(bench))
-    records: list[Record] = [work.run(experiment, problem, seed).record for seed in range(TIMES)]
+    cache, experiment, problem = salun_on(bench, entry_of(bench))
+    records: list[Record] = [run_once(experiment, problem, seed, cache).record for seed in range(TIMES)]
     both = Spread(tuple(record.unlearning_seconds for record in records))
     parts = {part: Spread(tuple(record.seconds[part] for record in records)) for part in ("mask", "evaluation")}
     sizes = records[0].split

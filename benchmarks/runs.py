@@ -9,9 +9,11 @@ from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Side, interleaved, seconds_of, timed
 from benchmarks.problem import Ground
 from benchmarks.processes import called, command, environment, said
+from salun.experiments.bases import prepare_base
 from salun.experiments.config import Experiment
-from salun.experiments.record import ForgettingProblem
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.problem import ForgettingProblem, check_problem
+from salun.experiments.run import run_once
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY, Architecture
 
@@ -20,7 +22,7 @@ RUNS = 5
 DIGITS: dict[str, Any] = {"model": TINY, "dataset": "digits", "unlearning_rate": SHARE, "method": "rl"}
 
 
-def salun_on(bench: Bench, entry: dict[str, Any]) -> tuple[Workbench, Experiment, ForgettingProblem]:
+def salun_on(bench: Bench, entry: dict[str, Any]) -> tuple[ModelCache, Experiment, ForgettingProblem]:
     """Set SalUn up: data loaded, base model trained.
 
     Args:
@@ -28,13 +30,13 @@ def salun_on(bench: Bench, entry: dict[str, Any]) -> tuple[Workbench, Experiment
         entry: of an experiment file, without a mask.
 
     Returns:
-        A workbench, the experiment and its problem.
+        What the process keeps, the experiment and its problem.
     """
-    work = Workbench(bench.device, bench.folder / "data", bench.folder / "checkpoints")
+    cache = ModelCache(RunContext(bench.device, bench.folder / "data", bench.folder / "checkpoints"))
     (experiment,) = validate([{**entry, "use_mask": True}], "benchmark")
-    problem = work.problem(experiment)
-    work.base(problem)
-    return work, experiment, problem
+    problem = check_problem(experiment, cache)
+    prepare_base(problem, cache)
+    return cache, experiment, problem
 
 
 def digits_entry(bench: Bench) -> dict[str, Any]:
@@ -61,9 +63,9 @@ def our_run(bench: Bench, entry: dict[str, Any]) -> Side:
     Returns:
         The side; every call takes another seed.
     """
-    work, experiment, problem = salun_on(bench, entry)
+    cache, experiment, problem = salun_on(bench, entry)
     seeds = iter(range(10**6))
-    return timed(lambda: work.run(experiment, problem, next(seeds)), bench.device)
+    return timed(lambda: run_once(experiment, problem, next(seeds), cache), bench.device)
 
 
 def their_run(bench: Bench, entry: dict[str, Any], curve: bool) -> Side:

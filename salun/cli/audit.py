@@ -80,7 +80,7 @@ def audit(flags: argparse.Namespace) -> int:
     from salun.device import pick_device
     from salun.errors import SalunError
     from salun.experiments.audit import FEWEST, Auditor, audits_of
-    from salun.experiments.run import Workbench
+    from salun.experiments.context import ModelCache, RunContext
     from salun.experiments.schema import load_experiments
     from salun.experiments.source import check_source, keeping_source
 
@@ -93,10 +93,11 @@ def audit(flags: argparse.Namespace) -> int:
     check_folder("--runs", folder)
     check_folder("--checkpoints", weights)
     check_source(folder, flags.load)
-    bench = Workbench(device, Path(flags.data_dir), Path(flags.checkpoints), skip_corrupt=flags.skip_corrupt)
-    auditor = Auditor(bench, folder / "audit", weights / "shadows")
-    audits = audits_of(experiments, bench, flags.load)
-    for line in (line for dataset in bench.datasets.values() for line in dataset.notices):
+    context = RunContext(device, Path(flags.data_dir), Path(flags.checkpoints), skip_corrupt=flags.skip_corrupt)
+    cache = ModelCache(context)
+    auditor = Auditor(cache, folder / "audit", weights / "shadows")
+    audits = audits_of(experiments, cache, flags.load)
+    for line in dict.fromkeys(line for one in audits for line in one.pool.problem.dataset.notices):
         notice(f"{_PROGRAM}: {line}")
     with keeping_source(folder, flags.load):
         status = _do_missing(auditor, audits, flags.shadows, flags.load)
@@ -109,7 +110,7 @@ def _do_missing(auditor: Any, audits: list[Any], shadows: int, source: str) -> i
     """Train and unlearn what is not kept; stop in good order when interrupted."""
     missing = [auditor.missing(one, shadows) for one in audits]
     whole, left = sum(shadows * len(one.named) for one in audits), sum(map(len, missing))
-    print(f"{source}: {whole} models, {whole - left} of them kept, on {auditor.bench.device}", flush=True)
+    print(f"{source}: {whole} models, {whole - left} of them kept, on {auditor.cache.context.device}", flush=True)
     try:
         _do_models(auditor, audits, missing)
     except KeyboardInterrupt:
@@ -129,7 +130,7 @@ def _do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
     with Display(make_console(), lines=False) as display:
         for one, wanted in zip(audits, missing, strict=True):
             settle_threads(one.pool.problem.dataset.size)
-            images, titles = len(one.pool.problem.parts.train), _titles_of(one)
+            images, titles = len(one.pool.problem.split.train), _titles_of(one)
             for model in auditor.go(one, wanted, lambda title, images=images: display.callback(title, images)):
                 done += 1
                 left = (time.perf_counter() - begun) / done * (count - done)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from salun.cli.console import WIDE, plain_table, print_table
 from salun.errors import one_line
-from salun.experiments.record import Group
+from salun.experiments.problem import Group
 from salun.io.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.statistics import figure

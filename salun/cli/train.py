@@ -11,7 +11,7 @@ from salun.cli import arguments
 from salun.cli.arguments import Parser, add_machine_flags, add_saving_flag, check_folder, filled, guarded, notice
 from salun.cli.startup import uncollected
 from salun.errors import SalunError
-from salun.io.locks import CLAIMS, Claims
+from salun.io.locks import LOCKS, Locks
 
 _PROGRAM = "salun-train"
 _RECIPE_FLAGS = {
@@ -108,10 +108,10 @@ def _train(flags: argparse.Namespace, group: Any) -> int:
         from rich.console import Console
 
         from salun.cli.progress import Display
-        from salun.experiments.base_model import train_checkpoint
-        from salun.experiments.run import save_with_forget
+        from salun.experiments.base_training import save_with_forget, train_checkpoint
         from salun.experiments.tracking import Tracker
         from salun.training.progress import Progress
+        from salun.training.runtime import Runtime
         from salun.training.state import STATES, StateFile, forget_state
 
     check_folder("--out", Path(flags.out))
@@ -139,9 +139,8 @@ def _train(flags: argparse.Namespace, group: Any) -> int:
             if step.done is not None:
                 log(vars(step.done))
 
-        checkpoint, split, curve = train_checkpoint(
-            model, dataset, recipe, asked.request, flags.split_seed, asked.device, callback, flags.compile, state, group
-        )
+        runtime = Runtime(compiled=flags.compile, callback=callback, group=group)
+        checkpoint, curve = train_checkpoint(model, dataset, split, recipe, asked.device, runtime, state)
         group.end()
         if not group.leads:
             return 0
@@ -211,8 +210,8 @@ def _claimed(path: Path, group: Any) -> Iterator[None]:
     if not group.leads:
         yield
         return
-    with Claims(path.parent / CLAIMS) as claims:
-        if not claims.take_unless_alive(path.name):
+    with Locks(path.parent / LOCKS) as locks:
+        if not locks.take(path.name):
             raise SalunError(f"{path}: another process trains it at this moment; --comment names another file")
         yield
 

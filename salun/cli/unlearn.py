@@ -217,17 +217,15 @@ def _counted(number: int, what: str) -> str:
 
 def _check_files(experiments: Sequence[Any], folder: Path, source: str) -> None:
     """Check the checkpoints and masks that are there; what is missing may still come."""
-    from torch import device
-
-    from salun.experiments.run import Workbench
+    from salun.experiments.base_model import find_spec
     from salun.unlearning.mask import load_mask
 
-    bench, wrong = Workbench(device("cpu"), checkpoints=folder), []
+    wrong = []
     for experiment in experiments:
         mask = experiment.mask.file if experiment.mask else None
         try:
             if experiment.checkpoint is None or experiment.checkpoint.exists():
-                bench.spec(experiment)
+                find_spec(experiment, folder)
             if mask is not None and mask.exists():
                 load_mask(mask)
         except SalunError as error:
@@ -295,10 +293,10 @@ def _asked_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
 def _asked_for(experiments: list[Any], names: tuple[str, ...], budget: int | None) -> list[Any]:
     """Put what the command line asks of all entries in the place of their own."""
     if names:
-        experiments = [replace(experiment, metrics=names) for experiment in experiments]
+        experiments = [experiment.model_copy(update={"metrics": names}) for experiment in experiments]
     if budget is not None:
         experiments = [
-            experiment if experiment.method == "retrain" else replace(experiment, budget=budget)
+            experiment if experiment.method == "retrain" else experiment.model_copy(update={"budget": budget})
             for experiment in experiments
         ]
     return experiments
@@ -310,9 +308,10 @@ def _unlearn(flags: argparse.Namespace) -> int:
         from salun.cli.console import make_console
         from salun.device import pick_device
         from salun.experiments import records
+        from salun.experiments.context import ModelCache, RunContext
         from salun.experiments.plan import Repeats, plan
         from salun.experiments.plugins import outdated
-        from salun.experiments.run import Workbench, warnings_for
+        from salun.experiments.problem import warnings_for
         from salun.experiments.runner import Runner
         from salun.experiments.source import check_source, keep_source
 
@@ -324,13 +323,18 @@ def _unlearn(flags: argparse.Namespace) -> int:
     check_folder("--out", folder)
     check_folder("--checkpoints", weights)
     check_source(folder, source)
-    folders = Path(flags.data_dir), Path(flags.checkpoints)
-    bench = Workbench(
-        device, *folders, compiled=flags.compile, save_every=60 * flags.save_every, skip_corrupt=flags.skip_corrupt
+    context = RunContext(
+        device,
+        Path(flags.data_dir),
+        Path(flags.checkpoints),
+        compiled=flags.compile,
+        save_every=60 * flags.save_every,
+        skip_corrupt=flags.skip_corrupt,
+        plugins=tuple(map(Path, flags.plugin)),
     )
-    jobs = plan(experiments, Repeats(flags.nexp, flags.nbase, flags.nforget), bench, source)
-    plugins = tuple(map(Path, flags.plugin))
-    runner = Runner(bench, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, plugins, _ray_request(flags))
+    cache = ModelCache(context)
+    jobs = plan(experiments, Repeats(flags.nexp, flags.nbase, flags.nforget), cache, source)
+    runner = Runner(cache, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, _ray_request(flags))
     done, torn = records.read(runner.path)
     versions = {job.id: done[job.id].versions for job in jobs if job.id in done}
     said = [*torn, *(line for job in jobs for line in warnings_for(job.problem)), *outdated(versions.values())]
@@ -373,7 +377,7 @@ def _check_figures(path: Path, ids: set[str]) -> None:
     from salun.cli.steps import watched
     from salun.experiments import records
     from salun.experiments.edits import checks_of, in_doubt
-    from salun.io.locks import CLAIMS, Claims
+    from salun.io.locks import LOCKS, Locks
 
     def doubtful() -> tuple[dict[str, Any], list[str]]:
         done, _ = records.read(path)
@@ -381,7 +385,7 @@ def _check_figures(path: Path, ids: set[str]) -> None:
 
     if not doubtful()[1]:
         return
-    with Claims(path.parent / CLAIMS) as claims, claims.holding("comparison"):
+    with Locks(path.parent / LOCKS) as locks, locks.holding("comparison"):
         done, left = doubtful()
         with watched("checking records", len(left)) as step:
             for check in checks_of(path, done, left):
@@ -396,13 +400,13 @@ def _compare(runner: Any, jobs: list[Any]) -> tuple[int, dict[int, Any]]:
     """Compute what compares runs with each other; stop in good order when interrupted."""
     from salun.cli.steps import watched
     from salun.experiments.joint_metrics import Comparison
-    from salun.io.locks import CLAIMS, Claims
+    from salun.io.locks import LOCKS, Locks
 
-    comparison = Comparison(runner.bench, runner.path, runner.weights)
+    comparison = Comparison(runner.cache, runner.path, runner.weights)
     try:
         with (
-            Claims(runner.path.parent / CLAIMS) as claims,
-            claims.holding("comparison"),
+            Locks(runner.path.parent / LOCKS) as locks,
+            locks.holding("comparison"),
             watched("comparing runs", comparison.count(jobs)) as step,
         ):
             for _ in comparison.complete(jobs):
@@ -464,17 +468,23 @@ def _do_each(
     noting: AbstractContextManager[None],
 ) -> int:
     """Do the missing runs; stop in good order when interrupted."""
-    from salun.experiments.executors.processes import Lost
+    from salun.experiments.executors.executor import RunFailure
     from salun.reports.labels import titles_of
 
     begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(jobs)
-    runner.bench.on_base = lambda spec: _watch_base(spec, runner, jobs, display)
+
+    def run_callback(job: Any) -> Any:
+        return _watch_run(job, runner, display)
+
+    def base_callback(spec: Any) -> Any:
+        return _watch_base(spec, runner, jobs, display)
+
     try:
-        with noting, closing(runner.go(jobs, lambda job: _watch_run(job, runner, display))) as runs:
+        with noting, closing(runner.run(jobs, run_callback, base_callback)) as runs:
             for job, outcome in runs:
                 display.drop(job.id)
                 title = one_line(titles[job.experiment.number])
-                if isinstance(outcome, Lost):
+                if isinstance(outcome, RunFailure):
                     failed += 1
                     notice(f"{_PROGRAM}: {title}, seed {job.seed}: {_again(outcome, runner.trace_of(job))}")
                     continue
@@ -500,15 +510,15 @@ def _again(outcome: Any, trace: Path) -> str:
 def _watch_base(spec: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
     """Say that a base model is trained, and show it."""
     display.console.print(f"training the base model: {spec.model} on {spec.dataset}", highlight=False, markup=False)
-    name = spec.identity if runner.beside else ""
-    return display.callback("base model", len(jobs[0].problem.parts.train), name)
+    name = spec.identity if runner.is_parallel else ""
+    return display.callback("base model", len(jobs[0].problem.split.train), name)
 
 
 def _watch_run(job: Any, runner: Any, display: Any) -> Any:
     """Show a run: side by side with others in a line of its own, which the base model leaves to it."""
     display.drop(job.problem.spec.identity)
-    name = job.id if runner.beside else ""
-    return display.callback(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
+    name = job.id if runner.is_parallel else ""
+    return display.callback(f"{job.experiment.title}, seed {job.seed}", len(job.problem.split.train), name)
 
 
 def _run_line(title: str, record: Any) -> str:

@@ -58,6 +58,7 @@ class Split:
         classes: the forgotten classes.
         listed: every index that the forget file names, those in the validation split included.
         fingerprint: of train, validation and test before anything is forgotten.
+        seed: of the validation split.
     """
 
     train: Tensor
@@ -69,6 +70,7 @@ class Split:
     classes: tuple[int, ...]
     listed: Tensor
     fingerprint: str
+    seed: int = 0
 
     @cached_property
     def forget_fingerprint(self) -> str:
@@ -120,6 +122,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         classes=request.classes,
         listed=listed if request.indices else forget,
         fingerprint=mark,
+        seed=split_seed,
     )
 
 

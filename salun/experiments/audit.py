@@ -17,20 +17,23 @@ from torch import Tensor, nn
 
 from salun.data.dataset import held_out
 from salun.data.images import Images
-from salun.data.sets import Sets, make_sets
 from salun.data.split import Split, digest, drawn_share, without
 from salun.device import placed
 from salun.errors import SalunError, SalunErrors
-from salun.experiments.base_model import preparation_of, train_on
+from salun.experiments.base_model import recipe_identity
+from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment
-from salun.experiments.record import ForgettingProblem, resolved_settings, run_id
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache
+from salun.experiments.problem import ForgettingProblem, check_problem, load_with
+from salun.experiments.record import resolved_settings, run_id
+from salun.experiments.run import unlearn_once
 from salun.io.arrays import read_arrays, readable, write_arrays
 from salun.metrics.scores import margins
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.training.evaluate import predict
 from salun.training.progress import Callback, no_callback
 from salun.training.recipe import Recipe
+from salun.training.runtime import Runtime
 
 Singles = NDArray[np.float32]
 
@@ -142,7 +145,8 @@ def pool_of(experiment: Experiment, problem: ForgettingProblem) -> Pool:
         raise SalunError(f"{experiment.forget}: an audit needs at least 2 training images to ask about")
     rest = without(split.train, candidates)
     at = torch.linspace(0, len(rest) - 1, min(_WITNESSES, len(rest))).long()
-    recipe_alone = replace(spec, checkpoint=None, by_weights=False)  # shadow models stand in its place
+    identity = recipe_identity(spec.model, spec.dataset, spec.recipe, spec.split_seed)
+    recipe_alone = replace(spec, checkpoint=None, identity=identity)  # shadow models stand in its place
     alone = replace(problem, spec=recipe_alone)
     return Pool(alone, spec.recipe, candidates, rest[at], experiment.forget.stratified)
 
@@ -188,12 +192,12 @@ class Audit:
         return f"{what}: {len(self.pool.candidates)} images asked for"
 
 
-def audits_of(experiments: Sequence[Experiment], bench: Workbench, source: str) -> list[Audit]:
+def audits_of(experiments: Sequence[Experiment], cache: ModelCache, source: str) -> list[Audit]:
     """Load what experiments need, and gather those that share their shadow models; nothing is trained.
 
     Args:
         experiments: validated entries.
-        bench: loads data and checkpoints.
+        cache: keeps data sets and base models.
         source: what the text of errors begins with.
 
     Returns:
@@ -206,7 +210,7 @@ def audits_of(experiments: Sequence[Experiment], bench: Workbench, source: str) 
     wrong = []
     for experiment in experiments:
         try:
-            pool = pool_of(experiment, bench.problem(experiment))
+            pool = pool_of(experiment, check_problem(experiment, cache))
             pools.setdefault(pool.key, (pool, []))[1].append(experiment)
         except SalunError as error:
             wrong.append(f"{source}: entry {experiment.number}: {error}")
@@ -220,8 +224,8 @@ def _with_retraining(experiments: Sequence[Experiment]) -> tuple[Experiment, ...
     found = sorted(experiments, key=lambda experiment: experiment.method != "retrain")
     if found[0].method == "retrain":
         return tuple(found)
-    plain = replace(found[0], mask=None, metrics=(), tag=None, prune=None, budget=None)
-    added = replace(plain, number=0, method="retrain", settings={}, seed=0)
+    plain = {"mask": None, "metrics": (), "tag": None, "prune": None, "budget": None}
+    added = found[0].model_copy(update=plain | {"number": 0, "method": "retrain", "settings": {}, "seed": 0})
     return (added, *found)
 
 
@@ -265,12 +269,12 @@ class Auditor:
     """Trains, unlearns and retrains shadow models, and keeps what each gives; what is kept is not done again.
 
     Attributes:
-        bench: data sets and the device.
+        cache: data sets and the device.
         folder: margins are kept here.
         weights: the shadow models' own weights are kept here, for methods that are added later.
     """
 
-    bench: Workbench
+    cache: ModelCache
     folder: Path
     weights: Path
 
@@ -319,7 +323,7 @@ class Auditor:
             base = self.base(audit.pool, number, callback(f"shadow model {number}"))
             for _, name in names:
                 experiment = audit.named[name]
-                model: nn.Module | None = placed(base.restore(), self.bench.device)
+                model: nn.Module | None = placed(base.restore(), self.cache.context.device)
                 if experiment is not None:
                     seen = callback(f"shadow model {number}, {experiment.title}")
                     model = self.unlearned(audit.pool, base, experiment, number, seen)
@@ -368,8 +372,8 @@ class Auditor:
         recipe = pool.recipe.model_copy(update={"seed": seed})
         unseen = without(pool.candidates, split.forget)
         learned = replace(split, forget=split.forget[:0], retain=split.train, listed=unseen)
-        data, device = pool.problem.dataset, self.bench.device
-        checkpoint, _ = train_on(spec.model, data, recipe, learned, spec.split_seed, device, callback)
+        data, device = pool.problem.dataset, self.cache.context.device
+        checkpoint, _ = train_checkpoint(spec.model, data, learned, recipe, device, Runtime(callback=callback))
         return replace(checkpoint, optimizer=None)
 
     def unlearned(
@@ -390,26 +394,9 @@ class Auditor:
         Raises:
             SalunError: what is recorded of the shadow model is not usable.
         """
-        problem = replace(pool.problem, split=pool.split(number))
-        sets = self.sets(problem, base)
-        task = self.bench.unlearned(experiment, problem, base, sets, experiment.seed + number, callback).task
+        loaded = load_with(base, replace(pool.problem, split=pool.split(number)), self.cache)
+        task = unlearn_once(experiment, loaded, experiment.seed + number, self.cache, callback).task
         return task.model if task.diverged is None else None
-
-    def sets(self, problem: ForgettingProblem, base: Checkpoint) -> Sets:
-        """Take a shadow model's sets.
-
-        Args:
-            problem: the shadow model's.
-            base: the shadow model, which knows how its images are prepared.
-
-        Returns:
-            The sets.
-
-        Raises:
-            SalunError: what it records is no preparation.
-        """
-        data, split = problem.dataset, problem.split
-        return make_sets(data, split, preparation_of(base, data, split), self.bench.device)
 
     def keep(self, path: Path, pool: Pool, model: nn.Module | None, base: Checkpoint) -> None:
         """Write the margins of a model.
@@ -424,7 +411,7 @@ class Auditor:
             SalunError: the file cannot be written.
         """
         asked = replace(pool.problem.split, forget=pool.candidates, retain=pool.witnesses)
-        sets = self.sets(replace(pool.problem, split=asked), base)
+        sets = load_with(base, replace(pool.problem, split=asked), self.cache).sets
 
         def of(images: Images) -> Singles:
             if model is None or not len(images):

@@ -1,16 +1,20 @@
-"""One experiment of a list, checked."""
+"""One experiment: what a list asks for, and what a record holds of it."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from salun.data.split import ForgetRequest
+from salun.errors import SalunError
 from salun.training.recipe import Recipe
 from salun.unlearning.mask import Score
 
+# In the settings, and so the id, of runs with a budget: it once could be exceeded by the last step.
+_BUDGET_RULE = "within"
 
-@dataclass(frozen=True)
-class MaskRequest:
+
+class MaskRequest(BaseModel):
     """Which mask an experiment uses.
 
     Attributes:
@@ -19,6 +23,8 @@ class MaskRequest:
         batches: forget batches that are read at most; None for all.
         file: a mask to load instead.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     keep: float
     score: Score
@@ -31,8 +37,7 @@ class MaskRequest:
         return f"mask {self.keep:g}" + ("" if self.score == "sum" else f" {self.score}")
 
 
-@dataclass(frozen=True)
-class PruneRequest:
+class PruneRequest(BaseModel):
     """How a model is made sparse before the method.
 
     Attributes:
@@ -40,18 +45,19 @@ class PruneRequest:
         epochs: of training after that; None for the recipe's.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     share: float
     epochs: int | None = None
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One validated entry of a list.
+class Experiment(BaseModel):
+    """One validated entry of a list, every default filled in.
 
     Attributes:
         number: its place in the list, from 1.
         method: name of the method.
-        settings: all of the method's settings, defaults included.
+        settings: all of the method's settings.
         checkpoint: the base model's file; None where model and dataset name it.
         model: timm's name; None with a checkpoint.
         dataset: the data set's name; None with a checkpoint.
@@ -67,19 +73,21 @@ class Experiment:
         budget: image passes that mask and training together stay within; None for no limit.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     number: int
     method: str
     settings: dict[str, Any]
-    checkpoint: Path | None
-    model: str | None
-    dataset: str | None
-    recipe: Recipe | None
-    split_seed: int
+    checkpoint: Path | None = None
+    model: str | None = None
+    dataset: str | None = None
+    recipe: Recipe | None = None
+    split_seed: int = 0
     forget: ForgetRequest
-    mask: MaskRequest | None
-    metrics: tuple[str, ...]
-    seed: int
-    tag: str | None
+    mask: MaskRequest | None = None
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+    tag: str | None = None
     base_seed: int | None = None
     prune: PruneRequest | None = None
     budget: int | None = None
@@ -94,3 +102,60 @@ class Experiment:
         """Method, mask and pruning, as a user reads them."""
         sparse = f"prune {self.prune.share:g} + " if self.prune else ""
         return sparse + self.method + (f" + {self.mask}" if self.mask else "")
+
+    def dump(self, base: dict[str, Any], forget_fingerprint: str, mask_digest: str | None) -> dict[str, Any]:
+        """Give everything but the seed that decides a run's outcome, as records hold it.
+
+        Args:
+            base: description of the base model.
+            forget_fingerprint: of the forget set.
+            mask_digest: of a mask that was loaded from a file.
+
+        Returns:
+            Plain values; what `from_record` reads back.
+        """
+        forget = self.forget
+        described = {"request": str(forget), "classes": list(forget.classes), "share": forget.share}
+        described |= {"seed": forget.seed, "fingerprint": forget_fingerprint}
+        mask = None if self.mask is None else self.mask.model_dump(mode="json")
+        if mask and mask_digest is not None:
+            mask["digest"] = mask_digest
+        limits: dict[str, Any] = {} if self.prune is None else {"prune": self.prune.model_dump()}
+        if self.budget is not None:
+            limits |= {"budget": self.budget, "budget_rule": _BUDGET_RULE}
+        return {
+            "base": base,
+            "forget": described | ({"stratified": True} if forget.stratified else {}),
+            "method": self.method,
+            "settings": self.settings,
+            "mask": mask,
+            **limits,
+        }
+
+    @classmethod
+    def from_record(cls, settings: dict[str, Any], number: int = 0, tag: str | None = None) -> Self:
+        """Validate what a record holds of an experiment.
+
+        Args:
+            settings: as `dump` gave them.
+            number: given to the experiment.
+            tag: of the record.
+
+        Returns:
+            The experiment; what no record holds (paths, the metrics asked for, the first seed) has its default.
+
+        Raises:
+            SalunError: the settings are not such as this version writes.
+        """
+        try:
+            forget = {key: settings["forget"].get(key, False) for key in ("classes", "share", "seed", "stratified")}
+            return cls(
+                number=number,
+                tag=tag,
+                forget=forget,
+                **{key: settings[key] for key in ("method", "settings", "mask")},
+                **{key: settings["base"][key] for key in ("model", "dataset")},
+                **{key: settings.get(key) for key in ("prune", "budget")},
+            )
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise SalunError("its settings cannot be read") from error

@@ -6,8 +6,14 @@ from typing import Any
 from torch import nn
 
 from salun.data.sets import Sets
+from salun.device import derived_seed, placed
+from salun.experiments.base_model import fresh_model
+from salun.experiments.context import ModelCache
+from salun.experiments.problem import LoadedProblem
 from salun.metrics import METRICS, Evaluation, Value, check_metrics, evaluate
 from salun.training.evaluate import predict
+
+RANDOM_MODEL_SEED = derived_seed("random model")
 
 
 def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int | None = None) -> Evaluation:
@@ -33,6 +39,27 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int 
     )
 
 
+def base_outputs(loaded: LoadedProblem, cache: ModelCache) -> Evaluation:
+    """Compute the outputs of a problem's base model, and of a model with random weights, once.
+
+    Args:
+        loaded: the problem.
+        cache: keeps the outputs.
+
+    Returns:
+        The outputs; the base model stands as its own base.
+    """
+
+    def make() -> Evaluation:
+        device, base = cache.context.device, loaded.base
+        found = outputs_of(placed(base.restore(), device), loaded.sets, None)
+        random = fresh_model(base.architecture, False, RANDOM_MODEL_SEED, device)
+        found = replace(found, random=predict(random, loaded.sets.forget))
+        return replace(found, base=found)
+
+    return cache.get(("before", *loaded.problem.group), make)
+
+
 def with_references(evaluation: Evaluation, before: Evaluation, retrained: Evaluation | None = None) -> Evaluation:
     """Put a model's outputs beside those of the models that it is compared with.
 
@@ -48,7 +75,7 @@ def with_references(evaluation: Evaluation, before: Evaluation, retrained: Evalu
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """Metrics of one model.
 
     Attributes:
@@ -62,7 +89,7 @@ class _Measured:
     diverged: bool
 
 
-def measure(evaluation: Evaluation, names: tuple[str, ...], diverged: bool = False) -> _Measured:
+def measure(evaluation: Evaluation, names: tuple[str, ...], diverged: bool = False) -> Measured:
     """Compute those metrics that a model's outputs are enough for, unless the model diverged.
 
     Args:
@@ -78,7 +105,7 @@ def measure(evaluation: Evaluation, names: tuple[str, ...], diverged: bool = Fal
         able = [name for name in able if "retrained" not in METRICS[name].against]
     diverged = diverged or not all(bool(outputs.logits.isfinite().all()) for outputs in evaluation.sets.values())
     found = dict.fromkeys(able) if diverged or not able else evaluate(evaluation, tuple(able))
-    return _Measured(*split_tables(found), diverged)
+    return Measured(*split_tables(found), diverged)
 
 
 def split_tables(found: dict[str, Any]) -> tuple[dict[str, Value], dict[str, Any]]:

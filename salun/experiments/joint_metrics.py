@@ -10,11 +10,12 @@ from typing import Any
 
 from salun.errors import SalunError
 from salun.experiments import records
+from salun.experiments.context import ModelCache
 from salun.experiments.evaluate import measure, split_tables, with_references
 from salun.experiments.outputs import kept_outputs
 from salun.experiments.plan import Job
-from salun.experiments.record import Group, Record, weights_name
-from salun.experiments.run import Workbench
+from salun.experiments.problem import Group, load_models
+from salun.experiments.record import Record, weights_name
 from salun.experiments.runner import missing_from
 from salun.io.files import read_json, write_text
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
@@ -27,7 +28,7 @@ class Comparison:
     """Adds to the records of a list what could not be computed while its runs were done.
 
     Attributes:
-        bench: data sets and base models.
+        cache: data sets and base models.
         path: `records.jsonl` of the list.
         weights: folder of unlearned models.
         done: records by id.
@@ -36,7 +37,7 @@ class Comparison:
         notices: a line for each value of several runs that was changed by hand.
     """
 
-    bench: Workbench
+    cache: ModelCache
     path: Path
     weights: Path
     done: dict[str, Record] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Comparison:
         self.done, _ = records.read(self.path)
         standards = _standards_of(jobs)
         for job in {job.id: job for job in jobs if job.id in self.done}.values():
-            partner = partner_of(self.done[job.id], self.retrained(standards.get(job.cell, ())))
+            partner = partner_of(self.done[job.id], self.retrained(standards.get(job.group, ())))
             names = lacking(self.done[job.id], partner, job.experiment.metrics)
             if names:
                 yield job, partner, names
@@ -145,7 +146,7 @@ class Comparison:
             measured = measure(evaluation, names)
             found |= measured.metrics | measured.details
         if weights is not None and any(METRICS[name].subject is Models for name in names):
-            found |= evaluate(self.bench.models(job.problem, weights, self.file(partner)), names)
+            found |= evaluate(load_models(job.problem, weights, self.file(partner), self.cache), names)
         return found
 
     def base_metrics(
@@ -169,7 +170,9 @@ class Comparison:
             if evaluation is not None:
                 found |= measure(evaluation, names).metrics
             if any(METRICS[name].subject is Models for name in names):
-                found |= split_tables(evaluate(self.bench.models(job.problem, None, self.file(partner)), names))[0]
+                found |= split_tables(evaluate(load_models(job.problem, None, self.file(partner), self.cache), names))[
+                    0
+                ]
             self.before[key] = found
         return self.before[key]
 
@@ -201,7 +204,7 @@ class Comparison:
         standards = _standards_of(jobs)
         cells: dict[tuple[int, Group], list[Job]] = {}
         for job in jobs:
-            cells.setdefault((job.experiment.number, job.cell), []).append(job)
+            cells.setdefault((job.experiment.number, job.group), []).append(job)
         for (number, cell), runs in cells.items():
             names = [name for name in check_metrics(runs[0].experiment.metrics) if METRICS[name].subject is Runs]
             kept = [self.done[run.id] for run in runs if run.id in self.done and not self.done[run.id].diverged]
@@ -302,7 +305,7 @@ def _standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
     found: dict[Group, list[Job]] = {}
     for job in jobs:
         if job.experiment.method == "retrain":
-            found.setdefault(job.cell, []).append(job)
+            found.setdefault(job.group, []).append(job)
     return found
 
 

@@ -1,12 +1,14 @@
 """The runs of a list."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.config import Experiment
-from salun.experiments.record import ForgettingProblem, Group, resolved_settings, run_id
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache
+from salun.experiments.problem import ForgettingProblem, Group, base_spec, check_problem
+from salun.experiments.record import resolved_settings, run_id
 from salun.metrics import METRICS, Models, check_metrics
 
 
@@ -31,14 +33,9 @@ class Job:
     id: str
 
     @property
-    def base(self) -> str:
-        """The base model's identity."""
-        return self.problem.spec.identity
-
-    @property
-    def cell(self) -> Group:
+    def group(self) -> Group:
         """Base model and forget set, of which an experiment may have several."""
-        return self.base, self.problem.split.forget_fingerprint
+        return self.problem.group
 
 
 @dataclass(frozen=True)
@@ -61,30 +58,13 @@ class Repeats:
         return self.runs * self.bases * self.forgets
 
 
-def _cells_of(experiment: Experiment, repeats: Repeats, bench: Workbench) -> list[Experiment]:
-    """Spell an experiment out for every base model and forget set."""
-    if repeats.bases > 1 and experiment.checkpoint is not None:
-        raise SalunError(f"--nbase {repeats.bases}: a checkpoint is one base model; name model and dataset instead")
-    if repeats.forgets > 1 and experiment.forget.share is None:
-        raise SalunError(f"--nforget {repeats.forgets}: {experiment.forget} is one forget set; only a share is drawn")
-    first = experiment.base_seed
-    if repeats.bases > 1 and first is None:
-        recipe = bench.spec(experiment).recipe
-        first = recipe.seed if recipe else 0
-    cells = []
-    for base, forget in product(range(repeats.bases), range(repeats.forgets)):
-        request = replace(experiment.forget, seed=experiment.forget.seed + forget)
-        cells.append(replace(experiment, base_seed=None if first is None else first + base, forget=request))
-    return cells
-
-
-def plan(experiments: list[Experiment], repeats: Repeats, bench: Workbench, source: str) -> list[Job]:
-    """Load and check everything that the experiments need, and list their runs.
+def plan(experiments: Sequence[Experiment], repeats: Repeats, cache: ModelCache, source: str) -> list[Job]:
+    """Read and check everything that the experiments need, and list their runs; nothing is trained.
 
     Args:
         experiments: validated entries.
-        draws: how many runs of each experiment, base models and forget sets.
-        bench: loads data and checkpoints.
+        repeats: how many runs of each experiment, base models and forget sets.
+        cache: keeps data sets and base models.
         source: what the text of errors begins with.
 
     Returns:
@@ -96,56 +76,69 @@ def plan(experiments: list[Experiment], repeats: Repeats, bench: Workbench, sour
     jobs, wrong = [], []
     for experiment in experiments:
         try:
-            jobs += _jobs_of(experiment, repeats, bench)
+            jobs += _jobs_of(experiment, repeats, cache)
         except SalunError as error:
             where = source if source == "command line" else f"{source}: entry {experiment.number}"
             wrong.append(f"{where}: {error}")
     if wrong:
         raise SalunErrors(wrong)
-    entries: dict[Group, set[tuple[str, ...]]] = {}
+    asked: dict[Group, set[tuple[str, ...]]] = {}
     for job in jobs:
-        entries.setdefault(job.cell, set()).add(job.experiment.metrics)
-    return [_asked_as_standard(job, entries[job.cell]) for job in jobs]
+        asked.setdefault(job.group, set()).add(job.experiment.metrics)
+    return [_with_metrics_on_weights(job, asked[job.group]) for job in jobs]
 
 
-def _asked_as_standard(job: Job, entries: set[tuple[str, ...]]) -> Job:
-    """Ask a retrained model for the metrics of weights that compare others with it, so that its weights are kept."""
-    if job.experiment.method != "retrain":
-        return job
-    asked = dict.fromkeys(name for metrics in sorted(entries) for name in check_metrics(metrics))
-    with_references = [
-        name for name in asked if METRICS[name].subject is Models and "retrained" in METRICS[name].against
-    ]
-    own = check_metrics(job.experiment.metrics)
-    if set(with_references) <= set(own):
-        return job
-    return replace(job, experiment=replace(job.experiment, metrics=tuple(dict.fromkeys([*own, *with_references]))))
-
-
-def _jobs_of(experiment: Experiment, repeats: Repeats, bench: Workbench) -> list[Job]:
+def _jobs_of(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[Job]:
     """List the runs of one experiment."""
     jobs: list[Job] = []
-    for cell in _cells_of(experiment, repeats, bench):
-        problem = bench.problem(cell)
-        settings = resolved_settings(cell, problem)
+    for drawn in _drawn(experiment, repeats, cache):
+        problem = check_problem(drawn, cache)
+        settings = resolved_settings(drawn, problem)
         for place in range(repeats.runs):
-            seed, number = cell.seed + place, len(jobs) + 1
-            jobs.append(Job(cell, problem, seed, number, number == repeats.total, run_id(settings, seed)))
+            seed, number = drawn.seed + place, len(jobs) + 1
+            jobs.append(Job(drawn, problem, seed, number, number == repeats.total, run_id(settings, seed)))
     return jobs
 
 
-def untrained(jobs: list[Job]) -> dict[str, tuple[Experiment, ForgettingProblem]]:
+def _drawn(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[Experiment]:
+    """Spell an experiment out for every base model and forget set."""
+    if repeats.bases > 1 and experiment.checkpoint is not None:
+        raise SalunError(f"--nbase {repeats.bases}: a checkpoint is one base model; name model and dataset instead")
+    if repeats.forgets > 1 and experiment.forget.share is None:
+        raise SalunError(f"--nforget {repeats.forgets}: {experiment.forget} is one forget set; only a share is drawn")
+    first = experiment.base_seed
+    if repeats.bases > 1 and first is None:
+        recipe = base_spec(experiment, cache).recipe
+        first = recipe.seed if recipe else 0
+    drawn = []
+    for base, forget in product(range(repeats.bases), range(repeats.forgets)):
+        request = replace(experiment.forget, seed=experiment.forget.seed + forget)
+        seed = None if first is None else first + base
+        drawn.append(experiment.model_copy(update={"base_seed": seed, "forget": request}))
+    return drawn
+
+
+def _with_metrics_on_weights(job: Job, asked: set[tuple[str, ...]]) -> Job:
+    """Ask a retrained model for the metrics on weights that compare others with it, so that its weights are kept."""
+    if job.experiment.method != "retrain":
+        return job
+    names = dict.fromkeys(name for metrics in sorted(asked) for name in check_metrics(metrics))
+    compared = [name for name in names if METRICS[name].subject is Models and "retrained" in METRICS[name].against]
+    own = check_metrics(job.experiment.metrics)
+    if set(compared) <= set(own):
+        return job
+    metrics = tuple(dict.fromkeys([*own, *compared]))
+    return replace(job, experiment=job.experiment.model_copy(update={"metrics": metrics}))
+
+
+def untrained(jobs: Sequence[Job]) -> dict[str, ForgettingProblem]:
     """List the base models that runs need and that are in no file yet.
 
     Args:
         jobs: runs to do.
 
     Returns:
-        By identity, an experiment on each, and its problem.
+        A problem of each by the base model's identity.
     """
-    origins = ((job, job.problem.spec) for job in jobs)
-    return {
-        spec.identity: (job.experiment, job.problem)
-        for job, spec in origins
-        if spec.checkpoint is None and not spec.path.exists()
-    }
+    specs = ((job.problem, job.problem.spec) for job in jobs)
+    return {spec.identity: problem for problem, spec in specs if spec.checkpoint is None and not spec.path.exists()}

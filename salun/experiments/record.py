@@ -5,7 +5,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -17,21 +17,16 @@ import timm
 import torch
 
 from salun import __version__
-from salun.data.dataset import Dataset
 from salun.data.split import Split
 from salun.device import derived_seed
-from salun.experiments.base_model import BaseModelSpec
+from salun.errors import SalunError
 from salun.experiments.config import Experiment
+from salun.experiments.evaluate import RANDOM_MODEL_SEED
+from salun.experiments.problem import ForgettingProblem, Group
 from salun.io.files import name_part
 from salun.io.tensors import tensors_digest
 from salun.metrics import Value
 from salun.training.progress import Epoch
-from salun.unlearning.mask import Mask
-
-_RANDOM_SEED = derived_seed("random model")
-
-# In the settings, and so the id, of runs with a budget: it once could be exceeded by the last step.
-_BUDGET_RULE = "within"
 
 
 @dataclass(frozen=True)
@@ -107,25 +102,8 @@ class Record:
     def base_name(self) -> str:
         """What the base model's outputs on this run's sets are called."""
         base, forget = self.settings["base"]["identity"], self.settings["forget"]["fingerprint"]
-        deciding = f"{base} {forget} {_RANDOM_SEED}"  # the random model's outputs are kept in the same file
+        deciding = f"{base} {forget} {RANDOM_MODEL_SEED}"  # the random model's outputs are kept in the same file
         return f"base_{hashlib.sha256(deciding.encode()).hexdigest()[:16]}"
-
-
-@dataclass(frozen=True)
-class ForgettingProblem:
-    """One forgetting problem: base model, data, and what is to be forgotten.
-
-    Attributes:
-        origin: where the base model comes from.
-        dataset: the data, on the device.
-        parts: their split.
-        mask: loaded from a file, where the experiment names one.
-    """
-
-    spec: BaseModelSpec
-    dataset: Dataset
-    split: Split
-    mask: Mask | None = None
 
 
 def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dict[str, Any]:
@@ -138,36 +116,36 @@ def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dic
     Returns:
         Plain values.
     """
-    spec, mask = problem.spec, experiment.mask
-    described = None if mask is None else {**asdict(mask), "file": str(mask.file) if mask.file else None}
-    if described and problem.mask is not None:
-        described["digest"] = tensors_digest(problem.mask)
-    recipe = spec.recipe.model_dump() if spec.recipe else None
-    stratified = {"stratified": True} if experiment.forget.stratified else {}
-    limits: dict[str, Any] = {"prune": experiment.prune and asdict(experiment.prune), "budget": experiment.budget}
-    limits["budget_rule"] = None if experiment.budget is None else _BUDGET_RULE
-    return {
-        "base": {
-            "identity": spec.identity,
-            "model": spec.model,
-            "dataset": spec.dataset,
-            "recipe": recipe,
-            "seed": spec.recipe.seed if spec.recipe else None,
-            "split": problem.split.fingerprint,
-        },
-        "forget": {
-            "request": str(experiment.forget),
-            "classes": list(experiment.forget.classes),
-            "share": experiment.forget.share,
-            "seed": experiment.forget.seed,
-            "fingerprint": problem.split.forget_fingerprint,
-            **stratified,
-        },
-        "method": experiment.method,
-        "settings": experiment.settings,
-        "mask": described,
-        **{name: value for name, value in limits.items() if value is not None},
+    spec = problem.spec
+    base = {
+        "identity": spec.identity,
+        "model": spec.model,
+        "dataset": spec.dataset,
+        "recipe": spec.recipe.model_dump() if spec.recipe else None,
+        "seed": spec.recipe.seed if spec.recipe else None,
+        "split": problem.split.fingerprint,
     }
+    mask_digest = None if problem.mask is None else tensors_digest(problem.mask)
+    return experiment.dump(base, problem.split.forget_fingerprint, mask_digest)
+
+
+def experiment_of(record: Record, number: int) -> Experiment:
+    """Read from a record which experiment was run.
+
+    Args:
+        record: of a run.
+        number: given to the experiment.
+
+    Returns:
+        The experiment, as `Experiment.from_record` gives it.
+
+    Raises:
+        SalunError: the settings are not such as this version writes.
+    """
+    try:
+        return Experiment.from_record(record.settings, number, record.tag)
+    except SalunError as error:
+        raise SalunError(f"record {record.id}: {error}") from error
 
 
 def run_id(settings: dict[str, Any], seed: int) -> str:
@@ -292,9 +270,6 @@ def revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return __version__
     return described.stdout.strip()
-
-
-Group = tuple[str, str]
 
 
 def group_of(record: Record) -> Group:

@@ -1,7 +1,5 @@
 """Records on disk: a line a run."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -12,20 +10,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from salun.errors import SalunError
 from salun.experiments.record import Record
 from salun.io.files import settle_folder
-from salun.io.locks import CLAIMS, Claims
+from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, load_metrics, outdated, revisions
 from salun.training.progress import Epoch
 
 TORN = "records.torn"
-
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 DIGEST, _NAMED_AT_WILL = "digest", "tag"
 
@@ -49,11 +45,9 @@ def append(path: Path, record: Record) -> None:
     load_metrics()
     content = content_of(replace(record, versions=record.versions | revisions(_measured(record))))
     line = json.dumps(content | {DIGEST: figures_digest(content)}, allow_nan=False) + "\n"
-    # The lock that the system gives does not reach every process of every network file system; the claim does.
-    with Claims(path.parent / CLAIMS) as claims, claims.holding(path.name):
+    with Locks(path.parent / LOCKS) as locks, locks.holding(path.name):
         try:
             with path.open("a+b", buffering=0) as file:
-                _lock(file, fcntl.LOCK_EX)
                 _set_torn_aside(path, file)
                 add(file, line.encode())
             settle_folder(path.parent)
@@ -105,15 +99,6 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [_canonical(content) for content in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _lock(file: IO[bytes], kind: int) -> None:
-    """Lock a file until it is closed, where its file system has locks."""
-    try:
-        fcntl.flock(file, kind)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
 
 
 def add(file: FileIO, content: bytes) -> None:
@@ -236,7 +221,6 @@ class Log:
                     self.found.clear()
                     self.outdated.clear()
                     self.offset, self.lines = 0, 0
-                _lock(file, fcntl.LOCK_SH)
                 file.seek(self.offset)
                 *whole, self.rest = file.read().split(b"\n")
         except FileNotFoundError:

@@ -1,35 +1,39 @@
-"""Doing the runs of a list that are not recorded yet."""
+"""Doing the runs of a list that are not recorded yet, and recording each."""
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from salun.experiments import records
+from salun.experiments.base_model import BaseModelSpec
+from salun.experiments.base_training import save_with_forget
+from salun.experiments.bases import prepare_base, prepare_bases
 from salun.experiments.config import Experiment
+from salun.experiments.context import ModelCache
 from salun.experiments.evaluate import split_tables
-from salun.experiments.executors.processes import Alone, Hands, Lost, Order, Outcome, Pool
-from salun.experiments.executors.ray import Cluster, RayRequest
+from salun.experiments.executors.executor import Answer, Executor, RunFailure, RunRequest, SerialExecutor
+from salun.experiments.executors.processes import ProcessExecutor
+from salun.experiments.executors.ray import RayExecutor, RayRequest
 from salun.experiments.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.experiments.plan import Job, untrained
+from salun.experiments.problem import check_problem
 from salun.experiments.record import Record, weights_name
-from salun.experiments.run import Workbench, save_with_forget
+from salun.experiments.run import RunResult, run_once
 from salun.io.files import sweep, write_text
-from salun.io.locks import CLAIMS, POLL, Claims
+from salun.io.locks import LOCKS, POLL, Locks
 from salun.metrics import METRICS, Evaluation, Models, Runs, check_metrics
-from salun.training.progress import Callback
+from salun.training.progress import Callback, no_callback
 from salun.training.state import STATES
 
 _Keep = Literal["all", "last", "none"]
 
-_WatchFor = Callable[["Job"], Callback]
-
 _FAILED = "failed"
 
-_logger = logging.getLogger("salun")
+_log = logging.getLogger("salun")
 
 
 @dataclass
@@ -37,37 +41,41 @@ class Runner:
     """Does the runs of a list.
 
     Attributes:
-        bench: data sets and base models.
+        cache: data sets and base models of this process.
         path: `records.jsonl` of the list.
         weights: folder for unlearned models.
         keep: which of them are kept.
-        parallel: how many runs are done side by side; a single one is done in this process.
-        plugins: files that were run in this process, for others that are to do runs.
+        jobs: how many runs are done side by side; a single one is done in this process.
         ray: what is asked of a cluster, where one is to do the runs.
     """
 
-    bench: Workbench
+    cache: ModelCache
     path: Path
     weights: Path
     keep: _Keep = "last"
-    parallel: int = 1
-    plugins: tuple[Path, ...] = ()
+    jobs: int = 1
     ray: RayRequest | None = None
 
     @property
-    def beside(self) -> bool:
+    def is_parallel(self) -> bool:
         """Whether runs may be done side by side."""
-        return self.parallel > 1 or self.ray is not None
+        return self.jobs > 1 or self.ray is not None
 
-    def go(self, jobs: list[Job], watch_for: _WatchFor) -> Iterator[tuple[Job, Record | Lost]]:
-        """Do the runs that are not finished, and record each as it ends.
+    def run(
+        self,
+        jobs: list[Job],
+        callback_for: Callable[[Job], Callback],
+        callback_for_base: Callable[[BaseModelSpec], Callback] = lambda spec: no_callback,
+    ) -> Iterator[tuple[Job, Record | RunFailure]]:
+        """Train the base models that are missing, do the runs that are not finished, and record each as it ends.
 
-        Other processes may be at work on the same list: each run is done by the one that claims it, and all wait until
+        Other processes may be at work on the same list: each run is done by the one that locks it, and all wait until
         the last is recorded.
 
         Args:
             jobs: all runs of the list.
-            watch_for: gives the watch of a run.
+            callback_for: gives the callback of a run.
+            callback_for_base: gives the callback of a base model's training.
 
         Yields:
             Each run that this process did, with its record, or where it failed with the reason.
@@ -75,73 +83,82 @@ class Runner:
         Raises:
             SalunError: a file cannot be written.
         """
-        self.tidy()
+        self._sweep()
         log = records.Log(self.path)
         log.refresh()
         pending = [job for job in jobs if not self.is_finished(job, log.found)]
-        under_way: dict[str, Job] = {}
-        with Claims(self.path.parent / CLAIMS) as claims, self.hands(len({job.id for job in pending})) as hands:
-            barren = hands.prepare(untrained(pending))
-            lost = [(job, barren[job.base]) for job in pending if job.base in barren]
-            yield from ((job, self.settled(job, outcome, claims, log)) for job, outcome in lost)
-            pending = [job for job in pending if job.base not in barren]
-            waited = False
-            while pending or under_way:
-                while hands.free() and (job := self.next_claimed(pending, under_way, hands, claims, log)) is not None:
-                    under_way[job.id] = job
-                    hands.take(self.order(job, log.found), job.problem, watch_for(job))
-                if under_way:
-                    number, outcome = hands.finished()
-                    job = under_way.pop(number)
-                    recorded = self.settled(job, outcome, claims, log)
-                    claims.release(number)
-                    yield job, recorded
-                elif pending:
-                    if not waited:
-                        _logger.warning("%s: waiting for other processes, which do the last runs", self.path.parent)
-                    waited = True
-                    time.sleep(POLL)
-            claims.sweep()
+        missing = untrained(pending)
+        with Locks(self.path.parent / LOCKS) as locks, self._executor(len({job.id for job in pending})) as executor:
+            # A single base model is trained here, with all cores.
+            alone = not self.ray and len(missing) <= 1
+            trainer = SerialExecutor(self.cache) if alone else executor
+            failed = prepare_bases(missing, trainer, self.cache.context, callback_for_base)
+            for job in [job for job in pending if job.problem.spec.identity in failed]:
+                pending.remove(job)
+                yield job, self._settle(job, failed[job.problem.spec.identity], log)
+            yield from self._run_pending(pending, executor, locks, log, callback_for)
 
-    def tidy(self) -> None:
+    def _run_pending(
+        self,
+        pending: list[Job],
+        executor: Executor,
+        locks: Locks,
+        log: records.Log,
+        callback_for: Callable[[Job], Callback],
+    ) -> Iterator[tuple[Job, Record | RunFailure]]:
+        """Do runs whose base models are trained, as the executor has room for them."""
+        running: dict[str, Job] = {}
+        told = False
+        while pending or running:
+            while executor.has_room() and (job := self._next_locked(pending, running, locks, log)) is not None:
+                running[job.id] = job
+                executor.submit(self._request(job, log.found), callback_for(job))
+            if running:
+                number, answer = executor.next_finished()
+                job = running.pop(number)
+                recorded = self._settle(job, answer, log)
+                locks.release(number)
+                yield job, recorded
+            elif pending:
+                if not told:
+                    _log.warning("%s: waiting for other processes, which do the last runs", self.path.parent)
+                told = True
+                time.sleep(POLL)
+
+    def _sweep(self) -> None:
         """Remove what processes that were killed left half-written."""
+        checkpoints = self.cache.context.checkpoints
         places = self.path.parent, self.path.parent / OUTPUTS, self.weights
-        for folder in (*places, self.bench.checkpoints, self.bench.checkpoints / STATES):
+        for folder in (*places, checkpoints, checkpoints / STATES):
             sweep(folder)
 
-    def next_claimed(
-        self, pending: list[Job], under_way: Container[str], hands: Hands, claims: Claims, log: records.Log
-    ) -> Job | None:
-        """Claim the run that is to be done next.
+    def _executor(self, runs: int) -> Executor:
+        """Choose who does the runs: this process, others of this machine, or a cluster."""
+        if self.ray is not None:
+            return RayExecutor(self.cache, self.ray, runs)
+        workers = min(self.jobs, runs)
+        return ProcessExecutor(self.cache.context, workers) if workers > 1 else SerialExecutor(self.cache)
 
-        Args:
-            pending: runs that are left; loses the one that is taken, and those that are recorded by now.
-            under_way: ids of those that are being done; the same run is not begun twice.
-            hands: who is to do it.
-            claims: of this list.
-            log: the records.
-
-        Returns:
-            Of the runs that fit best, the first that no other process has; None where there is none.
-        """
-        able = [job for job in pending if job.id not in under_way]
-        ranks = {cell: hands.rank(cell) for cell in {job.cell for job in able}}
-        taken, over = None, set()
+    def _next_locked(self, pending: list[Job], running: dict[str, Job], locks: Locks, log: records.Log) -> Job | None:
+        """Lock the run that is to be done next, taking it and those that are recorded by now from the pending ones."""
         log.refresh()
-        for job in sorted(able, key=lambda job: ranks[job.cell]):
-            if self.is_finished(job, log.found):
-                over.add(id(job))
-                continue
-            if not claims.take(job.id):
-                continue
-            over.add(id(job))
-            log.refresh()
+        for job in [job for job in pending if job.id not in running]:
             if not self.is_finished(job, log.found):
-                taken = job
-                break
-            claims.release(job.id)
-        pending[:] = [job for job in pending if id(job) not in over]
-        return taken
+                if not locks.take(job.id):
+                    continue
+                log.refresh()
+                if not self.is_finished(job, log.found):
+                    pending.remove(job)
+                    return job
+                locks.release(job.id)
+            pending.remove(job)
+        return None
+
+    def _request(self, job: Job, done: dict[str, Record]) -> RunRequest:
+        """Say what is to be done, for all metrics that the run's record has to hold."""
+        experiment, problem = _with_metrics_of(done.get(job.id), job.experiment), job.problem
+        weights = self.keep == "all" or (self.keep == "last" and job.last) or _needs_weights(experiment)
+        return RunRequest(job.id, experiment, job.seed, problem.spec, problem.split, problem.mask, weights)
 
     def trace_of(self, job: Job) -> Path:
         """Name the file that tells where a run failed.
@@ -154,82 +171,27 @@ class Runner:
         """
         return self.path.parent / _FAILED / f"{job.id}.txt"
 
-    def settled(self, job: Job, outcome: Outcome | Lost, claims: Claims, log: records.Log) -> Record | Lost:
-        """Record what a run gives, or keep the trace of its failure.
-
-        Args:
-            job: the run.
-            outcome: what came of it.
-            claims: of this list.
-            log: the records.
-
-        Returns:
-            The record, or what was lost.
-
-        Raises:
-            SalunError: a file cannot be written.
-        """
+    def _settle(self, job: Job, answer: Answer, log: records.Log) -> Record | RunFailure:
+        """Record what a run gives, or keep the trace of its failure."""
         trace = self.trace_of(job)
-        if isinstance(outcome, Lost):
-            if outcome.trace:
-                write_text(trace, outcome.trace)
-            return outcome
-        if not claims.holds(job.id):
-            return Lost("another process took it over, as this one stood still for long")
-        record = self.recorded(job, outcome, log.found)
-        self.bench.forget_state(job.id)
+        if isinstance(answer, RunFailure):
+            if answer.trace:
+                write_text(trace, answer.trace)
+            return answer
+        assert isinstance(answer, RunResult)
+        record = self._record(job, answer, log.found)
+        self.cache.context.forget_state(job.id)
         with suppress(OSError):
             trace.unlink()
             trace.parent.rmdir()
         return record
 
-    def hands(self, runs: int) -> Hands:
-        """Choose who does the runs.
-
-        Args:
-            runs: how many there are.
-
-        Returns:
-            This process, or as many others as are asked for and have something to do, here or on a cluster.
-        """
-        if self.ray is not None:
-            return Cluster(self.bench, self.plugins, self.ray, runs)
-        if self.parallel == 1:
-            return Alone(self.bench)
-        return Pool(self.bench, self.plugins, min(self.parallel, runs))
-
-    def order(self, job: Job, done: dict[str, Record]) -> Order:
-        """Say what is to be done.
-
-        Args:
-            job: the run.
-            done: records by id.
-
-        Returns:
-            The order, for all metrics that the run's record has to hold.
-        """
-        experiment = _with_metrics_of(done.get(job.id), job.experiment)
-        weights = self.keep == "all" or (self.keep == "last" and job.last) or _needs_weights(experiment)
-        return Order(experiment, job.seed, job.id, weights)
-
-    def recorded(self, job: Job, outcome: Outcome, done: dict[str, Record]) -> Record:
-        """Write what a run gives, its record last.
-
-        Args:
-            job: the run.
-            outcome: what it gives.
-            done: records by id; gets the new one.
-
-        Returns:
-            The record.
-
-        Raises:
-            SalunError: a file cannot be written.
-        """
-        record = outcome.record
-        if outcome.checkpoint is not None:
-            save_with_forget(self.weights / weights_name(record), outcome.checkpoint, job.problem.split)
-        self.keep_outputs(record, outcome.evaluation)
+    def _record(self, job: Job, result: RunResult, done: dict[str, Record]) -> Record:
+        """Write what a run gives, its record last."""
+        record = result.record
+        if result.checkpoint is not None:
+            save_with_forget(self.weights / weights_name(record), result.checkpoint, job.problem.split)
+        self._keep_outputs(record, result.evaluation)
         done[job.id] = _with_comparisons_of(done.get(job.id), record)
         records.append(self.path, done[job.id])
         return done[job.id]
@@ -257,20 +219,32 @@ class Runner:
         kept = (kept_outputs(self.path.parent, name, digest) is not None for name, digest in asked.items())
         return record.outputs is not None and all(kept)
 
-    def keep_outputs(self, record: Record, evaluation: Evaluation) -> None:
-        """Write a run's outputs, and its base model's where they are not there yet.
-
-        Args:
-            record: of the run.
-            evaluation: its outputs, with those of its base model.
-
-        Raises:
-            SalunError: a file cannot be written.
-        """
+    def _keep_outputs(self, record: Record, evaluation: Evaluation) -> None:
+        """Write a run's outputs, and its base model's where they are not there yet."""
         folder = self.path.parent
         write_outputs(outputs_path(folder, record.id), evaluation)
         if evaluation.base is not None and kept_outputs(folder, record.base_name) is None:
             write_outputs(outputs_path(folder, record.base_name), evaluation.base)
+
+
+def run_experiment(experiment: Experiment, seed: int, cache: ModelCache, callback: Callback = no_callback) -> RunResult:
+    """Run one experiment once in this process, training its base model first where it is missing; records nothing.
+
+    Args:
+        experiment: what to do.
+        seed: of the run.
+        cache: of this process.
+        callback: is told of every step of the run.
+
+    Returns:
+        The record, the outputs and the unlearned model.
+
+    Raises:
+        SalunError: data, base model or mask are refused.
+    """
+    problem = check_problem(experiment, cache)
+    prepare_base(problem, cache)
+    return run_once(experiment, problem, seed, cache, callback)
 
 
 def missing_from(record: Record, names: tuple[str, ...]) -> list[str]:
@@ -299,7 +273,8 @@ def _with_metrics_of(record: Record | None, experiment: Experiment) -> Experimen
     if record is None:
         return experiment
     held = [name for name in (*record.metrics, *record.details) if name in METRICS]
-    return replace(experiment, metrics=tuple(dict.fromkeys([*check_metrics(experiment.metrics), *held])))
+    metrics = tuple(dict.fromkeys([*check_metrics(experiment.metrics), *held]))
+    return experiment.model_copy(update={"metrics": metrics})
 
 
 def _with_comparisons_of(earlier: Record | None, record: Record) -> Record:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from salun.data.sources import class_count
 from salun.data.split import ForgetRequest, check_classes
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
-from salun.experiments.config import Experiment, MaskRequest, PruneRequest
+from salun.experiments.config import Experiment
 from salun.io.limits import read_plain
 from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
 from salun.models.architecture import check_model, default_model
@@ -254,31 +254,28 @@ def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
 
 def _resolve(entry: Entry, number: int) -> Experiment:
     """Turn a valid entry into an experiment, with every default filled in."""
-    chosen = entry.class_to_forget
+    chosen, share, listed = entry.class_to_forget, entry.unlearning_rate, entry.idxs_to_forget
     classes = tuple(sorted(set(chosen))) if isinstance(chosen, list) else () if chosen is None else (chosen,)
-    listed = Path(entry.idxs_to_forget) if entry.idxs_to_forget else None
-    share = entry.unlearning_rate
-    file = Path(entry.load_mask) if entry.load_mask else None
-    masked = entry.use_mask or file is not None
+    forget_seed = entry.forget_seed if share is not None else 0
+    mask = None
+    if entry.use_mask or entry.load_mask:
+        shape = {"keep": entry.mask_thr, "score": entry.mask_score, "batches": entry.mask_batches}
+        mask = shape | {"file": entry.load_mask}
     dataset = None if entry.checkpoint else entry.dataset or _DEFAULT_DATASET
     method = find_method(entry.method)
-    return Experiment(
-        number=number,
-        method=method.name,
-        settings={key: getattr(entry, key) for key in method.settings},
-        checkpoint=Path(entry.checkpoint) if entry.checkpoint else None,
-        model=None if dataset is None else entry.model or default_model(dataset),
-        dataset=dataset,
-        recipe=entry.recipe,
-        split_seed=entry.split_seed,
-        forget=ForgetRequest(classes, share, entry.forget_seed if share is not None else 0, listed, entry.stratified),
-        mask=MaskRequest(entry.mask_thr, entry.mask_score, entry.mask_batches, file) if masked else None,
-        metrics=tuple(entry.metrics),
-        seed=entry.seed,
-        tag=entry.tag,
-        base_seed=entry.base_seed,
-        prune=None if entry.prune is None else PruneRequest(entry.prune, entry.prune_epochs),
-        budget=entry.budget,
+    same = ("checkpoint", "recipe", "split_seed", "metrics", "seed", "tag", "base_seed", "budget")
+    return Experiment.model_validate(
+        {key: getattr(entry, key) for key in same}
+        | {
+            "number": number,
+            "method": method.name,
+            "settings": {key: getattr(entry, key) for key in method.settings},
+            "model": None if dataset is None else entry.model or default_model(dataset),
+            "dataset": dataset,
+            "forget": ForgetRequest(classes, share, forget_seed, Path(listed) if listed else None, entry.stratified),
+            "mask": mask,
+            "prune": None if entry.prune is None else {"share": entry.prune, "epochs": entry.prune_epochs},
+        }
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from salun.errors import SalunError
 from salun.io.files import read_json, write_text
-from salun.io.locks import CLAIMS, Claims
+from salun.io.locks import LOCKS, Locks
 
 SOURCE = "source.json"
 
@@ -45,7 +45,7 @@ def keep_source(folder: Path, source: str) -> None:
     Raises:
         SalunError: another list has it, or the file cannot be written.
     """
-    with Claims(folder / CLAIMS) as claims, claims.holding(SOURCE):
+    with Locks(folder / LOCKS) as locks, locks.holding(SOURCE):
         check_source(folder, source)
         # A path from the folder on stays true where both are moved or copied together.
         place = source if source == COMMAND_LINE else os.path.relpath(Path(source).resolve(), folder.resolve())

@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import re
+import socket
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from salun.errors import SalunError
-from salun.io.locks import is_gone, machine, started
 
 LONGEST_NAME = 72
 
@@ -62,7 +64,28 @@ def settle_folder(folder: Path) -> None:
 
 def _process_mark() -> str:
     """Mark temporary files as this process's."""
-    return f"{hashlib.sha256(machine().encode()).hexdigest()[:6]}-{os.getpid()}"
+    return f"{hashlib.sha256(_machine().encode()).hexdigest()[:6]}-{os.getpid()}"
+
+
+@cache
+def _machine() -> str:
+    """Name this machine, in this boot of it, and the range of its process numbers, which containers have each."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode():x}"
+
+
+def _is_gone(process: int) -> bool:
+    """Tell whether no process of this machine has this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False  # it is another user's
+    return False
 
 
 def sweep(folder: Path) -> None:
@@ -74,7 +97,7 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*.part"):
         host, _, digits = path.name.removesuffix(".part").rpartition(".")[2].partition("-")
         number = int(digits) if digits.isdecimal() else os.getpid()
-        if host == _process_mark().partition("-")[0] and is_gone(number, started(number)):
+        if host == _process_mark().partition("-")[0] and _is_gone(number):
             with suppress(OSError):
                 path.unlink()
 

@@ -1,10 +1,11 @@
 """Which base model and which retrained model belong to an unlearned model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from salun.errors import SalunError
+from salun.experiments.base_model import recipe_identity
 from salun.experiments.record import is_superseded
 from salun.latent.extraction import Model, recorded
 
@@ -133,7 +134,10 @@ def _is_base(candidate: Model, identity: str) -> bool:
     """Tell whether a model is the one of a recorded identity."""
     if identity.startswith("weights "):
         return identity.split(" ")[1] == candidate.fingerprint
-    return candidate.role == "base" and replace(candidate.spec, by_weights=False).identity == identity
+    spec = candidate.spec
+    return candidate.role == "base" and identity == recipe_identity(
+        spec.model, spec.dataset, spec.recipe, spec.split_seed
+    )
 
 
 def _retrained_of(model: Model, candidates: Sequence[Model]) -> tuple[Model | None, list[str]]:

@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salun.experiments.config import Experiment
+from salun.experiments.record import experiment_of
 from salun.reports.formats import csv_table
-from salun.reports.labels import experiment_of, told_apart
+from salun.reports.labels import told_apart
 from salun.reports.statistics import Figure, figure
 from salun.reports.summary import Row
 
@@ -128,7 +129,7 @@ def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
             unmasked[plain] = row
         elif mask.file is None:
             settings = experiment.settings | {"mask score": mask.score, "mask batches": mask.batches}
-            family = replace(experiment, settings=settings, mask=None, tag=None)
+            family = experiment.model_copy(update={"settings": settings, "mask": None, "tag": None})
             families.setdefault(_key_of(family), (family, plain, {}))[2][mask.keep] = row
     swept = []
     for family, plain, found in families.values():
@@ -137,13 +138,14 @@ def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
         if len(found) > 1:
             swept.append((family, dict(sorted(found.items()))))
     groups = [next(iter(found.values())).group for _, found in swept]
-    titles = told_apart({place: (replace(swept[place][0], number=place), group) for place, group in enumerate(groups)})
+    numbered = [family.model_copy(update={"number": place}) for place, (family, _) in enumerate(swept)]
+    titles = told_apart(dict(enumerate(zip(numbered, groups, strict=True))))
     return [Sweep(titles[place], found) for place, (_, found) in enumerate(swept)]
 
 
 def _key_of(experiment: Experiment) -> str:
     """Make a key of an experiment's method, settings, pruning and budget."""
-    sparse = experiment.prune and asdict(experiment.prune)
+    sparse = experiment.prune and experiment.prune.model_dump()
     return json.dumps([experiment.method, experiment.settings, sparse, experiment.budget], sort_keys=True)
 
 

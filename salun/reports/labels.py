@@ -1,13 +1,11 @@
 """Titles of experiments, which tell them apart."""
 
-from pathlib import Path
 from typing import Any
 
-from salun.data.split import ForgetRequest
-from salun.errors import SalunError
-from salun.experiments.config import Experiment, MaskRequest, PruneRequest
+from salun.experiments.config import Experiment
 from salun.experiments.plan import Job
-from salun.experiments.record import Group, Record, group_named
+from salun.experiments.problem import Group
+from salun.experiments.record import group_named
 
 
 def titles_of(jobs: list[Job]) -> dict[int, str]:
@@ -22,7 +20,7 @@ def titles_of(jobs: list[Job]) -> dict[int, str]:
     """
     cells: dict[int, list[Group]] = {}
     for job in jobs:
-        cells.setdefault(job.experiment.number, []).append(job.cell)
+        cells.setdefault(job.experiment.number, []).append(job.group)
     first = {job.experiment.number: job.experiment for job in reversed(jobs)}
     return told_apart({number: (first[number], group_named(cells[number])) for number in cells})
 
@@ -77,43 +75,3 @@ def _spelled(value: object) -> str:
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def experiment_of(record: Record, number: int) -> Experiment:
-    """Read from a record which experiment was run.
-
-    Args:
-        record: of a run.
-        number: given to the experiment.
-
-    Returns:
-        The experiment; what no record holds (paths, the metrics asked for, the first seed) is left at its default.
-
-    Raises:
-        SalunError: its settings are not such as this version writes.
-    """
-    try:
-        base, forget, mask = (record.settings[key] for key in ("base", "forget", "mask"))
-        file = Path(mask["file"]) if mask and mask["file"] else None
-        prune = record.settings.get("prune")
-        return Experiment(
-            number=number,
-            method=record.settings["method"],
-            settings=dict(record.settings["settings"]),
-            checkpoint=None,
-            model=base["model"],
-            dataset=base["dataset"],
-            recipe=None,
-            split_seed=0,
-            forget=ForgetRequest(
-                tuple(forget["classes"]), forget["share"], forget["seed"], stratified=forget.get("stratified", False)
-            ),
-            mask=MaskRequest(mask["keep"], mask["score"], mask["batches"], file) if mask else None,
-            metrics=(),
-            seed=0,
-            tag=record.tag,
-            prune=PruneRequest(prune["share"], prune["epochs"]) if prune else None,
-            budget=record.settings.get("budget"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SalunError(f"record {record.id}: its settings cannot be read") from error

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from salun.experiments.plan import Job
-from salun.experiments.record import Group, Record, group_named, group_of, run_id
+from salun.experiments.problem import Group
+from salun.experiments.record import Record, experiment_of, group_named, group_of, run_id
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
 from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor
-from salun.reports.labels import experiment_of, titles_of, told_apart
+from salun.reports.labels import titles_of, told_apart
 from salun.reports.statistics import (
     Comparison,
     Draw,

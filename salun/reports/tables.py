@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 from salun.errors import one_line
-from salun.experiments.record import Group, Record, group_of
+from salun.experiments.problem import Group
+from salun.experiments.record import Record, group_of
 from salun.io.files import write_text
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.formats import DIFFERS, NEARER, csv_table, escape_markdown, latex_table, markdown_table

@@ -19,6 +19,7 @@ from salun.training.evaluate import accuracy_of_all
 from salun.training.optim import OptimizerConfig, make_optimizer, make_schedule, step_schedules
 from salun.training.progress import Callback, Epoch, EpochProgress, Progress, no_callback, nothing
 from salun.training.recipe import OptimizerName, Recipe, Schedule
+from salun.training.runtime import Runtime
 from salun.training.state import StateWriter
 from salun.training.step import Loss, Step, TrainStep, cross_entropy, log, still_norms
 
@@ -307,13 +308,7 @@ def train(
     validation: Images,
     recipe: Recipe,
     generator: torch.Generator,
-    callback: Callback = no_callback,
-    *,
-    passes: PassCounter | None = None,
-    precision: Precision | None = None,
-    compiled: bool = False,
-    saving: StateWriter | None = None,
-    group: Group = SINGLE_PROCESS,
+    runtime: Runtime | None = None,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -336,8 +331,10 @@ def train(
     Raises:
         SalunError: what an earlier process left cannot be taken up.
     """
-    counted = PassCounter() if passes is None else passes
-    precision = precision or recipe.precision
+    runtime = runtime or Runtime()
+    callback, passes, precision, compiled = runtime.callback, runtime.passes, runtime.precision, runtime.compiled
+    saving, group = runtime.state, runtime.group
+    counted = passes
 
     def validated() -> float:
         with counted.paused():

@@ -20,6 +20,7 @@ from salun.training.loop import Stream, fit, train
 from salun.training.optim import OptimizerConfig
 from salun.training.progress import Callback, Epoch, no_callback, nothing
 from salun.training.recipe import OptimizerName, Recipe, Schedule
+from salun.training.runtime import Runtime
 from salun.training.state import StateWriter
 from salun.training.step import Loss, cross_entropy, steady_norms
 from salun.unlearning.mask import Mask, WeightHold, masked_updates
@@ -89,6 +90,16 @@ class Task:
     untrained: Callable[[], nn.Module] | None = None
     saving: StateWriter | None = None
     hold: WeightHold = _NOT_HELD
+    runtime: Runtime | None = None
+
+    def __post_init__(self) -> None:
+        if self.runtime:
+            self.precision, self.compiled, self.callback = (
+                self.runtime.precision,
+                self.runtime.compiled,
+                self.runtime.callback,
+            )
+            self.passes, self.saving = self.runtime.passes, self.runtime.state
 
     def fit(
         self,
@@ -168,11 +179,7 @@ class Task:
                 self.validation,
                 self.recipe,
                 self.generator,
-                self.callback,
-                passes=self.passes,
-                precision=self.precision,
-                compiled=self.compiled,
-                saving=self.saving,
+                Runtime(self.precision, self.compiled, False, self.callback, self.passes, self.saving),
             )
         self.curve = [*self.curve, *curve]
 

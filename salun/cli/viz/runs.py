@@ -11,7 +11,8 @@ from salun.io.files import each_once, find_place, mirrored, name_part, write_tex
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from salun.experiments.record import Group, Record
+    from salun.experiments.problem import Group
+    from salun.experiments.record import Record
     from salun.reports.summary import Row
 
     Drawing = tuple[Figure, str] | str
@@ -106,9 +107,8 @@ def _read_records(path: Path) -> tuple[list["Record"], list[str]]:
     """Read one file of records."""
     from salun.errors import SalunError
     from salun.experiments.edits import corrected
-    from salun.experiments.record import is_superseded
+    from salun.experiments.record import experiment_of, is_superseded
     from salun.experiments.records import read
-    from salun.reports.labels import experiment_of
 
     found, torn = read(path)
     found, wrong = corrected(path, found)

@@ -1,8 +1,7 @@
-"""Who does the runs of a list on a cluster: workers on every machine that Ray knows, as many as find room there.
+"""The executor that does runs on a Ray cluster, as tasks that Ray places, repeats and counts GPUs for.
 
-A worker is an actor of Ray with its own workbench, and lives as long as the list. It needs nothing of this machine's
-file system but the data sets: base models, forget sets, masks and plugins are brought to it. Only this process writes
-records, outputs and weights, base models among them.
+A worker needs nothing of the command's file system but the data sets: base models, forget sets, masks and plugins are
+sent along. Only the command writes records, outputs and weights.
 """
 
 import logging
@@ -13,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,29 +23,21 @@ from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from salun import __version__
-from salun.data.split import make_split
+from salun.device import deterministic, pick_device
 from salun.errors import SalunError, one_line
-from salun.experiments.base_model import BaseModelSpec, check_belongs
-from salun.experiments.config import Experiment
-from salun.experiments.executors.processes import Answer, Cell, Lost, Order, Outcome, Setup, answer, setup_like
-from salun.experiments.record import ForgettingProblem
-from salun.experiments.run import Workbench
-from salun.io.files import replacing, write_text
-from salun.io.locks import CLAIMS, POLL, Claims
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.executors.executor import Answer, Request, RunFailure, RunRequest, answer, portable
+from salun.experiments.plugins import load_plugins
+from salun.experiments.problem import base_checkpoint
 from salun.models.checkpoint import Checkpoint
 from salun.training.progress import Callback, Progress, no_callback
-from salun.unlearning.mask import Mask
 
 _LOCAL = "local"
 
 _RUNNING = "auto"
 
-REACHED_WITHIN = 15.0
-
-_UP_WITHIN = 300.0
+_REACHED_WITHIN = 15.0
 
 _LOOK = 1.0
 
@@ -55,8 +47,6 @@ _SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD)S?$", re.IGNORECASE)
 
 _MISSING = "--ray: Ray is not installed here; pip install 'salun[ray]' does that"
 
-_log = logging.getLogger("salun")
-
 
 @dataclass(frozen=True)
 class RayRequest:
@@ -65,7 +55,7 @@ class RayRequest:
     Attributes:
         address: of a cluster; empty for one that runs on this machine, or is started on it where none does.
         gpus: share of a GPU for each run; None for a whole one where the cluster has any, else none.
-        most: workers at the most; None for as many as find room.
+        most: runs side by side at most; None for as many as find room.
         device: as it was asked for.
     """
 
@@ -76,156 +66,67 @@ class RayRequest:
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """An order, and what belongs to it; the worker keeps what it was brought before.
+class WorkerSetup:
+    """What a worker needs to be like the command.
 
     Attributes:
-        order: what to do.
-        origin: reference to the base model's origin and, where it is trained already, to the model.
-        forget: reference to the indices of a forget set that was read from a file.
-        mask: reference to a mask that was read from a file.
+        context: of the runs.
+        device: its name.
+        deterministic: whether the same seed must give the same bits.
+        plugins: names and contents of files that are run first.
+        folder: to work in, where it exists on the worker's machine.
+        version: of the command's package.
     """
 
-    order: Order
-    spec: "Stored"
-    forget: "Stored | None" = None
-    mask: "Stored | None" = None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Something in Ray's object store.
-
-    Attributes:
-        name: what a worker remembers it by.
-        ref: Ray's reference.
-    """
-
-    name: str
-    ref: Any
-
-
-@dataclass(frozen=True)
-class _Reply:
-    """What a worker says of a parcel.
-
-    Attributes:
-        answer: to the order.
-        files: of a base model that was trained, by name.
-        lacks: why the data cannot be had where the worker is, in one line; elsewhere they may be.
-    """
-
-    answer: Answer
-    files: dict[str, bytes] = field(default_factory=dict)
-    lacks: str | None = None
+    context: RunContext
+    device: str
+    deterministic: bool
+    plugins: tuple[tuple[str, bytes], ...]
+    folder: str
+    version: str
 
 
 # In the worker's process
 
 
-@dataclass
-class _Supplied(Workbench):
-    """A workbench to which base models, forget sets and masks are brought.
+@lru_cache(1)
+def _worker_cache(setup: WorkerSetup) -> ModelCache:
+    """Set a worker process up, for all runs that it does."""
+    if setup.version != __version__:
+        raise SalunError(f"a machine has salun {__version__}, the command {setup.version}")
+    for name in filter(is_secret, list(os.environ)):
+        del os.environ[name]
+    logging.getLogger("salun").setLevel(logging.ERROR)  # the command has said what it warns of
+    with suppress(OSError):
+        os.chdir(setup.folder)
+    context = replace(setup.context, device=pick_device(setup.device, setup.deterministic))
+    if not context.checkpoints.is_dir():
+        context = replace(context, save_every=0.0)  # the command's folder is not on this machine
+    with TemporaryDirectory() as folder:
+        files = tuple(Path(folder, name) for name, _ in setup.plugins)
+        for file, (_, content) in zip(files, setup.plugins, strict=True):
+            file.write_bytes(content)
+        load_plugins(files)
+    return ModelCache(context)
 
-    Attributes:
-        parcel: what belongs to the order at hand.
-        kept: what was brought so far, by name.
-        folder: where a base model that is trained here is written.
+
+def work(setup: WorkerSetup, request: Request, base: Checkpoint | None, steps: Any = None) -> Answer:
+    """Do a request in a worker.
+
+    Args:
+        setup: what the worker needs.
+        request: a run or a base model.
+        base: the base model of a run.
+        steps: queue that steps go to; None where nobody watches.
+
+    Returns:
+        What it gives, or why it gives nothing.
     """
-
-    parcel: Parcel | None = None
-    kept: dict[str, Any] = field(default_factory=dict)
-    folder: Path = Path()
-
-    def brought(self, stored: Stored) -> Any:
-        """Fetch something, unless it was brought before."""
-        if stored.name not in self.kept:
-            import ray
-
-            self.kept[stored.name] = ray.get(stored.ref)
-        return self.kept[stored.name]
-
-    def problem(self, experiment: Experiment) -> ForgettingProblem:
-        """Put together what an experiment works on."""
-        assert self.parcel is not None
-        found: tuple[BaseModelSpec, Checkpoint | None] = self.brought(self.parcel.spec)
-        spec, checkpoint = found
-        dataset = self.dataset(spec.dataset)
-        request = experiment.forget
-        if self.parcel.forget is not None:
-            request = replace(request, indices=self.folder / "forget.json")
-            write_text(self.folder / "forget.json", str(self.brought(self.parcel.forget)))
-        never = spec.checkpoint.excluded if spec.checkpoint else ()
-        split = make_split(dataset, request, spec.split_seed, torch.tensor(never, dtype=torch.int64))
-        check_belongs(spec, dataset, split)
-        if checkpoint is None:
-            spec = replace(spec, path=self.folder / spec.path.name)
-        else:
-            self.bases[spec.identity] = checkpoint
-        mask: Mask | None = None if self.parcel.mask is None else self.brought(self.parcel.mask)
-        return ForgettingProblem(spec, dataset, split, mask)
-
-
-class Hand:
-    """What a worker is: an actor with a workbench that stays warm."""
-
-    bench: _Supplied
-
-    def begin(self, setup: Setup, plugins: Mapping[str, bytes], home: str, version: str) -> str | None:
-        """Set the worker up.
-
-        Args:
-            setup: what it needs.
-            plugins: files that are run first, by name.
-            home: the folder to work in, where there is such a one here.
-            version: of the package that sends orders.
-
-        Returns:
-            Why that cannot be, in one line; None where all is well.
-        """
-        if version != __version__:
-            return f"has salun {__version__}, the command {version}"
-        for name in filter(is_secret, list(os.environ)):
-            del os.environ[name]
-        _log.setLevel(logging.ERROR)  # what it warns of the command has told
-        with suppress(OSError):
-            os.chdir(home)
-        if not setup.checkpoints.is_dir():
-            setup = replace(setup, save_every=0.0)  # the folder of the command is not to be had here
-        try:
-            with TemporaryDirectory() as folder:
-                files = tuple(Path(folder, name) for name in plugins)
-                for file in files:
-                    file.write_bytes(plugins[file.name])
-                self.bench = _Supplied(**vars(replace(setup, plugins=files).bench()))
-        except SalunError as error:
-            return one_line(str(error))
-        return None
-
-    def do(self, parcel: Parcel, post: Any = None) -> _Reply:
-        """Do an order, whatever comes of it.
-
-        Args:
-            parcel: the order, and what belongs to it.
-            post: an actor that steps are handed to; None where nobody watches.
-
-        Returns:
-            What to send home.
-        """
-        order = parcel.order
-        try:
-            self.bench.dataset(self.bench.brought(parcel.spec)[0].dataset)
-        except SalunError as error:
-            return _Reply(Answer(order.id, None), lacks=one_line(str(error)))
-        with TemporaryDirectory() as folder:
-            self.bench.parcel, self.bench.folder = parcel, Path(folder)
-            said = answer(order, self.bench, no_callback if post is None else _posting(post, order.id))
-            if isinstance(said.outcome, Outcome):
-                self.bench.forget_state(order.id)
-            if order.seed is not None or said.outcome is not None:
-                return _Reply(said)
-            made = sorted(filter(Path.is_file, Path(folder).iterdir()), key=lambda file: file.suffix == ".pt")
-            return _Reply(said, {file.name: file.read_bytes() for file in made})  # the model last
+    try:
+        cache = _worker_cache(setup)
+    except SalunError as error:
+        return RunFailure(one_line(str(error)))
+    return portable(answer(request, cache, no_callback if steps is None else _sending(request.id, steps), base))
 
 
 def is_secret(name: str) -> bool:
@@ -240,538 +141,152 @@ def is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None and not name.startswith("RAY_")
 
 
-def _posting(post: Any, name: str) -> Callback:
-    """Watch a training for the command."""
+def _sending(name: str, steps: Any) -> Callback:
+    """Send the steps of a request to the command."""
     latest = -_PAUSE
 
-    def tell(step: Progress) -> None:
+    def send(step: Progress) -> None:
         nonlocal latest
         if step.done is not None or time.monotonic() - latest >= _PAUSE:
-            post.put_nowait.remote(pickle.dumps((name, step)))
+            steps.actor.put_nowait.remote(pickle.dumps((name, step)))
             latest = time.monotonic()
 
-    return tell
+    return send
 
 
 # In the command's process
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A run that a worker has taken.
+class RayExecutor:
+    """Does requests as tasks of a Ray cluster; a task whose worker or machine is lost is done again once.
 
-    Attributes:
-        order: the run.
-        problem: what it is done to.
-        watch: is told of its steps.
-    """
-
-    order: Order
-    problem: ForgettingProblem
-    callback: Callback
-
-    @property
-    def cell(self) -> Cell:
-        """Its base model and forget set."""
-        return self.problem.spec.identity, self.problem.split.forget_fingerprint
-
-    @property
-    def dataset(self) -> str:
-        """The name of the data that it needs."""
-        return self.problem.spec.dataset
-
-
-@dataclass
-class _Worker:
-    """A worker as the command sees it.
-
-    Attributes:
-        actor: of Ray.
-        node: where it lives.
-        call: what it has been asked last and has not answered yet.
-        up: whether it came up.
-        task: what it is doing.
-        cells: base models and forget sets that it has had.
-    """
-
-    actor: Any
-    node: str
-    call: Any
-    up: bool = False
-    task: _Task | None = None
-    cells: set[Cell] = field(default_factory=set)
-
-
-class Cluster:
-    """Does runs in workers of a Ray cluster; a context manager that ends them.
-
-    Attributes:
-        bench: of this process.
+    Args:
+        cache: of this process.
         request: what was asked of Ray.
-        setup: what workers need.
-        plugins: files that are run in each, by name.
-        size: how many there are at the most.
-        workers: those that are up, or coming up.
-        unfit: machines that cannot be used.
-        lacking: why a data set cannot be had on a machine.
-        waiting: runs that no worker does: just taken, or begun by one that was lost or lacked the data.
-        lost: ids of runs whose worker was lost.
-        stored: what is in Ray's object store, by name.
-        post: keeps steps for this process.
+        runs: how many there are to do.
     """
 
-    def __init__(self, bench: Workbench, plugins: tuple[Path, ...], request: RayRequest, runs: int) -> None:
-        self.bench = bench
-        self.request = request
-        self.setup = setup_like(bench, (), 1)
-        self.plugins = {file.name: file.read_bytes() for file in plugins}
-        self.size = min(runs, request.most or runs)
-        self.workers: list[_Worker] = []
-        self.unfit: set[str] = set()
-        self.lacking: dict[tuple[str, str], str] = {}
-        self.waiting: list[_Task] = []
-        self.lost: set[str] = set()
-        self.stored: dict[str, Stored] = {}
-        self.post: Any = None
-        self.mail: Any = None
-        self.opened = False
-        self.gpus = 0.0
-        self.looked = self.useful = 0.0
+    is_parallel = True
+
+    def __init__(self, cache: ModelCache, request: RayRequest, runs: int) -> None:
+        self._cache = cache
+        self._asked = request
+        self._most = min(runs, request.most or runs)
+        self._running: dict[Any, tuple[str, Callback]] = {}
+        self._bases: dict[str, Any] = {}
+        self._steps: Any = None
+        self._opened = False
+        self._slots = 0
+        self._looked = -_LOOK
 
     def __enter__(self) -> Self:
-        self.opened = connect(self.request.address)
+        self._opened = connect(self._asked.address)
         try:
-            self.gpus = gpus_of(self.request, _nodes())
-            self.setup = replace(
-                self.setup,
-                device=device_of(self.request.device, self.gpus),
-                data_dir=Path(os.path.abspath(self.bench.data_dir)),
-                checkpoints=Path(os.path.abspath(self.bench.checkpoints)),
-            )
-            with suppress(OSError):
-                self.setup.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.useful = time.monotonic()
-            self.recruit()
-            if not self.workers:
-                raise SalunError(f"--ray: no machine of the cluster has room for a run, {_need(self.gpus)}")
+            self._begin()
         except BaseException:
-            self.close()
+            self._close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._close()
 
-    def close(self) -> None:
-        """End all workers, and leave the cluster; one that was started by this process ends."""
+    def _begin(self) -> None:
+        """Settle what each task needs, and that it finds room."""
         import ray
 
-        while self.workers:
-            self.dismiss(self.workers[-1])
-        if self.post is not None:
-            ray.kill(self.post)
-        if self.opened:
+        context = self._cache.context
+        gpus = gpus_of(self._asked, _nodes())
+        self._gpus = gpus
+        if not self._room():
+            need = f"CPU and {gpus:g} GPU" if gpus else "CPU"
+            raise SalunError(f"--ray: no machine of the cluster has room for a run, {need}")
+        most = max(rooms(_nodes(), gpus).values())
+        checkpoints = Path(os.path.abspath(context.checkpoints))
+        with suppress(OSError):
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        context = replace(
+            context,
+            data_dir=Path(os.path.abspath(context.data_dir)),
+            checkpoints=checkpoints,
+            workers=min(most, self._most),
+            plugins=(),
+        )
+        plugins = tuple((file.name, file.read_bytes()) for file in self._cache.context.plugins)
+        device = device_of(self._asked.device, gpus)
+        self._setup = ray.put(WorkerSetup(context, device, deterministic(), plugins, os.getcwd(), __version__))
+        self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1, scheduling_strategy="SPREAD")(work)
+
+    def _close(self) -> None:
+        """End all tasks, and leave the cluster; one that was started by this process ends."""
+        import ray
+
+        for call in self._running:
+            with suppress(ray.exceptions.RayError):
+                ray.cancel(call, force=True)
+        if self._steps is not None:
+            self._steps.shutdown(force=True)
+        if self._opened:
             ray.shutdown()
 
-    def recruit(self) -> None:
-        """Ask for workers wherever there is room for more, on the emptiest machines first."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+    def _room(self) -> int:
+        """Count the tasks that find room on the cluster; machines that join are seen after a second."""
+        if time.monotonic() - self._looked >= _LOOK:
+            self._slots, self._looked = sum(rooms(_nodes(), self._gpus).values()), time.monotonic()
+        return min(self._slots, self._most)
 
-        self.looked = time.monotonic()
-        room = {node: slots for node, slots in rooms(_nodes(), self.gpus).items() if node not in self.unfit}
-        held = {node: sum(worker.node == node for worker in self.workers) for node in room}
-        while len(self.workers) < self.size and any(held[node] < room[node] for node in room):
-            node = min((node for node in room if held[node] < room[node]), key=lambda name: held[name])
-            held[node] += 1
-            kind = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(Hand)
-            actor = kind.options(scheduling_strategy=On(node, soft=False)).remote()
-            setup = replace(self.setup, beside=min(room[node], self.size))
-            call = actor.begin.remote(setup, self.plugins, os.getcwd(), __version__)
-            self.workers.append(_Worker(actor, node, call))
+    def has_room(self) -> bool:
+        """Tell whether another request can be submitted."""
+        return len(self._running) < self._room()
 
-    def dismiss(self, worker: _Worker) -> None:
-        """End a worker at once.
-
-        Args:
-            worker: the worker.
-        """
+    def submit(self, request: Request, callback: Callback) -> None:
+        """Hand a request to Ray, with the base model of a run, which is stored once."""
         import ray
 
-        self.workers.remove(worker)
-        with suppress(ray.exceptions.RayError):
-            ray.kill(worker.actor)
-
-    def prepare(self, untrained: Mapping[str, tuple[Experiment, ForgettingProblem]]) -> dict[str, Lost]:
-        """Have base models trained on the cluster, side by side, and write them here.
-
-        Args:
-            untrained: those that are in no file yet, by identity, with an experiment on each.
-
-        Returns:
-            Those that cannot be trained or written, by identity.
-
-        Raises:
-            SalunError: no worker can be had.
-        """
-        left, barren = dict(untrained), {}
-        with Claims(self.bench.checkpoints / CLAIMS) as claims:
-            while left or self.busy():
-                self.hand_out_bases(left, claims)
-                if self.busy():
-                    identity, outcome = self.answered()
-                    claims.release(untrained[identity][1].spec.path.name)
-                    if isinstance(outcome, Lost):
-                        barren[identity] = outcome
-                elif left:
-                    time.sleep(POLL)  # the rest is other processes'
-        return barren
-
-    def hand_out_bases(self, left: dict[str, tuple[Experiment, ForgettingProblem]], claims: Claims) -> None:
-        """Hand base models to the free workers, but for those that another process trains at this moment.
-
-        Args:
-            left: base models that are to be trained; loses those that are handed out, and those that are there by now.
-            claims: of the folder where they are kept.
-        """
-        for identity, (experiment, problem) in list(left.items()):
-            path = problem.spec.path
-            if path.exists():
-                del left[identity]
-            elif self.free() and claims.take(path.name):
-                del left[identity]
-                if path.exists():
-                    claims.release(path.name)
-                else:
-                    self.take(Order(experiment, None, identity), problem, self.bench.on_base(problem.spec))
-
-    def free(self) -> bool:
-        """Tell whether another run can be taken; where there is nobody at all, wait until there is.
-
-        Returns:
-            Whether there is a worker, up or coming up, for whom nothing waits.
-
-        Raises:
-            SalunError: no worker can be had.
-        """
-        while not (self.workers or self.busy()):
-            self.listen()
-        return len(self.waiting) < sum(worker.task is None for worker in self.workers)
-
-    def idle(self) -> list[_Worker]:
-        """List the workers that have nothing to do.
-
-        Returns:
-            Workers that are up.
-        """
-        return [worker for worker in self.workers if worker.up and worker.task is None]
-
-    def busy(self) -> bool:
-        """Tell whether anything is under way.
-
-        Returns:
-            Whether a run was taken and is not over.
-        """
-        return bool(self.waiting) or any(worker.task for worker in self.workers)
-
-    def rank(self, cell: Cell) -> int:
-        """Tell how well a run would fit now: workers keep what they compute of base models and forget sets.
-
-        Args:
-            cell: base model and forget set.
-
-        Returns:
-            0 where a free worker has had them, 1 where none has, 2 where another worker has.
-        """
-        if any(cell in worker.cells for worker in self.idle()):
-            return 0
-        return 2 if any(cell in worker.cells for worker in self.workers) else 1
-
-    def take(self, order: Order, problem: ForgettingProblem, callback: Callback) -> None:
-        """Hand a run to the free worker that it fits best, or to the next that comes up.
-
-        Args:
-            order: the run.
-            problem: what it is done to.
-            watch: is told of its steps.
-        """
-        self.waiting.append(_Task(replace(order, watched=callback is not no_callback), problem, callback))
-        self.hand_out()
-
-    def hand_out(self) -> None:
-        """Hand the runs that wait, with all that belongs to them, to the free workers that they fit best."""
-        for task in list(self.waiting):
-            able = [worker for worker in self.able(task) if worker in self.idle()]
-            if not able:
-                continue
-            self.waiting.remove(task)
-            worker = min(able, key=lambda idle: task.cell not in idle.cells)
-            worker.task = task
-            worker.cells.add(task.cell)
-            worker.call = worker.actor.do.remote(self.parcel(task), self.listener() if task.order.watched else None)
-
-    def able(self, task: _Task) -> list[_Worker]:
-        """List the workers that can do a run.
-
-        Args:
-            task: the run.
-
-        Returns:
-            Those on machines that are not known to lack its data.
-        """
-        return [worker for worker in self.workers if (worker.node, task.dataset) not in self.lacking]
-
-    def parcel(self, task: _Task) -> Parcel:
-        """Pack a run.
-
-        Args:
-            task: the run.
-
-        Returns:
-            The order, and references to what belongs to it; each is stored once.
-        """
-        order, problem = task.order, task.problem
-        spec, experiment = problem.spec, order.experiment
-        if order.seed is None:
-            return Parcel(order, self.store(f"untrained {spec.identity}", (spec, None)))
-        forget = mask = None
-        if experiment.forget.indices is not None:
-            forget = self.store(f"forget {problem.split.forget_fingerprint}", problem.split.listed.tolist())
-        if experiment.mask is not None and problem.mask is not None:
-            mask = self.store(f"mask {experiment.mask.file}", problem.mask)
-        return Parcel(order, self.base(problem), forget, mask)
-
-    def base(self, problem: ForgettingProblem) -> Stored:
-        """Store a base model, without what only its training needs.
-
-        Args:
-            problem: its origin tells which.
-
-        Returns:
-            Where origin and model are.
-        """
-        spec = problem.spec
-        if spec.identity in self.stored:
-            return self.stored[spec.identity]
-        checkpoint = replace(self.bench.base(problem), optimizer=None)
-        return self.store(spec.identity, (replace(spec, checkpoint=spec.checkpoint and checkpoint), checkpoint))
-
-    def store(self, name: str, thing: Any) -> Stored:
-        """Put something into Ray's object store, unless it is there.
-
-        Args:
-            name: of the thing.
-            thing: that pickle can take.
-
-        Returns:
-            Where it is.
-        """
-        import ray
-
-        if name not in self.stored:
-            self.stored[name] = Stored(name, ray.put(thing))
-        return self.stored[name]
-
-    def listener(self) -> Any:
-        """Open the letter box for the steps of all runs, once.
-
-        Returns:
-            The actor that keeps them.
-        """
-        if self.post is None:
+        if self._steps is None and callback is not no_callback:
             from ray.util.queue import Queue
 
-            self.post = Queue(actor_options={"num_cpus": 0}).actor
-            self.mail = self.post.get.remote()
-        return self.post
+            self._steps = Queue(actor_options={"num_cpus": 0})
+        base, spec = None, request.spec
+        if isinstance(request, RunRequest):
+            if spec.identity not in self._bases:
+                self._bases[spec.identity] = ray.put(replace(base_checkpoint(spec, self._cache), optimizer=None))
+            base = self._bases[spec.identity]
+        sent = replace(request, spec=replace(spec, checkpoint=None))
+        steps = None if callback is no_callback else self._steps
+        self._running[self._task.remote(self._setup, sent, base, steps)] = request.id, callback
 
-    def finished(self) -> tuple[str, Outcome | Lost]:
-        """Wait until one of the runs taken is over, and show the progress of all meanwhile.
+    def next_finished(self) -> tuple[str, Answer]:
+        """Wait until a request is done, and show the progress of all meanwhile."""
+        import ray
 
-        Returns:
-            Its id and what came of it.
-
-        Raises:
-            SalunError: no worker can be had.
-        """
-        name, outcome = self.answered()
-        assert outcome is not None
-        return name, outcome
-
-    def answered(self) -> tuple[str, Outcome | Lost | None]:
-        """Wait until one of the orders given is answered.
-
-        Returns:
-            Its id and what came of it.
-
-        Raises:
-            SalunError: no worker can be had.
-        """
         while True:
-            self.hand_out()
-            said = self.given_up() or self.listen()
-            if said is not None:
-                return said.id, said.outcome
+            ready, _ = ray.wait(list(self._running), timeout=_PAUSE)
+            self._show_steps()
+            for call in ready:
+                name, _ = self._running.pop(call)
+                try:
+                    found: Answer = ray.get(call)
+                except ray.exceptions.RayError as error:
+                    return name, RunFailure(f"its worker was lost twice ({type(error).__name__})")
+                return name, found
 
-    def given_up(self) -> Answer | None:
-        """Give up a run whose data are on none of the machines.
-
-        Returns:
-            The answer to its order; None where there is no such run.
-        """
-        for task in self.waiting:
-            reasons = [reason for (_, name), reason in self.lacking.items() if name == task.dataset]
-            if self.workers and reasons and not self.able(task):
-                self.waiting.remove(task)
-                return Answer(task.order.id, Lost(reasons[-1]))
-        return None
-
-    def listen(self) -> Answer | None:
-        """Hear what is said next, by a worker or the letter box, and look for room for more workers now and then.
-
-        Returns:
-            The answer to an order, if that is what is said.
-
-        Raises:
-            SalunError: no worker can be had.
-        """
+    def _show_steps(self) -> None:
+        """Show the steps that workers have sent."""
         import ray
 
-        if time.monotonic() - self.looked >= _LOOK:
-            self.recruit()
-        self.check_useful()
-        calls = {worker.call: worker for worker in self.workers if worker.call is not None}
-        asked = [*([] if self.mail is None else [self.mail]), *calls]  # steps first: after its end a run has none
-        if not asked:
-            time.sleep(_LOOK)
-            return None
-        ready, _ = ray.wait(asked, timeout=_LOOK)
-        for call in ready:
-            if call in calls:
-                return self.hear(calls[call])
-            self.show_steps()
-        return None
-
-    def check_useful(self) -> None:
-        """Give up where no worker has been up for long.
-
-        Raises:
-            SalunError: that is so.
-        """
-        if any(worker.up for worker in self.workers):
-            self.useful = time.monotonic()
-        elif time.monotonic() - self.useful > _UP_WITHIN:
-            reason = f"no worker came up within {_UP_WITHIN:.0f} s; each asks for a free {_need(self.gpus)}"
-            raise SalunError(f"--ray: {reason}; the same command goes on from what is recorded")
-
-    def show_steps(self) -> None:
-        """Show a step of a run that is still under way."""
-        import ray
-
-        try:
-            name, step = pickle.loads(ray.get(self.mail))
-        except ray.exceptions.RayError:  # the letter box was lost with its machine; runs do without
-            self.mail = None
+        if self._steps is None:
             return
-        self.mail = self.post.get.remote()
-        for worker in self.workers:
-            if worker.task is not None and worker.task.order.id == name:
-                worker.task.callback(step)
-
-    def hear(self, worker: _Worker) -> Answer | None:
-        """Hear what a worker says.
-
-        Args:
-            worker: who says something, or was lost.
-
-        Returns:
-            The answer to its order, if that is what it says.
-
-        Raises:
-            SalunError: no worker can be had.
-        """
-        import ray
-
-        call, worker.call = worker.call, None
+        callbacks = dict(self._running.values())
         try:
-            said: _Reply | str | None = ray.get(call)
-        except ray.exceptions.RayError as error:
-            return self.bury(worker, error)
-        if isinstance(said, _Reply):
-            return self.accept(worker, said)
-        if said is None:
-            worker.up = True
-        else:
-            self.avoid(worker, said)
-        return None
-
-    def accept(self, worker: _Worker, reply: _Reply) -> Answer | None:
-        """Take what a worker brings.
-
-        Args:
-            worker: who brings it.
-            reply: what it brings.
-
-        Returns:
-            The answer; None where another worker is to do the run.
-        """
-        task, worker.task = worker.task, None
-        assert task is not None
-        if reply.lacks is not None:
-            self.lacking[worker.node, task.dataset] = f"on {_address_of(worker.node)}: {reply.lacks}"
-            self.waiting.append(task)
-            return None
-        if reply.answer.worn:
-            self.dismiss(worker)
-        try:
-            for name, content in reply.files.items():
-                with replacing(task.problem.spec.path.with_name(name)) as temporary:
-                    temporary.write_bytes(content)
-        except SalunError as error:
-            return Answer(task.order.id, Lost(one_line(str(error))))
-        return reply.answer
-
-    def avoid(self, worker: _Worker, reason: str) -> None:
-        """Use a machine no longer.
-
-        Args:
-            worker: that found out.
-            reason: why it cannot be used.
-
-        Raises:
-            SalunError: no machine is left.
-        """
-        place, known = _address_of(worker.node), worker.node in self.unfit
-        self.unfit.add(worker.node)
-        self.dismiss(worker)
-        self.recruit()
-        if not self.workers:
-            raise SalunError(f"--ray: machine {place} cannot be used, and no other is left: {reason}")
-        if not known:
-            _log.warning("--ray: machine %s is not used: %s", place, reason)
-
-    def bury(self, worker: _Worker, error: Exception) -> Answer | None:
-        """Take a worker away that was lost, and have what it was doing done again, once.
-
-        Args:
-            worker: the worker.
-            error: Ray's.
-
-        Returns:
-            The answer that it did not give any more, where the run was lost once before.
-        """
-        reason = f"its worker on {_address_of(worker.node)} was lost ({type(error).__name__})"
-        self.dismiss(worker)
-        task = worker.task
-        if task is None:
-            return None
-        if task.order.id in self.lost:
-            return Answer(task.order.id, Lost(f"{reason}, the second time"))
-        self.lost.add(task.order.id)
-        self.waiting.append(task)
-        return None
+            sent = self._steps.get_nowait_batch(self._steps.qsize())
+        except ray.exceptions.RayError:  # the queue was lost with its machine; runs do without
+            self._steps = None
+            return
+        for name, step in map(pickle.loads, sent):
+            callbacks.get(name, no_callback)(step)
 
 
 def rooms(found: list[dict[str, Any]], gpus: float) -> dict[str, int]:
@@ -836,21 +351,11 @@ def device_of(asked: str, gpus: float) -> str:
     return "mps" if asked == "mps" else "cpu"
 
 
-def _need(gpus: float) -> str:
-    """Say what a run needs."""
-    return f"CPU and {gpus:g} GPU" if gpus else "CPU"
-
-
 def _nodes() -> list[dict[str, Any]]:
     """List the machines of the cluster."""
     import ray
 
     return list(ray.nodes())
-
-
-def _address_of(node: str) -> str:
-    """Name a machine so that a user finds it."""
-    return next((str(found["NodeManagerAddress"]) for found in _nodes() if found["NodeID"] == node), node)
 
 
 def connect(address: str) -> bool:
@@ -891,9 +396,9 @@ def _unreachable(address: str) -> str | None:
     code = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     command = [sys.executable, "-c", code, address]
     try:
-        tried = subprocess.run(command, capture_output=True, text=True, timeout=REACHED_WITHIN, check=False)
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=_REACHED_WITHIN, check=False)
     except subprocess.TimeoutExpired:
-        return f"no Ray cluster answers within {REACHED_WITHIN:.0f} s"
+        return f"no Ray cluster answers within {_REACHED_WITHIN:.0f} s"
     if tried.returncode == 0:
         return None
     if address == _RUNNING:

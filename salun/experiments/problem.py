@@ -1,0 +1,264 @@
+"""Forgetting problems: base model, data, and what is to be forgotten; checked, and then loaded for a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from salun.data.dataset import Dataset
+from salun.data.sets import Sets, make_sets
+from salun.data.split import Split, make_split
+from salun.data.transforms import Preparation
+from salun.device import placed
+from salun.errors import SalunError
+from salun.experiments.base_model import (
+    BaseModelSpec,
+    architecture_for,
+    check_belongs,
+    find_spec,
+    fresh_model,
+    preparation_of,
+    weights_identity,
+)
+from salun.experiments.config import Experiment
+from salun.experiments.context import ModelCache
+from salun.metrics import Models
+from salun.models.checkpoint import Checkpoint, load_checkpoint
+from salun.training.recipe import default_recipe
+from salun.unlearning.mask import Mask, check_mask, load_mask
+
+Group = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ForgettingProblem:
+    """What an experiment works on, checked; its base model may still have to be trained.
+
+    Attributes:
+        spec: the base model.
+        dataset: the data, on the device.
+        split: of the data.
+        mask: loaded from a file, where the experiment names one.
+    """
+
+    spec: BaseModelSpec
+    dataset: Dataset
+    split: Split
+    mask: Mask | None = None
+
+    @property
+    def group(self) -> Group:
+        """Base model and forget set: what runs that may be compared with each other share."""
+        return self.spec.identity, self.split.forget_fingerprint
+
+
+@dataclass(frozen=True)
+class LoadedProblem:
+    """A problem with all that a run starts from.
+
+    Attributes:
+        problem: what is to be forgotten.
+        base: the base model.
+        preparation: how its images are prepared.
+        sets: the images.
+    """
+
+    problem: ForgettingProblem
+    base: Checkpoint
+    preparation: Preparation
+    sets: Sets
+
+
+def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProblem:
+    """Read what an experiment works on and check that it fits together; nothing is trained.
+
+    Args:
+        experiment: a validated entry.
+        cache: keeps data sets and base models.
+
+    Returns:
+        The problem.
+
+    Raises:
+        SalunError: data, checkpoint, forget set or mask are refused.
+    """
+    spec = base_spec(experiment, cache)
+    dataset = cache.dataset(spec.dataset)
+    split = make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)
+    check_belongs(spec, dataset, split)
+    _check_budget(experiment, len(split.forget))
+    if experiment.method == "retrain" and spec.recipe is None:
+        reason = "records no recipe to retrain by; give one under the key 'recipe'"
+        raise SalunError(f"checkpoint: {spec.path}: {reason}")
+    weights = _parameters_of(spec, dataset, cache)
+    file = experiment.mask.file if experiment.mask else None
+    mask = load_mask(file) if file else None
+    if mask is not None:
+        check_mask(mask, weights)
+    return ForgettingProblem(spec, dataset, split, mask)
+
+
+def base_spec(experiment: Experiment, cache: ModelCache) -> BaseModelSpec:
+    """Find the base model of an experiment, reading each checkpoint once.
+
+    Args:
+        experiment: names a checkpoint, or a model and a data set.
+        cache: keeps base models.
+
+    Returns:
+        The base model.
+
+    Raises:
+        SalunError: the checkpoint is refused.
+    """
+    named = (experiment.checkpoint, experiment.model, experiment.dataset, experiment.recipe)
+    key = ("spec", *named, experiment.split_seed, experiment.base_seed)
+    return cache.get(key, lambda: find_spec(experiment, cache.context.checkpoints))
+
+
+def _parameters_of(spec: BaseModelSpec, dataset: Dataset, cache: ModelCache) -> dict[str, nn.Parameter]:
+    """Build a base model once, to see that it can be built; gives its weights by name, without values."""
+    pretrained = spec.recipe is not None and spec.recipe.pretrained
+    if spec.checkpoint is not None:
+        architecture, pretrained = spec.checkpoint.architecture, False
+    else:
+        architecture, _ = architecture_for(spec.model, dataset, pretrained)
+
+    def make() -> dict[str, nn.Parameter]:
+        return dict(fresh_model(architecture, pretrained, 0, torch.device("cpu")).to("meta").named_parameters())
+
+    return cache.get(("parameters", architecture, pretrained), make)
+
+
+def mask_batch_size(experiment: Experiment) -> int:
+    """Tell how many images a gradient of the mask is of: as many as the method takes a step.
+
+    Args:
+        experiment: with its method's settings.
+    """
+    return int(experiment.settings.get("batch_size", 256))
+
+
+def _check_budget(experiment: Experiment, forget: int) -> None:
+    """Check that a budget has room for more than the mask."""
+    mask, budget = experiment.mask, experiment.budget
+    if mask is None or budget is None or mask.file is not None or mask.score == "random":
+        return
+    images = forget if mask.batches is None else min(forget, mask.batches * mask_batch_size(experiment))
+    if 2 * (images + 1) > budget:
+        told = f"the mask alone takes {2 * images} image passes, forward and backward over {images} forget images"
+        raise SalunError(f"budget: {budget}: {told}; give more, or fewer mask_batches")
+
+
+def warnings_for(problem: ForgettingProblem) -> list[str]:
+    """Say what a user might not expect of a base model or of the data.
+
+    Args:
+        problem: whose base model and data.
+
+    Returns:
+        Lines; none where nothing is unusual.
+    """
+    spec, lines = problem.spec, problem.dataset.notices
+    if spec.checkpoint is None:
+        return lines
+    if "split" not in spec.checkpoint.config:
+        unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
+        lines.append(f"{spec.path}: records no split; that of seed {spec.split_seed} is taken, so {unsure}")
+    if not spec.by_weights and spec.recipe != default_recipe(spec.dataset) and "-" not in spec.path.stem:
+        lines.append(f"{spec.path}: was trained by a recipe of its own ({spec.recipe}), which retraining follows")
+    return lines
+
+
+def base_checkpoint(spec: BaseModelSpec, cache: ModelCache) -> Checkpoint:
+    """Give a base model, reading it once.
+
+    Args:
+        spec: the base model; it is trained.
+        cache: keeps base models.
+
+    Returns:
+        Its checkpoint.
+
+    Raises:
+        SalunError: the file cannot be read.
+    """
+
+    def make() -> Checkpoint:
+        found = spec.checkpoint or load_checkpoint(spec.path)
+        if spec.by_weights and weights_identity(found) != spec.identity:
+            raise SalunError(f"{spec.path}: the base model has changed since the command began")
+        return found
+
+    return cache.get(("base", spec.identity), make)
+
+
+def load_problem(problem: ForgettingProblem, cache: ModelCache) -> LoadedProblem:
+    """Load what a run starts from, once for all runs on the problem.
+
+    Args:
+        problem: its base model is trained.
+        cache: keeps base models and problems.
+
+    Returns:
+        Base model and images.
+
+    Raises:
+        SalunError: the base model cannot be read.
+    """
+
+    def make() -> LoadedProblem:
+        return load_with(base_checkpoint(problem.spec, cache), problem, cache)
+
+    return cache.get(("problem", *problem.group), make)
+
+
+def load_with(base: Checkpoint, problem: ForgettingProblem, cache: ModelCache) -> LoadedProblem:
+    """Load a problem for a base model that is at hand.
+
+    Args:
+        base: the base model.
+        problem: data and split.
+        cache: knows the device.
+
+    Returns:
+        Base model and images.
+
+    Raises:
+        SalunError: what the base model records of its images is not usable.
+    """
+    preparation = preparation_of(base, problem.dataset, problem.split)
+    sets = make_sets(problem.dataset, problem.split, preparation, cache.context.device)
+    return LoadedProblem(problem, base, preparation, sets)
+
+
+def load_models(problem: ForgettingProblem, weights: Path | None, retrained: Path | None, cache: ModelCache) -> Models:
+    """Load the models of a run again, with their images.
+
+    Args:
+        problem: of the run.
+        weights: the run's checkpoint; None takes the base model in its place.
+        retrained: the retrained model's checkpoint; None where it is not kept.
+        cache: keeps base models and problems.
+
+    Returns:
+        What metrics on weights are computed from.
+
+    Raises:
+        SalunError: a checkpoint cannot be read.
+    """
+    loaded = load_problem(problem, cache)
+
+    def model(path: Path | None) -> nn.Module:
+        checkpoint = loaded.base if path is None else load_checkpoint(path)
+        return placed(checkpoint.restore(), cache.context.device)
+
+    return Models(
+        model=model(weights),
+        base=model(None),
+        retrained=None if retrained is None else model(retrained),
+        forget=loaded.sets.forget,
+        retain=loaded.sets.retain,
+        recipe=problem.spec.known_recipe,
+    )
