@@ -11,11 +11,10 @@ import torch
 
 from salun.data.dataset import Dataset
 from salun.data.sources import load
-from salun.data.split import ForgetRequest
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
-from salun.experiments.base_model import train_checkpoint
+from salun.experiments.base_training import save_with_forget, train_checkpoint
 from salun.experiments.plugins import load_plugins
-from salun.experiments.run import save_with_forget
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint
 from salun.training.recipe import Recipe
@@ -67,7 +66,7 @@ def digits() -> Dataset:
 def trained(digits: Dataset) -> Checkpoint:
     """A small ResNet trained on digits: shared, so it must not be changed."""
     torch.set_num_threads(1)
-    return train_checkpoint(TINY, digits, RECIPE, ForgetRequest(), 0, CPU)[0]
+    return train_checkpoint(TINY, digits, make_split(digits, ForgetRequest()), RECIPE, CPU)[0]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.device import pick_device, placed, seeded
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
 from salun.latent.embedding import directions, trustworthy
 from salun.latent.extraction import choose, extract, read_model, source_of
@@ -42,8 +43,8 @@ def test_same_seed_same_bits_on_cuda(model: str, mapped: bool, tmp_path: Path, m
     (experiment,) = validate([entry | {"epochs": 1, "use_mask": True, "grad_clip": 1.0}], "list")
     found = []
     for place in ("first", "second"):
-        bench = Workbench(pick_device("cuda", deterministic=True), tmp_path / "data", tmp_path / place)
-        result = bench.run(experiment, bench.problem(experiment), 3)
+        cache = ModelCache(RunContext(pick_device("cuda", deterministic=True), tmp_path / "data", tmp_path / place))
+        result = run_experiment(experiment, 3, cache)
         assert result.record.device.startswith("cuda")
         found.append((result.record.metrics | {"RTE": None}, result.checkpoint.weights))
     assert found[0][0] == found[1][0]

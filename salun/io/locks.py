@@ -1,5 +1,6 @@
 """Locks between processes that share a folder; the kernel frees them when their holder ends."""
 
+import errno
 import logging
 import math
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from salun.errors import SalunError
 
@@ -18,6 +19,8 @@ LOCKS = "locks"
 POLL = 0.5
 
 _SILENCE = 5.0
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 _log = logging.getLogger("salun")
 
@@ -31,7 +34,7 @@ class Locks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[str, FileLock] = {}
+        self._held: dict[str, BaseFileLock] = {}
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -60,7 +63,8 @@ class Locks:
         """
         if name in self._held:
             return True
-        lock = FileLock(self._folder / f"{name}.lock", timeout=0)
+        path = self._folder / f"{name}.lock"
+        lock: BaseFileLock = FileLock(path, timeout=0, fallback_to_soft=False)
         while True:
             try:
                 self._make_folder()
@@ -70,6 +74,9 @@ class Locks:
             except FileNotFoundError:  # another process has just removed the empty folder
                 continue
             except OSError as error:
+                if error.errno in _NO_LOCKS and isinstance(lock, FileLock):
+                    lock = SoftFileLock(path, timeout=0)
+                    continue
                 raise SalunError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
             self._held[name] = lock
             return True

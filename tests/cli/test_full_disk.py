@@ -16,7 +16,7 @@ from lists import BASE, SMALL, entries, train_small
 from salun.cli.unlearn import main
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
-from salun.experiments.run import save_with_forget
+from salun.experiments.base_training import save_with_forget
 from salun.models.checkpoint import Checkpoint
 
 RECORDS = Path("runs/list/records.jsonl")

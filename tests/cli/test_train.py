@@ -11,7 +11,7 @@ from torch import Tensor
 from salun.cli.train import main
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, Split, make_split
-from salun.io.locks import CLAIMS, Claims
+from salun.io.locks import LOCKS, Locks
 from salun.models.checkpoint import Checkpoint, load_checkpoint
 
 Refuse = Callable[[Any, list[str]], list[str]]
@@ -322,7 +322,7 @@ def test_wrong_flags_of_the_recipe_have_a_line_each(refuse: Refuse) -> None:
 
 
 def test_a_file_that_another_process_trains_is_refused(refuse: Refuse) -> None:
-    with Claims(Path("checkpoints") / CLAIMS) as claims:
+    with Locks(Path("checkpoints") / LOCKS) as claims:
         assert claims.take("resnet_tiny_digits_base.pt")
         (line,) = refuse(main, DIGITS)
     path = "checkpoints/resnet_tiny_digits_base.pt"

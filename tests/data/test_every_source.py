@@ -7,7 +7,7 @@ from salun.data import sources
 from salun.data.dataset import Dataset
 from salun.data.sources import SOURCES, class_count, load
 from salun.data.split import ForgetRequest, make_split
-from salun.experiments.base_model import train_checkpoint
+from salun.experiments.base_training import train_checkpoint
 from salun.models.architecture import TINY
 from salun.training.recipe import Recipe
 
@@ -44,5 +44,5 @@ def test_a_class_of_it_can_be_left_out(read: Dataset) -> None:
 
 def test_a_model_learns_from_it(read: Dataset) -> None:
     recipe = Recipe(epochs=2, batch_size=64, schedule="cosine")
-    _, _, curve = train_checkpoint(TINY, read, recipe, ForgetRequest(), 0, torch.device("cpu"))
+    _, _, curve = train_checkpoint(TINY, read, make_split(read, ForgetRequest()), recipe, torch.device("cpu"))
     assert curve[1].loss < curve[0].loss

@@ -16,7 +16,8 @@ from salun.data.sets import make_sets, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
-from salun.experiments.base_model import preparation_of, train_checkpoint
+from salun.experiments.base_model import preparation_of
+from salun.experiments.base_training import train_checkpoint
 from salun.models.architecture import TINY
 from salun.training.evaluate import predict
 from salun.training.recipe import Recipe
@@ -439,7 +440,9 @@ class TestBeyondMemory:
         def trained() -> tuple[Dataset, dict[str, torch.Tensor], torch.Tensor]:
             dataset = to_device(load(f"folder:{large}", tmp_path / "data"), CPU)
             recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
-            checkpoint, parts, _ = train_checkpoint(TINY, dataset, recipe, ForgetRequest((1,)), 0, CPU)
+            checkpoint, parts, _ = train_checkpoint(
+                TINY, dataset, make_split(dataset, ForgetRequest((1,))), recipe, CPU
+            )
             sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), CPU)
             logits = [predict(checkpoint.restore(), images).logits for images in (sets.train, sets.forgotten_test)]
             return dataset, checkpoint.weights, torch.cat(logits)

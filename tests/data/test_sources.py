@@ -26,9 +26,10 @@ from salun.data import sources
 from salun.data.dataset import Dataset
 from salun.data.sets import make_sets
 from salun.data.sources import class_count, digits_table, load
-from salun.data.split import ForgetRequest
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
-from salun.experiments.base_model import preparation_of, train_checkpoint
+from salun.experiments.base_model import preparation_of
+from salun.experiments.base_training import train_checkpoint
 from salun.models.architecture import TINY
 from salun.training.evaluate import accuracy, predict
 from salun.training.recipe import Recipe
@@ -685,7 +686,7 @@ class TestSynthetic:
     def test_is_learnable_in_a_few_epochs(self) -> None:
         dataset = load("synthetic:n=1000,size=8,classes=4,noise=0.1")
         recipe = Recipe(epochs=4, lr=0.1, batch_size=32, schedule="cosine")
-        checkpoint, split, _ = train_checkpoint(TINY, dataset, recipe, ForgetRequest(), 0, CPU)
+        checkpoint, split, _ = train_checkpoint(TINY, dataset, make_split(dataset, ForgetRequest()), recipe, CPU)
         sets = make_sets(dataset, split, preparation_of(checkpoint, dataset, split), CPU)
         model = checkpoint.restore()
         assert accuracy(predict(model, sets.test)) > 0.8

@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from salun.data.sets import Sets
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, Split
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.audit import BASE, Audit, Auditor, Pool, audits_of, name_of, pool_of, read_margins
-from salun.experiments.base_model import train_checkpoint
-from salun.experiments.config import PruneRequest
-from salun.experiments.run import Workbench
+from salun.experiments.base_training import train_checkpoint
+from salun.experiments.config import Experiment, PruneRequest
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.problem import LoadedProblem
+from salun.experiments.run import UnlearningResult, unlearn_once
 from salun.experiments.schema import validate
+from salun.models.architecture import Architecture
+from salun.models.build import build
 from salun.models.checkpoint import load_checkpoint, save_checkpoint
 from salun.training.progress import Callback, Progress, no_callback
 from salun.training.recipe import Recipe
 from salun.unlearning import METHODS, Task
-from salun.unlearning.mask import Mask, save_mask
+from salun.unlearning.mask import save_mask
 from salun.unlearning.task import Diverged
 
 CPU = torch.device("cpu")
@@ -41,19 +44,6 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "list": {"idxs_to_forget": "list.json"},
 }
 EACH = pytest.mark.parametrize("request_", REQUESTS)
-
-
-class Recording(Workbench):
-    """Remembers what was unlearned: the split, the sets, the mask and the seed."""
-
-    def __init__(self) -> None:
-        super().__init__(CPU)
-        self.calls: list[tuple[str, Split, Sets, Mask | None, int]] = []
-
-    def unlearned(self, experiment: Any, problem: Any, base: Any, sets: Sets, seed: int, callback: Callback) -> Any:
-        done = super().unlearned(experiment, problem, base, sets, seed, callback)
-        self.calls.append((experiment.method, problem.split, sets, done.mask, seed))
-        return done
 
 
 class Seen:
@@ -84,13 +74,13 @@ def listed(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text(json.dumps(LISTED))
 
 
-def audits(*entries: dict[str, Any], bench: Workbench | None = None) -> list[Audit]:
+def audits(*entries: dict[str, Any], cache: ModelCache | None = None) -> list[Audit]:
     given = [{key: value for key, value in (COMMON | entry).items() if value is not None} for entry in entries]
-    return audits_of(validate(given, "list"), bench or Workbench(CPU), "list")
+    return audits_of(validate(given, "list"), cache or ModelCache(RunContext(CPU)), "list")
 
 
-def audit_of(*entries: dict[str, Any], bench: Workbench | None = None) -> Audit:
-    (found,) = audits(*entries, bench=bench)
+def audit_of(*entries: dict[str, Any], cache: ModelCache | None = None) -> Audit:
+    (found,) = audits(*entries, cache=cache)
     return found
 
 
@@ -98,8 +88,8 @@ def pool(**keys: Any) -> Pool:
     return audit_of(keys).pool
 
 
-def auditor(bench: Workbench | None = None) -> Auditor:
-    return Auditor(bench or Workbench(CPU), FOLDER, WEIGHTS)
+def auditor(cache: ModelCache | None = None) -> Auditor:
+    return Auditor(cache or ModelCache(RunContext(CPU)), FOLDER, WEIGHTS)
 
 
 def do(
@@ -249,7 +239,8 @@ def test_a_class_and_the_list_of_its_images_are_two_problems() -> None:
 
 
 def test_images_that_a_base_model_never_saw_are_not_asked_for() -> None:
-    checkpoint, split, _ = train_checkpoint("resnet_tiny", load(DATA), Recipe(**SHORT), ForgetRequest((0,)), 0, CPU)
+    split = make_split(load(DATA), ForgetRequest((0,)))
+    checkpoint, _ = train_checkpoint("resnet_tiny", load(DATA), split, Recipe(**SHORT), CPU)
     save_checkpoint(Path("partly.pt"), checkpoint)
     own = {"model": None, "dataset": None, "recipe": None, "checkpoint": "partly.pt"}
     one, other = audits({"class_to_forget": 1}, own | {"class_to_forget": 1})
@@ -261,7 +252,7 @@ def test_images_that_a_base_model_never_saw_are_not_asked_for() -> None:
 def test_added_retraining_has_no_pruning_and_no_budget() -> None:
     plain, sparse = (audit_of(SHARE | keys).experiments for keys in ({}, {"prune": 0.5, "budget": 9}))
     assert sparse[0] == plain[0]
-    assert (sparse[1].prune, sparse[1].budget) == (PruneRequest(0.5), 9)
+    assert (sparse[1].prune, sparse[1].budget) == (PruneRequest(share=0.5), 9)
 
 
 def test_a_method_whose_loss_is_no_number_gives_no_margins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +275,9 @@ def test_retraining_is_added_only_where_it_is_missing() -> None:
 
 
 def test_names_depend_on_what_is_done_and_not_on_where_the_base_model_lies() -> None:
-    checkpoint = train_checkpoint("resnet_tiny", load(DATA), Recipe(**SHORT), ForgetRequest(), 0, CPU)[0]
+    checkpoint = train_checkpoint(
+        "resnet_tiny", load(DATA), make_split(load(DATA), ForgetRequest()), Recipe(**SHORT), CPU
+    )[0]
     save_checkpoint(Path("mine.pt"), checkpoint)
     own = {"model": None, "dataset": None, "recipe": None, "checkpoint": "mine.pt"}
     found = audit_of(SHARE, SHARE | own, SHARE | {"seed": 1}, SHARE | {"lr": 0.5}, SHARE | {"use_mask": True})
@@ -303,8 +296,9 @@ def test_names_depend_on_what_is_done_and_not_on_where_the_base_model_lies() -> 
 )
 def test_refusals_name_the_entry(entry: dict[str, Any], text: str) -> None:
     Path("one.json").write_text(json.dumps(pool(**SHARE).problem.split.train[:1].tolist()))
-    weights = Workbench(CPU).weights_of(pool(**SHARE).problem.spec, load(DATA))
-    save_mask(Path("a.mask"), {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()})
+    model = build(Architecture("resnet_tiny", 4, 3, 8))
+    mask = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in model.named_parameters()}
+    save_mask(Path("a.mask"), mask)
     with pytest.raises(SalunErrors) as raised:
         audits(SHARE, entry)
     (line,) = raised.value.lines
@@ -334,13 +328,19 @@ def test_every_model_is_done_once_and_told(kept: dict[Path, Any]) -> None:
     ]
 
 
-def test_a_shadow_model_learns_and_unlearns_its_own_images() -> None:
-    bench = Recording()
-    audit = audit_of(SHARE | {"seed": 10, "method": "ga", "use_mask": True}, bench=bench)
-    worker = auditor(bench)
-    list(worker.go(audit, worker.missing(audit, 2), lambda _: no_callback))
+def test_a_shadow_model_learns_and_unlearns_its_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def recording(experiment: Experiment, loaded: LoadedProblem, seed: int, *given: Any) -> UnlearningResult:
+        done = unlearn_once(experiment, loaded, seed, *given)
+        calls.append((experiment.method, loaded.problem.split, loaded.sets, done.mask, seed))
+        return done
+
+    monkeypatch.setattr("salun.experiments.audit.unlearn_once", recording)
+    audit = audit_of(SHARE | {"seed": 10, "method": "ga", "use_mask": True})
+    do(audit, 2)
     candidates, masks = numbers(audit.pool.candidates), []
-    for place, (method, split, sets, mask, seed) in enumerate(bench.calls):
+    for place, (method, split, sets, mask, seed) in enumerate(calls):
         number = place // 2
         forget = numbers(audit.pool.split(number).forget)
         checkpoint = load_checkpoint(WEIGHTS / audit.pool.key / f"shadow_{number}.pt")

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lists import trained_base
 from PIL import Image
 
 from salun.cli.train import main as salun_train
@@ -14,19 +15,20 @@ from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments.base_model import (
+    BaseModelSpec,
     check_belongs,
     checkpoint_path,
+    find_spec,
     preparation_of,
     saved_spec,
-    train_checkpoint,
-    trained_spec,
 )
+from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment
-from salun.experiments.record import ForgettingProblem
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.problem import ForgettingProblem, check_problem
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
-from salun.models.checkpoint import Checkpoint, save_checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.training.recipe import Recipe, default_recipe
 
 CPU = torch.device("cpu")
@@ -40,8 +42,14 @@ def entry(**keys: Any) -> Experiment:
     return validate([keys], "test", files_must_exist=False)[0]
 
 
-def origin_of(bench: Workbench, **keys: Any) -> ForgettingProblem:
-    return bench.problem(entry(model=TINY, **keys))
+def problem_of(cache: ModelCache, **keys: Any) -> ForgettingProblem:
+    return check_problem(entry(model=TINY, **keys), cache)
+
+
+def spec_of(folder: Path, dataset: str = "digits", recipe: Recipe | None = None, split_seed: int = 0) -> BaseModelSpec:
+    given = {"recipe": recipe.model_dump()} if recipe else {}
+    experiment = entry(model=TINY, dataset="digits", split_seed=split_seed, **given)
+    return find_spec(experiment.model_copy(update={"dataset": dataset}), folder)
 
 
 # Names of checkpoints
@@ -79,31 +87,24 @@ def test_a_checkpoint_has_a_safe_name_in_its_folder(tmp_path: Path, dataset: str
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> tuple[Workbench, list[str]]:
-    """A bench in the test's folder, and the names of the base models that it had to train."""
-    made: list[str] = []
-
-    def on_base(spec: Any) -> Callable[..., None]:
-        made.append(spec.path.name)
-        return lambda progress: None
-
-    return Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints", on_base), made
+def cache(tmp_path: Path) -> ModelCache:
+    return ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
 
 
-def test_a_base_model_is_trained_once_and_found_again(bench: tuple[Workbench, list[str]], tmp_path: Path) -> None:
-    first, made = bench
-    recipe = SHORT.model_dump()
-    trained = first.base(origin_of(first, dataset=SMALL, recipe=recipe))
-    assert len(made) == 1
-    assert first.base(origin_of(first, dataset=SMALL, recipe=recipe)) is trained
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(
-        [made[0], made[0].replace(".pt", "_forget.json")]
-    )
-    later = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints", first.on_base)
-    problem = origin_of(later, dataset=SMALL, recipe=recipe)
-    assert later.base(problem).fingerprint == trained.fingerprint
-    assert problem.spec.identity == origin_of(first, dataset=SMALL, recipe=recipe).spec.identity
-    assert len(made) == 1
+def test_a_base_model_is_trained_once_and_found_again(cache: ModelCache, tmp_path: Path) -> None:
+    recipe, folder = SHORT.model_dump(), tmp_path / "checkpoints"
+    problem = problem_of(cache, dataset=SMALL, recipe=recipe)
+    trained = trained_base(problem, cache)
+    (path,) = folder.glob("*.pt")
+    assert sorted(file.name for file in folder.iterdir()) == sorted([path.name, f"{path.stem}_forget.json"])
+    assert json.loads(path.with_name(f"{path.stem}_forget.json").read_text()) == []
+    written = path.stat().st_mtime_ns
+    assert trained_base(problem, cache) is trained_base(problem, cache)
+    later = ModelCache(cache.context)
+    again = problem_of(later, dataset=SMALL, recipe=recipe)
+    assert trained_base(again, later).fingerprint == trained.fingerprint
+    assert again.spec.identity == problem.spec.identity
+    assert path.stat().st_mtime_ns == written
 
 
 def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
         (SHORT.model_copy(update={"lr": 0.2}), 0),
         (DEFAULT, 0),
     ]
-    origins = [trained_spec(tmp_path, TINY, "digits", recipe, seed, DEFAULT) for recipe, seed in asked]
+    origins = [spec_of(tmp_path, "digits", recipe, split_seed=seed) for recipe, seed in asked]
     assert origins[0].path.name == "resnet_tiny_digits_base.pt"
     assert len({spec.path for spec in origins}) == len(origins)
     assert len({spec.identity for spec in origins[:-1]}) == len(origins) - 1
@@ -125,29 +126,30 @@ def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_the_same_recipe_gives_the_same_weights() -> None:
     small = load(SMALL)
-    runs = [train_checkpoint(TINY, small, SHORT, ForgetRequest(), 0, CPU)[0] for _ in range(2)]
-    other = train_checkpoint(TINY, small, SHORT.model_copy(update={"seed": 1}), ForgetRequest(), 0, CPU)[0]
+    runs = [train_checkpoint(TINY, small, make_split(small, ForgetRequest()), SHORT, CPU)[0] for _ in range(2)]
+    other = train_checkpoint(
+        TINY, small, make_split(small, ForgetRequest()), SHORT.model_copy(update={"seed": 1}), CPU
+    )[0]
     assert runs[0].fingerprint == runs[1].fingerprint != other.fingerprint
 
 
-def test_a_model_from_salun_train_is_picked_up(bench: tuple[Workbench, list[str]]) -> None:
-    work, made = bench
+def test_a_model_from_salun_train_is_picked_up(cache: ModelCache) -> None:
     flags = ["--model", TINY, "--dataset", SMALL, "--epochs", "2", "--lr", "0.05", "--device", "cpu", "-NL"]
     assert salun_train(flags) == 0
     (path,) = Path("checkpoints").glob("*_base.pt")
-    problem = origin_of(work, dataset=SMALL)
+    problem = problem_of(cache, dataset=SMALL)
     assert problem.spec.path.resolve() == path.resolve()
     assert problem.spec.recipe is not None
     assert (problem.spec.recipe.epochs, problem.spec.recipe.lr) == (2, 0.05)
-    assert work.base(problem).fingerprint == saved_spec(path).checkpoint.fingerprint
-    assert made == []
+    assert trained_base(problem, cache).fingerprint == load_checkpoint(path).fingerprint
+    assert list(Path("checkpoints").glob("*.pt")) == [path]
 
 
 def test_a_base_model_is_known_by_recipe_before_and_after_it_is_trained(base_file: Path, tmp_path: Path) -> None:
     recipe = saved_spec(base_file).recipe
     assert recipe is not None
-    found = trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT)
-    absent = trained_spec(tmp_path / "elsewhere", TINY, "digits", None, 0, recipe)
+    found = spec_of(base_file.parent, "digits")
+    absent = spec_of(tmp_path / "elsewhere", recipe=recipe)
     assert found.identity == absent.identity
     assert found.checkpoint is not None
     assert absent.checkpoint is None
@@ -161,12 +163,12 @@ def replaced(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
 def test_a_base_file_that_its_recipe_does_not_explain_is_known_by_its_weights(
     base_file: Path, trained: Checkpoint, odd: str
 ) -> None:
-    plain = trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
+    plain = spec_of(base_file.parent, "digits").identity
     if odd == "excluded":
         save_checkpoint(base_file, replace(trained, excluded=(1, 2, 3)))
     else:
         replaced(base_file, trained, **({"unlearned": {"id": "x"}} if odd == "unlearned" else {"recipe": None}))
-    found = trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT).identity
+    found = spec_of(base_file.parent, "digits").identity
     assert found != plain
     assert trained.fingerprint in found
 
@@ -175,15 +177,15 @@ def test_two_data_sets_whose_file_names_meet_are_not_mixed_up(trained: Checkpoin
     path = checkpoint_path(tmp_path, TINY, "folder:a/b", "base")
     assert path == checkpoint_path(tmp_path, TINY, "folder:a-b", "base")
     save_checkpoint(path, replace(trained, dataset="folder:a/b"))
-    assert trained_spec(tmp_path, TINY, "folder:a/b", None, 0, DEFAULT).dataset == "folder:a/b"
+    assert spec_of(tmp_path, "folder:a/b").dataset == "folder:a/b"
     with pytest.raises(SalunError, match=r"holds resnet_tiny on folder:a/b .*, not resnet_tiny on folder:a-b"):
-        trained_spec(tmp_path, TINY, "folder:a-b", None, 0, DEFAULT)
+        spec_of(tmp_path, "folder:a-b")
 
 
 def test_a_base_file_of_another_split_seed_is_refused(base_file: Path, trained: Checkpoint) -> None:
     replaced(base_file, trained, split_seed=3)
     with pytest.raises(SalunError, match=r"split_seed 3, not .* split_seed 0"):
-        trained_spec(base_file.parent, TINY, "digits", None, 0, DEFAULT)
+        spec_of(base_file.parent, "digits")
 
 
 @pytest.mark.parametrize(
@@ -260,14 +262,14 @@ def test_a_folder_that_has_changed_since_is_refused(tmp_path: Path, change: str)
     folder = tmp_path / "my photos"
     write_images(folder, {"cat": 20, "dog": 20})
     keys = {"dataset": f"folder:{folder}:size=8", "recipe": SHORT.model_dump(), "class_to_forget": 0}
-    work = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
-    work.base(origin_of(work, **keys))
+    work = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
+    trained_base(problem_of(work, **keys), work)
     write_images(folder, {"one image more": {"dog": 21}, "a class more": {"eel": 20}}.get(change, {}))
     if change == "a class renamed":
         (folder / "cat").rename(folder / "zebra")
-    later = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+    later = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
     if change == "none":
-        assert origin_of(later, **keys).spec.checkpoint is not None
+        assert problem_of(later, **keys).spec.checkpoint is not None
     else:
         with pytest.raises(SalunError, match=r"\.pt: (has|was trained on another|was trained on other)"):
-            origin_of(later, **keys)
+            problem_of(later, **keys)

@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lists import trained_base
 from timm.models import register_model
 from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
-from salun.data.sets import make_sets
 from salun.data.split import ForgetRequest, make_split
 from salun.device import derived_seed, seeded, seeded_globally
-from salun.experiments import run as run_module
 from salun.experiments.audit import Auditor, pool_of
-from salun.experiments.base_model import fresh_model, preparation_of, train_checkpoint
+from salun.experiments.base_model import fresh_model
+from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment
-from salun.experiments.record import ForgettingProblem, run_id
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.evaluate import base_outputs
+from salun.experiments.problem import check_problem, load_problem
+from salun.experiments.record import run_id
+from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY, Architecture
 from salun.models.checkpoint import Checkpoint, save_checkpoint
@@ -83,8 +86,8 @@ def check_independent(found: dict[str, Weights]) -> None:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Workbench:
-    return Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+def cache(tmp_path: Path) -> ModelCache:
+    return ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
 
 
 class Starts:
@@ -100,17 +103,17 @@ class Starts:
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
     found = Starts()
-    for module in ("salun.experiments.base_model", "salun.unlearning.task"):
+    for module in ("salun.experiments.base_training", "salun.unlearning.task"):
         monkeypatch.setattr(f"{module}.train", found)
     return found
 
 
-def base_of(bench: Workbench, experiment: Experiment) -> Weights:
-    return big(bench.base(bench.problem(experiment)).weights)
+def base_of(cache: ModelCache, experiment: Experiment) -> Weights:
+    return big(trained_base(check_problem(experiment, cache), cache).weights)
 
 
-def run_of(bench: Workbench, experiment: Experiment, seed: int) -> Checkpoint:
-    return bench.run(experiment, bench.problem(experiment), seed).checkpoint
+def run_of(cache: ModelCache, experiment: Experiment, seed: int) -> Checkpoint:
+    return run_experiment(experiment, seed, cache).checkpoint
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[Weights]:
@@ -122,7 +125,8 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[Weights]:
         built.append(big(deepcopy(model.state_dict())))
         return model
 
-    monkeypatch.setattr(run_module, "fresh_model", build)
+    for module in ("run", "evaluate"):
+        monkeypatch.setattr(f"salun.experiments.{module}.fresh_model", build)
     return built
 
 
@@ -130,20 +134,20 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[Weights]:
 
 
 def test_no_two_models_start_from_the_same_weights(
-    bench: Workbench, starts: Starts, monkeypatch: pytest.MonkeyPatch
+    cache: ModelCache, starts: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: dict[str, Weights] = {}
     for base_seed in (0, 1, 2):
-        found[f"base model {base_seed}"] = base_of(bench, entry(base_seed=base_seed, method="retrain"))
+        found[f"base model {base_seed}"] = base_of(cache, entry(base_seed=base_seed, method="retrain"))
     (built := spied(monkeypatch)).clear()
     for base_seed, seed in product((0, 1), (0, 1, 2)):
-        run_of(bench, entry(base_seed=base_seed, method="retrain"), seed)
+        run_of(cache, entry(base_seed=base_seed, method="retrain"), seed)
         found[f"retrained, seed {seed}, of base model {base_seed}"] = starts.last
     found["random model of ZRF"] = built[0]
     for base_seed, seed in product((0, 1), (0, 1)):
-        run_of(bench, entry(base_seed=base_seed, method="bad_teacher", epochs=1), seed)
+        run_of(cache, entry(base_seed=base_seed, method="bad_teacher", epochs=1), seed)
         found[f"random teacher, seed {seed}, of base model {base_seed}"] = built[-1]
-        unlearned = run_of(bench, entry(base_seed=base_seed, method="eu_k", k=3, **STILL), seed).weights
+        unlearned = run_of(cache, entry(base_seed=base_seed, method="eu_k", k=3, **STILL), seed).weights
         own = found[f"base model {base_seed}"]
         drawn = {name: layer for name, layer in big(unlearned).items() if not torch.equal(layer, own[name])}
         assert "layer4.1.conv2.weight" in drawn
@@ -152,11 +156,11 @@ def test_no_two_models_start_from_the_same_weights(
     check_independent(found)
 
 
-def test_no_two_models_of_an_audit_start_from_the_same_weights(bench: Workbench, starts: Starts) -> None:
+def test_no_two_models_of_an_audit_start_from_the_same_weights(cache: ModelCache, starts: Starts) -> None:
     experiment = entry(method="retrain")
-    problem = bench.problem(experiment)
-    found = {"base model": base_of(bench, experiment)}
-    pool, worker = pool_of(experiment, problem), Auditor(bench, Path("audit"), Path("shadows"))
+    problem = check_problem(experiment, cache)
+    found = {"base model": base_of(cache, experiment)}
+    pool, worker = pool_of(experiment, problem), Auditor(cache, Path("audit"), Path("shadows"))
     for number in range(3):
         shadow = worker.base(pool, number)
         found[f"shadow model {number}"] = starts.last
@@ -167,34 +171,34 @@ def test_no_two_models_of_an_audit_start_from_the_same_weights(bench: Workbench,
 
 
 def test_a_model_that_was_retrained_is_not_retrained_from_its_own_first_weights(
-    bench: Workbench, starts: Starts
+    cache: ModelCache, starts: Starts
 ) -> None:
-    first = run_of(bench, entry(method="retrain"), 0)
+    first = run_of(cache, entry(method="retrain"), 0)
     save_checkpoint(Path("retrained.pt"), first)
-    run_of(bench, entry(checkpoint="retrained.pt", class_to_forget=1, method="retrain"), 0)
+    run_of(cache, entry(checkpoint="retrained.pt", class_to_forget=1, method="retrain"), 0)
     check_independent({"first": big(first.weights), "second": starts.last})
 
 
-def test_a_checkpoint_without_a_recipe_is_retrained_from_other_weights(bench: Workbench, starts: Starts) -> None:
-    base = bench.base(bench.problem(entry(method="retrain")))
+def test_a_checkpoint_without_a_recipe_is_retrained_from_other_weights(cache: ModelCache, starts: Starts) -> None:
+    base = trained_base(check_problem(entry(method="retrain"), cache), cache)
     save_checkpoint(Path("foreign.pt"), replace(base, config={}))
     keys = {"checkpoint": "foreign.pt", "method": "retrain", "recipe": SHORT}
     found = {"base model": big(base.weights)}
     for seed in (0, 1):
-        run_of(bench, entry(**keys), seed)
+        run_of(cache, entry(**keys), seed)
         found[str(seed)] = starts.last
     check_independent(found)
 
 
 @pytest.mark.slow
 def test_retrained_models_are_equally_far_from_the_base_model(tmp_path: Path, base_file: Path) -> None:
-    bench = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+    cache = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
     keys = {"checkpoint": str(base_file), "method": "retrain"}
-    base = big(bench.base(bench.problem(entry(**keys))).weights)
+    base = big(trained_base(check_problem(entry(**keys), cache), cache).weights)
     length = torch.cat(list(base.values()))
     cosines = []
     for seed in (0, 1, 2):
-        retrained = big(run_of(bench, entry(**keys), seed).weights)
+        retrained = big(run_of(cache, entry(**keys), seed).weights)
         cosines.append(float(torch.cosine_similarity(torch.cat([retrained[name] for name in base]), length, dim=0)))
     assert max(cosines) - min(cosines) < 0.05
     assert max(cosines) < 0.5
@@ -203,9 +207,9 @@ def test_retrained_models_are_equally_far_from_the_base_model(tmp_path: Path, ba
 # Draws on weights that come first of their seed
 
 
-def aligned(bench: Workbench, seed: int, **keys: Any) -> tuple[Weights, Checkpoint]:
+def aligned(cache: ModelCache, seed: int, **keys: Any) -> tuple[Weights, Checkpoint]:
     experiment = entry("net_aligned", **keys)
-    return base_of(bench, experiment), run_of(bench, experiment, seed)
+    return base_of(cache, experiment), run_of(cache, experiment, seed)
 
 
 def check_unrelated(first: Tensor, second: Tensor) -> None:
@@ -214,17 +218,17 @@ def check_unrelated(first: Tensor, second: Tensor) -> None:
         assert abs(np.corrcoef(ours, theirs)[0, 1]) < 6 / math.sqrt(len(first))
 
 
-def test_a_random_mask_does_not_know_the_first_weights(bench: Workbench, starts: Starts) -> None:
-    base, after = aligned(bench, 0, method="ga", epochs=1, use_mask=True, mask_score="random", mask_thr=0.5)
+def test_a_random_mask_does_not_know_the_first_weights(cache: ModelCache, starts: Starts) -> None:
+    base, after = aligned(cache, 0, method="ga", epochs=1, use_mask=True, mask_score="random", mask_thr=0.5)
     assert after.mask is not None
     check_unrelated(after.mask["conv.weight"].flatten().double(), base["conv.weight"])
 
 
 @pytest.mark.parametrize("keys", [{"method": "fisher"}, {"method": "msg", "share": 1.0, **STILL}])
 def test_noise_and_renewed_weights_are_not_the_first_ones(
-    bench: Workbench, starts: Starts, keys: dict[str, Any]
+    cache: ModelCache, starts: Starts, keys: dict[str, Any]
 ) -> None:
-    base, after = aligned(bench, 0, **keys)
+    base, after = aligned(cache, 0, **keys)
     moved = big(after.weights)["conv.weight"]
     check_unrelated(moved - base["conv.weight"] if keys["method"] == "fisher" else moved, base["conv.weight"])
 
@@ -233,7 +237,7 @@ def test_noise_and_renewed_weights_are_not_the_first_ones(
 
 
 def test_orders_of_base_model_and_retrained_models_agree_by_chance_only(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    cache: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 10_000
     orders: list[np.ndarray] = [torch.randperm(count, generator=seeded(seed, CPU)).numpy() for seed in (0, 1)]
@@ -242,10 +246,10 @@ def test_orders_of_base_model_and_retrained_models_agree_by_chance_only(
         orders.append(torch.randperm(count, generator=task.generator).numpy())
 
     for base_seed in (0, 1):
-        bench.base(bench.problem(entry(base_seed=base_seed, method="retrain")))
-    monkeypatch.setattr(run_module, "unlearn", note)
+        trained_base(check_problem(entry(base_seed=base_seed, method="retrain"), cache), cache)
+    monkeypatch.setattr("salun.experiments.run.unlearn", note)
     for base_seed, seed in product((0, 1), (0, 1, 2)):
-        run_of(bench, entry(base_seed=base_seed, method="retrain"), seed)
+        run_of(cache, entry(base_seed=base_seed, method="retrain"), seed)
     assert len(orders) == 8
     for first, second in combinations(orders, 2):
         assert (first == second).sum() < 10
@@ -336,22 +340,21 @@ def test_a_seeded_block_repeats_even_where_it_fails(device: str) -> None:
 
 @pytest.mark.usefixtures("unmoved")
 @pytest.mark.parametrize("method", ["retrain", "bad_teacher", "eu_k", "msg"])
-def test_a_base_model_and_a_run_move_no_global_generator(bench: Workbench, method: str) -> None:
+def test_a_base_model_and_a_run_move_no_global_generator(cache: ModelCache, method: str) -> None:
     keys = {} if method == "retrain" else {"epochs": 1}
-    run_of(bench, entry("net_aligned", method=method, **keys), 0)
+    run_of(cache, entry("net_aligned", method=method, **keys), 0)
 
 
 @pytest.mark.usefixtures("unmoved")
-def test_a_pruned_base_model_moves_no_global_generator(bench: Workbench) -> None:
-    run_of(bench, entry("net_aligned", method="ft", epochs=1, prune=0.5), 0)
+def test_a_pruned_base_model_moves_no_global_generator(cache: ModelCache) -> None:
+    run_of(cache, entry("net_aligned", method="ft", epochs=1, prune=0.5), 0)
 
 
 @pytest.mark.usefixtures("unmoved")
-def test_evaluating_a_base_model_moves_no_global_generator(bench: Workbench, starts: Starts) -> None:
-    problem: ForgettingProblem = bench.problem(entry(method="retrain"))
-    base = bench.base(problem)
-    sets = make_sets(problem.dataset, problem.split, preparation_of(base, problem.dataset, problem.split), CPU)
-    assert bench.evaluate_base(base, sets, problem).random is not None
+def test_evaluating_a_base_model_moves_no_global_generator(cache: ModelCache, starts: Starts) -> None:
+    problem = check_problem(entry(method="retrain"), cache)
+    trained_base(problem, cache)
+    assert base_outputs(load_problem(problem, cache), cache).random is not None
 
 
 def test_training_a_model_with_dropout_does_not_depend_on_the_global_generators(digits: Dataset) -> None:
@@ -359,14 +362,16 @@ def test_training_a_model_with_dropout_does_not_depend_on_the_global_generators(
     for seed in (1, 2):
         torch.manual_seed(seed)
         recipe = Recipe(epochs=1, batch_size=256)
-        found.append(train_checkpoint("net_aligned", digits, recipe, ForgetRequest(), 0, CPU)[0].fingerprint)
+        found.append(
+            train_checkpoint("net_aligned", digits, make_split(digits, ForgetRequest()), recipe, CPU)[0].fingerprint
+        )
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("asks", [lambda task: task.fresh(), lambda task: task.random_teacher()])
 @pytest.mark.parametrize("method", ["retrain", "ft"])
 def test_dropout_draws_the_same_whether_or_not_a_fresh_model_is_asked_for(
-    bench: Workbench, starts: Starts, monkeypatch: pytest.MonkeyPatch, method: str, asks: Callable[[Task], object]
+    cache: ModelCache, starts: Starts, monkeypatch: pytest.MonkeyPatch, method: str, asks: Callable[[Task], object]
 ) -> None:
     drawn: list[Tensor] = []
 
@@ -378,8 +383,8 @@ def test_dropout_draws_the_same_whether_or_not_a_fresh_model_is_asked_for(
 
     keys = {} if method == "retrain" else {"epochs": 1}
     experiment = entry(method=method, **keys)
-    bench.base(bench.problem(experiment))
-    monkeypatch.setattr(run_module, "unlearn", draw)
+    trained_base(check_problem(experiment, cache), cache)
+    monkeypatch.setattr("salun.experiments.run.unlearn", draw)
     for _ in range(2):
-        run_of(bench, experiment, 0)
+        run_of(cache, experiment, 0)
     assert torch.equal(*drawn)

@@ -7,12 +7,12 @@ import pytest
 from lists import BASE, CPU, RECORDS, WEIGHTS, do, planned, train_small
 from recorded import recorded
 
+from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.joint_metrics import JOINT, Comparison, partner_of
 from salun.experiments.outputs import outputs_path, read_outputs
 from salun.experiments.plan import Job
 from salun.experiments.record import Record, weights_name
 from salun.experiments.records import read
-from salun.experiments.run import Workbench
 from salun.metrics import METRICS, check_metrics, evaluate
 from salun.metrics.agreement import disagreement
 from salun.models.checkpoint import Checkpoint, save_checkpoint
@@ -33,7 +33,7 @@ def base_model(alone: None, small: Checkpoint) -> None:
 
 
 def comparison() -> Comparison:
-    return Comparison(Workbench(CPU), RECORDS, WEIGHTS)
+    return Comparison(ModelCache(RunContext(CPU)), RECORDS, WEIGHTS)
 
 
 def complete(jobs: list[Job]) -> list[str]:

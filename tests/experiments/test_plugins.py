@@ -175,7 +175,7 @@ def test_a_list_names_no_plugin(plug: Plug, tmp_path: Path) -> None:
 
 
 IMAGES = "Subset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))"
-READ = "import torch\nfrom salun.data.dataset import Dataset, Part\n" + DATASET.format(name="few")
+READ = "import torch\nfrom salun.data.dataset import Dataset, Subset\n" + DATASET.format(name="few")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,10 @@ READ = "import torch\nfrom salun.data.dataset import Dataset, Part\n" + DATASET.
         ("None", "gave a NoneType; it must return a salun.data.dataset.Dataset"),
         (f"Dataset('many', {IMAGES}, {IMAGES}, ('a', 'b'))", "gave 'many' of 2 classes; registered are 2"),
         (f"Dataset('few', {IMAGES}, {IMAGES}, ('a', 'b', 'c'))", "gave 'few' of 3 classes; registered are 2"),
-        (f"Dataset('few', {IMAGES}, Part(torch.zeros(4, 1, 8, 8), torch.zeros(4).long()), ('a', 'b'))", "float32 and"),
+        (
+            f"Dataset('few', {IMAGES}, Subset(torch.zeros(4, 1, 8, 8), torch.zeros(4).long()), ('a', 'b'))",
+            "float32 and",
+        ),
         (f"Dataset('few', {IMAGES}, {IMAGES}, ('a',))", "its training part has labels from 0 to 1, not 0 to 0"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lists import trained_base
 from timm.models import register_model
 from torch import nn
 
@@ -14,10 +15,13 @@ from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments import run as run_module
+from salun.experiments.base_training import save_with_forget
 from salun.experiments.config import Experiment
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.problem import base_checkpoint, check_problem
 from salun.experiments.record import ForgettingProblem, Record, resolved_settings, run_id, weights_name
 from salun.experiments.records import append, read
-from salun.experiments.run import Workbench, save_with_forget
+from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
 from salun.metrics import METRICS, check_metrics
 from salun.models.architecture import TINY
@@ -44,17 +48,17 @@ Run = Callable[..., tuple[Record, Checkpoint]]
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Workbench:
-    return Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+def cache(tmp_path: Path) -> ModelCache:
+    return ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
 
 
 @pytest.fixture
-def run(bench: Workbench, base_file: Path) -> Run:
+def run(cache: ModelCache, base_file: Path) -> Run:
     """Runs an entry on the trained model with a seed."""
 
     def go(seed: int = 0, checkpoint: Path | None = base_file, **keys: Any) -> tuple[Record, Checkpoint]:
         experiment = entry(checkpoint, **keys)
-        result = bench.run(experiment, bench.problem(experiment), seed)
+        result = run_experiment(experiment, seed, cache)
         return result.record, result.checkpoint
 
     return go
@@ -72,10 +76,10 @@ def same_weights(first: Checkpoint, second: Checkpoint) -> bool:
 @pytest.fixture(scope="module")
 def example(trained_file: Path) -> tuple[Record, Checkpoint, ForgettingProblem]:
     """One real run: random labels with a mask, two epochs."""
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     experiment = entry(trained_file, method="rl", epochs=2, lr=0.05, use_mask=True, mask_thr=0.25, tag="a name")
-    problem = bench.problem(experiment)
-    result = bench.run(experiment, problem, 7)
+    problem = check_problem(experiment, cache)
+    result = run_experiment(experiment, 7, cache)
     return result.record, result.checkpoint, problem
 
 
@@ -136,10 +140,10 @@ def test_a_record_holds_image_passes_apart(example: Example) -> None:
 
 
 def test_retraining_does_not_count_looks_at_the_validation_set(trained_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     experiment = entry(trained_file, method="retrain")
-    problem = bench.problem(experiment)
-    record = bench.run(experiment, problem, 0).record
+    problem = check_problem(experiment, cache)
+    record = run_experiment(experiment, 0, cache).record
     seen = len(record.curve) * len(problem.split.retain)
     assert record.passes["method"] == {"forward": seen, "backward": seen}
 
@@ -153,17 +157,17 @@ def test_what_is_measured_of_the_machine_is_no_part_of_rte(trained_file: Path, m
 
     monkeypatch.setattr(run_module, "precision_for", precision_for)
     monkeypatch.setattr(run_module, "clock", lambda _: time[0])
-    bench, experiment = Workbench(CPU), entry(trained_file)
-    record = bench.run(experiment, bench.problem(experiment), 0).record
+    cache, experiment = ModelCache(RunContext(CPU)), entry(trained_file)
+    record = run_experiment(experiment, 0, cache).record
     assert time[0] == 100
     assert record.unlearning_seconds <= 0
 
 
 def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     plain, short = (entry(trained_file, method="ft", epochs=3, batch_size=64, budget=each) for each in (None, 1000))
-    problem = bench.problem(plain)
-    record = bench.run(short, problem, 0).record
+    problem = check_problem(plain, cache)
+    record = run_experiment(short, 0, cache).record
     assert record.unlearning_passes == 1000
     assert len(record.curve) == 1
     assert record.settings["budget"] == 1000
@@ -175,10 +179,10 @@ def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> N
 @pytest.mark.parametrize("method", ["ft", "ga", "rl_split"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_mask_counts_into_the_budget(trained_file: Path, method: str, masked: bool) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     experiment = entry(trained_file, method=method, epochs=3, batch_size=64, use_mask=masked, budget=1000)
-    problem = bench.problem(experiment)
-    record = bench.run(experiment, problem, 0).record
+    problem = check_problem(experiment, cache)
+    record = run_experiment(experiment, 0, cache).record
     mask = 2 * len(problem.split.forget) * masked
     assert sum(record.passes["mask"].values()) == mask
     assert sum(record.passes["method"].values()) == 1000 - mask
@@ -186,43 +190,43 @@ def test_the_mask_counts_into_the_budget(trained_file: Path, method: str, masked
 
 
 def test_a_mask_that_spends_the_budget_alone_is_refused(trained_file: Path) -> None:
-    bench = Workbench(CPU)
-    forget = len(bench.problem(entry(trained_file)).split.forget)
+    cache = ModelCache(RunContext(CPU))
+    forget = len(check_problem(entry(trained_file), cache).split.forget)
     asked = {"method": "ft", "batch_size": 32, "use_mask": True}
     with pytest.raises(SalunError, match=rf"budget: {2 * forget + 1}: the mask alone takes {2 * forget} image passes"):
-        bench.problem(entry(trained_file, **asked, budget=2 * forget + 1))
+        check_problem(entry(trained_file, **asked, budget=2 * forget + 1), cache)
     for room in ({"budget": 2 * forget + 2}, {"budget": 66, "mask_batches": 1}, {"budget": 2, "mask_score": "random"}):
         experiment = entry(trained_file, **asked, **room)
-        assert bench.run(experiment, bench.problem(experiment), 0).record.unlearning_passes == room["budget"]
+        assert run_experiment(experiment, 0, cache).record.unlearning_passes == room["budget"]
 
 
 def test_ids_of_runs_without_budget_and_stratified_share_are_those_of_before(trained_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     plain = entry(trained_file, class_to_forget=None, unlearning_rate=0.1)
-    settings = resolved_settings(plain, bench.problem(plain))
+    settings = resolved_settings(plain, check_problem(plain, cache))
     assert settings.keys() == {"base", "forget", "method", "settings", "mask"}
     assert settings["forget"].keys() == {"request", "classes", "share", "seed", "fingerprint"}
     even = entry(trained_file, class_to_forget=None, unlearning_rate=0.1, stratified=True)
-    assert resolved_settings(even, bench.problem(even))["forget"]["stratified"] is True
-    record = bench.run(even, bench.problem(even), 0).record
+    assert resolved_settings(even, check_problem(even, cache))["forget"]["stratified"] is True
+    record = run_experiment(even, 0, cache).record
     assert weights_name(record).startswith("ga_small_share0.1-stratified_seed0_")
     assert record.settings["forget"]["request"] == "0.1 of the training split, stratified"
 
 
 def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(trained_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     experiment = entry(trained_file, method="ga_small", lr=1e4, epochs=50)
-    record = bench.run(experiment, bench.problem(experiment), 0).record
+    record = run_experiment(experiment, 0, cache).record
     assert record.diverged
     assert record.diverged_epoch == len(record.curve) < 50
     assert set(record.metrics.values()) == {None}
 
 
 def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     experiment = entry(trained_file, method="ft", epochs=1, weight_decay=0.1, prune=0.8, prune_epochs=2)
-    problem = bench.problem(experiment)
-    results = [bench.run(experiment, problem, seed) for seed in (0, 1)]
+    problem = check_problem(experiment, cache)
+    results = [run_experiment(experiment, seed, cache) for seed in (0, 1)]
     for result in results:
         weights = [w for name, w in result.checkpoint.weights.items() if w.ndim == 4]
         share = sum(int((w == 0).sum()) for w in weights) / sum(map(torch.numel, weights))
@@ -239,11 +243,11 @@ def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) ->
 
 
 def test_pruning_and_a_mask_hold_together(trained_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     experiment = entry(
         trained_file, method="rl", epochs=1, lr=0.05, prune=0.5, prune_epochs=0, use_mask=True, mask_thr=0.3
     )
-    result = bench.run(experiment, bench.problem(experiment), 0)
+    result = run_experiment(experiment, 0, cache)
     before = load_checkpoint(trained_file).weights
     moved = still = 0
     for name, chosen in result.checkpoint.mask.items():
@@ -320,15 +324,15 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def id_of(bench: Workbench, base_file: Path, run_seed: int = 0, **keys: Any) -> str:
+def id_of(cache: ModelCache, base_file: Path, run_seed: int = 0, **keys: Any) -> str:
     experiment = entry(**({"checkpoint": base_file, "method": "rl"} | keys))
-    return run_id(resolved_settings(experiment, bench.problem(experiment)), run_seed)
+    return run_id(resolved_settings(experiment, check_problem(experiment, cache)), run_seed)
 
 
-def test_every_setting_and_the_seed_change_the_id(bench: Workbench, base_file: Path) -> None:
+def test_every_setting_and_the_seed_change_the_id(cache: ModelCache, base_file: Path) -> None:
     Path("list.json").write_text(json.dumps([5, 6, 7, 8, 9, 10]))
-    ids = [id_of(bench, base_file), id_of(bench, base_file, run_seed=1)]
-    ids += [id_of(bench, base_file, **change) for change in CHANGES]
+    ids = [id_of(cache, base_file), id_of(cache, base_file, run_seed=1)]
+    ids += [id_of(cache, base_file, **change) for change in CHANGES]
     assert len(set(ids)) == len(ids)
 
 
@@ -336,37 +340,37 @@ def test_every_setting_and_the_seed_change_the_id(bench: Workbench, base_file: P
     "change", [{"tag": "name"}, {"seed": 5}, {"metrics": ["UA"]}, {"lr": 0.013}, {"use_mask": False, "mask_thr": 0.1}]
 )
 def test_what_does_not_change_the_outcome_does_not_change_the_id(
-    bench: Workbench, base_file: Path, change: dict[str, Any]
+    cache: ModelCache, base_file: Path, change: dict[str, Any]
 ) -> None:
-    assert id_of(bench, base_file, **change) == id_of(bench, base_file)
+    assert id_of(cache, base_file, **change) == id_of(cache, base_file)
 
 
-def test_the_place_in_the_list_does_not_change_the_id(bench: Workbench, base_file: Path) -> None:
+def test_the_place_in_the_list_does_not_change_the_id(cache: ModelCache, base_file: Path) -> None:
     keys = {"checkpoint": str(base_file), "class_to_forget": 0}
     first, _, third = validate([keys, keys | {"method": "ga"}, keys], "test")
-    problem = bench.problem(first)
+    problem = check_problem(first, cache)
     assert (first.number, third.number) == (1, 3)
     assert run_id(resolved_settings(first, problem), 0) == run_id(resolved_settings(third, problem), 0)
 
 
 def test_what_a_forget_file_and_a_mask_hold_changes_the_id_and_their_place_does_not(
-    bench: Workbench, base_file: Path, trained: Checkpoint
+    cache: ModelCache, base_file: Path, trained: Checkpoint
 ) -> None:
     keys: dict[str, Any] = {"class_to_forget": None, "idxs_to_forget": "list.json", "load_mask": "mask.pt"}
     model = trained.restore()
     mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in model.named_parameters()}
     Path("list.json").write_text("[5, 6, 7]")
     save_mask(Path("mask.pt"), mask)
-    ids = [id_of(bench, base_file, **keys)]
+    ids = [id_of(cache, base_file, **keys)]
     Path("list.json").write_text("[5, 6, 8]")
-    ids.append(id_of(bench, base_file, **keys))
+    ids.append(id_of(cache, base_file, **keys))
     save_mask(Path("mask.pt"), {name: ~chosen for name, chosen in mask.items()})
-    ids.append(id_of(bench, base_file, **keys))
+    ids.append(id_of(cache, base_file, **keys))
     assert len(set(ids)) == 3
     for name in ("list.json", "mask.pt"):
         Path(name).rename(f"moved-{name}")
     moved = keys | {"idxs_to_forget": "moved-list.json", "load_mask": "moved-mask.pt"}
-    assert id_of(bench, base_file, **moved) == ids[-1]
+    assert id_of(cache, base_file, **moved) == ids[-1]
 
 
 # The same again
@@ -391,10 +395,10 @@ def timeless(record: Record) -> dict[str, Any]:
 def test_the_same_seed_gives_the_same_weights_and_metrics(base_file: Path, keys: dict[str, Any]) -> None:
     found = []
     for seed in (3, 3, 4):
-        fresh = Workbench(CPU)
+        fresh = ModelCache(RunContext(CPU))
         torch.rand(seed)
         experiment = entry(base_file, metrics=["UA", "RA", "TA", "RTE"], **keys)
-        result = fresh.run(experiment, fresh.problem(experiment), seed)
+        result = run_experiment(experiment, seed, fresh)
         found.append((result.record, result.checkpoint))
     (first, weights), (again, same), (other, different) = found
     assert same_weights(weights, same)
@@ -421,12 +425,12 @@ def test_a_model_with_dropout_repeats_too(tmp_path: Path) -> None:
     keys = {"model": "net_with_dropout", "dataset": "synthetic:n=60,size=8,classes=3", "recipe": SHORT}
     found = []
     for number, method in enumerate(("retrain", "retrain", "ga_small", "ga_small")):
-        bench = Workbench(CPU, tmp_path / "data", tmp_path / "checkpoints")
+        cache = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
         experiment = entry(None, method=method, metrics=["UA"], **keys)
-        problem = bench.problem(experiment)
-        bench.base(problem)
+        problem = check_problem(experiment, cache)
+        trained_base(problem, cache)
         torch.manual_seed(number)
-        found.append(bench.run(experiment, problem, 0).checkpoint)
+        found.append(run_experiment(experiment, 0, cache).checkpoint)
     assert same_weights(found[0], found[1])
     assert same_weights(found[2], found[3])
     assert not same_weights(found[0], found[2])
@@ -439,11 +443,10 @@ def test_seeds_do_not_change_what_is_forgotten_unless_asked(run: Run) -> None:
     assert prints[0] == prints[1] != other
 
 
-def test_retraining_differs_by_seed_and_repeats(bench: Workbench) -> None:
+def test_retraining_differs_by_seed_and_repeats(cache: ModelCache) -> None:
     recipe = SHORT | {"epochs": 2}
     experiment = entry(None, model=TINY, dataset=TINY_DATA, recipe=recipe, method="retrain", metrics=["UA"])
-    problem = bench.problem(experiment)
-    first, again, other = (bench.run(experiment, problem, seed) for seed in (0, 0, 1))
+    first, again, other = (run_experiment(experiment, seed, cache) for seed in (0, 0, 1))
     assert same_weights(first.checkpoint, again.checkpoint)
     assert not same_weights(first.checkpoint, other.checkpoint)
     assert [point.epoch for point in first.record.curve] == [1, 2]
@@ -453,12 +456,12 @@ def test_retraining_differs_by_seed_and_repeats(bench: Workbench) -> None:
 # The base model
 
 
-def test_a_run_leaves_the_base_model_alone(bench: Workbench, run: Run, base_file: Path, trained: Checkpoint) -> None:
+def test_a_run_leaves_the_base_model_alone(cache: ModelCache, run: Run, base_file: Path, trained: Checkpoint) -> None:
     before = base_file.read_bytes()
     for method in ("rl", "ga_small"):
         _, after = run(method=method, lr=0.5, use_mask=True, metrics=["UA"])
         assert not same_weights(after, trained)
-    (held,) = bench.bases.values()
+    held = base_checkpoint(check_problem(entry(base_file), cache).spec, cache)
     assert same_weights(held, trained)
     assert base_file.read_bytes() == before
 
@@ -477,51 +480,51 @@ def altered(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
     save_checkpoint(path, replace(checkpoint, config=checkpoint.config | config))
 
 
-def test_a_checkpoint_of_another_split_is_refused(bench: Workbench, base_file: Path, trained: Checkpoint) -> None:
+def test_a_checkpoint_of_another_split_is_refused(cache: ModelCache, base_file: Path, trained: Checkpoint) -> None:
     altered(base_file, trained, split="0123456789abcdef")
     with pytest.raises(SalunError, match=r"resnet_tiny_digits_base\.pt: was trained on another split of 'digits'"):
-        bench.problem(entry(base_file))
+        check_problem(entry(base_file), cache)
 
 
 @pytest.mark.parametrize("dataset", [TINY_DATA, "synthetic:n=100,size=8,classes=10"])
 def test_a_checkpoint_of_other_data_is_refused(
-    bench: Workbench, base_file: Path, trained: Checkpoint, dataset: str
+    cache: ModelCache, base_file: Path, trained: Checkpoint, dataset: str
 ) -> None:
     save_checkpoint(base_file, replace(trained, dataset=dataset))
     with pytest.raises(SalunError, match=r"resnet_tiny_digits_base\.pt"):
-        bench.problem(entry(base_file))
+        check_problem(entry(base_file), cache)
 
 
 def test_a_checkpoint_brings_its_own_split_seed(
-    bench: Workbench, base_file: Path, trained: Checkpoint, digits: Dataset
+    cache: ModelCache, base_file: Path, trained: Checkpoint, digits: Dataset
 ) -> None:
     wanted = make_split(digits, ForgetRequest((0,)), split_seed=3)
     altered(base_file, trained, split_seed=3, split=wanted.fingerprint)
-    split = bench.problem(entry(base_file)).split
+    split = check_problem(entry(base_file), cache).split
     for name in ("train", "validation", "forget", "retain"):
         assert torch.equal(getattr(split, name), getattr(wanted, name))
     assert not torch.equal(split.validation, make_split(digits, ForgetRequest((0,))).validation)
 
 
 def test_the_same_weights_with_other_images_unseen_are_another_base(
-    bench: Workbench, base_file: Path, trained: Checkpoint
+    cache: ModelCache, base_file: Path, trained: Checkpoint
 ) -> None:
     unseen = [(), (5,), (5, 6)]
     for number, excluded in enumerate(unseen):
         save_checkpoint(Path(f"{number}.pt"), replace(trained, excluded=excluded))
-    ids = [id_of(bench, Path(f"{number}.pt"), class_to_forget=0) for number in range(len(unseen))]
+    ids = [id_of(cache, Path(f"{number}.pt"), class_to_forget=0) for number in range(len(unseen))]
     assert len(set(ids)) == len(ids)
-    assert ids[0] == id_of(bench, base_file, class_to_forget=0)
+    assert ids[0] == id_of(cache, base_file, class_to_forget=0)
 
 
 @pytest.mark.parametrize("forget", [{"class_to_forget": 0}, {"class_to_forget": None, "unlearning_rate": 0.2}])
 def test_images_that_the_base_never_saw_are_neither_forgotten_nor_retained(
-    bench: Workbench, base_file: Path, trained: Checkpoint, digits: Dataset, forget: dict[str, Any]
+    cache: ModelCache, base_file: Path, trained: Checkpoint, digits: Dataset, forget: dict[str, Any]
 ) -> None:
     whole = make_split(digits, ForgetRequest())
     never = whole.train[::7]
     save_checkpoint(base_file, replace(trained, excluded=tuple(never.tolist())))
-    split = bench.problem(entry(base_file, **forget)).split
+    split = check_problem(entry(base_file, **forget), cache).split
     for part in (split.forget, split.retain, split.train, split.validation):
         assert len(part)
         assert not torch.isin(part, never).any()
@@ -530,18 +533,18 @@ def test_images_that_the_base_never_saw_are_neither_forgotten_nor_retained(
 
 
 def test_a_class_that_the_base_never_saw_cannot_be_forgotten(
-    bench: Workbench, base_file: Path, trained: Checkpoint, digits: Dataset
+    cache: ModelCache, base_file: Path, trained: Checkpoint, digits: Dataset
 ) -> None:
     never = (digits.train.labels == 4).nonzero().flatten()
     save_checkpoint(base_file, replace(trained, excluded=tuple(never.tolist())))
     with pytest.raises(SalunError, match="class 4: none of these images is in the training split"):
-        bench.problem(entry(base_file, class_to_forget=4))
+        check_problem(entry(base_file, class_to_forget=4), cache)
 
 
-def test_what_was_unlearned_can_be_unlearned_further(bench: Workbench, run: Run, digits: Dataset) -> None:
+def test_what_was_unlearned_can_be_unlearned_further(cache: ModelCache, run: Run, digits: Dataset) -> None:
     first, after = run(metrics=["UA"])
     path = Path("checkpoints") / weights_name(first)
-    save_with_forget(path, after, bench.problem(entry(Path("checkpoints/resnet_tiny_digits_base.pt"))).split)
+    save_with_forget(path, after, check_problem(entry(Path("checkpoints/resnet_tiny_digits_base.pt")), cache).split)
     second, further = run(checkpoint=path, class_to_forget=1, metrics=["UA", "RA", "TUA"])
     assert second.settings["base"]["identity"].startswith(f"weights {after.fingerprint} without ")
     assert second.split["fingerprint"] == first.split["fingerprint"]
@@ -550,10 +553,10 @@ def test_what_was_unlearned_can_be_unlearned_further(bench: Workbench, run: Run,
     assert gone == {0, 1}
     assert set(after.excluded) < set(further.excluded)
     save_checkpoint(Path("further.pt"), further)
-    problem = bench.problem(entry(Path("further.pt"), class_to_forget=2))
+    problem = check_problem(entry(Path("further.pt"), class_to_forget=2), cache)
     assert not torch.isin(problem.split.train, torch.tensor(further.excluded)).any()
     with pytest.raises(SalunError, match="class 0: none of these images"):
-        bench.problem(entry(Path("further.pt"), class_to_forget=0))
+        check_problem(entry(Path("further.pt"), class_to_forget=0), cache)
 
 
 def test_a_saved_unlearned_model_is_the_one_that_was_measured(run: Run, tmp_path: Path, digits: Dataset) -> None:
@@ -571,9 +574,9 @@ def test_a_saved_unlearned_model_is_the_one_that_was_measured(run: Run, tmp_path
 def seed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as the seed system writes it: no recipe, no split, no preparation."""
     folder = tmp_path_factory.mktemp("seed")
-    bench = Workbench(CPU, folder, folder)
+    cache = ModelCache(RunContext(CPU, folder, folder))
     experiment = entry(None, model=TINY, dataset=TINY_DATA, recipe=SHORT)
-    weights = bench.base(bench.problem(experiment)).weights
+    weights = trained_base(check_problem(experiment, cache), cache).weights
     config = {"model": TINY, "dataset": TINY_DATA, "nclasses": 3}
     torch.save({"model": weights, "optimizer": None, "config": config}, folder / "seed.pt")
     return folder / "seed.pt"
@@ -586,9 +589,9 @@ def test_a_seed_checkpoint_is_unlearned(run: Run, seed_file: Path) -> None:
     assert record.base_metrics["RA"] is not None
 
 
-def test_retraining_a_seed_checkpoint_needs_a_recipe(run: Run, bench: Workbench, seed_file: Path) -> None:
+def test_retraining_a_seed_checkpoint_needs_a_recipe(run: Run, cache: ModelCache, seed_file: Path) -> None:
     with pytest.raises(SalunError, match=r"seed\.pt: records no recipe .* key 'recipe'"):
-        bench.problem(entry(seed_file, method="retrain"))
+        check_problem(entry(seed_file, method="retrain"), cache)
     keys: dict[str, Any] = {"checkpoint": seed_file, "metrics": ["UA", "RA", "TA", "MIA"]}
     gold, _ = run(method="retrain", recipe=SHORT, **keys)
     assert gold.settings["base"]["recipe"] == Recipe(**SHORT).model_dump()
@@ -599,9 +602,9 @@ def test_retraining_a_seed_checkpoint_needs_a_recipe(run: Run, bench: Workbench,
     assert rows["rl"].gap.mean is not None
 
 
-def test_another_recipe_than_the_recorded_one_is_refused(bench: Workbench, base_file: Path) -> None:
+def test_another_recipe_than_the_recorded_one_is_refused(cache: ModelCache, base_file: Path) -> None:
     with pytest.raises(SalunError, match="records another recipe; leave the key out"):
-        bench.problem(entry(base_file, recipe=SHORT))
+        check_problem(entry(base_file, recipe=SHORT), cache)
 
 
 # Masks and runs that go wrong
@@ -627,13 +630,13 @@ def test_a_computed_mask_holds_the_other_weights(run: Run, trained: Checkpoint, 
     assert 0.05 * total < moved <= 0.1 * total
 
 
-def test_a_mask_of_another_model_is_refused_before_anything_runs(bench: Workbench, base_file: Path) -> None:
+def test_a_mask_of_another_model_is_refused_before_anything_runs(cache: ModelCache, base_file: Path) -> None:
     save_mask(Path("other.pt"), {"layer.weight": torch.ones(3, 3, dtype=torch.bool)})
     with pytest.raises(SalunError, match=r"'layer\.weight' is no weight of the model"):
-        bench.problem(entry(base_file, method="rl", load_mask="other.pt"))
+        check_problem(entry(base_file, method="rl", load_mask="other.pt"), cache)
     with pytest.raises(SalunError, match=r"'layer\.weight' is no weight of the model"):
-        bench.problem(entry(None, model=TINY, dataset=TINY_DATA, method="rl", load_mask="other.pt"))
-    assert len(list(bench.checkpoints.iterdir())) == 2
+        check_problem(entry(None, model=TINY, dataset=TINY_DATA, method="rl", load_mask="other.pt"), cache)
+    assert len(list(cache.context.checkpoints.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -667,9 +670,9 @@ def test_a_mask_is_part_of_the_seeded_randomness(trained: Checkpoint, run: Run) 
 
 
 def test_retraining_costs_what_its_steps_cost(digits: Dataset, base_file: Path) -> None:
-    bench = Workbench(CPU)
+    cache = ModelCache(RunContext(CPU))
     (experiment,) = validate([{"checkpoint": str(base_file), "class_to_forget": 0, "method": "retrain"}], "list")
-    record = bench.run(experiment, bench.problem(experiment), 0).record
+    record = run_experiment(experiment, 0, cache).record
     assert all(point.evaluation_seconds > 0 for point in record.curve)
     steps = sum(point.seconds for point in record.curve)
     assert steps <= record.metrics["RTE"] <= steps + 1

@@ -11,14 +11,15 @@ from recorded import recorded
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.config import PruneRequest
+from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.plan import Repeats, plan
+from salun.experiments.record import experiment_of
 from salun.experiments.records import read
-from salun.experiments.run import Workbench
 from salun.experiments.schema import validate
 from salun.io.files import name_part, write_text
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from salun.reports.labels import experiment_of, titles_of
+from salun.reports.labels import titles_of
 from salun.reports.summary import rows_of, rows_of_records
 from salun.unlearning.mask import save_mask
 
@@ -77,7 +78,7 @@ def test_all_that_is_refused_is_told_at_once_by_entry(small: Checkpoint) -> None
 def test_a_mistake_on_the_command_line_names_no_entry() -> None:
     experiments = validate(entries({"class_to_forget": 99}), "command line")
     with pytest.raises(SalunErrors, match=r"^command line: class 99"):
-        plan(experiments, Repeats(1), Workbench(CPU), "command line")
+        plan(experiments, Repeats(1), ModelCache(RunContext(CPU)), "command line")
 
 
 # Doing it
@@ -211,7 +212,7 @@ def test_each_source_of_randomness_is_varied_on_its_own() -> None:
         assert len({job.id for job in jobs}) == 3
         assert [job.last for job in jobs] == [False, False, True]
     assert [job.seed for job in seeds] == [0, 1, 2]
-    assert len({job.cell for job in seeds}) == 1
+    assert len({job.group for job in seeds}) == 1
     assert [job.problem.spec.recipe.seed for job in bases] == [0, 1, 2]
     assert len({job.problem.split.forget_fingerprint for job in bases}) == 1
     assert [job.experiment.forget.seed for job in forgets] == [0, 1, 2]
@@ -404,7 +405,7 @@ def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
 
 @pytest.mark.parametrize(
     ("given", "prune", "budget"),
-    [({}, None, None), ({"prune": {"share": 0.9, "epochs": None}, "budget": 50}, PruneRequest(0.9), 50)],
+    [({}, None, None), ({"prune": {"share": 0.9, "epochs": None}, "budget": 50}, PruneRequest(share=0.9), 50)],
 )
 def test_a_record_tells_pruning_and_budget(given: dict[str, Any], prune: PruneRequest | None, budget: int) -> None:
     record = recorded()

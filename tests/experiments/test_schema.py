@@ -336,7 +336,7 @@ def test_one_experiment_needs_no_list(tmp_path: Path) -> None:
 def test_experiments_are_numbered_from_one() -> None:
     found = validate([{"class_to_forget": 0}] * 3, "list.json")
     assert [experiment.number for experiment in found] == [1, 2, 3]
-    assert replace(found[2], number=1) == found[0]
+    assert found[2].model_copy(update={"number": 1}) == found[0]
 
 
 @pytest.mark.parametrize("text", ["", "[", "[1,]", "{'a': 1}", '[{"lr": 1, "lr": 2}]', "[]", "[" * 10**5, "9" * 5000])
@@ -511,7 +511,7 @@ def test_epochs_of_pruning_need_pruning() -> None:
     (line,) = mistakes({"prune_epochs": 3, "class_to_forget": 0})
     assert line == "list.json: entry 1: prune_epochs: without effect unless prune is given"
     (found,) = validate([{"prune": 0.95, "prune_epochs": 0, "class_to_forget": 0, "budget": 7}], "list.json")
-    assert (found.prune, found.budget) == (PruneRequest(0.95, 0), 7)
+    assert (found.prune, found.budget) == (PruneRequest(share=0.95, epochs=0), 7)
     assert found.title == "prune 0.95 + rl"
 
 
@@ -533,7 +533,7 @@ ALIASES = sorted((found.alias, name) for name, found in METHODS.items() if found
 @pytest.mark.parametrize(("alias", "name"), ALIASES)
 def test_an_alias_is_another_name_of_a_method(alias: str, name: str) -> None:
     one, other = validate([{"method": each, "class_to_forget": 0} for each in (alias, name)], "list.json")
-    assert replace(one, number=2) == other
+    assert one.model_copy(update={"number": 2}) == other
     assert other.method == name
 
 

@@ -16,12 +16,13 @@ from lists import BASE, CPU, RECORDS, SMALL, WEIGHTS, entries, train_small
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.experiments import records
-from salun.experiments.executors.processes import Alone, Lost
+from salun.experiments.base_training import save_with_forget
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.executors.executor import RunFailure
 from salun.experiments.plan import Job, Repeats, plan
-from salun.experiments.run import Workbench, save_with_forget
-from salun.experiments.runner import Runner
+from salun.experiments.runner import Runner, run_experiment
 from salun.experiments.schema import validate
-from salun.io.locks import CLAIMS, Claims, here
+from salun.io.locks import LOCKS, Locks
 from salun.models.checkpoint import Checkpoint
 from salun.training.progress import Callback, no_callback
 
@@ -55,13 +56,13 @@ def noted(job: Job) -> Callback:
 def work(begin: Event, given: list[dict[str, object]], runs: int) -> None:
     try:
         begin.wait()
-        bench = Workbench(CPU)
-        jobs = plan(validate(given, "test"), Repeats(runs), bench, "test")
-        outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, noted))
+        cache = ModelCache(RunContext(CPU))
+        jobs = plan(validate(given, "test"), Repeats(runs), cache, "test")
+        outcomes = list(Runner(cache, RECORDS, WEIGHTS, "none").run(jobs, noted))
         done, torn = records.read(RECORDS)
         assert not torn
         assert {job.id for job in jobs} == done.keys()
-        assert not any(isinstance(outcome, Lost) for _, outcome in outcomes)
+        assert not any(isinstance(outcome, RunFailure) for _, outcome in outcomes)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -99,19 +100,15 @@ def test_they_train_a_base_model_once() -> None:
     made = [path for path in Path("checkpoints").glob("*.pt") if path != Path(BASE)]
     assert len(made) == 1
     assert set(Counter(LOG.read_text().split()).values()) == {1}
-    assert not Path("checkpoints/claims").exists()
+    assert not Path("checkpoints/locks").exists()
     assert not Path("checkpoints/states").exists()
 
 
-def test_a_run_that_another_machine_does_is_waited_for(
+def test_a_run_that_another_process_does_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Workbench(CPU)
-    jobs = plan(validate(MANY, "test"), Repeats(2), bench, "test")
-    claims = RECORDS.parent / CLAIMS
-    claims.mkdir(parents=True)
-    theirs = claims / f"{jobs[1].id}.1"
-    theirs.write_text(json.dumps({**here(), "machine": "another", "token": "theirs"}))
+    cache = ModelCache(RunContext(CPU))
+    jobs = plan(validate(MANY, "test"), Repeats(2), cache, "test")
     pauses = 0
     sleep = time.sleep
 
@@ -119,14 +116,14 @@ def test_a_run_that_another_machine_does_is_waited_for(
         nonlocal pauses
         pauses += 1
         sleep(0.01)
-        if pauses == 3:  # it is recorded there, and its claim given back
-            record = bench.run(jobs[1].experiment, jobs[1].problem, jobs[1].seed).record
-            with RECORDS.open("a") as file:
-                file.write(json.dumps(records.numbers_only(records.asdict(record))) + "\n")
-            theirs.unlink()
+        if pauses == 3:  # it is recorded there, and its lock freed
+            records.append(RECORDS, run_experiment(jobs[1].experiment, jobs[1].seed, cache).record)
+            theirs.release(jobs[1].id)
 
     monkeypatch.setattr("salun.experiments.runner.time.sleep", wait)
-    outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, noted))
+    with Locks(RECORDS.parent / LOCKS) as theirs:
+        assert theirs.take(jobs[1].id)
+        outcomes = list(Runner(cache, RECORDS, WEIGHTS, "none").run(jobs, noted))
     assert pauses == 3
     assert [line.getMessage() for line in caplog.records] == [
         "runs/list: waiting for other processes, which do the last runs"
@@ -136,52 +133,41 @@ def test_a_run_that_another_machine_does_is_waited_for(
     assert records.read(RECORDS)[0].keys() == {job.id for job in jobs}
 
 
-def test_what_another_process_recorded_is_not_even_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Workbench(CPU)
-    jobs = plan(validate(MANY, "test"), Repeats(3), bench, "test")
-    theirs, claimed, take = jobs[1:5], [], Claims.take
+def test_what_another_process_recorded_is_not_even_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ModelCache(RunContext(CPU))
+    jobs = plan(validate(MANY, "test"), Repeats(3), cache, "test")
+    theirs, claimed, take = jobs[1:5], [], Locks.take
 
-    def taken(own: Claims, name: str) -> bool:
+    def taken(own: Locks, name: str) -> bool:
         claimed.append(name)
         return take(own, name)
 
     def callback(job: Job) -> Callback:
         if job is jobs[0]:
             for other in theirs:
-                records.append(RECORDS, bench.run(other.experiment, other.problem, other.seed).record)
+                records.append(RECORDS, run_experiment(other.experiment, other.seed, cache).record)
         return noted(job)
 
-    monkeypatch.setattr(Claims, "take", taken)
-    outcomes = list(Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, callback))
+    monkeypatch.setattr(Locks, "take", taken)
+    outcomes = list(Runner(cache, RECORDS, WEIGHTS, "none").run(jobs, callback))
     assert [job.id for job, _ in outcomes] == [jobs[0].id, jobs[5].id]
     assert {job.id for job in jobs} & set(claimed) == {jobs[0].id, jobs[5].id}
     assert records.read(RECORDS)[0].keys() == {job.id for job in jobs}
 
 
 def test_why_a_base_model_cannot_be_had_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Barren(Alone):
-        def prepare(self, untrained: object) -> dict[str, Lost]:
-            return {jobs[0].base: Lost("no luck", "line 1")}
+    def fail(*given: object) -> Checkpoint:
+        raise ValueError("no luck")
 
-    jobs = plan(validate(MANY[:1], "test"), Repeats(2), Workbench(CPU), "test")
-    runner = Runner(Workbench(CPU), RECORDS, WEIGHTS, "none")
-    monkeypatch.setattr(runner, "hands", lambda _: Barren(runner.bench))
-    outcomes = list(runner.go(jobs, noted))
-    assert [outcome for _, outcome in outcomes] == [Lost("no luck", "line 1")] * 2
-    assert [runner.trace_of(job).read_text() for job in jobs] == ["line 1"] * 2
+    monkeypatch.setattr("salun.experiments.executors.executor.train_base", fail)
+    own = {"checkpoint": None, "model": "resnet_tiny", "dataset": SMALL, "recipe": {"epochs": 1, "batch_size": 32}}
+    cache = ModelCache(RunContext(CPU))
+    jobs = plan(validate(entries({**ENTRIES[0], **own}), "test"), Repeats(2), cache, "test")
+    runner = Runner(cache, RECORDS, WEIGHTS, "none")
+    outcomes = list(runner.run(jobs, noted))
+    assert len(outcomes) == 2
+    for job, outcome in outcomes:
+        assert isinstance(outcome, RunFailure)
+        assert outcome.reason.startswith("ValueError: no luck (")
+        assert runner.trace_of(job).read_text() == outcome.trace != ""
     assert not LOG.exists()
-
-
-def test_what_was_taken_over_is_not_recorded_twice() -> None:
-    bench = Workbench(CPU)
-    jobs = plan(validate(MANY[:1], "test"), Repeats(1), bench, "test")
-    claims = RECORDS.parent / CLAIMS
-
-    def stand_still(job: Job) -> Callback:
-        (claims / f"{job.id}.2").write_text(json.dumps({**here(), "token": "another"}))
-        return no_callback
-
-    ((_, outcome),) = Runner(bench, RECORDS, WEIGHTS, "none").go(jobs, stand_still)
-    assert isinstance(outcome, Lost)
-    assert "took it over" in outcome.reason
-    assert not RECORDS.exists()

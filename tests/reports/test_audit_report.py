@@ -9,7 +9,7 @@ from fabricated import holds
 from numpy.typing import NDArray
 
 from salun.experiments.audit import Margins, Pool, audits_of
-from salun.experiments.run import Workbench
+from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.schema import validate
 from salun.reports.audit import Verdict, judge
 
@@ -21,7 +21,9 @@ Floats = NDArray[np.float64]
 def pool() -> Pool:
     """Two hundred images of which half are forgotten."""
     entry = {"model": "resnet_tiny", "dataset": "synthetic:n=500,size=8,classes=4", "unlearning_rate": 0.3}
-    (audit,) = audits_of(validate([entry | {"method": "ft"}], "list"), Workbench(torch.device("cpu")), "list")
+    (audit,) = audits_of(
+        validate([entry | {"method": "ft"}], "list"), ModelCache(RunContext(torch.device("cpu"))), "list"
+    )
     return audit.pool
 
 

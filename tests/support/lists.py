@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from salun.data.sources import load
-from salun.data.split import ForgetRequest
-from salun.experiments.base_model import train_checkpoint
+from salun.data.split import ForgetRequest, make_split
+from salun.experiments.base_training import train_checkpoint
+from salun.experiments.bases import prepare_base
+from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.plan import Job, Repeats, plan
-from salun.experiments.run import Workbench
+from salun.experiments.problem import ForgettingProblem, base_checkpoint
 from salun.experiments.runner import Runner
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
@@ -27,7 +29,7 @@ WEIGHTS = Path("checkpoints/list")
 
 def train_small() -> Checkpoint:
     """A model of very few, very small images."""
-    return train_checkpoint(TINY, load(SMALL), Recipe(**SHORT), ForgetRequest(), 0, CPU)[0]
+    return train_checkpoint(TINY, load(SMALL), make_split(load(SMALL), ForgetRequest()), Recipe(**SHORT), CPU)[0]
 
 
 def entries(*given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -37,7 +39,7 @@ def entries(*given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def planned(*given: dict[str, Any], runs: int = 1, bases: int = 1, forgets: int = 1) -> list[Job]:
-    return plan(validate(entries(*given), "test"), Repeats(runs, bases, forgets), Workbench(CPU), "test")
+    return plan(validate(entries(*given), "test"), Repeats(runs, bases, forgets), ModelCache(RunContext(CPU)), "test")
 
 
 class Counted:
@@ -56,11 +58,17 @@ class Counted:
 
 
 def runner(keep: Any = "none") -> Runner:
-    return Runner(Workbench(CPU), RECORDS, WEIGHTS, keep)
+    return Runner(ModelCache(RunContext(CPU)), RECORDS, WEIGHTS, keep)
 
 
 def do(jobs: list[Job], keep: Any = "none", interrupted: int | None = None) -> list[tuple[int, int]]:
     """Do what is missing of a list, as a command of its own would; which runs were started, by entry and seed."""
     counted = Counted(interrupted)
-    list(runner(keep).go(jobs, counted.callback))
+    list(runner(keep).run(jobs, counted.callback))
     return counted.started
+
+
+def trained_base(problem: ForgettingProblem, cache: ModelCache) -> Checkpoint:
+    """The base model of a problem, trained where it is missing."""
+    prepare_base(problem, cache)
+    return base_checkpoint(problem.spec, cache)

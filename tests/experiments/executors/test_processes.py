@@ -9,10 +9,11 @@ from typing import Any
 
 from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
 
-from salun.experiments.executors.processes import Lost, Order, done, portable
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.executors.executor import RunFailure, RunRequest, answer, portable
 from salun.experiments.plan import Job
 from salun.experiments.records import read
-from salun.experiments.run import Workbench
+from salun.experiments.run import RunResult
 from salun.models.architecture import TINY
 from salun.models.checkpoint import load_checkpoint, save_checkpoint
 from salun.training.progress import Callback, Progress, no_callback
@@ -49,15 +50,15 @@ def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -
     save_checkpoint(Path(BASE), small)
     jobs = planned(OWN, OWN | {"base_seed": 1}, {}, runs=2)
     save_checkpoint(Path(BASE), replace(small, excluded=(1, 2)))
-    seen, ended, pair = Seen(), [], replace(runner("all"), parallel=2)
-    with closing(pair.go(jobs, seen.callback)) as runs:
+    seen, ended, pair = Seen(), [], replace(runner("all"), jobs=2)
+    with closing(pair.run(jobs, seen.callback)) as runs:
         while len(ended) < 5:
             ended.append(next(runs))
     assert not multiprocessing.active_children()
-    lost = [(job.experiment.number, outcome) for job, outcome in ended if isinstance(outcome, Lost)]
-    changed = f"{BASE}: base model, data or mask have changed since the command began"
-    assert set(lost) == {(3, Lost(changed))}
-    made = {job.id: outcome for job, outcome in ended if not isinstance(outcome, Lost)}
+    lost = [(job.experiment.number, outcome) for job, outcome in ended if isinstance(outcome, RunFailure)]
+    changed = f"{BASE}: the base model has changed since the command began"
+    assert set(lost) == {(3, RunFailure(changed))}
+    made = {job.id: outcome for job, outcome in ended if not isinstance(outcome, RunFailure)}
     assert made == read(RECORDS)[0]
     for name, record in made.items():
         assert [step.done for step in seen.steps[name] if step.done] == record.curve
@@ -78,8 +79,11 @@ def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -
 def test_a_mask_goes_home_at_its_own_size() -> None:
     save_checkpoint(Path(BASE), train_small())
     (job,) = planned({"method": "ft", "use_mask": True})
-    order = Order(job.experiment, job.seed, job.id, weights=True)
-    checkpoint = portable(done(order, job.problem, Workbench(CPU), no_callback)).checkpoint
+    problem = job.problem
+    request = RunRequest(job.id, job.experiment, job.seed, problem.spec, problem.split, problem.mask, keep_weights=True)
+    result = portable(answer(request, ModelCache(RunContext(CPU)), no_callback))
+    assert isinstance(result, RunResult)
+    checkpoint = result.checkpoint
     assert checkpoint is not None
     assert checkpoint.mask is not None
     weights = sum(chosen.numel() for chosen in checkpoint.mask.values())

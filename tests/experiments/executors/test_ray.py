@@ -15,7 +15,8 @@ from plugged import forgotten
 
 from salun import __version__
 from salun.errors import SalunError
-from salun.experiments.executors.processes import Lost, Order, Outcome, setup_like
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.executors.executor import Order, Outcome, RunFailure, setup_like
 from salun.experiments.executors.ray import (
     Hand,
     Parcel,
@@ -30,7 +31,6 @@ from salun.experiments.executors.ray import (
 from salun.experiments.plan import Job
 from salun.experiments.plugins import load_plugins
 from salun.experiments.records import read
-from salun.experiments.run import Workbench
 from salun.experiments.runner import Runner
 from salun.models.architecture import TINY
 from salun.models.checkpoint import load_checkpoint, save_checkpoint
@@ -202,14 +202,14 @@ def begun(monkeypatch: pytest.MonkeyPatch, plugins: tuple[Path, ...] = ()) -> Ha
     monkeypatch.setattr(logging.getLogger("salun"), "level", logging.NOTSET)
     hand = Hand()
     contents = {path.name: path.read_bytes() for path in plugins}
-    assert hand.begin(setup_like(Workbench(CPU), (), 1), contents, "nowhere", __version__) is None
+    assert hand.begin(setup_like(ModelCache(RunContext(CPU)), (), 1), contents, "nowhere", __version__) is None
     return hand
 
 
 def packed(hand: Hand, job: Job, **more: Stored) -> Parcel:
     """What a worker is brought of a run; what it consists of is there already."""
     base = Stored("base", None)
-    hand.bench.kept["base"] = (job.problem.spec, Workbench(CPU).base(job.problem))
+    hand.cache.kept["base"] = (job.problem.spec, ModelCache(RunContext(CPU)).base(job.problem))
     return Parcel(Order(job.experiment, job.seed, job.id), base, **more)
 
 
@@ -226,26 +226,29 @@ def test_a_worker_needs_no_file_of_the_command(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
     hand = begun(monkeypatch)
-    hand.bench.kept |= {"forget": [1, 2, 3], "mask": job.problem.mask}
+    hand.cache.kept |= {"forget": [1, 2, 3], "mask": job.problem.mask}
     parcel = packed(hand, job, forget=Stored("forget", None), mask=Stored("mask", None))
     outcome = hand.do(parcel).answer.outcome
     assert isinstance(outcome, Outcome)
     alone = read(tmp_path / RECORDS)[0][job.id]
     here, there = (replace(record, **dict.fromkeys(TIMES)) for record in (alone, outcome.record))  # type: ignore
     assert here == there
-    hand.bench.kept["forget"] = [1, 2, 4]
+    hand.cache.kept["forget"] = [1, 2, 4]
     other = hand.do(parcel).answer.outcome
-    assert other == Lost(f"{BASE}: base model, data or mask have changed since the command began")
+    assert other == RunFailure(f"{BASE}: base model, data or mask have changed since the command began")
     assert not list(Path().rglob("*"))
 
 
 def test_a_worker_of_another_version_does_not_begin() -> None:
-    assert Hand().begin(setup_like(Workbench(CPU), (), 1), {}, ".", "0") == f"has salun {__version__}, the command 0"
+    assert (
+        Hand().begin(setup_like(ModelCache(RunContext(CPU)), (), 1), {}, ".", "0")
+        == f"has salun {__version__}, the command 0"
+    )
 
 
 def test_a_worker_without_its_device_or_plugin_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     begun(monkeypatch)
-    setup = setup_like(Workbench(CPU), (), 1)
+    setup = setup_like(ModelCache(RunContext(CPU)), (), 1)
     reason = Hand().begin(replace(setup, device="nothing"), {}, ".", __version__)
     assert reason == "--device nothing: unknown; accepted: auto, cpu, cuda, cuda:N, mps"
     assert "wrong.py" in str(Hand().begin(setup, {"wrong.py": b"1 / 0"}, ".", __version__))
@@ -256,7 +259,7 @@ def test_a_worker_without_the_data_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     (job,) = planned({})
     hand = begun(monkeypatch)
     parcel = packed(hand, job)
-    hand.bench.kept["base"] = (replace(job.problem.spec, dataset="folder:nowhere"), None)
+    hand.cache.kept["base"] = (replace(job.problem.spec, dataset="folder:nowhere"), None)
     reply = hand.do(parcel)
     assert "folder:nowhere" in str(reply.lacks)
     assert reply.answer.outcome is None
@@ -279,7 +282,7 @@ def test_runs_on_ray_give_what_they_give_in_turn(plugin: Path, monkeypatch: pyte
         return planned(BARE | {"method": "retrain"}, OWN, BARE | {"method": "held"})
 
     seen = Seen()
-    assert len(list(on_ray("local", (plugin,)).go(jobs(), seen.callback))) == 3
+    assert len(list(on_ray("local", (plugin,)).run(jobs(), seen.callback))) == 3
     assert not ray.is_initialized()
     assert os.environ["WANDB_API_KEY"] == "hidden"
     (told,) = Path("begun").read_text().splitlines()
@@ -310,7 +313,7 @@ def test_a_machine_that_is_lost_in_mid_list_costs_no_run(plugin: Path, tmp_path:
         doomed = tmp_path / "doomed"
         doomed.write_text(other.node_id)
         done: list[tuple[Job, Any]] = []
-        with closing(on_ray(cluster.address, (plugin,)).go(jobs(), Seen().callback)) as runs:
+        with closing(on_ray(cluster.address, (plugin,)).run(jobs(), Seen().callback)) as runs:
             for ended in runs:
                 done.append(ended)
                 if doomed.exists():
@@ -320,7 +323,7 @@ def test_a_machine_that_is_lost_in_mid_list_costs_no_run(plugin: Path, tmp_path:
         assert not ray.is_initialized()
     finally:
         cluster.shutdown()
-    lost = {job.experiment.method: outcome.reason for job, outcome in done if isinstance(outcome, Lost)}
+    lost = {job.experiment.method: outcome.reason for job, outcome in done if isinstance(outcome, RunFailure)}
     assert len(done) == 8
     assert lost.keys() == {"raising", "dying"}
     assert lost["raising"].startswith("ValueError: will not (")
