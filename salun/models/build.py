@@ -1,9 +1,12 @@
 """Building a model from its architecture."""
 
 import warnings
+from contextlib import nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from salun.errors import SalunError
 from salun.models.architecture import Architecture, check_model, input_options, known_options, shaped, try_out
@@ -48,3 +51,30 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
         return model.train()
     reason = str(refusal).splitlines()[0] if str(refusal) else type(refusal).__name__
     raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from refusal
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights as they are in memory instead of drawing them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def build_undrawn(architecture: Architecture) -> nn.Module:
+    """Build a model that is about to be given its weights; the global generator stays as it is.
+
+    Args:
+        architecture: what to build.
+
+    Returns:
+        The model in training mode, its weights of any values.
+
+    Raises:
+        SalunError: as `build` does.
+    """
+    # The first model of an architecture is tried out with an image, for which it needs weights.
+    with torch.random.fork_rng(devices=[]), _Undrawn() if known_options(architecture) else nullcontext():
+        return build(architecture)

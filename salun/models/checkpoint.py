@@ -4,15 +4,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from salun.errors import SalunError
 from salun.io.tensors import read_tensors, tensors_digest, write_tensors
 from salun.models.architecture import Architecture, check_model
-from salun.models.build import build
+from salun.models.build import build_undrawn
 from salun.models.pretrained import pretrained_size
-from salun.models.skeleton import fill, shapes_of, unfilled
 
 _UNRECORDED = 0
 
@@ -68,9 +68,9 @@ class Checkpoint:
         Raises:
             SalunError: the weights do not fit.
         """
-        model = unfilled(self.architecture, shapes_of(self.weights))
+        model = build_undrawn(self.architecture)
         try:
-            fill(model, self.weights)
+            model.load_state_dict(self.weights)
         except RuntimeError as error:
             raise SalunError(f"weights do not fit the model '{self.architecture.model}'") from error
         return model
@@ -186,7 +186,7 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         check_model(recorded.model)
     except SalunError as error:
         raise SalunError(f"{path}: {error}") from error
-    shapes = shapes_of(checkpoint.weights)
+    shapes = _shapes_of(checkpoint.weights)
     # So that no model of a million classes is built because a file says so.
     if not any(shape[:1] == (recorded.classes,) for shape in shapes.values()):
         raise SalunError(unfit)
@@ -197,11 +197,15 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     faults = []
     for candidate in candidates:
         try:
-            # What a file says nothing of is tried with real images.
-            model = build(candidate) if recorded.size == _UNRECORDED else unfilled(candidate, shapes)
+            model = build_undrawn(candidate)
         except SalunError as error:
             faults.append(str(error))
             continue
-        if shapes == shapes_of(model.state_dict()):
+        if shapes == _shapes_of(model.state_dict()):
             return replace(checkpoint, architecture=candidate)
     raise SalunError(f"{path}: {faults[0]}" if len(faults) == len(candidates) else unfit)
+
+
+def _shapes_of(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """List the shapes of named tensors."""
+    return {name: tensor.shape for name, tensor in state.items()}
