@@ -22,10 +22,10 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
-from salun.data import sources
 from salun.data.dataset import Dataset
+from salun.data.download import fetch
 from salun.data.sets import make_sets
-from salun.data.sources import class_count, digits_table, load
+from salun.data.sources import class_count, load
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
 from salun.experiments.base_model import preparation_of, train_checkpoint
@@ -499,9 +499,10 @@ class TestAbsent:
     ) -> None:
         served["/cifar"] = silent
         monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
-        monkeypatch.setattr(sources, "DOWNLOAD_TIMEOUT", 0.2)
         begun = time.perf_counter()
-        assert "timed out" in one_line("cifar10", tmp_path / "data")
+        get = functools.partial(datasets.CIFAR10, download=True)
+        with pytest.raises(SalunError, match="timed out"):
+            fetch("cifar10", tmp_path / "data", "the archive", True, get, timeout=0.2)
         assert time.perf_counter() - begun < 2.5
         assert not list(tmp_path.iterdir())
 
@@ -575,8 +576,13 @@ class TestDownload:
 
 
 class TestDigits:
-    def test_all_images_once(self, digits: Dataset) -> None:
+    @pytest.mark.parametrize("found", [True, False])
+    def test_all_images_once(self, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
         from sklearn.datasets import load_digits
+
+        if not found:
+            monkeypatch.setattr("salun.data.builtin.find_spec", lambda name: None)
+        digits = load("digits")
 
         bundled = load_digits()
         assert len(digits.train.labels) + len(digits.test.labels) == 1797
@@ -731,14 +737,3 @@ def test_python2_writer_writes_what_python_reads() -> None:
     read = pickle.load(io.BytesIO(text), encoding="latin1")
     assert np.array_equal(read.pop("data"), entry.pop("data"))
     assert read == entry
-
-
-@pytest.mark.parametrize("found", [True, False])
-def test_the_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
-    from sklearn.datasets import load_digits
-
-    if not found:
-        monkeypatch.setattr(sources, "find_spec", lambda name: None)
-    images, labels = digits_table()
-    assert np.array_equal(images, load_digits().data)
-    assert np.array_equal(labels, load_digits().target)
