@@ -32,9 +32,6 @@ def adaptive_unlearning_score(evaluation: Evaluation) -> Value:
         class-wise, whatever retraining gives. Two errors can make up for each other, and a model whose test
         accuracy has grown scores above 1.
 
-    Args:
-        evaluation: a model's outputs, with the base model's.
-
     Returns:
         In [0, 2]; good when 1. None where a set is empty or there is no base model.
 

@@ -339,9 +339,6 @@ def forgetting_quality_score(evaluation: Evaluation) -> Value:
         Which image has which value, and which class is predicted: two models of equal confidence in different
         classes score 1. The score is of the best threshold, so few images make it too low by chance.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
     Returns:
         In [0, 1], 3 decimals; good when 1. None without a retrained model or forget images, or for one class.
 
@@ -365,9 +362,6 @@ def notebook_forgetting_quality(evaluation: Evaluation) -> Value:
     Cannot see:
         Anything without the same value of a retrained model: it looks at one model, and a doubtful model that
         forgot nothing scores as high. It shares its name with FQS and nothing else.
-
-    Args:
-        evaluation: a model's outputs.
 
     Returns:
         In [0, 1], 4 decimals; good when it equals the retrained model's. None without forget images, or for one
@@ -394,12 +388,8 @@ def notebook_privacy_attack(evaluation: Evaluation) -> Value:
         Forgetting as such: it grows as the forgotten class becomes doubtful, in a retrained model too, and does
         not see a class that is sure of itself. The notebook takes a subset of the training images, this all.
 
-    Args:
-        evaluation: a model's outputs.
-
     Returns:
-        In [0.5, 1], 4 decimals; good when it equals the retrained model's. None where no class is forgotten as a
-        whole, or for one class.
+        In [0.5, 1], 4 decimals; good when it equals the retrained model's.
 
     Source:
         ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.

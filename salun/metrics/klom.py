@@ -80,15 +80,8 @@ def divergence_of_margins(runs: Runs) -> tuple[Value, Value, Value]:
         More than its models show: 20 bins of a few models are nearly empty, and the value is then near 11 by chance
         alone. Compare equal numbers of models, 100 for the authors' figures.
 
-    Args:
-        runs: outputs of the unlearned and the retrained models.
-
     Returns:
-        In nats, at least 0; good when 0. None for less than 2 models of a kind, or where no image's
-        margins are numbers.
-
-    Raises:
-        SalunError: the models' forget images differ.
+        In nats, at least 0; good when 0.
 
     Source:
         Georgiev et al., "Attribute-to-Delete: Machine Unlearning via Datamodel Matching", arXiv 2410.23232; steps

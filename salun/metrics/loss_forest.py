@@ -68,12 +68,8 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
     Cannot see:
         An image's own difficulty. Class-wise, forget and test hold different classes, and the AUC tells those apart.
 
-    Args:
-        evaluation: a model's outputs.
-
     Returns:
-        forest_acc in [0, 1], good when it equals the retrained model's; forest_auc in [0, 1], good
-        at 0.5. None where a set is empty, or retain or validation set all but empty.
+        forest_acc in [0, 1], good when it equals the retrained model's; forest_auc in [0, 1], good at 0.5.
 
     Source:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
@@ -109,9 +105,6 @@ def loss_forest_original(evaluation: Evaluation) -> tuple[Value, Value]:
 
     Cannot see:
         That the best of six on the target is too good by chance; use forest_acc.
-
-    Args:
-        evaluation: a model's outputs.
 
     Returns:
         acc and auc in [0, 1], for comparison with figures found so. None where a set is empty.

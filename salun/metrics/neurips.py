@@ -161,14 +161,8 @@ def forgetting_quality(runs: Runs) -> Value:
         retrained models score far below 1 (0.1 to 0.2 with 64 of each; below 64 the value says next to nothing).
         Compare only equal numbers of models, and with the value between two groups of retrained models.
 
-    Args:
-        runs: outputs of the unlearned and the retrained models.
-
     Returns:
         In [0, 1]; good when 1. None for less than 3 models of a kind, or confidences that are not finite.
-
-    Raises:
-        SalunError: the models' forget images differ.
 
     Source:
         google-deepmind/unlearning_evaluation, `metric.py`; Triantafillou et al., "Are we making progress in
@@ -194,15 +188,9 @@ def neurips_score(runs: Runs) -> Value:
     Cannot see:
         What forgetting_quality cannot; and an accuracy above the retrained models' makes up for forgetting.
 
-    Args:
-        runs: outputs of the unlearned and the retrained models.
-
     Returns:
         At least 0; good when 1. None where forgetting_quality is, a set is empty, or retrained models are never
         right.
-
-    Raises:
-        SalunError: the models' forget images differ.
 
     Source:
         As forgetting_quality; the product is taken in `main.py` there.

@@ -67,14 +67,8 @@ def robust_attack(evaluation: Evaluation) -> Value:
         easy images keep larger ratios than hard ones, so the sets must be alike. One retrained model is one
         reference: its chance counts as difficulty. The area says little about few false positives.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
     Returns:
         In [0, 1]; good at 0.5. None where a set is empty or there is no retrained model.
-
-    Raises:
-        SalunError: the two models' images differ.
 
     Source:
         Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks", ICML 2024, arXiv 2312.03262.

@@ -51,9 +51,6 @@ def simple_attack(evaluation: Evaluation) -> Value:
         An image's own difficulty, and losses that are too large and too small by turns: the attack has one
         threshold. Its steps are coarse: a tenth of the images is asked at a time.
 
-    Args:
-        evaluation: a model's outputs.
-
     Returns:
         A fraction in [0, 1]; good at 0.5. None for less than 10 forget or unseen images.
 

@@ -54,9 +54,6 @@ def svc_confidence(evaluation: Evaluation) -> Value:
         An image's own difficulty: one rule serves all images, so hard images look like non-members to it in any
         model. Class-wise, retain and test lack the forgotten class.
 
-    Args:
-        evaluation: a model's outputs.
-
     Returns:
         A fraction in [0, 1]; good when it equals the retrained model's. None where a set is empty.
 
@@ -75,10 +72,6 @@ def svc_attacks(evaluation: Evaluation, wanted: tuple[str, ...]) -> dict[str, Va
 
     Cannot see:
         What MIA cannot; correctness and entropy also not how surely the true class is given.
-
-    Args:
-        evaluation: a model's outputs.
-        wanted: which of the attacks; they run side by side.
 
     Returns:
         Fractions in [0, 1] by name; good when they equal the retrained model's. None where a set is empty.
@@ -100,9 +93,6 @@ def svc_original(evaluation: Evaluation) -> Value:
 
     Cannot see:
         An image's own label; for sets with different classes its values cannot be compared. Use MIA_m_entropy.
-
-    Args:
-        evaluation: a model's outputs.
 
     Returns:
         A fraction in [0, 1], for comparison with figures found so. None where a set is empty.
@@ -131,9 +121,6 @@ def tug_of_war_mia(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Which of the three is off, and in which direction.
-
-    Args:
-        evaluation: a model's outputs, and a retrained model's.
 
     Returns:
         In [0, 1]; good at 1. None without a retrained model.

@@ -87,14 +87,8 @@ def likelihood_ratio_attack(runs: Runs) -> Value:
         A rate of false positives that matters for one person: the area averages over all. With few models, and one
         forget set for all, it is a lower bound of what an attacker can do; salun-audit draws many splits.
 
-    Args:
-        runs: outputs of the unlearned and the retrained models.
-
     Returns:
         In [0, 1]; good at 0.5. None for less than 3 models of a kind, or margins that are not finite.
-
-    Raises:
-        SalunError: the models' forget images differ.
 
     Source:
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv

@@ -78,9 +78,6 @@ def zrf(evaluation: Evaluation) -> Value:
         greatest value is not the best. The divergence has no bound, and a sure model goes far below 0. Another
         random model gives another value.
 
-    Args:
-        evaluation: a model's outputs, with a random model's on the forget set.
-
     Returns:
         At most 1; good when it equals the retrained model's. None without a random model or forget images.
 
@@ -100,9 +97,6 @@ def zrf_original(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Much at all: dividing by the number of classes puts every model near 1. Use ZRF.
-
-    Args:
-        evaluation: a model's outputs, with a random model's on the forget set.
 
     Returns:
         At most 1, for comparison with figures found so. None without a random model or forget images.
@@ -124,14 +118,8 @@ def divergence_to_retrained(evaluation: Evaluation) -> Value:
     Cannot see:
         Chance: two retrained models differ too, so a value below theirs says nothing more.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
     Returns:
         In [0, ln 2] nats; good when 0. None without a retrained model or forget images.
-
-    Raises:
-        SalunError: the two models' forget images differ.
 
     Source:
         Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory, 1991; as
