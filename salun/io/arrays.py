@@ -14,7 +14,6 @@ from salun.io.files import replacing
 from salun.io.limits import check_unpacked
 
 UNREADABLE = (OSError, ArithmeticError, ValueError, LookupError, EOFError, TypeError, RuntimeError, MemoryError)
-
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 

@@ -10,25 +10,17 @@ from salun.errors import SalunError
 from salun.io.files import read_json
 
 MIB, _GIB = 2**20, 2**30
-
 # Ten million indices are 90 MB of text, ten thousand experiments with all their keys 5 MB.
 _LARGEST_LIST = 256 * MIB
-
 # Features as JSON: 100,000 images of 2,048 numbers.
 LARGEST_FEATURES = 4 * _GIB
-
 DEEPEST = 50
-
 # A file of a few MiB may unpack to this in any case, a larger one to as many times its length. Float32 features and
 # logits shrink to about nine tenths, those behind a ReLU to a fifth, and marks of which all are equal to a thousandth.
 _UNPACKED = 256 * MIB
-
 _SHRUNK = 100
-
 _MOST_VALUES = 20_000_000
-
 _MOST_CONTAINERS = 1_000_000
-
 _LONGEST_NUMBER = 64
 
 

@@ -14,9 +14,6 @@ def unlearning_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         Confidence: a model may predict as before and only less surely, or still tell the forget images apart.
 
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
-
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
@@ -32,9 +29,6 @@ def retain_accuracy(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Harm to images that were not trained on; that is TA's.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's, near 1.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
@@ -52,9 +46,6 @@ def validation_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         What it was used to choose: settings searched on the validation set look better on it than they are.
 
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
-
     Source:
         The validation split of Fan et al., "SalUn", ICLR 2024, appendix C.
     """
@@ -70,9 +61,6 @@ def test_accuracy(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Which images are wrong: two models of one accuracy may disagree on many (see `disagreement`).
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
@@ -90,10 +78,6 @@ def test_unlearning_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         Whether the class is still apart in the model's features, where a new head would find it.
 
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's, 0. None where no class is
-        forgotten as a whole.
-
     Source:
         The SalUn DeepDive project and the notebook of the seed documents.
     """
@@ -110,10 +94,6 @@ def test_remaining_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         What TA cannot.
 
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's. None where no class is forgotten as a
-        whole.
-
     Source:
         The notebook of the seed documents.
     """
@@ -129,9 +109,6 @@ def running_time(evaluation: Evaluation) -> Value:
 
     Cannot see:
         The machine, which the record names, and what else it was doing.
-
-    Returns:
-        Seconds; good when low. None for a model that was not unlearned.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.

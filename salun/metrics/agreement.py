@@ -42,9 +42,6 @@ def disagreement(evaluation: Evaluation) -> Value:
     Cannot see:
         Confidence. Two retrained models differ too, by chance alone: 0 is not what retraining gives.
 
-    Returns:
-        A fraction in [0, 1]; good when as low as between two retrained models.
-
     Source:
         Golatkar et al., "Eternal Sunshine of the Spotless Net", CVPR 2020, compares readouts on the forget set so.
     """
@@ -60,9 +57,6 @@ def disagreement_on_test(evaluation: Evaluation) -> Value:
 
     Cannot see:
         As disagreement; and which of the two is right.
-
-    Returns:
-        A fraction in [0, 1]; good when as low as between two retrained models.
 
     Source:
         As disagreement.
@@ -80,9 +74,6 @@ def completeness(evaluation: Evaluation) -> Value:
 
     Cannot see:
         The forget images themselves, and confidence. Most images are easy and alike in any two models.
-
-    Returns:
-        A fraction in [0, 1]; good when as high as between two retrained models.
 
     Source:
         Cao and Yang, "Towards Making Systems Forget with Machine Unlearning", S&P 2015, section III.
@@ -124,9 +115,6 @@ def confidence_distance(evaluation: Evaluation) -> Value:
     Cannot see:
         Which image has which confidence; `confidence_difference` does.
 
-    Returns:
-        In [0, 1]; good when 0. None without a retrained model or forget images.
-
     Source:
         scipy.stats.wasserstein_distance, on the feature of the MIA of Fan et al., "SalUn", ICLR 2024.
     """
@@ -143,9 +131,6 @@ def confidence_difference(evaluation: Evaluation) -> Value:
 
     Cannot see:
         The other classes' probabilities. Two retrained models differ too, most on the hardest images.
-
-    Returns:
-        In [0, 1]; good when 0. None without a retrained model or forget images.
 
     Source:
         The feature of the MIA of Fan et al., "SalUn", ICLR 2024, compared image by image.

@@ -35,9 +35,7 @@ def similarity_to_base(models: Models) -> _Layered:
         retain images give.
 
     Returns:
-        The mean, at most 1, where the model gives what the base model gives; slightly below 0 for unrelated
-        features; good when it equals the retrained model's. And the value of each layer by its name, None where its
-        outputs are all alike. None of both where there are fewer than 4 forget images, or no layer has a value.
+        The mean, at most 1, and the value of each layer by its name, None where its outputs are all alike.
 
     Source:
         Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3; linear CKA by
@@ -47,15 +45,9 @@ def similarity_to_base(models: Models) -> _Layered:
 
 
 @metric(
-    "CKA_retrained",
-    "CKA_retrained_layers",
-    unit=("", "table"),
-    direction="higher",
-    ideal="1",
-    cost="weights",
-    against=("retrained",),
-    revised="0.2.0",
-)
+    "CKA_retrained", "CKA_retrained_layers", unit=("", "table"), direction="higher", ideal="1", cost="weights",
+    against=("retrained",), revised="0.2.0",
+)  # fmt: skip
 def similarity_to_retrained(models: Models) -> _Layered:
     """Linear CKA between the model's layers and the retrained model's on the forget images: mean, layer by layer.
 

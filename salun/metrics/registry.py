@@ -29,49 +29,27 @@ GAP_METRICS = ("UA", "RA", "TA", "MIA")
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric.
+    """A registered metric."""
 
-    Attributes:
-        name: as in JSON and tables.
-        family: the names that its function is registered for, its own among them.
-        compute: gives values of the family by name, of a subject and the names that are wanted.
-        subject: what it is a function of: `Evaluation`, `Runs` or `Models`.
-        unit: "%" for a fraction that is printed as a percentage, "" for a plain number, "table" for a matrix
-            or a value a layer, which is kept in the record and stands in no column.
-        direction: which change is good: towards the retrained model's value, up, or down; "none" where the
-            value alone says nothing.
-        ideal: the best value, in words.
-        cost: "free" of outputs that are there, "attack" where something is fitted, "many models" where several
-            runs are needed, "weights" where the models run once more.
-        against: models beside its own that it needs.
-        needs: sets that it is computed from.
-        summary: first sentence of the docstring; formula, blind and source are its sections.
-        default: whether it is computed where no metric is named.
-        original: whether it is kept only to reproduce figures of a code whose definition is faulty.
-        derived: whether it repeats or is computed from UA, RA, TA and MIA, so that its test says nothing new.
-        home: the module that registered it.
-        revised: version of its package whose values differ from those recorded before; None where none do.
-    """
-
-    name: str
-    family: tuple[str, ...]
-    compute: Callable[[Any, tuple[str, ...]], _Found]
+    name: str  # as in JSON and tables
+    family: tuple[str, ...]  # the names that its function is registered for, its own among them
+    compute: Callable[[Any, tuple[str, ...]], _Found]  # gives the wanted values of the family by name, of a subject
     subject: type[Evaluation] | type[Runs] | type[Models]
-    unit: _Unit
-    direction: _Direction
-    ideal: str
-    cost: _Cost
-    against: tuple[_Against, ...]
-    needs: tuple[str, ...]
-    summary: str
-    formula: str
+    unit: _Unit  # "%": a fraction; "": a plain number; "table": a matrix or a value a layer, kept in the record alone
+    direction: _Direction  # which change is good; "none" where the value alone says nothing
+    ideal: str  # the best value, in words
+    cost: _Cost  # "attack": something is fitted; "weights": the models run once more
+    against: tuple[_Against, ...]  # models beside its own that it needs
+    needs: tuple[str, ...]  # sets that it is computed from
+    summary: str  # the docstring's first sentence
+    formula: str  # and its sections
     blind: str
     source: str
-    default: bool
-    original: bool
-    derived: bool
-    home: str
-    revised: str | None
+    default: bool  # computed where no metric is named
+    original: bool  # kept only to reproduce figures of a code whose definition is faulty
+    derived: bool  # repeats or is computed from UA, RA, TA and MIA, so that its test says nothing new
+    home: str  # the module that registered it
+    revised: str | None  # version of its package whose values differ from those recorded before
 
 
 METRICS: dict[str, Metric] = {}

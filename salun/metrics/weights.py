@@ -50,9 +50,6 @@ def distance_to_retrained(models: Models) -> _Layered:
         That models which do the same may have other weights: two that were trained from different seeds lie far
         apart, whether or not one of them forgot anything. Otherwise what `weight_distance_base` cannot.
 
-    Returns:
-        The distance, good when low, and that of each parameter by its name.
-
     Source:
         As `weight_distance_base`; to a retrained model: Wu et al., "DeltaGrad", ICML 2020.
     """

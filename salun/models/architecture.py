@@ -13,9 +13,7 @@ from torch import nn
 from salun.errors import SalunError, did_you_mean
 
 TINY = "resnet_tiny"
-
 _SMALL = 64
-
 _PATCHED = ("vit_", "deit", "swin_", "swinv2_", "flexivit_", "cait_", "convit_")
 
 

@@ -15,14 +15,10 @@ from salun.models.build import build_undrawn
 from salun.models.pretrained import pretrained_size
 
 _UNRECORDED = 0
-
 _OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
-
 # What a model may be built for because a file says so, before its weights are known to fit.
 _MOST_CLASSES = 1_000_000
-
 _MOST_CHANNELS = 1024
-
 _LARGEST_IMAGE = 1536
 
 

@@ -10,9 +10,7 @@ from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
-
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 

@@ -20,7 +20,7 @@ TOGETHER = {
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the forests of the loss attack have few trees, whose number is not what is tested here."""
-    monkeypatch.setattr("salun.metrics.loss_forest.TREES", (5,))
+    monkeypatch.setattr("salun.metrics.loss_forest.product", lambda _, criteria: [(5, name) for name in criteria])
 
 
 def ordinary(names: str, **options: Any) -> Any:

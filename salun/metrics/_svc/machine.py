@@ -1,22 +1,17 @@
-"""Training and decision of the machine, in compiled code where it is known to equal libsvm."""
+"""Training and decision of the machine in compiled code, and whether it equals libsvm here."""
 
 import functools
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numba.extending import get_cython_function_address
+from sklearn.svm import SVC
+
+from salun.metrics._svc import smo
 
 _BOUND = 3.0
-
 _STORE_BYTES = 64 * 1024**2
-
-_SMALL = 3000
-
 _NEAR = 1e-9
-
-_Attack = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,47 +25,20 @@ class _Machine:
     steps: int  # pairs of points that were moved
 
 
-def called_members(attacks: dict[str, _Attack]) -> dict[str, np.ndarray]:
-    """Train attacks on known members and non-members, and ask them of targets, over the cores that there are.
-
-    Predictions are those of scikit-learn's `SVC(C=3, kernel="rbf", gamma="auto")`, one for one.
+def fit(members: np.ndarray, non_members: np.ndarray) -> _Machine:
+    """Train the machine on the path that libsvm takes, bit for bit.
 
     Args:
-        attacks: by name finite float32 features of members (N, D), of non-members (M, D) and of targets (K, D).
+        members: (N, D) finite float32 features, N > 0.
+        non_members: (M, D) finite float32 features, M > 0.
 
     Returns:
-        By name (K,) bool: whether a target is called a member.
-
-    Raises:
-        ValueError: an attack without members or without non-members.
-    """
-    for name, (members, non_members, _) in attacks.items():
-        if not len(members) or not len(non_members):
-            raise ValueError(f"attack '{name}': no members or no non-members")
-    if any(len(members) + len(others) > _SMALL for members, others, _ in attacks.values()):
-        _follows_libsvm()
-    hardest = sorted(attacks, key=lambda name: -attacks[name][0].shape[1])
-    with ThreadPoolExecutor(_threads()) as pool:
-        found = dict(zip(hardest, pool.map(lambda name: _called_member(*attacks[name]), hardest), strict=True))
-    return {name: found[name] for name in attacks}
-
-
-def _called_member(members: np.ndarray, non_members: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Run one attack; scikit-learn does the work where that is over before the compiled code has started."""
-    if len(members) + len(non_members) <= _SMALL or not _follows_libsvm():
-        return _plain(members, non_members, targets)
-    return ~(_decide(_fit(members, non_members), targets) > 0)
-
-
-def _fit(members: np.ndarray, non_members: np.ndarray) -> _Machine:
-    """Train the machine on the path that libsvm takes, bit for bit.
+        The machine.
 
     Source:
         Fan, Chen and Lin, "Working set selection using second order information for training support
         vector machines", JMLR 2005; Chang and Lin, "LIBSVM", ACM TIST 2011, section 5 for shrinking.
     """
-    from salun.metrics._svc import smo
-
     known = np.concatenate([non_members, members]).astype(np.float32)
     labels = np.repeat([1.0, -1.0], [len(non_members), len(members)])
     gamma = 1 / known.shape[1]
@@ -83,12 +51,8 @@ def _fit(members: np.ndarray, non_members: np.ndarray) -> _Machine:
     return _Machine(known[places], (alpha * labels)[places], offset, gamma, steps)
 
 
-def _make_kernel(known: np.ndarray, gamma: float) -> Any:
+def _make_kernel(known: np.ndarray, gamma: float) -> smo.Kernel:
     """Say how entries of the kernel matrix are computed."""
-    from numba.extending import get_cython_function_address
-
-    from salun.metrics._svc import smo
-
     width = known.shape[1]
     longest = gamma * float(np.square(known, dtype=np.float64).sum(1).max())
     error = 0.0 if width == 1 else 8 * (width + 4) * longest
@@ -103,10 +67,8 @@ def _make_kernel(known: np.ndarray, gamma: float) -> Any:
     )
 
 
-def _make_state(known: np.ndarray, labels: np.ndarray, kernel: Any) -> Any:
+def _make_state(known: np.ndarray, labels: np.ndarray, kernel: smo.Kernel) -> smo.State:
     """Put the optimisation at its beginning."""
-    from salun.metrics._svc import smo
-
     count = len(known)
     groups = np.unique(known, axis=0, return_inverse=True)[1].reshape(-1)
     state = smo.State(
@@ -126,10 +88,8 @@ def _make_state(known: np.ndarray, labels: np.ndarray, kernel: Any) -> Any:
     return state
 
 
-def _make_store(state: Any) -> Any:
+def _make_store(state: smo.State) -> smo.Store:
     """Make an empty store of columns, of at most `_STORE_BYTES` or three columns."""
-    from salun.metrics._svc import smo
-
     count, groups = len(state.groups), int(state.groups.max()) + 1
     slots = min(max(_STORE_BYTES // (4 * count), 3), max(groups, 3))
     return smo.Store(
@@ -141,10 +101,16 @@ def _make_store(state: Any) -> Any:
     )
 
 
-def _decide(machine: _Machine, targets: np.ndarray) -> np.ndarray:
-    """Compute (K,) values, positive for non-members; what lies near zero is computed as libsvm does."""
-    from salun.metrics._svc import smo
+def decide(machine: _Machine, targets: np.ndarray) -> np.ndarray:
+    """Compute the decision function; what lies near zero is computed as libsvm does.
 
+    Args:
+        machine: a trained one.
+        targets: (K, D) finite float32 features.
+
+    Returns:
+        (K,) float64, positive for non-members.
+    """
     kernel = _make_kernel(machine.points, machine.gamma)
     points = machine.points.astype(np.float64)
     distinct, back = np.unique(targets.astype(np.float32), axis=0, return_inverse=True)
@@ -157,40 +123,21 @@ def _decide(machine: _Machine, targets: np.ndarray) -> np.ndarray:
     return values[back.reshape(-1)]
 
 
-def _plain(members: np.ndarray, non_members: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Run one attack by scikit-learn itself."""
-    known = np.repeat([1, 0], [len(members), len(non_members)])
-    machine = _sklearn_machine().fit(np.concatenate([members, non_members]), known)
-    return np.asarray(machine.predict(targets) > 0)
-
-
-def _sklearn_machine() -> Any:
-    """Make scikit-learn's machine with the attack's settings."""
-    from sklearn.svm import SVC
-
-    return SVC(C=_BOUND, kernel="rbf", gamma="auto")
-
-
 @functools.cache
-def _follows_libsvm() -> bool:
-    """Tell whether `_fit` equals scikit-learn bit for bit on this machine, by two small problems.
+def follows_libsvm() -> bool:
+    """Tell whether `fit` equals scikit-learn bit for bit on this machine, by two small problems.
 
-    It does where libsvm was compiled without contracted multiplications and additions, as on x86-64.
+    Returns:
+        Whether it does, as where libsvm was compiled without contracted multiplications and additions (x86-64).
     """
     random = np.random.default_rng(0)
     for width in (1, 10):
         members, others = (random.random((120, width), np.float32) ** power for power in (0.5, 1))
-        ours = _fit(members, others)
-        theirs = _sklearn_machine().fit(np.concatenate([members, others]), np.repeat([1, 0], 120))
+        ours = fit(members, others)
+        theirs = SVC(C=_BOUND, kernel="rbf", gamma="auto").fit(
+            np.concatenate([members, others]), np.repeat([1, 0], 120)
+        )
         same = np.array_equal(-ours.weights, theirs.dual_coef_[0]) and ours.offset == theirs.intercept_[0]
         if not same or ours.steps != theirs.n_iter_[0]:
             return False
     return True
-
-
-def _threads() -> int:
-    """Count the threads that this process may use."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, torch.get_num_threads())

@@ -15,17 +15,11 @@ import numpy as np
 from salun.metrics._svc.intrinsics import bits_of, blas_dot, compiler, double_of, larger
 
 BLOCK = 512
-
 _TOLERANCE, _TINY = 1e-3, 1e-12
-
 _LOG2E, _MAGIC = 1.4426950408889634, 6755399441055744.0
-
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-
 NORMAL, _NOTHING = 87.0, 105.0
-
 _LOST_BITS, HALF = (1 << 29) - 1, 1 << 28
-
 ULPS = 1 << 13
 
 
