@@ -103,9 +103,7 @@ class Images:
         return replace(self, labels=labels.to(self.device))
 
     def join(self, other: "Images") -> "Images":
-        """Put two sets one after the other.
-
-        Sets of one store share it; others are copied into a new one.
+        """Put two sets one after the other; sets of different stores are copied into a new one.
 
         Args:
             other: the images that follow.
@@ -142,7 +140,7 @@ class Images:
         """Put the images into batches.
 
         Args:
-            size: images a batch, of which the last one may be smaller; or the size of each batch, in order.
+            size: as in `batches`.
             generator: shuffles; without it the images come in order.
 
         Returns:
@@ -218,8 +216,7 @@ def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
     Args:
         count: images, at least 1.
         most: images a batch.
-        fewest: images a batch, no more than `most`. Where no division keeps to both, batches are of fewer than
-            twice this.
+        fewest: images a batch, at most `most`; where no division keeps to both, batches are below twice this.
 
     Returns:
         The size of each batch.

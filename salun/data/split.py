@@ -27,7 +27,7 @@ class ForgetRequest:
         share: part of the training split, in (0, 1), drawn with `seed`.
         seed: of the share.
         indices: file with a JSON list of training indices.
-        stratified: whether the share is taken of each class; else images are drawn whatever their class.
+        stratified: whether the share is taken of each class.
     """
 
     classes: tuple[int, ...] = ()
@@ -136,12 +136,12 @@ def _find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset:
 
 
 def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: float, count: int) -> Tensor:
-    """Draw a share of the training split, class by class where the request is stratified.
+    """Draw a share of the training split.
 
     Args:
         labels: (N,) of the whole training part.
         train: indices of the training split.
-        request: says how, and with which seed.
+        request: says with which seed, and whether class by class.
         share: of the split, in (0, 1).
         count: images that are that share.
 

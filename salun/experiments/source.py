@@ -10,7 +10,7 @@ from salun.errors import SalunError
 from salun.io.files import read_json, write_text
 from salun.io.locks import CLAIMS, Claims
 
-SOURCE = "source.json"
+_SOURCE = "source.json"
 
 COMMAND_LINE = "command line"
 
@@ -45,12 +45,12 @@ def keep_source(folder: Path, source: str) -> None:
     Raises:
         SalunError: another list has it, or the file cannot be written.
     """
-    with Claims(folder / CLAIMS) as claims, claims.holding(SOURCE):
+    with Claims(folder / CLAIMS) as claims, claims.holding(_SOURCE):
         check_source(folder, source)
         # A path from the folder on stays true where both are moved or copied together.
         place = source if source == COMMAND_LINE else os.path.relpath(Path(source).resolve(), folder.resolve())
         if _noted(folder) != place:
-            write_text(folder / SOURCE, json.dumps({"list": place}) + "\n")
+            write_text(folder / _SOURCE, json.dumps({"list": place}) + "\n")
 
 
 @contextmanager
@@ -73,8 +73,8 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if os.listdir(folder) == [SOURCE]:
-                (folder / SOURCE).unlink()
+            if os.listdir(folder) == [_SOURCE]:
+                (folder / _SOURCE).unlink()
                 for place in made:
                     place.rmdir()
 
@@ -91,7 +91,7 @@ def _owner_of(folder: Path) -> str | None:
 def _noted(folder: Path) -> str | None:
     """Read what was written down."""
     try:
-        content = read_json(folder / SOURCE)
+        content = read_json(folder / _SOURCE)
     except SalunError:
         return None
     place = content.get("list") if isinstance(content, dict) else None

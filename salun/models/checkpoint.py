@@ -31,8 +31,7 @@ class Checkpoint:
         architecture: how to build the model.
         dataset: name of the data set it was trained on.
         optimizer: the optimiser's state, or None.
-        config: everything else that was recorded: preparation, recipe, split seed and fingerprint,
-            class names, how the model came about. Plain values only.
+        config: everything else that was recorded, plain values only.
         excluded: training indices that the model was never trained on.
         mask: the mask that it was unlearned under; it goes to a file of its own.
     """
@@ -93,8 +92,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of ours or of the seed system, running no code from it.
 
-    A file of the seed system says only `{"model", "dataset", "nclasses"}`; the shape of its weights
-    tells whether the model was adapted to small images or is timm's own.
+    A file of the seed system says only `{"model", "dataset", "nclasses"}`; the shape of its weights tells whether the
+    model was adapted to small images or is timm's own.
 
     Args:
         path: the file.
@@ -103,8 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         The checkpoint.
 
     Raises:
-        SalunError: the file is missing, damaged, holds more than tensors and plain values, or its
-            weights do not fit the model that it names.
+        SalunError: the file is missing, damaged, holds more than tensors and plain values, or its weights do not fit.
     """
     content = read_tensors(path, "checkpoint")
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
@@ -123,7 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return _fitted(path, checkpoint)
 
 
-class Shape(BaseModel):
+class _Shape(BaseModel):
     """The images that a model was built for, as a checkpoint records them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -133,7 +131,7 @@ class Shape(BaseModel):
     native: bool = False
 
 
-class Unlearned(BaseModel):
+class _Unlearned(BaseModel):
     """What a checkpoint may record of the run that made it, of which the rest of the package reads this."""
 
     model_config = ConfigDict(strict=True)
@@ -147,7 +145,7 @@ class Unlearned(BaseModel):
     settings: dict[str, Any] | None = None
 
 
-class Recorded(BaseModel):
+class _Recorded(BaseModel):
     """What a checkpoint's config must hold, and what it may."""
 
     model_config = ConfigDict(strict=True)
@@ -155,17 +153,17 @@ class Recorded(BaseModel):
     model: str
     dataset: str
     nclasses: int = Field(ge=1, le=_MOST_CLASSES)
-    architecture: Shape | None = None
+    architecture: _Shape | None = None
     excluded: list[Annotated[int, Field(ge=0, lt=2**63)]] = []
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-def _read_config(path: Path, config: dict[str, Any]) -> Recorded:
+def _read_config(path: Path, config: dict[str, Any]) -> _Recorded:
     """Check the types in a checkpoint's config."""
     try:
         if isinstance(run := config.get("unlearned"), dict):
-            Unlearned.model_validate(run)
-        return Recorded.model_validate(config)
+            _Unlearned.model_validate(run)
+        return _Recorded.model_validate(config)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, fault["loc"]))
