@@ -201,13 +201,10 @@ def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, thre
 @pytest.mark.parametrize(
     ("asked", "where", "settled"),
     [
-        ("auto", CUDA, "bf16"),
-        ("auto", CPU, "float32"),
-        ("auto", torch.device("mps"), "float32"),
-        ("float32", CUDA, "float32"),
-        ("bf16", CPU, "bf16"),
+        ("auto", CUDA, "bf16"), ("auto", CPU, "float32"), ("auto", torch.device("mps"), "float32"),
+        ("float32", CUDA, "float32"), ("bf16", CPU, "bf16"),
     ],
-)
+)  # fmt: skip
 def test_precision_is_resolved_by_device(asked: str, where: torch.device, settled: str) -> None:
     assert settle_precision(asked, where) == settled
 

@@ -10,16 +10,9 @@ import salun
 
 PACKAGE = Path(salun.__file__).parent
 ROOMS = [
-    ["errors"],
-    ["device", "registry"],
-    ["io"],
-    ["data", "models"],
-    ["training"],
-    ["unlearning", "metrics"],
-    ["experiments"],
-    ["latent", "reports"],
-    ["cli"],
-]
+    ["errors"], ["device", "registry"], ["io"], ["data", "models"], ["training"], ["unlearning", "metrics"],
+    ["experiments"], ["latent", "reports"], ["cli"],
+]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 FACES = ("salun", "salun.cli", "salun.cli.viz", "salun.unlearning", "salun.metrics")
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -118,14 +118,10 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int
 
 
 LEADING_OUT = [
-    member("../outside"),
-    member("/tmp/outside"),
-    member(f"{FOLDER}/../../outside"),
-    member("link", tarfile.SYMTYPE, "/"),
-    member("hard", tarfile.LNKTYPE, "../outside"),
-    member("pipe", tarfile.FIFOTYPE),
-    member("device", tarfile.CHRTYPE),
-]
+    member("../outside"), member("/tmp/outside"), member(f"{FOLDER}/../../outside"),
+    member("link", tarfile.SYMTYPE, "/"), member("hard", tarfile.LNKTYPE, "../outside"),
+    member("pipe", tarfile.FIFOTYPE), member("device", tarfile.CHRTYPE),
+]  # fmt: skip
 
 
 def test_members_that_lead_out_of_the_folder_are_never_unpacked() -> None:

@@ -48,12 +48,9 @@ def test_joins_a_set_in_memory(stored: PixelFile) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        PIXELS[0],
-        PIXELS.astype(np.float32),
-        np.asfortranarray(PIXELS),
-        np.array([{}], dtype=object),
+        PIXELS[0], PIXELS.astype(np.float32), np.asfortranarray(PIXELS), np.array([{}], dtype=object),
     ],
-)
+)  # fmt: skip
 def test_holds_something_else(content: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "pixels.npy", content)
     with pytest.raises(SalunError, match=r"pixels\.npy: .*delete it"):

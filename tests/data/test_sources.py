@@ -256,21 +256,16 @@ class TestCifar:
     @pytest.mark.parametrize(
         "entry",
         [
-            ["not", "a", "dictionary"],
-            None,
-            {},
-            {"data": np.zeros((2, 3072), np.uint8)},
-            {"labels": [1, 2]},
+            ["not", "a", "dictionary"], None, {}, {"data": np.zeros((2, 3072), np.uint8)}, {"labels": [1, 2]},
             {"data": np.zeros((2, 3072), np.uint8), "labels": [1]},
             {"data": np.zeros((2, 3071), np.uint8), "labels": [1, 2]},
             {"data": np.zeros((2, 3072), np.float32), "labels": [1, 2]},
             {"data": np.zeros((2, 3072), np.int64), "labels": [1, 2]},
-            {"data": np.array([None] * 3072, object), "labels": [1]},
-            {"data": "text", "labels": [1]},
+            {"data": np.array([None] * 3072, object), "labels": [1]}, {"data": "text", "labels": [1]},
             {"data": np.zeros((1, 3072), np.uint8), "labels": ["cat"]},
             {"data": np.zeros((1, 3072), np.uint8), "labels": 3},
         ],
-    )
+    )  # fmt: skip
     def test_wrong_content(self, tmp_path: Path, entry: Any) -> None:
         written = Written("cifar10", tmp_path, WRITERS["python2"])
         (written.folder / "data_batch_2").write_bytes(pickle.dumps(entry))
@@ -641,24 +636,13 @@ class TestSynthetic:
     @pytest.mark.parametrize(
         ("options", "named"),
         [
-            ("n=many", "n=many"),
-            ("n=10", "n=10"),
-            ("n=-5", "n=-5"),
-            ("n=1e4", "n=1e4"),
-            ("n", "n="),
-            ("n=25,classes=3", "n=25"),
-            ("size=3", "size=3"),
-            ("size=8.0", "size=8.0"),
-            ("n=10000000,size=512", "n=10000000"),
-            ("classes=1", "classes=1"),
-            ("noise=1", "noise=1"),
-            ("noise=nan", "noise=nan"),
-            ("noise=-0.1", "noise=-0.1"),
-            ("seed=-1", "seed=-1"),
-            ("clases=3", "classes"),
+            ("n=many", "n=many"), ("n=10", "n=10"), ("n=-5", "n=-5"), ("n=1e4", "n=1e4"), ("n", "n="),
+            ("n=25,classes=3", "n=25"), ("size=3", "size=3"), ("size=8.0", "size=8.0"),
+            ("n=10000000,size=512", "n=10000000"), ("classes=1", "classes=1"), ("noise=1", "noise=1"),
+            ("noise=nan", "noise=nan"), ("noise=-0.1", "noise=-0.1"), ("seed=-1", "seed=-1"), ("clases=3", "classes"),
             ("=3", "accepted"),
         ],
-    )
+    )  # fmt: skip
     def test_wrong_options(self, tmp_path: Path, options: str, named: str) -> None:
         message = one_line(f"synthetic:{options}", tmp_path)
         assert named in message
@@ -707,15 +691,10 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "hint"),
         [
-            ("cifar", "cifar10"),
-            ("CIFAR10", "cifar10"),
-            ("cifar-100", "cifar100"),
-            ("fashion-mnist", "fashion_mnist"),
-            ("digit", "digits"),
-            ("", "digits"),
-            ("imagenet", "accepted"),
+            ("cifar", "cifar10"), ("CIFAR10", "cifar10"), ("cifar-100", "cifar100"),
+            ("fashion-mnist", "fashion_mnist"), ("digit", "digits"), ("", "digits"), ("imagenet", "accepted"),
         ],
-    )
+    )  # fmt: skip
     def test_unknown_name(self, tmp_path: Path, name: str, hint: str) -> None:
         assert hint in one_line(name, tmp_path)
         with pytest.raises(SalunError, match="unknown"):

@@ -243,29 +243,15 @@ class TestIndices:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            ([], "not empty"),
-            ({}, "list"),
-            ({"indices": [1]}, "list"),
-            (3, "list"),
-            (None, "list"),
-            ("[1, 2", "not valid JSON"),
-            ("", "not valid JSON"),
-            ([1, -1], "entry 2: index -1"),
-            ([300], "entry 1: index 300"),
-            ([0, 1, 10**30], f"entry 3: index {10**30}"),
-            ("[" + "1" * 5000 + "]", "5000 digits"),
-            ("[1,]", "not valid JSON"),
-            ([True], "entry 1: true"),
-            ([0, False], "entry 2: false"),
-            ([1.0], "entry 1: 1.0"),
-            ("[NaN]", "entry 1: NaN"),
-            ("[1e3]", "entry 1: 1000.0"),
-            (["7"], 'entry 1: "7"'),
-            ([None], "entry 1: null"),
-            ([[1, 2]], r"entry 1: \[1, 2\]"),
-            ([{"index": 1}], "entry 1"),
+            ([], "not empty"), ({}, "list"), ({"indices": [1]}, "list"), (3, "list"), (None, "list"),
+            ("[1, 2", "not valid JSON"), ("", "not valid JSON"), ([1, -1], "entry 2: index -1"),
+            ([300], "entry 1: index 300"), ([0, 1, 10**30], f"entry 3: index {10**30}"),
+            ("[" + "1" * 5000 + "]", "5000 digits"), ("[1,]", "not valid JSON"), ([True], "entry 1: true"),
+            ([0, False], "entry 2: false"), ([1.0], "entry 1: 1.0"), ("[NaN]", "entry 1: NaN"),
+            ("[1e3]", "entry 1: 1000.0"), (["7"], 'entry 1: "7"'), ([None], "entry 1: null"),
+            ([[1, 2]], r"entry 1: \[1, 2\]"), ([{"index": 1}], "entry 1"),
         ],
-    )
+    )  # fmt: skip
     def test_refused_files(self, uneven: Dataset, tmp_path: Path, content: Any, words: str) -> None:
         with pytest.raises(SalunError, match=words) as caught:
             make_split(uneven, listing(tmp_path / "list.json", content))

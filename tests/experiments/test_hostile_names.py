@@ -21,7 +21,7 @@ TEXTS = st.one_of(HARMFUL, st.text(st.characters(exclude_categories=["Cs"])), st
 
 def is_inside(path: Path) -> bool:
     """Whether a path stays in the folder, and each part of it is a plain name."""
-    split = PurePosixPath(path.relative_to(ROOT)).split
+    split = PurePosixPath(path.relative_to(ROOT)).parts
     plain = all(part not in ("..", ".") and not part.startswith("-") and "\0" not in part for part in split)
     return plain and path.resolve().is_relative_to(ROOT.resolve())
 

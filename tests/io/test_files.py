@@ -150,16 +150,12 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "not valid JSON: Expecting value at line 1, column 1"),
-        (b"[1,\n2,]", "not valid JSON"),
-        (b"{'a': 1}", "line 1, column 2"),
-        (b"[1] [2]", "not valid JSON"),
-        (b'{"a": {"b": 1, "b": 2}}', "key 'b' stands twice"),
-        (b"\xff\xfe[\x001\x00]\x00", "not a text file"),
-        (b"[" * 200_000, "nested too deeply"),
-        (b"[" + b"1" * 5000 + b"]", "cannot be read"),
+        (b"", "not valid JSON: Expecting value at line 1, column 1"), (b"[1,\n2,]", "not valid JSON"),
+        (b"{'a': 1}", "line 1, column 2"), (b"[1] [2]", "not valid JSON"),
+        (b'{"a": {"b": 1, "b": 2}}', "key 'b' stands twice"), (b"\xff\xfe[\x001\x00]\x00", "not a text file"),
+        (b"[" * 200_000, "nested too deeply"), (b"[" + b"1" * 5000 + b"]", "cannot be read"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_json_is_a_plain_error_that_names_the_file(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)

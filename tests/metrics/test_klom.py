@@ -14,14 +14,9 @@ from salun.training.evaluate import Outputs
 # All of one kind in a bin where the other has none, of which it is given 1e-5.
 FURTHEST = np.log((1 + 1e-5) / 1e-5)
 EDGES = [
-    "identical",
-    "disjoint",
-    "both_constant_equal",
-    "both_constant_different_oracle_at_max",
-    "both_constant_different_unlearned_at_max",
-    "oracle_constant_inside",
-    "outliers_beyond_clip",
-]
+    "identical", "disjoint", "both_constant_equal", "both_constant_different_oracle_at_max",
+    "both_constant_different_unlearned_at_max", "oracle_constant_inside", "outliers_beyond_clip",
+]  # fmt: skip
 
 
 def golden() -> dict[str, NDArray[np.floating]]:

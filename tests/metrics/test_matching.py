@@ -12,15 +12,9 @@ from salun.training.evaluate import Outputs
 
 load_metrics()
 COMPARED_BY_IMAGE = [
-    "JS",
-    "disagreement",
-    "disagreement_test",
-    "completeness",
-    "activation_distance",
-    "confidence_distance",
-    "confidence_difference",
-    "RMIA_auc",
-]
+    "JS", "disagreement", "disagreement_test", "completeness", "activation_distance", "confidence_distance",
+    "confidence_difference", "RMIA_auc",
+]  # fmt: skip
 
 
 def test_same_images_pass() -> None:

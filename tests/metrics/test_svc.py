@@ -66,17 +66,12 @@ ONE, NIL = np.ones((1, 1)), np.zeros((1, 1))
 @pytest.mark.parametrize(
     ("members", "others"),
     [
-        (ONE.repeat(300, 0), ONE.repeat(300, 0)),
-        (ONE.repeat(300, 0), ONE.repeat(200, 0)),
-        (ONE.repeat(200, 0), ONE.repeat(300, 0)),
-        (ONE.repeat(300, 0), NIL.repeat(200, 0)),
-        (ONE, NIL),
-        (ONE, ONE),
-        (np.ones((200, 10)), np.ones((200, 10))),
-        (np.array([[0.0], [-0.0], [1.0]]), np.array([[0.0], [1.0]])),
+        (ONE.repeat(300, 0), ONE.repeat(300, 0)), (ONE.repeat(300, 0), ONE.repeat(200, 0)),
+        (ONE.repeat(200, 0), ONE.repeat(300, 0)), (ONE.repeat(300, 0), NIL.repeat(200, 0)), (ONE, NIL), (ONE, ONE),
+        (np.ones((200, 10)), np.ones((200, 10))), (np.array([[0.0], [-0.0], [1.0]]), np.array([[0.0], [1.0]])),
     ],
     ids=["equal", "more members", "fewer members", "apart", "two points", "one point twice", "equal, ten", "two zeros"],
-)
+)  # fmt: skip
 def test_calls_what_scikit_learn_calls_of_degenerate_points(
     members: np.ndarray, others: np.ndarray, times: int
 ) -> None:

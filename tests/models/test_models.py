@@ -198,14 +198,10 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("name", "nearest"),
         [
-            ("resnet81", "resnet18"),
-            ("ResNet18", "resnet18"),
-            ("resnet_tinny", TINY),
-            ("vgg16bn", "vgg16_bn"),
-            ("vit_tiny_patch16_24", "vit_tiny_patch16_224"),
-            ("mobilenet_v3_small_100", "mobilenetv3_small_100"),
+            ("resnet81", "resnet18"), ("ResNet18", "resnet18"), ("resnet_tinny", TINY), ("vgg16bn", "vgg16_bn"),
+            ("vit_tiny_patch16_24", "vit_tiny_patch16_224"), ("mobilenet_v3_small_100", "mobilenetv3_small_100"),
         ],
-    )
+    )  # fmt: skip
     def test_unknown_name(self, name: str, nearest: str) -> None:
         for refuse in (lambda: check_model(name), lambda: build(Architecture(name, 7))):
             with pytest.raises(SalunError, match=f"'{name}'.*'{nearest}'") as caught:
@@ -444,16 +440,12 @@ class TestRoundTrip:
     @pytest.mark.parametrize(
         "architecture",
         [
-            Architecture("resnet18", 7),
-            Architecture("vgg16_bn", 7),
-            Architecture("convnext_atto", 7),
-            Architecture("vit_tiny_patch16_224", 7),
-            Architecture("swin_tiny_patch4_window7_224", 7),
-            Architecture("eva02_tiny_patch14_224", 7),
-            Architecture("resnet18", 7, native=True),
+            Architecture("resnet18", 7), Architecture("vgg16_bn", 7), Architecture("convnext_atto", 7),
+            Architecture("vit_tiny_patch16_224", 7), Architecture("swin_tiny_patch4_window7_224", 7),
+            Architecture("eva02_tiny_patch14_224", 7), Architecture("resnet18", 7, native=True),
         ],
         ids=lambda architecture: architecture.model + ("_native" if architecture.native else ""),
-    )
+    )  # fmt: skip
     def test_every_restored_model_is_the_one_that_was_saved(self, tmp_path: Path, architecture: Architecture) -> None:
         model, x = build(architecture), noise(3, 32)
         wanted = model.eval()(x)
@@ -632,32 +624,15 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("key", "value"),
         [
-            ("model", 3),
-            ("model", None),
-            ("dataset", ["digits"]),
-            ("nclasses", "3"),
-            ("nclasses", 3.0),
-            ("nclasses", True),
-            ("nclasses", 0),
-            ("nclasses", -3),
-            ("architecture", "small"),
-            ("architecture", [1]),
-            ("architecture", {}),
-            ("architecture", {"size": "8"}),
-            ("architecture", {"size": 0}),
-            ("architecture", {"size": -8, "channels": 1}),
-            ("architecture", {"size": 8, "channels": 0}),
+            ("model", 3), ("model", None), ("dataset", ["digits"]), ("nclasses", "3"), ("nclasses", 3.0),
+            ("nclasses", True), ("nclasses", 0), ("nclasses", -3), ("architecture", "small"), ("architecture", [1]),
+            ("architecture", {}), ("architecture", {"size": "8"}), ("architecture", {"size": 0}),
+            ("architecture", {"size": -8, "channels": 1}), ("architecture", {"size": 8, "channels": 0}),
             ("architecture", {"size": 8, "channels": 1, "native": "no"}),
-            ("architecture", {"size": 8, "channels": 1, "depth": 3}),
-            ("excluded", 3),
-            ("excluded", ["1"]),
-            ("excluded", [-1]),
-            ("excluded", [1.5]),
-            ("split_seed", "0"),
-            ("split_seed", -1),
-            ("split_seed", None),
+            ("architecture", {"size": 8, "channels": 1, "depth": 3}), ("excluded", 3), ("excluded", ["1"]),
+            ("excluded", [-1]), ("excluded", [1.5]), ("split_seed", "0"), ("split_seed", -1), ("split_seed", None),
         ],
-    )
+    )  # fmt: skip
     def test_wrong_types_in_config(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
         torch.save(content | {"config": content["config"] | {key: value}}, tmp_path / "a.pt")
         assert key in one_line(tmp_path / "a.pt")
@@ -665,15 +640,11 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("key", "value"),
         [
-            ("nclasses", 4),
-            ("nclasses", 10**12),
-            ("model", "resnet18"),
-            ("model", "mobilenetv3_small_100"),
-            ("architecture", {"size": 8, "channels": 3}),
-            ("architecture", {"size": 100, "channels": 1}),
+            ("nclasses", 4), ("nclasses", 10**12), ("model", "resnet18"), ("model", "mobilenetv3_small_100"),
+            ("architecture", {"size": 8, "channels": 3}), ("architecture", {"size": 100, "channels": 1}),
             ("architecture", {"size": 10**9, "channels": 1}),
         ],
-    )
+    )  # fmt: skip
     def test_weights_of_another_model(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
         torch.save(content | {"config": content["config"] | {key: value}}, tmp_path / "a.pt")
         one_line(tmp_path / "a.pt")
