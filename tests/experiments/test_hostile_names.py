@@ -4,7 +4,7 @@ import pytest
 from hostile import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from made import make
+from records import make
 
 from salun.cli.viz.comparator import ENDINGS, free
 from salun.experiments.base_model import checkpoint_path

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from lists import BASE, CPU, RECORDS, WEIGHTS, do, planned, train_small
-from recorded import recorded
+from records import recorded
 
 from salun.experiments.joint_metrics import JOINT, Comparison, partner_of
 from salun.experiments.outputs import outputs_path, read_outputs

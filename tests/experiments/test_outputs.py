@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fabricated import model, permuted, with_references
+from outputs import compared, model, permuted
 
 from salun.errors import SalunError
 from salun.experiments.outputs import digest_of, kept_outputs, outputs_path, read_outputs, write_outputs
@@ -27,7 +27,7 @@ def test_outputs_come_back_bit_for_bit() -> None:
 
 
 def test_a_later_figure_equals_an_immediate_one() -> None:
-    written = with_references(5)
+    written = compared(5)
     free = tuple(name for name in check_metrics(("all",)) if METRICS[name].cost == "free")
     for name, held in {"run": written, "base": written.base, "retrained": written.retrained}.items():
         write_outputs(Path(f"outputs/{name}.npz"), held)
@@ -40,7 +40,7 @@ def test_a_later_figure_equals_an_immediate_one() -> None:
 
 
 def test_models_beside_are_not_written() -> None:
-    write_outputs(PATH, with_references(1))
+    write_outputs(PATH, compared(1))
     found = read_outputs(PATH)
     assert (found.base, found.retrained) == (None, None)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plugged import FILES, forgotten, registered
+from plugins import FILES, forgotten, registered
 
 from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from fabricated import of_accuracy
 from hostile import refuses
+from outputs import of_accuracy
 
 from salun.metrics import GAP_METRICS, METRICS, Evaluation, check_metrics, evaluate, load_metrics
 from salun.training.evaluate import Outputs

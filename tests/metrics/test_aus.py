@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from fabricated import CLASS_WISE, SIZES, compared, of_accuracy
+from outputs import CLASS_WISE, SIZES, compared, of_accuracy
 
 from salun.metrics import Evaluation, evaluate
 from salun.training.evaluate import accuracy

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from fabricated import CLASS_WISE, SIZES, changed, compared, first, permuted, rewritten, several
+from outputs import CLASS_WISE, SIZES, changed, compared, first, permuted, rewritten, several
 
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
 from salun.training.evaluate import Outputs

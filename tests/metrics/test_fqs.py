@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-from fabricated import CLASS_WISE, compared, model
 from numpy.typing import NDArray
+from outputs import CLASS_WISE, compared, model
 
 from salun.metrics import evaluate
 from salun.metrics.fqs import (

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from fabricated import of_margins, several
 from numpy.typing import NDArray
+from outputs import of_margins, several
 
 from salun.metrics import Runs, evaluate
 from salun.metrics.klom import klom

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from fabricated import of_losses
+from outputs import of_losses
 
 from salun.metrics import Evaluation, evaluate
 from salun.metrics.loss_forest import loss_forest, loss_forest_original

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fabricated import CLASS_WISE, compared, model, outputs, several
 from hostile import refuses
+from outputs import CLASS_WISE, compared, model, outputs, several
 
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
 from salun.metrics.matching import check_same_images, together, unseen

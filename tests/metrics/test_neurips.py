@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-from fabricated import of_margins, several
 from numpy.typing import NDArray
+from outputs import of_margins, several
 
 from salun.metrics import Runs, evaluate
 from salun.metrics.epsilons import epsilons, points, scaled_confidence

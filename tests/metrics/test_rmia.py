@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fabricated import CLASS_WISE, SIZES, compared, holds, model, of_losses, outputs
 from numpy.typing import NDArray
+from outputs import CLASS_WISE, SIZES, compared, holds, model, of_losses, outputs
 
 from salun.metrics import Evaluation, evaluate
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from fabricated import holds, several
 from numpy.typing import NDArray
+from outputs import holds, several
 from scipy.stats import norm
 
 from salun.metrics import Runs, evaluate

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from fabricated import compared
+from outputs import compared
 from scipy.spatial.distance import jensenshannon
 
 from salun.metrics import Evaluation, check_metrics, evaluate

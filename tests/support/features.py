@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from salun.data.images import Images
 from salun.latent.features import Features, Source
+from salun.metrics.hsic import layer_grams
 from salun.models.features import embed
 
 
@@ -43,3 +44,8 @@ def features_of(model: nn.Module, images: Images) -> Tensor:
     features = embed(model, images.view(images.pixels[images.rows], None))
     model.train(training)
     return features
+
+
+def grams(*features: Tensor) -> Tensor:
+    """The centred Gram matrices of features, as of layers that give them."""
+    return torch.cat([layer_grams(nn.Sequential(nn.Identity()), ["0"], part) for part in features])

@@ -40,11 +40,10 @@ def settings_of(method: str, identity: str, fingerprint: str, model: str, reques
     }
 
 
-def record_of(settings: dict[str, Any], seed: int, **fields: Any) -> Record:
+def record_of(fields: dict[str, Any]) -> Record:
+    settings, seed = fields["settings"], fields["seed"]
     known: dict[str, Any] = {
         "id": run_id(settings, seed),
-        "settings": settings,
-        "seed": seed,
         "tag": None,
         "seconds": {"mask": 0.0, "method": 1.5, "evaluation": 0.5},
         "peak_memory": 10**9,
@@ -83,8 +82,14 @@ def recorded(
         for epoch in range(1, epochs + 1)
     ]
     split = {"fingerprint": "S", "train": 100, "forget": 10}
-    known = {"metrics": metrics, "base_metrics": dict(BASE), "curve": curve, "split": split, "diverged": diverged}
-    return record_of(settings, seed, **(known | fields))
+    known: dict[str, Any] = {
+        "metrics": metrics,
+        "base_metrics": dict(BASE),
+        "curve": curve,
+        "split": split,
+        "diverged": diverged,
+    }
+    return record_of({"settings": settings, "seed": seed} | known | fields)
 
 
 def make(method: str = "rl", seed: int = 0, base: str = "A", forget: str = "F", **fields: Any) -> Record:
@@ -98,7 +103,7 @@ def make(method: str = "rl", seed: int = 0, base: str = "A", forget: str = "F", 
         "revision": "abc-dirty",
         "split": {"fingerprint": "S", "train": 10**8, "forget": 10**7},  # so many that a step of one is nothing
     }
-    return record_of(settings, seed, **(known | fields))
+    return record_of({"settings": settings, "seed": seed} | known | fields)
 
 
 def runs(count: int = 3, **given: Any) -> list[Record]:
