@@ -37,7 +37,7 @@ class Dataset:
         classes: class names, by label.
         padding: border in pixels for random crops; 0 for none.
         flip: whether mirrored images are still images of their class.
-        skipped: a line for each image that was left out because it cannot be decoded.
+        skipped: a line for each image that cannot be decoded and was left out.
     """
 
     name: str

@@ -16,14 +16,14 @@ COMMAND_LINE = "command line"
 
 
 def check_source(folder: Path, source: str) -> None:
-    """Refuse a folder that another list's results lie in.
+    """Refuse a folder that the results of another list, which still is where it was, lie in.
 
     Args:
         folder: for the results; need not exist.
         source: path of the list, or `COMMAND_LINE`.
 
     Raises:
-        SalunError: another list has it, and still is where it was.
+        SalunError: another list has it.
     """
     owner = _owner_of(folder)
     if owner is None or owner == source:
@@ -60,9 +60,6 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
     Args:
         folder: for the results; is made where it is missing.
         source: path of the list, or `COMMAND_LINE`.
-
-    Yields:
-        Nothing.
 
     Raises:
         SalunError: another list has it, or the file cannot be written.
