@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clouds import make_features
 
+from features import make_features
 from salun.data.images import Batch
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load

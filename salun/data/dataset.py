@@ -11,7 +11,7 @@ from torch import Tensor
 from salun.data.memmap import PixelFile
 from salun.errors import SalunError
 
-MOST_NAMED = 10
+_MOST_NAMED = 10
 
 
 class Subset(NamedTuple):
@@ -37,7 +37,7 @@ class Dataset:
         classes: class names, by label.
         padding: border in pixels for random crops; 0 for none.
         flip: whether mirrored images are still images of their class.
-        skipped: a line for each image that was left out because it cannot be decoded.
+        skipped: a line for each image that cannot be decoded and was left out.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Dataset:
     @property
     def notices(self) -> list[str]:
         """What the user must be told of the images that were left out: a line each, of many the first and a count."""
-        rest = len(self.skipped) - MOST_NAMED
+        rest = len(self.skipped) - _MOST_NAMED
         more = [f"data set '{self.name}': {rest} more images skipped"] if rest > 0 else []
-        return [f"skipped: {line}" for line in self.skipped[:MOST_NAMED]] + more
+        return [f"skipped: {line}" for line in self.skipped[:_MOST_NAMED]] + more
 
     @property
     def channels(self) -> int:
@@ -95,8 +95,7 @@ def held_out(labels: Tensor, share: float, seed: int | list[int], total: int | N
         labels: (N,) int64.
         share: part that is held out, in (0, 1).
         seed: of the draw.
-        total: images that are held out, share * N rounded up or down; where it is not given, each class's part is
-            rounded for itself.
+        total: images held out, share * N rounded either way; None rounds each class's part for itself.
 
     Returns:
         The positions held out and the positions left, both sorted.

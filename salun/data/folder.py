@@ -25,18 +25,11 @@ _MIXED_SIZE = 64
 # Of Pillow's decoders those of the above: others start programs, or are not meant for pictures from strangers.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 # Pixels: Pillow's own limit, beyond which it warns of a decompression bomb.
-LARGEST_IMAGE = 89_478_485
+_LARGEST_IMAGE = 89_478_485
 
 
 class _Listing(NamedTuple):
-    """The images of a folder.
-
-    Attributes:
-        classes: their names.
-        files: the images.
-        labels: of each file.
-        skipped: a line for each image that was left out because it cannot be decoded.
-    """
+    """The images of a folder: class names, files, their labels, and a line for each that was skipped."""
 
     classes: list[str]
     files: list[Path]
@@ -47,16 +40,14 @@ class _Listing(NamedTuple):
 def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corrupt: bool = False) -> Dataset:
     """Read `root/CLASS/image` or `root/train/CLASS/image` with `root/test/CLASS/image`.
 
-    Images are numbered in turn over the classes (first of each, second of each, ...), so that any
-    run of indices holds all classes. Without a test folder a stratified fifth is the test part.
+    Images are numbered in turn over the classes (first of each, second of each, ...), so that any run of indices holds
+    all classes. Without a test folder a stratified fifth is the test part.
 
     Args:
         name: what the data set is called.
         root: the folder.
-        size: side in pixels that images are brought to (shorter side scaled, centre cut out); None
-            takes the images' own where all are square and equal, else 64.
-        cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes
-            (2 GiB unless set).
+        size: side in pixels, shorter side scaled and centre cut out; None: the images' own if all are alike, else 64.
+        cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes (2 GiB unless set).
         skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
 
     Returns:
@@ -195,9 +186,9 @@ def _opened(path: Path) -> Image.Image:
     """Open an image file."""
     with _decodable(path), warnings.catch_warnings(action="ignore"):
         image = Image.open(path, formats=_FORMATS)
-        if image.width * image.height > LARGEST_IMAGE:
+        if image.width * image.height > _LARGEST_IMAGE:
             image.close()
-            raise ValueError(f"{image.width} x {image.height} pixels, more than the {LARGEST_IMAGE} that are decoded")
+            raise ValueError(f"{image.width} x {image.height} pixels, more than the {_LARGEST_IMAGE} that are decoded")
         return image
 
 

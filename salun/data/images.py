@@ -63,8 +63,7 @@ class Images:
     Attributes:
         pixels: (M, C, H, W) uint8 store, on the device or in a file, or one process's share of it; or float32 in
             [0, 1] for images that were computed.
-        rows: (N,) int64, which images of the store, on the store's device. The store is a whole
-            part of a data set, so a row is the image's index there.
+        rows: (N,) int64 on the store's device, which images of the store: an image's index in its part of the data set.
         labels: (N,) int64 on `device`.
         device: where batches go.
         view: turns stored pixels into model input, augmented where it is given a generator.
@@ -103,9 +102,7 @@ class Images:
         return replace(self, labels=labels.to(self.device))
 
     def join(self, other: "Images") -> "Images":
-        """Put two sets one after the other.
-
-        Sets of one store share it; others are copied into a new one.
+        """Put two sets one after the other; sets of different stores are copied into a new one.
 
         Args:
             other: the images that follow.
@@ -142,7 +139,7 @@ class Images:
         """Put the images into batches.
 
         Args:
-            size: images a batch, of which the last one may be smaller; or the size of each batch, in order.
+            size: as in `batches`.
             generator: shuffles; without it the images come in order.
 
         Returns:
@@ -199,14 +196,7 @@ class Images:
         return (self.rows % processes == rank).nonzero()[:, 0]
 
     def moved(self, pixels: Tensor) -> Tensor:
-        """Bring pixels to where batches go, without waiting for CUDA to have taken them.
-
-        Args:
-            pixels: taken from the store.
-
-        Returns:
-            The same on `device`.
-        """
+        """Bring pixels to `device`, without waiting for CUDA to have taken them."""
         if self.device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory()
         return pixels.to(self.device, non_blocking=True)
@@ -218,8 +208,7 @@ def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
     Args:
         count: images, at least 1.
         most: images a batch.
-        fewest: images a batch, no more than `most`. Where no division keeps to both, batches are of fewer than
-            twice this.
+        fewest: images a batch, at most `most`; where no division keeps to both, batches are below twice this.
 
     Returns:
         The size of each batch.

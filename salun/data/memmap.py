@@ -12,17 +12,10 @@ from salun.io.arrays import check_header, read_header
 
 
 class PixelFile:
-    """A file of pixels, indexed as a tensor is; nothing of it is kept in memory.
+    """A file of (N, C, H, W) uint8 pixels, indexed as a tensor is; nothing of it is kept in memory.
 
     It is read, not mapped into memory: pages of a mapped file count as the process's own, and a file that is cut off
     under a map ends the process without a word.
-
-    Attributes:
-        path: of a `.npy` file.
-        shape: (N, C, H, W).
-        ndim: 4.
-        dtype: of the pixels, uint8.
-        device: where what is read lies, the CPU.
     """
 
     ndim = 4
@@ -49,11 +42,7 @@ class PixelFile:
         self.path, self.shape, self.begin = path, torch.Size(header.shape), header.begin
 
     def __len__(self) -> int:
-        """Tell how many images there are.
-
-        Returns:
-            N.
-        """
+        """Tell how many images there are."""
         return self.shape[0]
 
     def __getitem__(self, rows: Tensor) -> Tensor:

@@ -16,14 +16,14 @@ from salun.errors import SalunError
 
 @dataclass(frozen=True)
 class Sets:
-    """What a model is trained on, unlearns, and is measured on.
+    """What a model is trained on, unlearns, and is measured on; validation and test lack the forgotten classes.
 
     Attributes:
         train: forget and retain together.
         forget: to be forgotten.
         retain: to be kept.
-        validation: without the forgotten classes.
-        test: without the forgotten classes.
+        validation: held out of training.
+        test: of the remaining classes.
         forgotten_test: test images of the forgotten classes.
     """
 

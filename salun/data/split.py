@@ -27,7 +27,7 @@ class ForgetRequest:
         share: part of the training split, in (0, 1), drawn with `seed`.
         seed: of the share.
         indices: file with a JSON list of training indices.
-        stratified: whether the share is taken of each class; else images are drawn whatever their class.
+        stratified: whether the share is taken of each class.
     """
 
     classes: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ class Split:
     Attributes:
         train: what the base model learns.
         validation: held out of training, without the forgotten classes and those that the base model never saw.
-        test: the test part without the forgotten classes, and without those that the base model never saw.
+        test: the test part without the same classes.
         forget: what is to be forgotten, a part of `train`.
         retain: the rest of `train`.
         forgotten_test: test images of the forgotten classes; empty for other forget sets.
@@ -79,9 +79,7 @@ class Split:
 
 
 def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
-    """Split a data set and find the forget set.
-
-    The validation split is stratified and depends on labels and `split_seed` alone.
+    """Split a data set and find the forget set; the validation split depends on labels and `split_seed` alone.
 
     Args:
         dataset: the data.
@@ -139,12 +137,12 @@ def _find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset:
 
 
 def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: float, count: int) -> Tensor:
-    """Draw a share of the training split, class by class where the request is stratified.
+    """Draw a share of the training split.
 
     Args:
         labels: (N,) of the whole training part.
         train: indices of the training split.
-        request: says how, and with which seed.
+        request: says with which seed, and whether class by class.
         share: of the split, in (0, 1).
         count: images that are that share.
 
@@ -158,7 +156,7 @@ def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: fl
 
 
 def check_classes(classes: tuple[int, ...], count: int, name: str) -> None:
-    """Check that the classes to forget exist.
+    """Check that the classes to forget exist, and are not all.
 
     Args:
         classes: labels.
@@ -166,7 +164,7 @@ def check_classes(classes: tuple[int, ...], count: int, name: str) -> None:
         name: the data set.
 
     Raises:
-        SalunError: a label is outside the data set, or all classes are named.
+        SalunError: they do not, or are.
     """
     for label in classes:
         if not 0 <= label < count:

@@ -43,9 +43,9 @@ class Preparation:
             (B, C, H', W') float32; channels last only where that layout is the device's.
         """
         if generator is not None and self.padding:
-            pixels = crop(pixels, self.padding, generator, among)
+            pixels = _crop(pixels, self.padding, generator, among)
         if generator is not None and self.flip:
-            pixels = mirror(pixels, generator, among)
+            pixels = _mirror(pixels, generator, among)
         x = unit_interval(pixels)
         x = (x - _per_channel(self.mean, x.device)) / _per_channel(self.std, x.device)
         if self.resize is not None and self.resize != x.shape[-1]:
@@ -59,18 +59,8 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
-def crop(pixels: Tensor, padding: int, generator: torch.Generator, among: Among | None = None) -> Tensor:
-    """Pad with black and cut each image back to its size at its own random place.
-
-    Args:
-        pixels: (B, C, H, W).
-        padding: border in pixels on every side.
-        generator: draws the places.
-        among: of which larger batch they are a part; places are drawn for all of it.
-
-    Returns:
-        (B, C, H, W) of the same type.
-    """
+def _crop(pixels: Tensor, padding: int, generator: torch.Generator, among: Among | None = None) -> Tensor:
+    """Pad with black and cut each image back to its size at its own random place."""
     count, _, height, width = pixels.shape
     device = pixels.device
     whole = count if among is None else among.whole
@@ -83,17 +73,8 @@ def crop(pixels: Tensor, padding: int, generator: torch.Generator, among: Among 
     return padded.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
 
 
-def mirror(pixels: Tensor, generator: torch.Generator, among: Among | None = None) -> Tensor:
-    """Mirror each image left to right with probability one half.
-
-    Args:
-        pixels: (B, C, H, W).
-        generator: draws which.
-        among: of which larger batch they are a part; it is drawn for all of it.
-
-    Returns:
-        (B, C, H, W) of the same type.
-    """
+def _mirror(pixels: Tensor, generator: torch.Generator, among: Among | None = None) -> Tensor:
+    """Mirror each image left to right with probability one half."""
     whole = len(pixels) if among is None else among.whole
     chosen = (torch.rand(whole, generator=generator, device=generator.device) < 0.5).to(pixels.device)
     if among is not None:
@@ -110,7 +91,7 @@ def channel_statistics(pixels: Tensor | PixelFile, rows: Tensor, chunk: int = 2*
         chunk: bytes read at once.
 
     Returns:
-        Means and standard deviations of pixels in [0, 1]; a channel that never varies gets 1.
+        Of pixels in [0, 1]; a channel that never varies has the deviation 1.
     """
     channels = pixels.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.float64)

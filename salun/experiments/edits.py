@@ -20,13 +20,7 @@ _OF_COST = {"RTE": "recorded seconds", "passes": "recorded passes"}
 
 @dataclass(frozen=True)
 class _Check:
-    """What came of looking at a record.
-
-    Attributes:
-        record: with what outputs give in place of what was found.
-        notices: a line for each figure that was not what outputs give, and one where there may be others.
-        is_new: whether it is worth writing: with other figures, or with a digest that it lacked.
-    """
+    """A record with outputs' figures, a line for each change, and whether it is worth writing."""
 
     record: Record
     notices: tuple[str, ...]
@@ -34,14 +28,14 @@ class _Check:
 
 
 def in_doubt(record: Record, folder: Path) -> bool:
-    """Tell whether a record's figures are to be looked at: it was changed, or has no digest to tell by.
+    """Tell whether a record's figures are to be looked at: it was changed, or has outputs and no digest to tell by.
 
     Args:
         record: of a run.
         folder: of the list's records.
 
     Returns:
-        Whether they are; of a record without a digest only where outputs are kept.
+        Whether they are.
     """
     kept = record.outputs is not None and outputs_path(folder, record.id).is_file()
     return record.edited or (record.digest is None and kept)
@@ -50,8 +44,8 @@ def in_doubt(record: Record, folder: Path) -> bool:
 def checks_of(path: Path, done: dict[str, Record], ids: Iterable[str]) -> Iterator[_Check]:
     """Compare the figures of records with what kept outputs give.
 
-    A record that does not have its digest was changed: whatever outputs give is computed anew. Of one that has no
-    digest, as it is older, the accuracies are.
+    Of a record that does not have its digest whatever outputs give is computed anew, of an older one without a digest
+    the accuracies are.
 
     Args:
         path: `records.jsonl`.
@@ -68,7 +62,7 @@ def checks_of(path: Path, done: dict[str, Record], ids: Iterable[str]) -> Iterat
             if record.base_name not in bases:
                 bases[record.base_name] = kept_outputs(path.parent, record.base_name)
             yield _of_older(path, record, bases[record.base_name])
-        elif record.digest == _digest_of(record):
+        elif record.digest == figures_digest(content_of(record)):
             yield _Check(record, (_remainder(path, record),), is_new=False)
         else:
             yield _of_edited(path, record, done.get(record.retrained or ""))
@@ -82,7 +76,7 @@ def corrected(path: Path, done: dict[str, Record]) -> tuple[dict[str, Record], l
         done: records by id.
 
     Returns:
-        All of them, with what outputs give in place of what was changed, and a line for each change.
+        All of them, with outputs' figures in place of what was changed, and a line for each change.
     """
     checks = list(checks_of(path, done, [number for number in done if done[number].edited]))
     lines = [line for check in checks for line in check.notices]
@@ -92,9 +86,8 @@ def corrected(path: Path, done: dict[str, Record]) -> tuple[dict[str, Record], l
 def _of_older(path: Path, record: Record, before: Evaluation | None) -> _Check:
     """Check the accuracies of a record that has no digest."""
     own = alone(path.parent, record)
-    changes = _changes_of(
-        record, _recomputed(record, own, before, [name for name in _ACCURACIES if name in record.metrics])
-    )
+    names = [name for name in _ACCURACIES if name in record.metrics]
+    changes = _changes_of(record, _recomputed(record, own, before, names))
     return _Check(_changed(record, changes), _told(path, record, changes), is_new=own is not None)
 
 
@@ -104,7 +97,7 @@ def _of_edited(path: Path, record: Record, partner: Record | None) -> _Check:
     outputs = evaluation_of(folder, record, partner), base_evaluation_of(folder, record, partner)
     changes = _changes_of(record, _recomputed(record, *outputs, names))
     restored = replace(_changed(record, changes), edited=False)
-    if _digest_of(restored) == record.digest:
+    if figures_digest(content_of(restored)) == record.digest:
         return _Check(restored, _told(path, record, changes), is_new=True)
     # What a run took is in the record twice, and in no outputs: either may be what was changed.
     sure = {place: {name: value for name, value in changes[place].items() if name not in _OF_COST} for place in changes}
@@ -126,9 +119,9 @@ def _recomputed(
 
 def _able_of(evaluation: Evaluation, names: Container[str]) -> tuple[str, ...]:
     """List the metrics that outputs are enough for."""
-    asked = [name for name in METRICS if name in names and METRICS[name].subject is Evaluation]
+    asked = [found for name, found in METRICS.items() if name in names and found.subject is Evaluation]
     return tuple(
-        name for name in asked if all(getattr(evaluation, other) is not None for other in METRICS[name].against)
+        found.name for found in asked if all(getattr(evaluation, other) is not None for other in found.against)
     )
 
 
@@ -182,8 +175,3 @@ def _remainder(path: Path, record: Record) -> str:
     why = f"{outputs} does not give them" if outputs.is_file() else f"{outputs} is not there"
     rest = "figures were changed after the run, which cannot be computed anew"
     return f"{path}: record {record.id}: {rest}, as {why}; without its line the run is done again"
-
-
-def _digest_of(record: Record) -> str:
-    """Identify what a record holds."""
-    return figures_digest(content_of(record))

@@ -1,7 +1,4 @@
-"""Methods, metrics and data sets from files that the user names: code that is run as it stands.
-
-Nothing is ever loaded from here that a checkpoint, a record or an experiment list names.
-"""
+"""Methods, metrics and data sets from files that the user alone names: code that is run as it stands."""
 
 import hashlib
 import sys
@@ -21,23 +18,16 @@ _REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, METRICS, SOURCES)
 
 
 class _Loader(SourceLoader):
-    """Loads a module from bytes that were read before, so that their digest is the code's; writes no compiled file.
-
-    Attributes:
-        path: where the bytes come from.
-        content: the source.
-    """
+    """Loads a module from bytes that were read before, so that their digest is the code's; writes no compiled file."""
 
     def __init__(self, path: Path, content: bytes) -> None:
         self.path = path
         self.content = content
 
     def get_filename(self, fullname: str) -> str:  # noqa: ARG002 - one loader a module
-        """Give the path of the module's file."""
         return str(self.path)
 
     def get_data(self, path: Any) -> bytes:  # noqa: ARG002 - one loader a file
-        """Give the source."""
         return self.content
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.metrics._svc.smo import compiler
+from salun.metrics._svc.intrinsics import compiler
 
 _Floats = NDArray[np.float64]
 

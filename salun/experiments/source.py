@@ -10,20 +10,20 @@ from salun.errors import SalunError
 from salun.io.files import read_json, write_text
 from salun.io.locks import LOCKS, Locks
 
-SOURCE = "source.json"
+_SOURCE = "source.json"
 
 COMMAND_LINE = "command line"
 
 
 def check_source(folder: Path, source: str) -> None:
-    """Refuse a folder that another list's results lie in.
+    """Refuse a folder that the results of another list, which still is where it was, lie in.
 
     Args:
         folder: for the results; need not exist.
         source: path of the list, or `COMMAND_LINE`.
 
     Raises:
-        SalunError: another list has it, and still is where it was.
+        SalunError: another list has it.
     """
     owner = _owner_of(folder)
     if owner is None or owner == source:
@@ -45,12 +45,12 @@ def keep_source(folder: Path, source: str) -> None:
     Raises:
         SalunError: another list has it, or the file cannot be written.
     """
-    with Locks(folder / LOCKS) as locks, locks.holding(SOURCE):
+    with Locks(folder / LOCKS) as locks, locks.holding(_SOURCE):
         check_source(folder, source)
         # A path from the folder on stays true where both are moved or copied together.
         place = source if source == COMMAND_LINE else os.path.relpath(Path(source).resolve(), folder.resolve())
         if _noted(folder) != place:
-            write_text(folder / SOURCE, json.dumps({"list": place}) + "\n")
+            write_text(folder / _SOURCE, json.dumps({"list": place}) + "\n")
 
 
 @contextmanager
@@ -61,9 +61,6 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
         folder: for the results; is made where it is missing.
         source: path of the list, or `COMMAND_LINE`.
 
-    Yields:
-        Nothing.
-
     Raises:
         SalunError: another list has it, or the file cannot be written.
     """
@@ -73,8 +70,8 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if os.listdir(folder) == [SOURCE]:
-                (folder / SOURCE).unlink()
+            if os.listdir(folder) == [_SOURCE]:
+                (folder / _SOURCE).unlink()
                 for place in made:
                     place.rmdir()
 
@@ -91,7 +88,7 @@ def _owner_of(folder: Path) -> str | None:
 def _noted(folder: Path) -> str | None:
     """Read what was written down."""
     try:
-        content = read_json(folder / SOURCE)
+        content = read_json(folder / _SOURCE)
     except SalunError:
         return None
     place = content.get("list") if isinstance(content, dict) else None

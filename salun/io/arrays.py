@@ -14,19 +14,11 @@ from salun.io.files import replacing
 from salun.io.limits import check_unpacked
 
 UNREADABLE = (OSError, ArithmeticError, ValueError, LookupError, EOFError, TypeError, RuntimeError, MemoryError)
-
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class _Header(NamedTuple):
-    """What an array in numpy's own format says of itself.
-
-    Attributes:
-        shape: of the array.
-        by_columns: whether its first axis runs fastest.
-        dtype: of its values.
-        begin: bytes before the first value.
-    """
+    """What an array in numpy's own format says of itself; `by_columns`: its first axis runs fastest."""
 
     shape: tuple[int, ...]
     by_columns: bool
@@ -91,7 +83,7 @@ def read_header(file: IO[bytes]) -> _Header:
         The header; the file stands at the first value.
 
     Raises:
-        ValueError: it is none. Headers that are no Python literal raise errors of every kind.
+        ValueError: it is none; headers that are no Python literal raise errors of every kind.
     """
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
@@ -124,9 +116,6 @@ def readable(path: Path, what: str) -> Iterator[None]:
     Args:
         path: the file.
         what: it holds, for the text of the error.
-
-    Yields:
-        Nothing.
 
     Raises:
         SalunError: the file could not be read.

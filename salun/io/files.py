@@ -15,7 +15,7 @@ from typing import Any
 
 from salun.errors import SalunError
 
-LONGEST_NAME = 72
+_LONGEST_NAME = 72
 
 
 @contextmanager
@@ -49,11 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def settle_folder(folder: Path) -> None:
-    """See to it that names of new files in a folder outlive a power cut, where the file system can.
-
-    Args:
-        folder: that holds the files.
-    """
+    """Let names of new files in a folder outlive a power cut, where the file system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -89,11 +85,7 @@ def _is_gone(process: int) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files of processes of this machine that were killed over them.
-
-    Args:
-        folder: which need not exist.
-    """
+    """Remove temporary files in a folder of processes of this machine that were killed over them."""
     for path in folder.glob(".*.part"):
         host, _, digits = path.name.removesuffix(".part").rpartition(".")[2].partition("-")
         number = int(digits) if digits.isdecimal() else os.getpid()
@@ -187,14 +179,13 @@ def name_part(text: str) -> str:
         text: for example a data set's name.
 
     Returns:
-        The text, with everything but ASCII letters, digits, dot, dash and underscore replaced; of a long
-        or foreign one both ends and a digest.
+        ASCII letters, digits, dot, dash and underscore; of a long or foreign text both ends and a digest.
     """
     name = re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.") or "unnamed"
-    if text.isascii() and len(name) <= LONGEST_NAME:
+    if text.isascii() and len(name) <= _LONGEST_NAME:
         return name
     mark = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
-    half = (LONGEST_NAME - len(mark) - 2) // 2
+    half = (_LONGEST_NAME - len(mark) - 2) // 2
     return f"{name}-{mark}" if len(name) <= 2 * half else f"{name[:half]}-{mark}-{name[-half:]}"
 
 
@@ -206,8 +197,7 @@ def mirrored(path: Path, root: Path) -> Path:
         root: the folder that is mirrored.
 
     Returns:
-        A relative path without the file's ending: from `root` on where the file is inside it, else from
-        the working folder on, else the file's own folder and name.
+        A relative path without ending: from `root` or the working folder on, else the file's own folder and name.
     """
     return mirrored_apart([path], root)[0]
 
@@ -220,8 +210,8 @@ def mirrored_apart(paths: Sequence[Path], root: Path) -> list[Path]:
         root: the folder that is mirrored.
 
     Returns:
-        For each a relative path, as `mirrored` gives it; of files outside the working folder from the folder
-        on that holds them all; with a digest behind it where two would be equal.
+        Relative paths as of `mirrored`, outside the working folder from the folder on that holds all such files;
+        with a digest behind them where two would be equal.
     """
     tops = [root.resolve(), Path.cwd()]
     full = [path.resolve() for path in paths]

@@ -10,25 +10,17 @@ from salun.errors import SalunError
 from salun.io.files import read_json
 
 MIB, _GIB = 2**20, 2**30
-
 # Ten million indices are 90 MB of text, ten thousand experiments with all their keys 5 MB.
 _LARGEST_LIST = 256 * MIB
-
 # Features as JSON: 100,000 images of 2,048 numbers.
 LARGEST_FEATURES = 4 * _GIB
-
-DEEPEST = 50
-
+_DEEPEST = 50
 # A file of a few MiB may unpack to this in any case, a larger one to as many times its length. Float32 features and
 # logits shrink to about nine tenths, those behind a ReLU to a fifth, and marks of which all are equal to a thousandth.
 _UNPACKED = 256 * MIB
-
 _SHRUNK = 100
-
 _MOST_VALUES = 20_000_000
-
 _MOST_CONTAINERS = 1_000_000
-
 _LONGEST_NUMBER = 64
 
 
@@ -68,14 +60,14 @@ def read_plain(path: Path, most: int = _LARGEST_LIST) -> Any:
     check_length(path, most)
     content = read_json(path)
     if _is_deep(content):
-        raise SalunError(f"{path}: nested too deeply; at most {DEEPEST} lists and objects inside each other are read")
+        raise SalunError(f"{path}: nested too deeply; at most {_DEEPEST} lists and objects inside each other are read")
     return content
 
 
 def _is_deep(content: Any) -> bool:
     """Tell whether lists and objects are nested more deeply than anything that is read here."""
     level = [content]
-    for _ in range(DEEPEST):
+    for _ in range(_DEEPEST):
         level = [part for value in level for part in _parts_of(value) if isinstance(part, (dict, list))]
         if not level:
             return False
@@ -122,7 +114,7 @@ def check_stored(members: Iterable[ZipInfo], length: int) -> None:
 
 
 def check_values(content: Any) -> list[Any]:
-    """Check that lists and dictionaries hold no more than any file of ours, each other in turns included.
+    """Check that lists and dictionaries hold no more than any file of ours, even where they hold each other in turns.
 
     Args:
         content: nested lists, tuples and dictionaries.
@@ -134,7 +126,7 @@ def check_values(content: Any) -> list[Any]:
         ValueError: they are nested too deeply, hold too many values, or a number that is out of all bounds.
     """
     level, others, count, containers = [content], [], 0, 0
-    for _ in range(DEEPEST + 1):
+    for _ in range(_DEEPEST + 1):
         inner: list[Any] = []
         for value in level:
             count += 1

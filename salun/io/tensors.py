@@ -16,7 +16,6 @@ from salun.io.limits import check_length, check_stored, check_values
 
 # Weights that are shared stand in a file once and in a model twice.
 _SHARED = 4
-
 _LARGEST_FILE = 2**40
 
 

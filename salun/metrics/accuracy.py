@@ -14,12 +14,6 @@ def unlearning_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         Confidence: a model may predict as before and only less surely, or still tell the forget images apart.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
-
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
@@ -35,12 +29,6 @@ def retain_accuracy(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Harm to images that were not trained on; that is TA's.
-
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's, near 1.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
@@ -58,12 +46,6 @@ def validation_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         What it was used to choose: settings searched on the validation set look better on it than they are.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
-
     Source:
         The validation split of Fan et al., "SalUn", ICLR 2024, appendix C.
     """
@@ -79,12 +61,6 @@ def test_accuracy(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Which images are wrong: two models of one accuracy may disagree on many (see `disagreement`).
-
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
@@ -102,13 +78,6 @@ def test_unlearning_accuracy(evaluation: Evaluation) -> Value:
     Cannot see:
         Whether the class is still apart in the model's features, where a new head would find it.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's, 0. None where no class is
-        forgotten as a whole.
-
     Source:
         The SalUn DeepDive project and the notebook of the seed documents.
     """
@@ -124,13 +93,6 @@ def test_remaining_accuracy(evaluation: Evaluation) -> Value:
 
     Cannot see:
         What TA cannot.
-
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's. None where no class is forgotten as a
-        whole.
 
     Source:
         The notebook of the seed documents.
@@ -148,12 +110,6 @@ def running_time(evaluation: Evaluation) -> Value:
     Cannot see:
         The machine, which the record names, and what else it was doing.
 
-    Args:
-        evaluation: a model's outputs and cost.
-
-    Returns:
-        Seconds; good when low. None for a model that was not unlearned.
-
     Source:
         Fan et al., "SalUn", ICLR 2024, section 5.1.
     """
@@ -170,9 +126,6 @@ def image_passes(evaluation: Evaluation) -> Value:
     Cannot see:
         What a pass costs: a backward pass takes about twice a forward pass, a second-order one more, and a pass
         through a layer is not counted. The seconds of work without images are in RTE alone.
-
-    Args:
-        evaluation: a model's outputs and cost.
 
     Returns:
         A count; methods are compared at equal compute where theirs are equal. None for a model that was not unlearned.

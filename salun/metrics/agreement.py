@@ -42,16 +42,6 @@ def disagreement(evaluation: Evaluation) -> Value:
     Cannot see:
         Confidence. Two retrained models differ too, by chance alone: 0 is not what retraining gives.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        A fraction in [0, 1]; good when as low as between two retrained models. None without a retrained model or
-        forget images.
-
-    Raises:
-        SalunError: the two models' forget images differ.
-
     Source:
         Golatkar et al., "Eternal Sunshine of the Spotless Net", CVPR 2020, compares readouts on the forget set so.
     """
@@ -67,16 +57,6 @@ def disagreement_on_test(evaluation: Evaluation) -> Value:
 
     Cannot see:
         As disagreement; and which of the two is right.
-
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        A fraction in [0, 1]; good when as low as between two retrained models. None without a retrained model or
-        test images.
-
-    Raises:
-        SalunError: the two models' test images differ.
 
     Source:
         As disagreement.
@@ -94,16 +74,6 @@ def completeness(evaluation: Evaluation) -> Value:
 
     Cannot see:
         The forget images themselves, and confidence. Most images are easy and alike in any two models.
-
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        A fraction in [0, 1]; good when as high as between two retrained models. None without a retrained model or
-        held-out images.
-
-    Raises:
-        SalunError: the two models' held-out images differ.
 
     Source:
         Cao and Yang, "Towards Making Systems Forget with Machine Unlearning", S&P 2015, section III.
@@ -123,14 +93,8 @@ def activation_distance(evaluation: Evaluation) -> Value:
     Cannot see:
         Features before the last layer. Two retrained models lie apart too.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
     Returns:
         In [0, sqrt 2]; good when 0. None without a retrained model or forget images.
-
-    Raises:
-        SalunError: the two models' forget images differ.
 
     Source:
         Golatkar et al., "Mixed-Privacy Forgetting in Deep Networks", CVPR 2021; with the Euclidean norm in
@@ -151,15 +115,6 @@ def confidence_distance(evaluation: Evaluation) -> Value:
     Cannot see:
         Which image has which confidence; `confidence_difference` does.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        In [0, 1]; good when 0. None without a retrained model or forget images.
-
-    Raises:
-        SalunError: the two models' forget images differ.
-
     Source:
         scipy.stats.wasserstein_distance, on the feature of the MIA of Fan et al., "SalUn", ICLR 2024.
     """
@@ -176,15 +131,6 @@ def confidence_difference(evaluation: Evaluation) -> Value:
 
     Cannot see:
         The other classes' probabilities. Two retrained models differ too, most on the hardest images.
-
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        In [0, 1]; good when 0. None without a retrained model or forget images.
-
-    Raises:
-        SalunError: the two models' forget images differ.
 
     Source:
         The feature of the MIA of Fan et al., "SalUn", ICLR 2024, compared image by image.

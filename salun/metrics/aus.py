@@ -4,17 +4,8 @@ from salun.metrics import Evaluation, Value, metric
 from salun.training.evaluate import accuracy
 
 
-def adaptive_score(before: float, after: float, excess: float) -> float:
-    """Weigh what the test accuracy lost against what the forget accuracy has too much.
-
-    Args:
-        before: test accuracy of the base model, in [0, 1].
-        after: of the unlearned model.
-        excess: distance of the unlearned model's forget accuracy to what it should be.
-
-    Returns:
-        (1 - (before - after)) / (1 + excess), in [0, 2].
-    """
+def _adaptive_score(before: float, after: float, excess: float) -> float:
+    """Weigh what the test accuracy lost against what the forget accuracy has too much; in [0, 2]."""
     return (1 - (before - after)) / (1 + abs(excess))
 
 
@@ -32,9 +23,6 @@ def adaptive_unlearning_score(evaluation: Evaluation) -> Value:
         class-wise, whatever retraining gives. Two errors can make up for each other, and a model whose test
         accuracy has grown scores above 1.
 
-    Args:
-        evaluation: a model's outputs, with the base model's.
-
     Returns:
         In [0, 2]; good when 1. None where a set is empty or there is no base model.
 
@@ -45,5 +33,5 @@ def adaptive_unlearning_score(evaluation: Evaluation) -> Value:
     assert evaluation.base
     before, after = accuracy(evaluation.base.test), accuracy(evaluation.test)
     if len(evaluation.forgotten_test.labels):
-        return adaptive_score(before, after, accuracy(evaluation.forgotten_test))
-    return adaptive_score(before, after, accuracy(evaluation.forget) - after)
+        return _adaptive_score(before, after, accuracy(evaluation.forgotten_test))
+    return _adaptive_score(before, after, accuracy(evaluation.forget) - after)

@@ -33,12 +33,6 @@ def calibration_on_test(evaluation: Evaluation) -> Value:
         Errors in opposite directions within a bin, and the other classes' probabilities. A model that predicts the
         classes' frequencies everywhere is calibrated and useless.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        In [0, 1]; good when 0. None where the test set is empty.
-
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3; computed by torchmetrics.
     """
@@ -55,12 +49,6 @@ def calibration_on_forget(evaluation: Evaluation) -> Value:
     Cannot see:
         Which way the confidence is off: a forgotten class that is still sure of itself and one that is uniform
         may have the same value.
-
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        In [0, 1]; good when it equals the retrained model's. None where the forget set is empty.
 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3; computed by torchmetrics.

@@ -34,13 +34,8 @@ def similarity_to_base(models: Models) -> _Layered:
         What rotates or scales a layer's outputs as a whole; which layers differ (see `CKA_base_layers`); what the
         retain images give.
 
-    Args:
-        models: the model and the base model.
-
     Returns:
-        The mean, at most 1, where the model gives what the base model gives; slightly below 0 for unrelated
-        features; good when it equals the retrained model's. And the value of each layer by its name, None where its
-        outputs are all alike. None of both where there are fewer than 4 forget images, or no layer has a value.
+        The mean, at most 1, and the value of each layer by its name, None where its outputs are all alike.
 
     Source:
         Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3; linear CKA by
@@ -50,15 +45,9 @@ def similarity_to_base(models: Models) -> _Layered:
 
 
 @metric(
-    "CKA_retrained",
-    "CKA_retrained_layers",
-    unit=("", "table"),
-    direction="higher",
-    ideal="1",
-    cost="weights",
-    against=("retrained",),
-    revised="0.2.0",
-)
+    "CKA_retrained", "CKA_retrained_layers", unit=("", "table"), direction="higher", ideal="1", cost="weights",
+    against=("retrained",), revised="0.2.0",
+)  # fmt: skip
 def similarity_to_retrained(models: Models) -> _Layered:
     """Linear CKA between the model's layers and the retrained model's on the forget images: mean, layer by layer.
 
@@ -69,12 +58,8 @@ def similarity_to_retrained(models: Models) -> _Layered:
         How near two retrained models of different seeds would be, which is less than 1: compare with that where
         there are several. Otherwise what `CKA_base` cannot.
 
-    Args:
-        models: the model and the retrained model.
-
     Returns:
-        The mean, at most 1, good when high, and the value of each layer by its name. None as in `CKA_base`, and
-        without a retrained model.
+        The mean, at most 1, good when high, and the value of each layer by its name.
 
     Source:
         As `CKA_base`.

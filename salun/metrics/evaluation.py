@@ -11,7 +11,6 @@ from salun.training.evaluate import Outputs
 from salun.training.recipe import Recipe
 
 _MOST = 2000
-
 SETS = ("forget", "retain", "validation", "test", "forgotten_test")
 
 
@@ -49,11 +48,7 @@ class Evaluation:
         return {name: getattr(self, name) for name in SETS}
 
     def in_order(self) -> "Evaluation":
-        """Sort every set by the images' indices, where they are known, so that no metric depends on the order.
-
-        Returns:
-            The same outputs, those of the other models sorted too.
-        """
+        """Sort every set by the images' indices, where they are known, so that no metric depends on the order."""
         ordered: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -24,12 +24,12 @@ TEMPERATURE = 2.0
 _SMALLEST = 1e-45
 _DELTA = 1e-5
 _EDGE = 1e-10
-ATTACKS = ("entropy_above_unlearn", "entropy_above_retrain", "confidence_above_unlearn", "confidence_above_retrain")
+_ATTACKS = ("entropy_above_unlearn", "entropy_above_retrain", "confidence_above_unlearn", "confidence_above_retrain")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Error rates and score of one attack at each threshold.
+    """Error rates and score of one attack at each of 51 thresholds.
 
     Attributes:
         threshold: (51,).
@@ -43,15 +43,8 @@ class Attack:
     fnr: _Floats
     score: _Floats
 
-    def rounded(self, decimals: int) -> "Attack":
-        """Round rates and scores.
-
-        Args:
-            decimals: to keep; thresholds keep 3.
-
-        Returns:
-            The rounded attack.
-        """
+    def _rounded(self, decimals: int) -> "Attack":
+        """Round rates and scores; thresholds keep 3 decimals."""
         rates = (np.round(values, decimals) for values in (self.fpr, self.fnr, self.score))
         return Attack(np.round(self.threshold, 3), *rates)
 
@@ -122,19 +115,11 @@ def two_decimals(values: NDArray[np.floating]) -> _Floats:
     return np.array([round(float(value), 2) for value in values], dtype=np.float64)
 
 
-def telling_apart(positives: _Floats, negatives: _Floats, limits: tuple[float, float]) -> Attack:
-    """Attack by threshold: how surely do large values give the positives away?
+def _telling_apart(positives: _Floats, negatives: _Floats, limits: tuple[float, float]) -> Attack:
+    """Attack by threshold: how surely do large values, clipped to the limits, give the positives away?
 
     With the error rates at a threshold, epsilon = max(0, min(ln(1-d-fpr) - ln fnr, ln(1-d-fnr) - ln fpr)),
     d = 1e-5, and the score is 1 - 2^-epsilon: 1 where both rates are 0, 0 where one of them is at least 1-d.
-
-    Args:
-        positives: (N,) values.
-        negatives: (M,).
-        limits: of the thresholds; values beyond them count as the limits.
-
-    Returns:
-        The attack, not rounded.
     """
     fpr = _at_least(np.clip(negatives, *limits), limits)
     fnr = 1.0 - _at_least(np.clip(positives, *limits), limits)
@@ -146,16 +131,16 @@ def telling_apart(positives: _Floats, negatives: _Floats, limits: tuple[float, f
     return Attack(_thresholds(limits), fpr, fnr, 1 - quality)
 
 
-def comparator_attacks(unlearned: _Singles, retrained: _Singles) -> dict[str, Attack]:
-    """Run the Comparator's four attacks on the forgotten class.
+def comparator_attacks(unlearned: _Singles, retrained: _Singles, decimals: int = 3) -> dict[str, Attack]:
+    """Run the Comparator's four attacks on the forgotten class, on values of 2 decimals.
 
     Args:
         unlearned: (N, C) float32 logits of images of the forgotten class.
         retrained: (M, C) float32 logits of a model that was trained without them.
+        decimals: of rates and scores.
 
     Returns:
-        By the names of `ATTACKS`, rates and scores rounded to 3 decimals. Values are rounded to 2 decimals
-        before.
+        The attacks by name: "entropy_above_unlearn", "entropy_above_retrain", and so for "confidence".
 
     Source:
         gnueaj/Machine-Unlearning-Comparator, `backend/app/utils/attack.py`.
@@ -166,8 +151,8 @@ def comparator_attacks(unlearned: _Singles, retrained: _Singles) -> dict[str, At
         ("confidence", top_confidence, _CONFIDENCES),
     ):
         after, never = (two_decimals(measure(logits)) for logits in (unlearned, retrained))
-        attacks[f"{name}_above_unlearn"] = telling_apart(after, never, limits).rounded(3)
-        attacks[f"{name}_above_retrain"] = telling_apart(never, after, limits).rounded(3)
+        attacks[f"{name}_above_unlearn"] = _telling_apart(after, never, limits)._rounded(decimals)
+        attacks[f"{name}_above_retrain"] = _telling_apart(never, after, limits)._rounded(decimals)
     return attacks
 
 
@@ -178,8 +163,7 @@ def comparator_fqs(attacks: dict[str, Attack]) -> float:
         attacks: of `comparator_attacks`.
 
     Returns:
-        In [0, 1], 3 decimals; 1 where no threshold tells the unlearned from the retrained model, 0 where one
-        always does.
+        In [0, 1], 3 decimals; 1 where no threshold tells the models apart, 0 where one always does.
     """
     return round(1 - max(float(attack.score.max()) for attack in attacks.values()), 3)
 
@@ -211,36 +195,32 @@ def notebook_attacks(entropies: _Floats, confidences: _Floats, forgotten: NDArra
         forgotten: (N,) which images are of the forgotten class.
 
     Returns:
-        By the names of `ATTACKS`. The score of entropy is 1 - (fpr + fnr) / 2, rounded to 4 decimals, that of
-        confidence 1 - abs(tpr - fpr), rounded to 3. Tables of a retrained model are zeros: there is none.
+        Attacks by the names of `comparator_attacks`; those of a retrained model are zeros, as there is none.
 
     Source:
         ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.
     """
     above = [_at_least(entropies[kept], _ENTROPIES) for kept in (forgotten, ~forgotten)]
     below = 1 - above[0]
-    entropy = Attack(_thresholds(_ENTROPIES), above[1], below, 1 - (above[1] + below) / 2).rounded(4)
+    entropy = Attack(_thresholds(_ENTROPIES), above[1], below, 1 - (above[1] + below) / 2)._rounded(4)
     above = [_at_least(confidences[kept], _CONFIDENCES) for kept in (forgotten, ~forgotten)]
     score = 1 - np.abs(above[0] - above[1])
-    confidence = Attack(_thresholds(_CONFIDENCES), above[1], 1 - above[0], score).rounded(3)
+    confidence = Attack(_thresholds(_CONFIDENCES), above[1], 1 - above[0], score)._rounded(3)
     zeros = np.zeros(_BINS)
-    blanks = [Attack(_thresholds(limits), zeros, zeros, zeros).rounded(3) for limits in (_ENTROPIES, _CONFIDENCES)]
-    return dict(zip(ATTACKS, (entropy, blanks[0], confidence, blanks[1]), strict=True))
+    blanks = [Attack(_thresholds(limits), zeros, zeros, zeros)._rounded(3) for limits in (_ENTROPIES, _CONFIDENCES)]
+    return dict(zip(_ATTACKS, (entropy, blanks[0], confidence, blanks[1]), strict=True))
 
 
 def notebook_fqs(entropies: _Floats, forgotten: NDArray[np.bool_], classes: int) -> float:
-    """Compute the notebook's forgetting quality score: mean entropy on the forgotten class over its maximum.
-
-    The notebook divides by ln 10; for other numbers of classes it is the logarithm of that number here.
+    """Compute the notebook's forgetting quality score: mean entropy on the forgotten class over its maximum, ln C.
 
     Args:
         entropies: (N,) of `notebook_values`.
         forgotten: (N,) which images are of the forgotten class.
-        classes: how many there are.
+        classes: C, 10 in the notebook.
 
     Returns:
-        In [0, 1], 4 decimals; 0 where no image is of that class. It says nothing without the same of a
-        retrained model.
+        In [0, 1], 4 decimals; 0 where no image is of that class.
     """
     if not forgotten.any():
         return 0.0
@@ -264,14 +244,12 @@ def notebook_pa(attacks: dict[str, Attack]) -> float:
 
 @dataclass(frozen=True)
 class Distributions:
-    """What a model says of the images of each class.
+    """What a model says of the images of each class; zeros for an empty class.
 
     Attributes:
-        accuracy: (C,) share of the images of each class that are predicted right; 0 of an empty class.
-        labels: (C, C) in row g the share of the images of class g that are predicted as each class; zeros
-            of an empty class.
-        top: (C, C) mean largest probability of the images of class g that are predicted as p; 0 where
-            there are none.
+        accuracy: (C,) share of the images of each class that are predicted right.
+        labels: (C, C) in row g the share of the images of class g that are predicted as each class.
+        top: (C, C) mean largest probability of the images of class g that are predicted as p.
         mean: (C, C) mean probability of each class over the images of class g; NaN of an empty class.
     """
 
@@ -339,12 +317,6 @@ def forgetting_quality_score(evaluation: Evaluation) -> Value:
         Which image has which value, and which class is predicted: two models of equal confidence in different
         classes score 1. The score is of the best threshold, so few images make it too low by chance.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        In [0, 1], 3 decimals; good when 1. None without a retrained model or forget images, or for one class.
-
     Source:
         gnueaj/Machine-Unlearning-Comparator, `backend/app/utils/attack.py`.
     """
@@ -365,9 +337,6 @@ def notebook_forgetting_quality(evaluation: Evaluation) -> Value:
     Cannot see:
         Anything without the same value of a retrained model: it looks at one model, and a doubtful model that
         forgot nothing scores as high. It shares its name with FQS and nothing else.
-
-    Args:
-        evaluation: a model's outputs.
 
     Returns:
         In [0, 1], 4 decimals; good when it equals the retrained model's. None without forget images, or for one
@@ -394,12 +363,8 @@ def notebook_privacy_attack(evaluation: Evaluation) -> Value:
         Forgetting as such: it grows as the forgotten class becomes doubtful, in a retrained model too, and does
         not see a class that is sure of itself. The notebook takes a subset of the training images, this all.
 
-    Args:
-        evaluation: a model's outputs.
-
     Returns:
-        In [0.5, 1], 4 decimals; good when it equals the retrained model's. None where no class is forgotten as a
-        whole, or for one class.
+        In [0.5, 1], 4 decimals; good when it equals the retrained model's.
 
     Source:
         ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`.

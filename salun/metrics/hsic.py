@@ -15,22 +15,15 @@ _Floats = NDArray[np.float64]
 SMALLEST_BATCH = 4
 
 
-def centred_grams(outputs: Iterable[Tensor]) -> Tensor:
-    """Compute the Gram matrix of each layer's output, centred without bias.
+def _centred_grams(outputs: Iterable[Tensor]) -> Tensor:
+    """Compute the Gram matrix of each layer's output, centred without bias, in float64 where the device has it.
 
     A matrix K of products is centred to K_ij - r_i / (n-2) - r_j / (n-2) + s / ((n-1)(n-2)) off the diagonal,
     0 on it, with r the sums of its rows and s their sum, its diagonal taken as 0. The outputs are first
     shifted to mean 0, which changes nothing but rounding: those that are all alike give exactly 0.
 
-    Args:
-        outputs: (n, ...) of each of L layers, n at least 4; flattened image by image.
-
-    Returns:
-        (L, n, n) float64, on the outputs' device unless that lacks float64.
-
     Source:
-        Szekely and Rizzo, "Partial distance correlation with methods for dissimilarities", 2014,
-        definition 2.
+        Szekely and Rizzo, "Partial distance correlation with methods for dissimilarities", 2014, definition 2.
     """
     grams = []
     for output in outputs:
@@ -46,33 +39,26 @@ def centred_grams(outputs: Iterable[Tensor]) -> Tensor:
 
 
 def layer_grams(network: nn.Module, layers: Sequence[str], x: Tensor) -> Tensor:
-    """Run a model once and compute the Gram matrices of its layers.
+    """Run a model once and compute the Gram matrices of its layers, centred without bias.
 
     Args:
         network: any model.
         layers: names of L modules.
-        x: (n, C, H, W).
+        x: (n, C, H, W), n at least 4.
 
     Returns:
-        (L, n, n), as `centred_grams` gives them.
+        (L, n, n) float64.
     """
     outputs, _ = outputs_at(network, layers, x)
-    return centred_grams(outputs[layer] for layer in layers)
+    return _centred_grams(outputs[layer] for layer in layers)
 
 
-def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
-    """Compute the unbiased estimate of HSIC between every two layers.
+def _unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the unbiased estimate of HSIC between every two layers, (L, M), which may be negative.
 
     With K and L the Gram matrices, their diagonals 0, it is
     [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)): the product of the centred matrices,
     entry by entry, summed, over n(n-3).
-
-    Args:
-        first: (L, n, n), as `centred_grams` gives them.
-        second: (M, n, n).
-
-    Returns:
-        (L, M), which may be negative.
 
     Source:
         Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 4.
@@ -87,8 +73,7 @@ class Similarity:
 
     Attributes:
         cross: (L, M) sum over the batches of HSIC between the layers of the two models.
-        first: (L,) the same of each layer of the first model with itself.
-        second: (M,) of the second.
+        first: (L,) the same of each layer of the first model with itself; second: (M,) of the second.
     """
 
     cross: _Floats | float = 0.0
@@ -99,19 +84,18 @@ class Similarity:
         """Take a batch into account; every batch counts alike, so that they should be of one size.
 
         Args:
-            first: (L, n, n), as `centred_grams` gives them.
+            first: (L, n, n), as `layer_grams` gives them.
             second: (M, n, n), of the same images.
         """
-        self.cross = self.cross + unbiased_hsic(first, second).cpu().numpy()
-        self.first = self.first + np.diag(unbiased_hsic(first, first).cpu().numpy())
-        self.second = self.second + np.diag(unbiased_hsic(second, second).cpu().numpy())
+        self.cross = self.cross + _unbiased_hsic(first, second).cpu().numpy()
+        self.first = self.first + np.diag(_unbiased_hsic(first, first).cpu().numpy())
+        self.second = self.second + np.diag(_unbiased_hsic(second, second).cpu().numpy())
 
     def values(self) -> _Floats:
         """Divide the sums.
 
         Returns:
-            (L, M) similarities: 1 of a layer with itself; not clamped, so that unrelated layers may be
-            slightly below 0. NaN where a layer's outputs are all alike, and of no batch at all.
+            (L, M), 1 of a layer with itself; unrelated layers may be below 0; NaN where outputs are all alike.
 
         Source:
             Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, equation 3.

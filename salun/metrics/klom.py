@@ -25,12 +25,11 @@ def _shares(values: _Reals, edges: _Reals, closed: NDArray[np.bool_]) -> _Floats
 
 
 def klom(unlearned: _Reals, retrained: _Reals, variant: Variant = "corrected") -> _Floats:
-    """Compute the divergence of each image's margins, by histogram.
+    """Compute the divergence of each image's margins, by histogram, in the margins' precision.
 
     Values equal to the greatest of both kinds lie on the last edge and are dropped, as the authors' code does. Where
-    that drops all margins of one kind, the last bin is closed for both kinds, as numpy.histogram closes it; in the
-    original form the value is then NaN where they are the unlearned ones, and about 0 where they are the retrained
-    ones, although no two kinds are further apart. In float32 the edges are float32.
+    that drops all margins of one kind, the last bin is closed for both, as numpy.histogram closes it; the original form
+    is then NaN or about 0, although no two kinds are further apart.
 
     Args:
         unlearned: (K, N) margins in unlearned models.
@@ -57,14 +56,7 @@ def klom(unlearned: _Reals, retrained: _Reals, variant: Variant = "corrected") -
 
 
 @metric(
-    "KLoM",
-    "KLoM_median",
-    "KLoM_p95",
-    unit="nats",
-    direction="lower",
-    ideal="0",
-    cost="many models",
-    revised="0.2.0",
+    "KLoM", "KLoM_median", "KLoM_p95", unit="nats", direction="lower", ideal="0", cost="many models", revised="0.2.0"
 )
 def divergence_of_margins(runs: Runs) -> tuple[Value, Value, Value]:
     """KL divergence of margins: how differently unlearned and retrained models treat each forget image.
@@ -80,15 +72,8 @@ def divergence_of_margins(runs: Runs) -> tuple[Value, Value, Value]:
         More than its models show: 20 bins of a few models are nearly empty, and the value is then near 11 by chance
         alone. Compare equal numbers of models, 100 for the authors' figures.
 
-    Args:
-        runs: outputs of the unlearned and the retrained models.
-
     Returns:
-        In nats, at least 0; good when 0. None for less than 2 models of a kind, or where no image's
-        margins are numbers.
-
-    Raises:
-        SalunError: the models' forget images differ.
+        In nats, at least 0; good when 0.
 
     Source:
         Georgiev et al., "Attribute-to-Delete: Machine Unlearning via Datamodel Matching", arXiv 2410.23232; steps

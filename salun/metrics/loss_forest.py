@@ -10,7 +10,7 @@ from sklearn.model_selection import cross_val_score
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics.scores import evenly_spaced, losses
 
-TREES = (20, 50, 100)
+_TREES = (20, 50, 100)
 _CRITERIA = ("gini", "entropy")
 _FOLDS = 3
 _NEEDED = ("retain", "forget", "validation", "test")
@@ -20,7 +20,7 @@ def _forests() -> list[RandomForestClassifier]:
     """List the attacks that are tried: 20, 50 and 100 trees, each with both criteria."""
     return [
         RandomForestClassifier(n_estimators=trees, criterion=criterion, random_state=0)
-        for trees, criterion in product(TREES, _CRITERIA)
+        for trees, criterion in product(_TREES, _CRITERIA)
     ]
 
 
@@ -32,28 +32,14 @@ def _score(forest: RandomForestClassifier, forget: np.ndarray, test: np.ndarray)
     return called, float(roc_auc_score(truth, forest.predict_proba(asked)[:, 1]))
 
 
-def balanced(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Take as many members as non-members, evenly spaced over each set.
-
-    Args:
-        members: (N,) losses.
-        others: (M,) losses.
-
-    Returns:
-        (2K, 1) losses and (2K,) labels, 1 for member, with K = min(N, M).
-    """
+def _balanced(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take as many members as non-members, evenly spaced over each set: (2K, 1) losses and (2K,) labels."""
     count = min(len(members), len(others))
     taken = [evenly_spaced(values, count) for values in (members, others)]
     return np.concatenate(taken)[:, None], np.repeat([1, 0], count)
 
 
-@metric(
-    "forest_acc",
-    "forest_auc",
-    cost="attack",
-    ideal=("equals retrained", "0.5"),
-    needs=_NEEDED,
-)
+@metric("forest_acc", "forest_auc", cost="attack", ideal=("equals retrained", "0.5"), needs=_NEEDED)
 def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
     """Loss-forest MIA: share of forget images called non-member, and AUC of forget against test.
 
@@ -68,21 +54,17 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
     Cannot see:
         An image's own difficulty. Class-wise, forget and test hold different classes, and the AUC tells those apart.
 
-    Args:
-        evaluation: a model's outputs.
-
     Returns:
-        forest_acc in [0, 1], good when it equals the retrained model's; forest_auc in [0, 1], good
-        at 0.5. None where a set is empty, or retain or validation set all but empty.
+        forest_acc in [0, 1], good when it equals the retrained model's; forest_auc in [0, 1], good at 0.5.
 
     Source:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
-        unbalanced, and keeps the forest that scores best on the forget set (`original_loss_forest`).
+        unbalanced, and keeps the forest that scores best on the forget set (`forest_acc_original`).
     """
     retain, forget, validation, test = (losses(evaluation.sets[name]) for name in _NEEDED)
     if min(len(retain), len(validation)) < _FOLDS or not _are_finite(retain, forget, validation, test):
         return None, None
-    known, truth = balanced(retain, validation)
+    known, truth = _balanced(retain, validation)
     best = max(_forests(), key=lambda forest: cross_val_score(forest, known, truth, cv=_FOLDS).mean())
     return _score(best.fit(known, truth), forget, test)
 
@@ -93,13 +75,9 @@ def _are_finite(*parts: np.ndarray) -> bool:
 
 
 @metric(
-    "forest_acc_original",
-    "forest_auc_original",
-    cost="attack",
-    ideal=("equals retrained", "0.5"),
-    needs=_NEEDED,
+    "forest_acc_original", "forest_auc_original", cost="attack", ideal=("equals retrained", "0.5"), needs=_NEEDED,
     original=True,
-)
+)  # fmt: skip
 def loss_forest_original(evaluation: Evaluation) -> tuple[Value, Value]:
     """Loss-forest MIA as the seed system chooses it: the forest that flatters the forget set most.
 
@@ -110,36 +88,17 @@ def loss_forest_original(evaluation: Evaluation) -> tuple[Value, Value]:
     Cannot see:
         That the best of six on the target is too good by chance; use forest_acc.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        acc and auc in [0, 1], for comparison with figures found so. None where a set is empty.
-
     Source:
-        `original_loss_forest`, on per-image losses.
+        The SalUn DeepDive project, `metrics.py`, `compute_basic_mia`, on per-image losses.
     """
     parts = [losses(evaluation.sets[name]) for name in _NEEDED]
-    return original_loss_forest(*parts) if _are_finite(*parts) else (None, None)
+    return _original_loss_forest(*parts) if _are_finite(*parts) else (None, None)
 
 
-def original_loss_forest(
+def _original_loss_forest(
     retain: np.ndarray, forget: np.ndarray, validation: np.ndarray, test: np.ndarray
 ) -> tuple[float, float]:
-    """Attack as the seed system does, choosing the forest on the target: for comparison only.
-
-    Args:
-        retain: (N,) losses of the retain set.
-        forget: (K,) losses of the forget set.
-        validation: (M,) losses of the validation set.
-        test: (L,) losses of the test set.
-
-    Returns:
-        acc and auc of the forest with the largest acc, in [0, 1]; both 0 where none exceeds 0.
-
-    Source:
-        The SalUn DeepDive project, `metrics.py`, `compute_basic_mia`.
-    """
+    """Attack as the seed system does, choosing the forest on the target."""
     known = np.concatenate([retain, validation])[:, None]
     truth = np.concatenate([np.ones(len(retain)), np.zeros(len(validation))])
     best = (0.0, 0.0)

@@ -22,7 +22,7 @@ def check_same_images(name: str, first: Outputs, *others: Outputs) -> None:
         others: of the other models.
 
     Raises:
-        SalunError: they do not: numbers, indices or labels differ.
+        SalunError: numbers, indices or labels differ.
     """
     for other in others:
         if len(other.labels) != len(first.labels):
@@ -60,14 +60,13 @@ def together(*parts: Outputs) -> Outputs:
 
 
 def unseen(evaluation: Evaluation) -> Outputs:
-    """Choose the images that an attack takes for images like the forgotten ones that were never trained on.
+    """Choose the images that an attack takes for ones like the forgotten that were never trained on.
 
     Args:
         evaluation: a model's outputs.
 
     Returns:
-        Test images of the forgotten classes where classes are forgotten, since an attack would else tell the
-        classes apart; otherwise the test set.
+        The test images of the forgotten classes, where an attack would else tell classes apart, or the test set.
     """
     return evaluation.forgotten_test if len(evaluation.forgotten_test.labels) else evaluation.test
 

@@ -29,13 +29,6 @@ def prediction_matrix(evaluation: Evaluation) -> Detail | None:
     Cannot see:
         Confidence, and the images that were trained on.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        C x C fractions, the rows of classes without images empty; good when they equal the retrained model's.
-        None where there are no test images.
-
     Source:
         The notebook of the seed documents (ryusudol/Model-Structure-Impact-on-Unlearning, `utils.py`).
     """
@@ -57,13 +50,6 @@ def confidence_matrix(evaluation: Evaluation) -> Detail | None:
 
     Cannot see:
         Spread: a few sure images and many doubtful ones may have the same mean.
-
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        C x C fractions, the rows of classes without images empty; good when they equal the retrained model's.
-        None where there are no test images.
 
     Source:
         The activation and confusion pages of gnueaj/Machine-Unlearning-Comparator.

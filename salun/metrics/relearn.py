@@ -41,13 +41,8 @@ def relearn_time(models: Models) -> Value:
         one decides: compare several seeds. It depends on the learning rate; a recipe of Adam gives a rate that SGD
         learns slowly with.
 
-    Args:
-        models: the model, the base model, the forget images and the recipe.
-
     Returns:
-        From 0 to 10 epochs; good when it equals the retrained model's: fewer tell of traces that are left, more of
-        a model that does worse than one that never saw the images. None of an empty forget set, where a model's
-        logits are no numbers, and where the base model is no better than a guess.
+        From 0 to 10 epochs; None where a model's logits are no numbers, or the base model is no better than a guess.
 
     Source:
         The time until the loss on the forget set is below a threshold in Golatkar et al., "Forgetting Outside the

@@ -10,46 +10,26 @@ from salun.metrics.scores import area, true_confidence
 _Floats = NDArray[np.float64]
 _Reals = NDArray[np.floating]
 
-_GAMMA = 1.0
 _OFFLINE = 0.3
 _SMALLEST = 1e-30
 
 
-def _likelihood_ratios(target: _Reals, references: _Reals, a: float = _OFFLINE) -> _Floats:
+def _likelihood_ratios(target: _Reals, references: _Reals) -> _Floats:
     """Compute p(x | model) / p(x), with p(x) from models that were not trained on x."""
-    average = ((1 + a) * np.asarray(references, dtype=np.float64).mean(0) + (1 - a)) / 2
+    average = ((1 + _OFFLINE) * np.asarray(references, dtype=np.float64).mean(0) + (1 - _OFFLINE)) / 2
     return np.asarray(np.asarray(target, dtype=np.float64) / np.maximum(average, _SMALLEST))
 
 
-def rmia_scores(
-    target_conf: _Reals,
-    reference_conf: _Reals,
-    population_target: _Reals,
-    population_reference: _Reals,
-    gamma: float = _GAMMA,
-    a: float = _OFFLINE,
-) -> _Floats:
-    """Score images by the share of a population whose likelihood ratio they exceed.
-
-    Args:
-        target_conf: (N,) probabilities of the true class by the model that is attacked.
-        reference_conf: (M, N) by reference models that were not trained on these images.
-        population_target: (Z,) probabilities of other images, trained on by none of the models.
-        population_reference: (M, Z) by the reference models.
-        gamma: how many times the population's ratio an image's must be; at least 1.
-        a: of the offline correction, in [0, 1].
-
-    Returns:
-        (N,) in [0, 1], higher for members.
+def _scores(target: _Reals, references: _Reals, population: _Reals, population_references: _Reals) -> _Floats:
+    """Score images, in [0, 1], by the share of a population whose likelihood ratio they reach.
 
     Source:
         Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks", ICML 2024, arXiv
-        2312.03262, equations 1 to 4, offline; a = 0.3 is what the authors' code takes
-        (privacytrustlab/ml_privacy_meter, `modules/mia/attacks/rmia.py`), where gamma is 1 as well.
+        2312.03262, equations 1 to 4, offline; a = 0.3 and gamma = 1 are what the authors' code takes
+        (privacytrustlab/ml_privacy_meter, `modules/mia/attacks/rmia.py`).
     """
-    ratios = _likelihood_ratios(target_conf, reference_conf, a)
-    others = np.sort(_likelihood_ratios(population_target, population_reference, a))
-    return np.searchsorted(others, ratios / gamma, side="right") / len(others)
+    others = np.sort(_likelihood_ratios(population, population_references))
+    return np.searchsorted(others, _likelihood_ratios(target, references), side="right") / len(others)
 
 
 @metric("RMIA_auc", ideal="0.5", cost="attack", against=("retrained",), needs=("forget",))
@@ -67,15 +47,6 @@ def robust_attack(evaluation: Evaluation) -> Value:
         easy images keep larger ratios than hard ones, so the sets must be alike. One retrained model is one
         reference: its chance counts as difficulty. The area says little about few false positives.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        In [0, 1]; good at 0.5. None where a set is empty or there is no retrained model.
-
-    Raises:
-        SalunError: the two models' images differ.
-
     Source:
         Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks", ICML 2024, arXiv 2312.03262.
     """
@@ -91,4 +62,4 @@ def robust_attack(evaluation: Evaluation) -> Value:
     if not all(np.isfinite(values).all() for values in (*ours, *theirs)):
         return None
     forget, other, z = ((first, second[None]) for first, second in zip(ours, theirs, strict=True))
-    return area(*(rmia_scores(*images, *z) for images in (forget, other)))
+    return area(*(_scores(*images, *z) for images in (forget, other)))

@@ -20,7 +20,7 @@ def probabilities(outputs: Outputs) -> Singles:
     """Compute the softmax.
 
     Args:
-        outputs: logits (N, C) and labels (N,).
+        outputs: logits (N, C) and labels (N,), as of all scores.
 
     Returns:
         (N, C) float32.
@@ -31,9 +31,6 @@ def probabilities(outputs: Outputs) -> Singles:
 def true_confidence(outputs: Outputs) -> Singles:
     """Compute the probability that a model gives to the true class.
 
-    Args:
-        outputs: logits (N, C) and labels (N,).
-
     Returns:
         (N,) float32 in [0, 1].
     """
@@ -42,9 +39,6 @@ def true_confidence(outputs: Outputs) -> Singles:
 
 def correctness(outputs: Outputs) -> Singles:
     """Tell which images are classified right.
-
-    Args:
-        outputs: logits (N, C) and labels (N,).
 
     Returns:
         (N,) float32, 1 where the largest logit is the true class's.
@@ -55,9 +49,6 @@ def correctness(outputs: Outputs) -> Singles:
 def entropy(outputs: Outputs) -> Singles:
     """Compute the entropy of the prediction, -sum p ln p.
 
-    Args:
-        outputs: logits (N, C) and labels (N,).
-
     Returns:
         (N,) float32, nats; at least 0.
     """
@@ -66,14 +57,12 @@ def entropy(outputs: Outputs) -> Singles:
 
 
 def modified_entropy(outputs: Outputs, variant: Variant = "corrected") -> Singles:
-    """Compute the modified entropy: small where the true class has all the probability.
-
-    It is -(1 - p_y) ln p_y - sum over c != y of p_c ln(1 - p_c). The original form of the SalUn code takes
-    p for 1 - p in the logarithm, and treats as true classes all that occur among the labels of the set.
+    """Compute the modified entropy -(1 - p_y) ln p_y - sum over c != y of p_c ln(1 - p_c).
 
     Args:
         outputs: logits (N, C) and labels (N,).
-        variant: "original" for what the SalUn code computes.
+        variant: "original" for the SalUn code's, which takes p for 1 - p in the logarithm, and treats as true
+            classes all that occur among the labels of the set.
 
     Returns:
         (N,) float32, nats; at least 0.
@@ -95,9 +84,6 @@ def modified_entropy(outputs: Outputs, variant: Variant = "corrected") -> Single
 def losses(outputs: Outputs) -> Singles:
     """Compute the cross-entropy of each image.
 
-    Args:
-        outputs: logits (N, C) and labels (N,).
-
     Returns:
         (N,) float32, nats.
     """
@@ -105,9 +91,7 @@ def losses(outputs: Outputs) -> Singles:
 
 
 def margins(outputs: Outputs) -> Singles:
-    """Compute how far the true class's logit stands above the others: z_y - ln sum over c != y of exp z_c.
-
-    In exact arithmetic this is the logit-scaled confidence ln p_y - ln(1 - p_y), without its cancellation.
+    """Compute z_y - ln sum over c != y of exp z_c: ln p_y - ln(1 - p_y) without its cancellation.
 
     Args:
         outputs: logits (N, C) and labels (N,), C at least 2.
@@ -153,8 +137,7 @@ def area(members: NDArray[np.floating], others: NDArray[np.floating]) -> float:
         others: (M,) scores, M at least 1.
 
     Returns:
-        The share of pairs of a member and another whose member has the larger score, ties counting half: in
-        [0, 1], 0.5 where scores tell nothing.
+        In [0, 1], ties counting half; 0.5 where scores tell nothing.
     """
     ordered = np.sort(others)
     below, up_to = (np.searchsorted(ordered, members, side=side).sum() for side in ("left", "right"))

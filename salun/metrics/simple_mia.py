@@ -13,20 +13,8 @@ _SPLITS = 10
 _FEWEST = 10
 
 
-def logistic_attack(members: Singles, others: Singles) -> Value:
-    """Learn to tell members from others by their losses.
-
-    Args:
-        members: (N,) losses.
-        others: (M,) losses.
-
-    Returns:
-        Mean accuracy over 10 stratified splits on the held-back tenth, as many of either kind; None where either
-        kind has less than 10, or a loss is not finite.
-
-    Source:
-        unlearning-challenge/starting-kit, `simple_mia`.
-    """
+def _logistic_attack(members: Singles, others: Singles) -> Value:
+    """Learn to tell (N,) losses of members from (M,) of others: mean accuracy on the held-back tenths."""
     count = min(len(members), len(others))
     if count < _FEWEST:
         return None
@@ -51,13 +39,7 @@ def simple_attack(evaluation: Evaluation) -> Value:
         An image's own difficulty, and losses that are too large and too small by turns: the attack has one
         threshold. Its steps are coarse: a tenth of the images is asked at a time.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good at 0.5. None for less than 10 forget or unseen images.
-
     Source:
         unlearning-challenge/starting-kit (NeurIPS 2023), `unlearning-CIFAR10.ipynb`.
     """
-    return logistic_attack(losses(evaluation.forget), losses(unseen(evaluation)))
+    return _logistic_attack(losses(evaluation.forget), losses(unseen(evaluation)))

@@ -7,19 +7,12 @@ import numpy as np
 
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics._svc import called_members
-from salun.metrics.scores import (
-    Singles,
-    correctness,
-    entropy,
-    modified_entropy,
-    probabilities,
-    true_confidence,
-)
+from salun.metrics.scores import Singles, correctness, entropy, modified_entropy, probabilities, true_confidence
 from salun.metrics.tow import tug_of_war
 from salun.training.evaluate import Outputs, accuracy
 
 _NEEDED = ("retain", "test", "forget")
-FEATURES: dict[str, Callable[[Outputs], Singles]] = {
+_FEATURES: dict[str, Callable[[Outputs], Singles]] = {
     "MIA": true_confidence,
     "MIA_correctness": correctness,
     "MIA_entropy": entropy,
@@ -34,7 +27,7 @@ def _called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[s
     count = min(len(evaluation.retain.labels), len(evaluation.test.labels))
     attacks = {}
     for name in names:
-        retain, test, forget = (FEATURES[name](evaluation.sets[part]) for part in _NEEDED)
+        retain, test, forget = (_FEATURES[name](evaluation.sets[part]) for part in _NEEDED)
         members, others, target = (part.reshape(len(part), -1) for part in (retain[:count], test[:count], forget))
         if all(np.isfinite(part).all() for part in (members, others, target)):
             attacks[name] = members, others, target
@@ -54,12 +47,6 @@ def svc_confidence(evaluation: Evaluation) -> Value:
         An image's own difficulty: one rule serves all images, so hard images look like non-members to it in any
         model. Class-wise, retain and test lack the forgotten class.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1]; good when it equals the retrained model's. None where a set is empty.
-
     Source:
         Fan et al., "SalUn", ICLR 2024, appendix C.3, with the settings of its code, `evaluation/SVC_MIA.py`.
     """
@@ -75,13 +62,6 @@ def svc_attacks(evaluation: Evaluation, wanted: tuple[str, ...]) -> dict[str, Va
 
     Cannot see:
         What MIA cannot; correctness and entropy also not how surely the true class is given.
-
-    Args:
-        evaluation: a model's outputs.
-        wanted: which of the attacks; they run side by side.
-
-    Returns:
-        Fractions in [0, 1] by name; good when they equal the retrained model's. None where a set is empty.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, `evaluation/SVC_MIA.py`; the modified entropy of Song and Mittal,
@@ -101,12 +81,6 @@ def svc_original(evaluation: Evaluation) -> Value:
     Cannot see:
         An image's own label; for sets with different classes its values cannot be compared. Use MIA_m_entropy.
 
-    Args:
-        evaluation: a model's outputs.
-
-    Returns:
-        A fraction in [0, 1], for comparison with figures found so. None where a set is empty.
-
     Source:
         OPTML-Group/Unlearn-Saliency, `Classification/evaluation/SVC_MIA.py`.
     """
@@ -114,15 +88,9 @@ def svc_original(evaluation: Evaluation) -> Value:
 
 
 @metric(
-    "ToW_MIA",
-    unit="",
-    direction="higher",
-    ideal="1",
-    cost="attack",
-    against=("retrained",),
-    needs=_NEEDED,
+    "ToW_MIA", unit="", direction="higher", ideal="1", cost="attack", against=("retrained",), needs=_NEEDED,
     derived=True,
-)
+)  # fmt: skip
 def tug_of_war_mia(evaluation: Evaluation) -> Value:
     """Tug of war with MIA in the place of forget accuracy: how near MIA, RA and TA together are to retraining.
 
@@ -131,12 +99,6 @@ def tug_of_war_mia(evaluation: Evaluation) -> Value:
 
     Cannot see:
         Which of the three is off, and in which direction.
-
-    Args:
-        evaluation: a model's outputs, and a retrained model's.
-
-    Returns:
-        In [0, 1]; good at 1. None without a retrained model.
 
     Source:
         Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024.

@@ -37,12 +37,6 @@ def tug_of_war_of_accuracies(evaluation: Evaluation) -> Value:
         What accuracies cannot: confidences, and which images are wrong. A gap on the forget set counts as much as
         one on the test set.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
-    Returns:
-        In [0, 1]; good when 1. None where a set is empty or there is no retrained model.
-
     Source:
         Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024.
     """

@@ -22,40 +22,27 @@ def _gaussian(values: _Floats, shared: bool) -> tuple[_Floats, _Floats]:
     return values.mean(0), np.maximum(variance, _SMALLEST_VARIANCE)
 
 
-def ulira_scores(
-    unlearned_margins: _Floats, retrained_margins: _Floats, target_margins: _Floats, shared_variance: bool | None = None
-) -> _Floats:
-    """Score images by how much likelier their margin is of an unlearned model than of one that never saw them.
-
-    Args:
-        unlearned_margins: (K, N) margins of each image in models that were trained on it and unlearned it.
-        retrained_margins: (L, N) in models that were never trained on it.
-        target_margins: (N,) in the model that is asked, which is none of those.
-        shared_variance: whether all images share one variance for each kind of model; None for yes where a kind
-            has less than 64 models.
-
-    Returns:
-        (N,) log likelihood ratios; higher where the image was trained on and unlearned.
+def _scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
+    """Compute (N,) log likelihood ratios: how much likelier a margin is of an unlearned model than of a retrained one.
 
     Source:
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
-        2403.01218, algorithm 1; the shared variance after Carlini et al., "Membership Inference Attacks From First
-        Principles", S&P 2022, section VI.
+        2403.01218, algorithm 1; the variance that all images share below 64 models after Carlini et al., "Membership
+        Inference Attacks From First Principles", S&P 2022, section VI.
     """
-    if shared_variance is None:
-        shared_variance = min(len(unlearned_margins), len(retrained_margins)) < _FEWEST_FOR_OWN_VARIANCE
+    shared = min(len(unlearned), len(retrained)) < _FEWEST_FOR_OWN_VARIANCE
     logs = []
-    for known in (unlearned_margins, retrained_margins):
-        mean, variance = _gaussian(known, shared_variance)
-        logs.append(-((target_margins - mean) ** 2) / (2 * variance) - np.log(variance) / 2)
+    for known in (unlearned, retrained):
+        mean, variance = _gaussian(known, shared)
+        logs.append(-((target - mean) ** 2) / (2 * variance) - np.log(variance) / 2)
     return np.asarray(logs[0] - logs[1])
 
 
 def left_out_scores(unlearned: _Floats, retrained: _Floats) -> tuple[_Floats, _Floats]:
     """Score every model's images with Gaussians from the other models.
 
-    With each model that is asked, one of the other kind is left out as well: were it not, both Gaussians would
-    know their own kind a little less well, and the attack would look better or worse than it is by that alone.
+    With each model that is asked, one of the other kind is left out as well: else both Gaussians would know their own
+    kind a little less well, and the attack would look better or worse than it is by that alone.
 
     Args:
         unlearned: (K, N) margins in the unlearned models.
@@ -67,7 +54,7 @@ def left_out_scores(unlearned: _Floats, retrained: _Floats) -> tuple[_Floats, _F
 
     def asked(own: _Floats, index: int) -> _Floats:
         after, never = (np.delete(kind, index % len(kind), axis=0) for kind in (unlearned, retrained))
-        return ulira_scores(after, never, own[index])
+        return _scores(after, never, own[index])
 
     first, second = (np.stack([asked(kind, i) for i in range(len(kind))]) for kind in (unlearned, retrained))
     return first, second
@@ -86,15 +73,6 @@ def likelihood_ratio_attack(runs: Runs) -> Value:
     Cannot see:
         A rate of false positives that matters for one person: the area averages over all. With few models, and one
         forget set for all, it is a lower bound of what an attacker can do; salun-audit draws many splits.
-
-    Args:
-        runs: outputs of the unlearned and the retrained models.
-
-    Returns:
-        In [0, 1]; good at 0.5. None for less than 3 models of a kind, or margins that are not finite.
-
-    Raises:
-        SalunError: the models' forget images differ.
 
     Source:
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv

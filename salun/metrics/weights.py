@@ -21,13 +21,8 @@ def distance_to_base(models: Models) -> _Layered:
         What the change does: a few weights of the head change every prediction, many others none. Nor statistics of
         batch normalisation, which are no weights.
 
-    Args:
-        models: the model and the base model.
-
     Returns:
         The distance, 0 where no weight moved, 1 where all became zero; good when it equals the retrained model's.
-        And that of each parameter by its name. 0 where both norms are 0, None where only the base model's is, and
-        where a weight is no number.
 
     Source:
         Layer-wise distance of weights: Tarun et al., "Fast Yet Effective Machine Unlearning", arXiv 2111.08947;
@@ -54,13 +49,6 @@ def distance_to_retrained(models: Models) -> _Layered:
     Cannot see:
         That models which do the same may have other weights: two that were trained from different seeds lie far
         apart, whether or not one of them forgot anything. Otherwise what `weight_distance_base` cannot.
-
-    Args:
-        models: the model and the retrained model.
-
-    Returns:
-        The distance, good when low, and that of each parameter by its name. None as in `weight_distance_base`, and
-        without a retrained model.
 
     Source:
         As `weight_distance_base`; to a retrained model: Wu et al., "DeltaGrad", ICML 2020.

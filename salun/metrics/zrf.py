@@ -16,42 +16,18 @@ def _logs_of_mixture(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Ten
     return p, q, torch.logaddexp(p, q) - math.log(2)
 
 
-def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
-    """Compute the Jensen-Shannon divergence of two models' predictions of each image.
-
-    Args:
-        first: (N, C) logits.
-        second: (N, C) logits.
-
-    Returns:
-        (N,) float64, nats, [KL(p || m) + KL(q || m)] / 2 in [0, ln 2], with m = (p + q) / 2.
-
-    Source:
-        Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory, 1991.
-    """
+def _jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
+    """Compute (N,) divergences [KL(p || m) + KL(q || m)] / 2 in nats, with m = (p + q) / 2."""
     p, q, m = _logs_of_mixture(first, second)
     sums = [torch.where(log > -torch.inf, log.exp() * (log - m), 0.0).sum(1) for log in (p, q)]
     return torch.stack(sums).mean(0).clamp_min(0)
 
 
-def zero_retrain_forgetting(unlearned: Tensor, random: Tensor, variant: Variant = "corrected") -> float:
-    """Compute the zero retrain forgetting score: 1 less the divergence of predictions from a random model's.
+def _zero_retrain_forgetting(unlearned: Tensor, random: Tensor, variant: Variant = "corrected") -> float:
+    """Compute 1 less the mean divergence of predictions from a random model's.
 
     The divergence is [KL(m || p) + KL(m || q)] / 2 with m = (p + q) / 2, as the authors' code has it: the reverse
-    of Jensen and Shannon's, and without their bound. It is averaged over the images; in the original form over
-    images and classes, which divides it by the number of classes.
-
-    Args:
-        unlearned: (N, C) logits of the unlearned model, N at least 1.
-        random: (N, C) logits of a model with random weights on the same images.
-        variant: "original" for the mean over images and classes.
-
-    Returns:
-        At most 1, and 1 for equal predictions.
-
-    Source:
-        Chundawat et al., "Can Bad Teaching Induce Forgetting?", AAAI 2023; vikram2000b/bad-teaching-unlearning,
-        `metrics.py`.
+    of Jensen and Shannon's, and without their bound. The original form averages over classes too.
     """
     p, q, m = _logs_of_mixture(unlearned, random)
     terms = (m.exp() * (2 * m - p - q) / 2).sum(1)
@@ -62,7 +38,7 @@ def _score_of(evaluation: Evaluation, variant: Variant) -> Value:
     """Compute the zero retrain forgetting score of a model."""
     assert evaluation.random
     check_same_images("forget", evaluation.forget, evaluation.random)
-    return zero_retrain_forgetting(evaluation.forget.logits, evaluation.random.logits, variant)
+    return _zero_retrain_forgetting(evaluation.forget.logits, evaluation.random.logits, variant)
 
 
 @metric("ZRF", unit="", against=("random",), needs=("forget",))
@@ -77,9 +53,6 @@ def zrf(evaluation: Evaluation) -> Value:
         What retraining does: a retrained model is not random on images like those it was trained on, so the
         greatest value is not the best. The divergence has no bound, and a sure model goes far below 0. Another
         random model gives another value.
-
-    Args:
-        evaluation: a model's outputs, with a random model's on the forget set.
 
     Returns:
         At most 1; good when it equals the retrained model's. None without a random model or forget images.
@@ -101,9 +74,6 @@ def zrf_original(evaluation: Evaluation) -> Value:
     Cannot see:
         Much at all: dividing by the number of classes puts every model near 1. Use ZRF.
 
-    Args:
-        evaluation: a model's outputs, with a random model's on the forget set.
-
     Returns:
         At most 1, for comparison with figures found so. None without a random model or forget images.
 
@@ -124,14 +94,8 @@ def divergence_to_retrained(evaluation: Evaluation) -> Value:
     Cannot see:
         Chance: two retrained models differ too, so a value below theirs says nothing more.
 
-    Args:
-        evaluation: a model's outputs, with the retrained model's.
-
     Returns:
         In [0, ln 2] nats; good when 0. None without a retrained model or forget images.
-
-    Raises:
-        SalunError: the two models' forget images differ.
 
     Source:
         Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory, 1991; as
@@ -139,4 +103,4 @@ def divergence_to_retrained(evaluation: Evaluation) -> Value:
     """
     assert evaluation.retrained
     check_same_images("forget", evaluation.forget, evaluation.retrained.forget)
-    return float(jensen_shannon(evaluation.forget.logits, evaluation.retrained.forget.logits).mean())
+    return float(_jensen_shannon(evaluation.forget.logits, evaluation.retrained.forget.logits).mean())

@@ -4,25 +4,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from salun.errors import SalunError
 from salun.io.tensors import read_tensors, tensors_digest, write_tensors
 from salun.models.architecture import Architecture, check_model
-from salun.models.build import build
+from salun.models.build import build_undrawn
 from salun.models.pretrained import pretrained_size
-from salun.models.skeleton import fill, shapes_of, unfilled
 
 _UNRECORDED = 0
-
 _OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
-
 # What a model may be built for because a file says so, before its weights are known to fit.
 _MOST_CLASSES = 1_000_000
-
 _MOST_CHANNELS = 1024
-
 _LARGEST_IMAGE = 1536
 
 
@@ -35,8 +31,7 @@ class Checkpoint:
         architecture: how to build the model.
         dataset: name of the data set it was trained on.
         optimizer: the optimiser's state, or None.
-        config: everything else that was recorded: preparation, recipe, split seed and fingerprint,
-            class names, how the model came about. Plain values only.
+        config: everything else that was recorded, plain values only.
         excluded: training indices that the model was never trained on.
         mask: the mask that it was unlearned under; it goes to a file of its own.
     """
@@ -68,9 +63,9 @@ class Checkpoint:
         Raises:
             SalunError: the weights do not fit.
         """
-        model = unfilled(self.architecture, shapes_of(self.weights))
+        model = build_undrawn(self.architecture)
         try:
-            fill(model, self.weights)
+            model.load_state_dict(self.weights)
         except RuntimeError as error:
             raise SalunError(f"weights do not fit the model '{self.architecture.model}'") from error
         return model
@@ -97,8 +92,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of ours or of the seed system, running no code from it.
 
-    A file of the seed system says only `{"model", "dataset", "nclasses"}`; the shape of its weights
-    tells whether the model was adapted to small images or is timm's own.
+    A file of the seed system says only `{"model", "dataset", "nclasses"}`; the shape of its weights tells whether the
+    model was adapted to small images or is timm's own.
 
     Args:
         path: the file.
@@ -107,8 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         The checkpoint.
 
     Raises:
-        SalunError: the file is missing, damaged, holds more than tensors and plain values, or its
-            weights do not fit the model that it names.
+        SalunError: the file is missing, damaged, holds more than tensors and plain values, or its weights do not fit.
     """
     content = read_tensors(path, "checkpoint")
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
@@ -127,7 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return _fitted(path, checkpoint)
 
 
-class Shape(BaseModel):
+class _Shape(BaseModel):
     """The images that a model was built for, as a checkpoint records them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -137,7 +131,7 @@ class Shape(BaseModel):
     native: bool = False
 
 
-class Unlearned(BaseModel):
+class _Unlearned(BaseModel):
     """What a checkpoint may record of the run that made it, of which the rest of the package reads this."""
 
     model_config = ConfigDict(strict=True)
@@ -151,7 +145,7 @@ class Unlearned(BaseModel):
     settings: dict[str, Any] | None = None
 
 
-class Recorded(BaseModel):
+class _Recorded(BaseModel):
     """What a checkpoint's config must hold, and what it may."""
 
     model_config = ConfigDict(strict=True)
@@ -159,17 +153,17 @@ class Recorded(BaseModel):
     model: str
     dataset: str
     nclasses: int = Field(ge=1, le=_MOST_CLASSES)
-    architecture: Shape | None = None
+    architecture: _Shape | None = None
     excluded: list[Annotated[int, Field(ge=0, lt=2**63)]] = []
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-def _read_config(path: Path, config: dict[str, Any]) -> Recorded:
+def _read_config(path: Path, config: dict[str, Any]) -> _Recorded:
     """Check the types in a checkpoint's config."""
     try:
         if isinstance(run := config.get("unlearned"), dict):
-            Unlearned.model_validate(run)
-        return Recorded.model_validate(config)
+            _Unlearned.model_validate(run)
+        return _Recorded.model_validate(config)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, fault["loc"]))
@@ -186,7 +180,7 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         check_model(recorded.model)
     except SalunError as error:
         raise SalunError(f"{path}: {error}") from error
-    shapes = shapes_of(checkpoint.weights)
+    shapes = _shapes_of(checkpoint.weights)
     # So that no model of a million classes is built because a file says so.
     if not any(shape[:1] == (recorded.classes,) for shape in shapes.values()):
         raise SalunError(unfit)
@@ -197,11 +191,15 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     faults = []
     for candidate in candidates:
         try:
-            # What a file says nothing of is tried with real images.
-            model = build(candidate) if recorded.size == _UNRECORDED else unfilled(candidate, shapes)
+            model = build_undrawn(candidate)
         except SalunError as error:
             faults.append(str(error))
             continue
-        if shapes == shapes_of(model.state_dict()):
+        if shapes == _shapes_of(model.state_dict()):
             return replace(checkpoint, architecture=candidate)
     raise SalunError(f"{path}: {faults[0]}" if len(faults) == len(candidates) else unfit)
+
+
+def _shapes_of(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """List the shapes of named tensors."""
+    return {name: tensor.shape for name, tensor in state.items()}

@@ -24,8 +24,8 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
         x: (B, C, H, W) model input.
 
     Returns:
-        (B, D) features; `head(model)` maps them to logits. Of a distilled transformer, whose two heads
-        read a token each, D counts both tokens.
+        (B, D) features; `head(model)` maps them to logits. A distilled transformer's two heads read a token each: D
+        counts both.
     """
     features = cast(Any, model).forward_features(x)
     if _has_two_tokens(model):
@@ -65,8 +65,7 @@ def head(model: nn.Module) -> nn.Linear:
         model: any timm model with a linear head.
 
     Returns:
-        The linear layer; where the head is a 1x1 convolution, a linear layer of the same weights. Where
-        there are two heads, whose logits the model averages (distillation), one that gives that average.
+        The linear layer; for a 1x1 convolution one of the same weights, for two heads (distillation) their average.
 
     Raises:
         SalunError: the model's head is not linear.

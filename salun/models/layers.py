@@ -10,9 +10,7 @@ from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
-
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -20,8 +18,8 @@ _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 def default_layers(network: nn.Module, x: Tensor) -> list[str]:
     """List the layers that tell how a model goes from pixels to logits.
 
-    A ResNet gives its stem convolution, each residual block and the head; a VGG each convolution after its
-    activation and the head; a vision transformer its patch embedding, each block, the last norm and the head.
+    A ResNet gives its stem convolution, each residual block and the head; a VGG each convolution after its activation
+    and the head; a vision transformer its patch embedding, each block, the last norm and the head.
 
     Args:
         network: any timm model.
@@ -134,8 +132,7 @@ def outputs_at(network: nn.Module, layers: Sequence[str], x: Tensor) -> tuple[di
         x: (B, C, H, W).
 
     Returns:
-        The layers' outputs by name, those of the last call where a layer is called more than once, and
-        (B, classes) logits.
+        The layers' outputs by name, of their last call, and (B, classes) logits.
 
     Raises:
         SalunError: a layer is never called, or gives no tensor.

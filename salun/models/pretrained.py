@@ -11,7 +11,6 @@ from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture
 
 _HUB_TIMEOUT = 10.0
-
 _BUSY = (408, 429, 500, 502, 503, 504)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from plugged import forgotten
+from plugins import forgotten
 
 from salun.cli.unlearn import main
 from salun.models.checkpoint import load_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugged import COMMANDS, FILES, forgotten
+from plugins import COMMANDS, FILES, forgotten
 
 from salun.cli import audit, extract, train, unlearn, viz
 from salun.data.sources import SOURCES

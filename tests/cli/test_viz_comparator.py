@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trios
-from recorded import recorded, write_runs
+from records import recorded, write_runs
 
 from salun.cli.viz import main
 from salun.data.split import ForgetRequest

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clouds import make_features
 
+from features import make_features
 from salun.cli.viz import main
 from salun.latent.features import Features, write_features
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clouds import make_features
 from matplotlib.figure import Figure
 from PIL import Image
 
+from features import make_features
 from salun.cli.viz import main
 from salun.errors import SalunError
 from salun.latent.features import write_features

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from recorded import recorded, runs, sweep_runs, write_runs
+from records import recorded, runs, sweep_runs, write_runs
 
 from salun.cli.viz import main
 from salun.experiments.record import Record

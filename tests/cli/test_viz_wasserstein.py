@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clouds import make_features
 from matplotlib.figure import Figure
 from scipy.stats import wasserstein_distance_nd
 
+from features import make_features
 from salun.cli.viz import main
 from salun.cli.viz.album import FigureWriter
 from salun.latent.features import Features, read_features, write_features

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from salun.data import transforms as augment
 from salun.data.images import unit_interval
-from salun.data.transforms import Preparation, channel_statistics, crop, mirror
+from salun.data.transforms import Preparation, channel_statistics
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -14,6 +14,21 @@ def seeded(seed: int) -> torch.Generator:
 
 def pixels(count: int, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.randint(1, 256, (count, channels, size, size), dtype=torch.uint8, generator=seeded(seed))
+
+
+def drawn(images: torch.Tensor, generator: torch.Generator, padding: int = 0, flip: bool = False) -> torch.Tensor:
+    """The images as they are drawn for training, neither shifted nor scaled."""
+    channels = images.shape[1]
+    x = Preparation((0.0,) * channels, (1.0,) * channels, padding, flip)(images, generator)
+    return (x * 255).round().to(torch.uint8) if images.dtype == torch.uint8 else x
+
+
+def crop(images: torch.Tensor, padding: int, generator: torch.Generator) -> torch.Tensor:
+    return drawn(images, generator, padding)
+
+
+def mirror(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return drawn(images, generator, flip=True)
 
 
 def windows(image: torch.Tensor, padding: int) -> list[torch.Tensor]:
@@ -41,16 +56,15 @@ class TestCrop:
         images = pixels(40, channels, size)
         cropped = crop(images, padding, seeded(1))
         assert cropped.shape == images.shape
-        assert cropped.dtype == torch.uint8
         assert -1 not in places_of(images, cropped, padding)
 
     @pytest.mark.parametrize("padding", [1, 2])
     def test_every_place_is_about_as_likely(self, padding: int) -> None:
         images = pixels(1, size=6).expand(1000, -1, -1, -1)
-        drawn = np.bincount(places_of(images, crop(images, padding, seeded(0)), padding))
+        counts = np.bincount(places_of(images, crop(images, padding, seeded(0)), padding))
         count = (2 * padding + 1) ** 2
-        assert len(drawn) == count
-        chi_squared = ((drawn - 1000 / count) ** 2 / (1000 / count)).sum()
+        assert len(counts) == count
+        chi_squared = ((counts - 1000 / count) ** 2 / (1000 / count)).sum()
         assert chi_squared < 2 * count + 10
 
     def test_rows_and_columns_are_drawn_apart(self) -> None:
@@ -82,7 +96,6 @@ class TestMirror:
     def test_about_half_are_mirrored_and_the_others_stay(self, seed: int) -> None:
         images = pixels(1000, size=5)
         mirrored = mirror(images, seeded(seed))
-        assert mirrored.dtype == torch.uint8
         turned = (mirrored == images.flip(3)).flatten(1).all(1)
         kept = (mirrored == images).flatten(1).all(1)
         assert (turned ^ kept).all()
@@ -137,8 +150,7 @@ class TestPreparation:
     @pytest.mark.parametrize(("padding", "flip"), [(0, False), (2, False), (0, True), (2, True)])
     def test_crops_and_flips_only_where_asked(self, padding: int, flip: bool) -> None:
         images = pixels(60, size=6)
-        x = Preparation((0.0,) * 3, (1.0,) * 3, padding, flip)(images, seeded(0))
-        found = (x * 255).round().to(torch.uint8)
+        found = drawn(images, seeded(0), padding, flip)
         plain, turned = places_of(images, found, padding), places_of(images, found.flip(3), padding)
         assert all(one != -1 or other != -1 for one, other in zip(plain, turned, strict=True))
         assert (-1 in plain) == flip

@@ -3,16 +3,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from salun.data import sources
 from salun.data.dataset import Dataset
-from salun.data.sources import SOURCES, class_count, load
+from salun.data.sources import SOURCES, class_count, load, load_sources
 from salun.data.split import ForgetRequest, make_split
 from salun.experiments.base_training import train_checkpoint
 from salun.models.architecture import TINY
 from salun.training.recipe import Recipe
 
-sources.load_sources()
-NAMES = [name for name, source in SOURCES.items() if name == "digits" or source.home != sources.__name__]
+load_sources()
+NAMES = [name for name, source in SOURCES.items() if name == "digits" or not source.home.startswith("salun.")]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -12,10 +12,8 @@ import pytest
 from hostile import Bomb, damaged, examples, memory_below, refused
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
-from salun.data import sources
-from salun.data.matlab import read_matrices
 from salun.data.sources import load
 
 DATA = Path("data")
@@ -120,14 +118,10 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int
 
 
 LEADING_OUT = [
-    member("../outside"),
-    member("/tmp/outside"),
-    member(f"{FOLDER}/../../outside"),
-    member("link", tarfile.SYMTYPE, "/"),
-    member("hard", tarfile.LNKTYPE, "../outside"),
-    member("pipe", tarfile.FIFOTYPE),
-    member("device", tarfile.CHRTYPE),
-]
+    member("../outside"), member("/tmp/outside"), member(f"{FOLDER}/../../outside"),
+    member("link", tarfile.SYMTYPE, "/"), member("hard", tarfile.LNKTYPE, "../outside"),
+    member("pipe", tarfile.FIFOTYPE), member("device", tarfile.CHRTYPE),
+]  # fmt: skip
 
 
 def test_members_that_lead_out_of_the_folder_are_never_unpacked() -> None:
@@ -144,8 +138,8 @@ def test_links_and_devices_in_place_of_a_batch(kind: bytes) -> None:
 
 
 def test_archives_that_unpack_to_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LARGEST_ARCHIVE", 20 * MIB)
-    monkeypatch.setattr(sources, "LARGEST_BATCH", 5 * MIB)
+    monkeypatch.setattr("salun.data.cifar.LARGEST_ARCHIVE", 20 * MIB)
+    monkeypatch.setattr("salun.data.cifar.LARGEST_BATCH", 5 * MIB)
     long_name = tarfile.TarInfo("x")
     long_name.type, long_name.size = tarfile.XHDTYPE, 30 * MIB
     for content in (
@@ -166,12 +160,11 @@ def test_archives_that_unpack_to_no_end(monkeypatch: pytest.MonkeyPatch) -> None
     assert "MiB" in refused(lambda: load("cifar10", DATA, download=False))[0]
 
 
-def test_a_batch_that_asks_for_the_same_bytes_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_asks_for_the_same_bytes_again_and_again() -> None:
     text = pickle.BINUNICODE + struct.pack("<I", MIB) + b"a" * MIB + b"q\x00"
     again = b"".join(b"c_codecs\nencode\nh\x00U\x06latin1\x86R0" for _ in range(2000))
     content = b"\x80\x02" + text + b"0" + again + b"}."
-    monkeypatch.setattr("salun.data.pickles.MOST_TEXT", 50 * MIB)
-    assert unpacked(FILES | {"test_batch": content})
+    assert "more memory" in unpacked(FILES | {"test_batch": content})[0]
 
 
 def matrices(compressed: bool = True) -> bytes:
@@ -199,31 +192,11 @@ def test_damaged_plain_matrices(content: bytes) -> None:
     svhn(content)
 
 
-def test_matrices_that_unpack_to_no_end_or_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_that_are_none() -> None:
     assert not svhn(matrices())
-    out = io.BytesIO()
-    savemat(out, {"X": np.zeros((32, 32, 3, 10_000), np.uint8), "y": np.ones((10_000, 1))}, do_compression=True)
-    monkeypatch.setattr(sources, "LARGEST_MATRICES", 10 * MIB)
-    content = out.getvalue()
-    with memory_below(25):
-        assert svhn(content)
     for odd in ({"a": 1}, "text", [[1 + 2j]], np.array([["x"]], object)):
         savemat(out := io.BytesIO(), {"X": odd, "y": [[1]]})
         assert svhn(out.getvalue())
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
-def test_matrices_are_those_that_scipy_reads(kind: str, compressed: bool) -> None:
-    random = np.random.default_rng(0)
-    for shape in ((1, 1), (3, 1), (2, 2), (4, 3, 2), (5, 1, 2, 3)):
-        content = {"other": "text", "X": (100 * random.random(shape)).astype(kind), "y": np.arange(3)[:, None]}
-        savemat("a.mat", content, do_compression=compressed)
-        found, expected = read_matrices(Path("a.mat"), ("X", "y"), MIB), loadmat("a.mat")
-        assert found.keys() == {"X", "y"}
-        for name, values in found.items():
-            assert values.dtype == expected[name].dtype
-            assert np.array_equal(values, expected[name])
 
 
 def idx(*sides: int, held: int | None = None) -> bytes:

@@ -197,14 +197,9 @@ def test_unit_interval_leaves_computed_images_alone() -> None:
 @pytest.mark.parametrize(
     ("count", "most", "fewest", "wanted"),
     [
-        (260, 256, 1, [130, 130]),
-        (101, 11, 1, [11] + 9 * [10]),
-        (130, 64, 1, [44, 43, 43]),
-        (5, 256, 4, [5]),
-        (9, 4, 4, [5, 4]),
-        (3, 2, 4, [3]),
-        (1, 1, 1, [1]),
+        (260, 256, 1, [130, 130]), (101, 11, 1, [11] + 9 * [10]), (130, 64, 1, [44, 43, 43]), (5, 256, 4, [5]),
+        (9, 4, 4, [5, 4]), (3, 2, 4, [3]), (1, 1, 1, [1]),
     ],
-)
+)  # fmt: skip
 def test_even_sizes_differ_by_one_image_at_most(count: int, most: int, fewest: int, wanted: list[int]) -> None:
     assert even_sizes(count, most, fewest) == wanted

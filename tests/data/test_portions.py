@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hostile import refuses
 
 from salun.data.images import Batch, Images
 from salun.data.memmap import PixelFile
 from salun.data.sets import share
 from salun.data.shard import PixelShare
 from salun.data.transforms import Preparation
-from salun.errors import SalunError
 
 CPU = torch.device("cpu")
 COUNT = 50
@@ -97,5 +97,4 @@ def test_two_sets_share_one_copy(store: torch.Tensor) -> None:
 
 def test_more_processes_than_images_are_refused(store: torch.Tensor) -> None:
     images = some(store, torch.tensor([0, 2, 4]))
-    with pytest.raises(SalunError, match="2 processes for 3 training images: one would hold none"):
-        share(images, images, 0, 2)
+    refuses("2 processes for 3 training images: one would hold none", lambda: share(images, images, 0, 2))

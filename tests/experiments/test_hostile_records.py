@@ -5,7 +5,7 @@ from typing import Any
 from hostile import damaged, examples, refused
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded import runs, write_runs
+from records import runs, write_runs
 
 from salun.experiments import records
 

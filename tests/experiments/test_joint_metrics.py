@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from lists import BASE, CPU, RECORDS, WEIGHTS, do, planned, train_small
-from recorded import recorded
+from records import recorded
 
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.joint_metrics import JOINT, Comparison, partner_of

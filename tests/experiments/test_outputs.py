@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fabricated import compared, model, permuted
+from outputs import compared, model, permuted
 
 from salun.errors import SalunError
 from salun.experiments.outputs import digest_of, kept_outputs, outputs_path, read_outputs, write_outputs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plugged import FILES, forgotten, registered
+from plugins import FILES, forgotten, registered
 
 from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
@@ -119,7 +119,7 @@ WRONG = {
     ),
     "a metric's name": (METRIC.format(name="UA"), f"metric 'UA': {ROOT}/salun/metrics/accuracy.py and "),
     "no subject": (METRIC.replace("run: Evaluation", "run"), "plugin my.py: line 4: TypeError: run: needs a name and"),
-    "a data set's name": (DATASET.format(name="digits"), f"data set 'digits': {ROOT}/salun/data/sources.py and "),
+    "a data set's name": (DATASET.format(name="digits"), f"data set 'digits': {ROOT}/salun/data/builtin.py and "),
     "a reserved name": (DATASET.format(name="folder"), "plugin my.py: line 4: TypeError: data set 'folder' of 2"),
     "a name with options": (DATASET.format(name="a:b"), "plugin my.py: line 4: TypeError: data set 'a:b' of 2"),
     "the second of two": (METHOD.format(name="mine") + METRIC.format(name="UA"), "metric 'UA': "),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import ODD_TEXT, make
+from records import ODD_TEXT, make
 
 from salun.errors import SalunError
 from salun.experiments.records import TORN, Log, append, read

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, entries, planned, runner, train_small
-from recorded import recorded
+from records import recorded
 
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors

@@ -8,7 +8,7 @@ import pytest
 from lists import BASE, SHORT, SMALL, entries, train_small
 
 from salun.cli import audit, unlearn
-from salun.experiments.source import COMMAND_LINE, SOURCE, check_source, keep_source
+from salun.experiments.source import COMMAND_LINE, check_source, keep_source
 from salun.models.checkpoint import Checkpoint, save_checkpoint
 
 RUNS = Path("runs/x")
@@ -62,7 +62,7 @@ def test_a_list_that_is_edited_moved_or_named_otherwise_goes_on() -> None:
     Path("d").symlink_to("c")
     assert unlearn.main(["-L", "d/x.json", *FLAGS]) == 0
     assert seeds() == [ord("a"), 5]
-    assert json.loads((RUNS / SOURCE).read_text()) == {"list": "../../c/x.json"}
+    assert json.loads((RUNS / "source.json").read_text()) == {"list": "../../c/x.json"}
 
 
 def test_results_that_are_copied_with_their_list_belong_to_the_copy(
@@ -80,9 +80,9 @@ def test_results_that_are_copied_with_their_list_belong_to_the_copy(
 )
 def test_what_does_not_say_whose_it_is_is_nobodys(content: str) -> None:
     RUNS.mkdir(parents=True)
-    (RUNS / SOURCE).write_text(content)
+    (RUNS / "source.json").write_text(content)
     keep_source(RUNS, "a/x.json")
-    assert json.loads((RUNS / SOURCE).read_text()) == {"list": "../../a/x.json"}
+    assert json.loads((RUNS / "source.json").read_text()) == {"list": "../../a/x.json"}
 
 
 def test_the_command_line_has_a_folder_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

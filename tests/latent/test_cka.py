@@ -5,9 +5,10 @@ import pytest
 import torch
 import trios
 
+from features import grams
 from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Model, Sample, read_model
-from salun.metrics.hsic import Similarity, centred_grams
+from salun.metrics.hsic import Similarity
 from salun.models.layers import outputs_at
 
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ def test_layers_are_compared_from_the_models_own_outputs(trio: list[Model], samp
         flat.append([output.flatten(1) for output in outputs.values()])
     wanted = Similarity()
     for part in torch.arange(100).split([34, 33, 33]):
-        wanted.add(*(centred_grams(output[part] for output in outputs) for outputs in flat))
+        wanted.add(*(grams(*(output[part] for output in outputs)) for outputs in flat))
     np.testing.assert_allclose(found, wanted.values(), atol=1e-6)
     assert bench.layers[0] == "conv1"
     assert bench.layers[-1] == "fc"

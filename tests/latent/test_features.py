@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clouds import make_features
 
+from features import make_features
 from salun.errors import SalunError
 from salun.latent.features import Features, Source, read_features, read_source, write_features
 

@@ -4,8 +4,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from clouds import make_features
 
+from features import make_features
 from salun.errors import SalunError
 from salun.latent.embedding import directions, trustworthy
 from salun.latent.tensor_tsne import joint_probabilities

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from clouds import make_features
 
+from features import make_features
 from salun.errors import SalunError
 from salun.latent.umap import check_neighbours, umap
 

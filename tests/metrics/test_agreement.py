@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fabricated import CLASS_WISE, compared, model
+from outputs import CLASS_WISE, compared, model
 
 from salun.metrics import Evaluation, evaluate
 from salun.training.evaluate import Outputs

@@ -1,10 +1,9 @@
 from dataclasses import replace
 
 import pytest
-from fabricated import CLASS_WISE, SIZES, compared
+from outputs import CLASS_WISE, SIZES, compared, of_accuracy
 
 from salun.metrics import Evaluation, evaluate
-from salun.metrics.aus import adaptive_score
 from salun.training.evaluate import accuracy
 
 
@@ -28,7 +27,10 @@ def test_a_model_whose_forget_accuracy_is_its_test_accuracy_and_that_lost_none_h
     assert score(replace(subject, test=subject.base.test, forget=subject.base.test)) == 1
 
 
-def test_what_the_base_model_knows_too_much_costs() -> None:
-    assert adaptive_score(0.9, 0.9, 1.0) == 0.5
-    assert adaptive_score(0.9, 0.8, 0.0) == pytest.approx(0.9)
-    assert adaptive_score(0.9, 0.9, -0.25) == adaptive_score(0.9, 0.9, 0.25) == 0.8
+@pytest.mark.parametrize(
+    ("test", "forget", "wanted"), [(8, 8, 0.8 / 1), (5, 10, 0.5 / 1.5), (5, 0, 0.5 / 1.5), (10, 10, 1), (10, 0, 0.5)]
+)
+def test_accuracy_lost_and_what_the_model_knows_too_much_cost(test: int, forget: int, wanted: float) -> None:
+    base = replace(compared(), test=of_accuracy(10, 0))
+    held = {"test": of_accuracy(test, 10 - test), "forget": of_accuracy(forget, 10 - forget)}
+    assert score(replace(compared(), base=base, **held)) == pytest.approx(wanted)

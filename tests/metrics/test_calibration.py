@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fabricated import model
+from outputs import model
 
 from salun.metrics import evaluate
 from salun.training.evaluate import Outputs

@@ -8,7 +8,7 @@ import trios
 
 from salun.data.images import Images
 from salun.data.transforms import Preparation
-from salun.latent.cka import Bench
+from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Sample, read_model
 from salun.metrics import METRICS, Models, evaluate, load_metrics
 from salun.metrics.cka import similarity_to_base, similarity_to_retrained
@@ -51,7 +51,7 @@ def test_is_the_diagonal_that_the_figure_shows() -> None:
     images = sample.images(both[0], CPU)
     models = Models(networks[0], networks[0], networks[1], images, images, trios.RECIPE)
     mean, layers = similarity_to_retrained(models)
-    bench = Bench.of(both, sample, CPU)
+    bench = LayerComparison.of(both, sample, CPU)
     (wanted,) = bench.compare(sample, [(0, 1)])
     assert list(layers) == bench.layers
     np.testing.assert_allclose(list(layers.values()), np.diag(wanted), atol=1e-9)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from fabricated import CLASS_WISE, SIZES, changed, compared, first, permuted, rewritten, several
+from outputs import CLASS_WISE, SIZES, changed, compared, first, permuted, rewritten, several
 
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
 from salun.training.evaluate import Outputs
@@ -20,7 +20,7 @@ TOGETHER = {
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the forests of the loss attack have few trees, whose number is not what is tested here."""
-    monkeypatch.setattr("salun.metrics.loss_forest.TREES", (5,))
+    monkeypatch.setattr("salun.metrics.loss_forest.product", lambda _, criteria: [(5, name) for name in criteria])
 
 
 def ordinary(names: str, **options: Any) -> Any:

@@ -1,14 +1,12 @@
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
-import torch
-from fabricated import several
 from numpy.typing import NDArray
+from outputs import of_margins, several
 
-from salun.metrics import Evaluation, Runs, evaluate
+from salun.metrics import Runs, evaluate
 from salun.metrics.klom import klom
 from salun.metrics.scores import margins
 from salun.training.evaluate import Outputs
@@ -16,14 +14,9 @@ from salun.training.evaluate import Outputs
 # All of one kind in a bin where the other has none, of which it is given 1e-5.
 FURTHEST = np.log((1 + 1e-5) / 1e-5)
 EDGES = [
-    "identical",
-    "disjoint",
-    "both_constant_equal",
-    "both_constant_different_oracle_at_max",
-    "both_constant_different_unlearned_at_max",
-    "oracle_constant_inside",
-    "outliers_beyond_clip",
-]
+    "identical", "disjoint", "both_constant_equal", "both_constant_different_oracle_at_max",
+    "both_constant_different_unlearned_at_max", "oracle_constant_inside", "outliers_beyond_clip",
+]  # fmt: skip
 
 
 def golden() -> dict[str, NDArray[np.floating]]:
@@ -101,17 +94,9 @@ def test_equal_models_have_none_and_models_apart_much() -> None:
     assert min(apart.values()) > 5
 
 
-def models_of(margins: NDArray[np.floating]) -> tuple[Evaluation, ...]:
-    """Models of two classes whose margins of the forget images are given."""
-    model = several(1, 1).unlearned[0]
-    labels = torch.zeros(margins.shape[1], dtype=torch.int64)
-    logits = torch.from_numpy(np.stack([margins, np.zeros_like(margins)], axis=2))
-    return tuple(replace(model, forget=Outputs(one, labels)) for one in logits)
-
-
 def test_images_without_a_value_are_left_out_of_the_mean() -> None:
     data = golden()
     margins = [data[f"edge_{kind}_margins"].copy() for kind in ("unlearned", "oracle")]
     margins[0][0, 0] = np.nan
-    runs = Runs(*map(models_of, margins))
+    runs = Runs(*map(of_margins, margins))
     assert evaluate(runs, ("KLoM",))["KLoM"] == pytest.approx(klom(*margins)[1:].mean(), rel=1e-9)

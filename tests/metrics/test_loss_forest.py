@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import reference
 import torch
+from outputs import of_losses
 
 from salun.metrics import Evaluation, evaluate
-from salun.metrics.loss_forest import balanced, loss_forest, losses, original_loss_forest
+from salun.metrics.loss_forest import loss_forest, loss_forest_original
+from salun.metrics.scores import losses
 from salun.training.evaluate import Outputs
 
 
@@ -12,18 +14,15 @@ from salun.training.evaluate import Outputs
 def test_the_seed_attack_equals_the_original(case: str) -> None:
     data = reference.arrays("rf_mia_seed")
     wanted = reference.settings("rf_mia_seed")["cases"][case]
-    sets = [data[f"{case}/{name}"].numpy() for name in ("retain", "forget", "val", "test")]
-    acc, auc = original_loss_forest(*sets)
+    sets = [of_losses(data[f"{case}/{name}"].numpy()) for name in ("forget", "retain", "val", "test")]
+    acc, auc = loss_forest_original(Evaluation(*sets, drawn(0, 1, 0)))
     assert 100 * acc == pytest.approx(wanted["acc"], abs=1e-4)
     assert 100 * auc == pytest.approx(wanted["auc"], abs=1e-4)
 
 
 def drawn(count: int, scale: float, seed: int) -> Outputs:
     """Outputs whose cross-entropies are exponential with the given mean."""
-    loss = np.random.default_rng(seed).exponential(scale, count).clip(1e-4, 20)
-    logits = torch.zeros(count, 2, dtype=torch.float64)
-    logits[:, 0] = torch.from_numpy(-np.log(np.expm1(loss)))
-    return Outputs(logits.float(), torch.zeros(count, dtype=torch.int64))
+    return of_losses(np.random.default_rng(seed).exponential(scale, count).clip(1e-4, 20))
 
 
 def evaluation(forget: Outputs, retain: int = 400) -> Evaluation:
@@ -44,11 +43,9 @@ def test_remembered_images_are_called_members_and_forgotten_ones_not() -> None:
 
 
 def test_known_sets_are_balanced() -> None:
-    known, truth = balanced(np.arange(400.0), np.arange(60.0))
-    assert known.shape == (120, 1)
-    assert truth.sum() == 60
-    assert known[:60].min() == 0
-    assert known[:60].max() == 399
+    alike = Evaluation(drawn(400, 1, 6), drawn(400, 1, 1), drawn(40, 1, 2), drawn(80, 1, 3), drawn(0, 1, 4))
+    assert loss_forest(alike)[0] == pytest.approx(0.5, abs=0.15)
+    assert loss_forest_original(alike)[0] < 0.3
 
 
 def test_choice_of_the_forest_does_not_depend_on_the_forget_set() -> None:
@@ -63,8 +60,7 @@ def test_choice_of_the_forest_does_not_depend_on_the_forget_set() -> None:
 def test_the_seed_form_flatters_and_is_computed_only_where_it_is_named() -> None:
     full = evaluation(drawn(60, 0.05, 11))
     named = evaluate(full, ("forest_acc", "forest_acc_original", "forest_auc_original"))
-    sets = (full.retain, full.forget, full.validation, full.test)
-    assert (named["forest_acc_original"], named["forest_auc_original"]) == original_loss_forest(*map(losses, sets))
+    assert (named["forest_acc_original"], named["forest_auc_original"]) == loss_forest_original(full)
     assert "forest_acc_original" not in evaluate(full)
 
 

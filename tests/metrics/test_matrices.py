@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from fabricated import CLASS_WISE, model
+from outputs import CLASS_WISE, model
 
 from salun.metrics import evaluate
 from salun.training.evaluate import Outputs

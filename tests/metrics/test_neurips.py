@@ -1,15 +1,14 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 import torch
-from fabricated import several
 from numpy.typing import NDArray
+from outputs import of_margins, several
 
-from salun.metrics import Evaluation, Runs, evaluate
-from salun.metrics.neurips import epsilons, points, scaled_confidence
+from salun.metrics import Runs, evaluate
+from salun.metrics.epsilons import epsilons, points, scaled_confidence
 from salun.training.evaluate import Outputs, accuracy
 
 CASES = ["graded", "separated", "same_distribution", "identical_arrays", "peaky"]
@@ -38,18 +37,10 @@ def test_confidences_equal_the_original() -> None:
     np.testing.assert_allclose(scaled_confidence(outputs), data["confidence/conf"].numpy(), rtol=1e-9)
 
 
-def models_of(confidences: Floats) -> tuple[Evaluation, ...]:
-    """Models of two classes whose scaled confidences in the forget images are given."""
-    model = several(1, 1).unlearned[0]
-    labels = torch.zeros(confidences.shape[1], dtype=torch.int64)
-    logits = torch.from_numpy(np.stack([confidences, np.zeros_like(confidences)], axis=2))
-    return tuple(replace(model, forget=Outputs(one, labels)) for one in logits)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_the_metric_equals_the_original(case: str) -> None:
     data = golden(case)
-    runs = Runs(models_of(data["unlearned"]), models_of(data["retrained"]))
+    runs = Runs(of_margins(data["unlearned"]), of_margins(data["retrained"]))
     wanted = reference.settings("neurips_forgetting_quality")["cases"][case]["F"]
     assert evaluate(runs, ("forgetting_quality",))["forgetting_quality"] == pytest.approx(wanted, rel=1e-9)
 

@@ -2,45 +2,48 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fabricated import CLASS_WISE, SIZES, compared, holds, model, outputs
 from numpy.typing import NDArray
+from outputs import CLASS_WISE, SIZES, compared, holds, model, of_losses, outputs
 
 from salun.metrics import Evaluation, evaluate
-from salun.metrics.rmia import rmia_scores
 
 
 def value(subject: Evaluation) -> float | None:
     return evaluate(subject, ("RMIA_auc",))["RMIA_auc"]
 
 
-def plain_scores(
-    target: NDArray[np.float64],
-    references: NDArray[np.float64],
-    others: NDArray[np.float64],
-    other_references: NDArray[np.float64],
-    gamma: float,
-    a: float,
-) -> list[float]:
-    """The definition, pair by pair."""
-    ratios = target / (((1 + a) * references.mean(0) + 1 - a) / 2)
-    population = others / (((1 + a) * other_references.mean(0) + 1 - a) / 2)
-    return [np.mean([ratio / other >= gamma for other in population]) for ratio in ratios]
+def plain_value(sets: dict[str, NDArray[np.float64]]) -> float:
+    """The definition, pair by pair, of (model, retrained model) confidences."""
+    ratios = {name: ours / ((1.3 * theirs + 0.7) / 2) for name, (ours, theirs) in sets.items()}
+    scores = {
+        name: [np.mean([ratio >= other for other in ratios["validation"]]) for ratio in ratios[name]]
+        for name in ("forget", "test")
+    }
+    pairs = [np.sign(member - other) for member in scores["forget"] for other in scores["test"]]
+    return float(np.mean(pairs) + 1) / 2
 
 
-@pytest.mark.parametrize(("gamma", "a", "references"), [(1.0, 0.3, 1), (2.0, 0.0, 4), (1.2, 1.0, 3)])
-def test_scores_are_shares_of_the_population(gamma: float, a: float, references: int) -> None:
-    chance = np.random.default_rng(references)
-    given = [chance.uniform(0.01, 1, size) for size in (25, (references, 25), 40, (references, 40))]
-    found = rmia_scores(*given, gamma=gamma, a=a)
-    np.testing.assert_allclose(found, plain_scores(*given, gamma=gamma, a=a), atol=1e-12)
+def sure(sets: dict[str, NDArray[np.float64]]) -> Evaluation:
+    """Two models with these confidences in each set's images."""
+    ours, theirs = (
+        replace(model(), **{name: of_losses(-np.log(pair[kind])) for name, pair in sets.items()}) for kind in (0, 1)
+    )
+    return replace(ours, retrained=theirs)
 
 
-def test_extreme_confidences_have_scores() -> None:
-    target, references = np.array([0.0, 1.0, 1.0]), np.array([[0.0, 0.0, 1.0]])
-    for a in (0.0, 0.3, 1.0):
-        found = rmia_scores(target, references, np.array([0.0, 1.0]), np.array([[0.0, 1.0]]), a=a)
-        assert ((found >= 0) & (found <= 1)).all()
-        assert found[0] <= found[2] <= found[1]
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_shares_of_the_population(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    sets = {
+        name: chance.uniform(0.01, 0.99, (2, count))
+        for name, count in (("forget", 25), ("test", 30), ("validation", 40))
+    }
+    assert value(sure(sets)) == pytest.approx(plain_value(sets), abs=1e-12)
+
+
+def test_extreme_confidences_have_a_value() -> None:
+    ends = np.array([[1e-300, 1 - 1e-16, 1 - 1e-16], [1e-300, 1e-300, 1 - 1e-16]])
+    assert 0 <= value(sure({"forget": ends, "test": ends[:, ::-1], "validation": ends})) <= 1
 
 
 def test_shuffled_membership_has_a_half() -> None:
@@ -67,15 +70,10 @@ def test_images_that_the_retrained_model_is_as_sure_of_are_members_less() -> Non
     assert subject.retrained
     seen = replace(subject, forget=outputs(60, sure=30.0), validation=outputs(70, labels=2, sure=1.5))
     as_sure = replace(subject.retrained, forget=outputs(60, sure=30.0))
-    half_as_sure = rmia_scores(np.array([0.9, 0.9]), np.array([[0.1, 0.9]]), np.array([0.8]), np.array([[0.3]]))
-    assert half_as_sure.tolist() == [1, 0]
     assert value(replace(seen, retrained=as_sure)) <= value(seen)
-
-
-def test_without_correction_an_images_difficulty_is_no_sign_of_membership() -> None:
-    confidences = np.array([0.2, 0.5, 0.9])
-    found = rmia_scores(confidences, confidences[None], np.array([0.5]), np.array([[0.5]]), a=1.0)
-    assert found.tolist() == [1, 1, 1]
+    others = {"test": np.array([[0.5], [0.5]]), "validation": np.array([[0.8], [0.3]])}
+    assert value(sure({"forget": np.array([[0.9], [0.1]]), **others})) == 1
+    assert value(sure({"forget": np.array([[0.9], [0.9]]), **others})) == 0.5
 
 
 def test_the_population_is_the_test_set_where_there_is_no_validation_set() -> None:

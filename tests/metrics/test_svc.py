@@ -1,3 +1,5 @@
+"""The support vector machine calls what scikit-learn's calls: above 3,000 points it is our own compiled code."""
+
 import json
 import subprocess
 import sys
@@ -10,30 +12,29 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from salun.metrics import _svc as svc
 from salun.metrics.scores import correctness, entropy, modified_entropy, probabilities, true_confidence
+from salun.metrics.svc_mia import called_members
 from salun.training.evaluate import Outputs
 
 ROOT = Path(__file__).parents[2]
 FEATURES = [correctness, true_confidence, entropy, modified_entropy, probabilities]
 Draw = Callable[[np.random.Generator, int], np.ndarray]
+Attack = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def sklearns(members: np.ndarray, others: np.ndarray) -> SVC:
+def called(members: np.ndarray, others: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return called_members({"attack": (members, others, targets)})["attack"]
+
+
+def wanted(members: np.ndarray, others: np.ndarray, targets: np.ndarray) -> np.ndarray:
     known = np.repeat([1, 0], [len(members), len(others)])
-    return SVC(C=3, kernel="rbf", gamma="auto").fit(np.concatenate([members, others]), known)
+    machine = SVC(C=3, kernel="rbf", gamma="auto").fit(np.concatenate([members, others]), known)
+    return machine.predict(targets) == 1
 
 
-def check_same_machine(members: np.ndarray, others: np.ndarray, targets: np.ndarray) -> None:
-    members, others, targets = (part.astype(np.float32) for part in (members, others, targets))
-    ours, theirs = svc.fit(members, others), sklearns(members, others)
-    assert ours.steps == theirs.n_iter_[0]
-    places = ours.places - np.where(ours.places < len(others), -len(members), len(others))
-    assert np.array_equal(places, theirs.support_)
-    assert np.array_equal(ours.points, theirs.support_vectors_)
-    assert np.array_equal(-ours.weights, theirs.dual_coef_[0])
-    assert ours.offset == theirs.intercept_[0]
-    assert np.array_equal(svc.decide(ours, targets) > 0, theirs.predict(targets) == 0)
+def check(*sets: np.ndarray) -> None:
+    attack = tuple(part.astype(np.float32) for part in sets)
+    assert np.array_equal(called(*attack), wanted(*attack))
 
 
 DRAWS: dict[str, Draw] = {
@@ -49,38 +50,33 @@ DRAWS: dict[str, Draw] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
-def test_takes_the_path_of_libsvm(draw: Draw, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    sizes = random.integers(100, 800, 2)
-    check_same_machine(*(draw(random, count) for count in (*sizes, 300)))
-
-
-def test_takes_the_path_of_libsvm_through_shrinking() -> None:
-    random = np.random.default_rng(0)
-    check_same_machine(random.random((1500, 1)) ** 0.5, random.random((1500, 1)), random.random((300, 1)))
+def test_calls_what_scikit_learn_calls(draw: Draw, large: bool) -> None:
+    random = np.random.default_rng(len(DRAWS))
+    sizes = random.integers(1501, 1800, 2) if large else random.integers(100, 800, 2)
+    members, others, targets = (draw(random, count) for count in (*sizes, 300))
+    check(members, others, np.concatenate([targets, members, others, (members + others.mean(0)) / 2]))
 
 
 ONE, NIL = np.ones((1, 1)), np.zeros((1, 1))
 
 
+@pytest.mark.parametrize("times", [1, 10])
 @pytest.mark.parametrize(
     ("members", "others"),
     [
-        (ONE.repeat(300, 0), ONE.repeat(300, 0)),
-        (ONE.repeat(300, 0), ONE.repeat(200, 0)),
-        (ONE.repeat(200, 0), ONE.repeat(300, 0)),
-        (ONE.repeat(300, 0), NIL.repeat(200, 0)),
-        (ONE, NIL),
-        (ONE, ONE),
-        (np.ones((200, 10)), np.ones((200, 10))),
-        (np.array([[0.0], [-0.0], [1.0]]), np.array([[0.0], [1.0]])),
+        (ONE.repeat(300, 0), ONE.repeat(300, 0)), (ONE.repeat(300, 0), ONE.repeat(200, 0)),
+        (ONE.repeat(200, 0), ONE.repeat(300, 0)), (ONE.repeat(300, 0), NIL.repeat(200, 0)), (ONE, NIL), (ONE, ONE),
+        (np.ones((200, 10)), np.ones((200, 10))), (np.array([[0.0], [-0.0], [1.0]]), np.array([[0.0], [1.0]])),
     ],
     ids=["equal", "more members", "fewer members", "apart", "two points", "one point twice", "equal, ten", "two zeros"],
-)
-def test_takes_the_path_of_libsvm_on_degenerate_points(members: np.ndarray, others: np.ndarray) -> None:
-    check_same_machine(members, others, np.concatenate([members, others, members / 2]))
+)  # fmt: skip
+def test_calls_what_scikit_learn_calls_of_degenerate_points(
+    members: np.ndarray, others: np.ndarray, times: int
+) -> None:
+    repeated = (part.repeat(times * (1 if len(part) > 9 else 320), 0) for part in (members, others))
+    check(*repeated, np.concatenate([members, others, members / 2]))
 
 
 def outputs(count: int, margin: float, spread: float, seed: int) -> Outputs:
@@ -91,7 +87,7 @@ def outputs(count: int, margin: float, spread: float, seed: int) -> Outputs:
     return Outputs(logits, labels)
 
 
-def attacks(sharp: float) -> dict[str, svc.Attack]:
+def attacks(sharp: float) -> dict[str, Attack]:
     sets = outputs(2000, 9 * sharp, 2, 0), outputs(2000, 7 * sharp, 4, 1), outputs(900, 8 * sharp, 3, 2)
     return {
         feature.__name__: tuple(feature(part).reshape(len(part.labels), -1) for part in sets) for feature in FEATURES
@@ -100,50 +96,76 @@ def attacks(sharp: float) -> dict[str, svc.Attack]:
 
 @pytest.mark.parametrize("sharp", [1, 2.5], ids=["smooth", "saturated"])
 def test_predicts_what_scikit_learn_predicts(sharp: float) -> None:
-    found, wanted = svc.called_members(attacks(sharp)), {}
-    for name, (members, others, targets) in attacks(sharp).items():
-        wanted[name] = sklearns(members, others).predict(targets) == 1
-        assert np.array_equal(found[name], wanted[name]), name
-    assert list(found) == list(wanted)
-    assert any(0 < called.mean() < 1 for called in found.values())
+    given = attacks(sharp)
+    found = called_members(given)
+    assert list(found) == list(given)
+    for name, attack in given.items():
+        assert np.array_equal(found[name], wanted(*attack)), name
+    assert any(0 < share.mean() < 1 for share in found.values())
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_gives_the_same_on_any_number_of_threads(count: int) -> None:
     some = {name: attack for name, attack in attacks(1).items() if name != "modified_entropy"}
-    alone = {name: svc.called_member(*attack) for name, attack in some.items()}
+    alone = {name: called(*attack) for name, attack in some.items()}
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        together = svc.called_members(some)
+        together = called_members(some)
     finally:
         torch.set_num_threads(before)
     assert all(np.array_equal(together[name], alone[name]) for name in some)
 
 
-def test_uses_scikit_learn_where_the_path_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = attacks(1)["true_confidence"]
-    ours = svc.called_member(*attack)
-    monkeypatch.setattr(svc, "follows_libsvm", lambda: False)
-    monkeypatch.setattr(svc, "fit", None)
-    assert np.array_equal(svc.called_member(*attack), ours)
+# Run before anything is loaded: libsvm as it may be elsewhere, and a compiler that can keep nothing.
+OTHER_LIBSVM = """
+from sklearn import svm
+class SVC(svm.SVC):
+    def fit(self, *given):
+        super().fit(*given)
+        self.n_iter_ = self.n_iter_ + 1
+        if len(given[0]) > 3000:
+            print("fitted")
+        return self
+svm.SVC = SVC
+"""
+NOTHING_KEPT = """
+import numba
+compiled = numba.njit
+def refuse(function):
+    raise RuntimeError("no locator")
+numba.njit = lambda cache=False, **settings: refuse if cache else compiled(**settings)
+"""
+CALL = """
+from salun.metrics.svc_mia import called_members
+random = np.random.default_rng(0)
+members, others = (random.random((1600, 1)).astype(np.float32) ** power for power in (0.5, 1))
+targets = np.linspace(0, 1, 400, dtype=np.float32)[:, None]
+found = called_members({"": (members, others, targets)})[""]
+"""
 
 
-def test_follows_libsvm_here() -> None:
-    assert svc.follows_libsvm()
+@pytest.mark.parametrize(
+    ("code", "told"), [(OTHER_LIBSVM, ["fitted"]), pytest.param(NOTHING_KEPT, [], marks=pytest.mark.slow)]
+)
+def test_works_on_every_machine(code: str, told: list[str]) -> None:
+    here: dict[str, np.ndarray] = {"np": np}  # type: ignore[dict-item]
+    exec(CALL, here)
+    command = [sys.executable, "-c", f"import numpy as np{code}{CALL}print(*found.astype(int), sep='')"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [*told, "".join(map(str, here["found"].astype(int)))]
+    assert 0 < here["found"].mean() < 1
 
 
 def test_order_of_targets_changes_nothing() -> None:
     members, others, targets = attacks(1)["probabilities"]
     order = np.random.default_rng(0).permutation(len(targets))
-    assert np.array_equal(
-        svc.called_member(members, others, targets)[order], svc.called_member(members, others, targets[order])
-    )
+    assert np.array_equal(called(members, others, targets)[order], called(members, others, targets[order]))
 
 
 def test_no_targets() -> None:
     members, others, targets = attacks(1)["entropy"]
-    assert svc.called_member(members, others, targets[:0]).shape == (0,)
+    assert called(members, others, targets[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("empty", [0, 1])
@@ -151,30 +173,20 @@ def test_names_the_attack_that_nothing_is_known_for(empty: int) -> None:
     sets = [np.ones((5, 1), np.float32)] * 3
     sets[empty] = sets[empty][:0]
     with pytest.raises(ValueError, match="entropy"):
-        svc.called_members({"confidence": (sets[2],) * 3, "entropy": tuple(sets)})
+        called_members({"confidence": (sets[2],) * 3, "entropy": tuple(sets)})
 
 
-def test_memory_is_bounded_and_a_small_store_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    members, others, _ = attacks(1)["true_confidence"]
-    wanted = svc.fit(members, others)
-    monkeypatch.setattr(svc, "STORE_BYTES", 4 * 1024**2)
+def test_memory_is_bounded_and_columns_that_were_given_up_change_nothing() -> None:
+    random = np.random.default_rng(0)
+    members, others, targets = (random.random((count, 1)).astype(np.float32) for count in (5000, 5000, 300))
+    attack = members**0.7, others, targets
+    called(*attack)
     tracemalloc.start()
-    found = svc.fit(members, others)
+    found = called(*attack)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert np.array_equal(found.weights, wanted.weights)
-    assert peak < 8 * 1024**2 < 4 * 4000**2
-    monkeypatch.setattr(svc, "STORE_BYTES", 0)
-    assert np.array_equal(svc.fit(members, others).weights, wanted.weights)
-
-
-def test_compiles_where_nothing_can_be_kept() -> None:
-    from salun.metrics._svc.smo import compiler
-
-    source = "def double(number):\n    return 2 * number\n"
-    places: dict[str, Callable[[int], int]] = {}
-    exec(compile(source, "nowhere", "exec"), places)
-    assert compiler()(places["double"])(4) == 8
+    assert peak < 80 * 2**20 < 4 * 10_000**2
+    assert np.array_equal(found, wanted(*attack))
 
 
 def test_costs_nothing_where_it_is_not_used() -> None:

@@ -1,12 +1,13 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import reference
 import torch
 
 from salun.metrics import Evaluation, evaluate
-from salun.metrics._svc import called_member
-from salun.metrics.scores import entropy, modified_entropy, true_confidence
-from salun.metrics.svc_mia import FEATURES, svc_confidence
+from salun.metrics.scores import correctness, entropy, modified_entropy, probabilities, true_confidence
+from salun.metrics.svc_mia import called_members, svc_confidence
 from salun.training.evaluate import Outputs
 
 NOTHING = Outputs(torch.empty(0, 10), torch.empty(0, dtype=torch.int64))
@@ -17,6 +18,13 @@ ORIGINAL_NAMES = {
     "MIA_m_entropy_original": "m_entropy",
     "MIA_m_entropy": "m_entropy_song",
     "MIA_probability": "prob",
+}
+FEATURES = {
+    "MIA": true_confidence,
+    "MIA_correctness": correctness,
+    "MIA_entropy": entropy,
+    "MIA_probability": probabilities,
+    "MIA_m_entropy_original": partial(modified_entropy, variant="original"),
 }
 CASES = ("random", "oneclass")
 
@@ -38,13 +46,14 @@ def test_equals_the_official_attacks(case: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", sorted(ORIGINAL_NAMES.keys() - {"MIA_m_entropy"}))
+@pytest.mark.parametrize("name", FEATURES)
 def test_equals_the_official_attacks_on_all_retain_images(case: str, name: str) -> None:
     wanted = reference.settings("svc_mia")[case]["without_retain_truncation"][ORIGINAL_NAMES[name]]
     sets = reference_sets(case)
-    retain, test, forget = (FEATURES[name](sets[part]) for part in ("retain", "test", "forget"))
-    called = called_member(*(part.reshape(len(part), -1) for part in (retain, test, forget)))
-    assert 1 - called.mean() == pytest.approx(wanted, abs=1e-9)
+    given = tuple(
+        FEATURES[name](sets[part]).reshape(len(sets[part].labels), -1) for part in ("retain", "test", "forget")
+    )
+    assert 1 - called_members({name: given})[name].mean() == pytest.approx(wanted, abs=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES)

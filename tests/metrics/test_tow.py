@@ -1,6 +1,6 @@
 import pytest
 import reference
-from fabricated import compared
+from outputs import compared
 
 from salun.metrics import evaluate
 from salun.metrics.tow import tug_of_war

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from fabricated import holds, several
 from numpy.typing import NDArray
+from outputs import holds, several
 from scipy.stats import norm
 
 from salun.metrics import Runs, evaluate
 from salun.metrics.scores import area
-from salun.metrics.ulira import left_out_scores, ulira_scores
+from salun.metrics.ulira import left_out_scores
 
 
 def value(runs: Runs) -> float | None:
@@ -19,26 +19,22 @@ def margins(models: int, images: int, seed: int, shift: float = 0.0) -> NDArray[
     return difficulty + shift + spread * np.random.default_rng(seed).normal(size=(models, images))
 
 
-def test_scores_are_the_logarithms_of_likelihood_ratios() -> None:
-    after, never, target = margins(70, 9, 1, 1.0), margins(80, 9, 2), margins(1, 9, 3)[0]
-    logs = [norm.logpdf(target, known.mean(0), known.std(0, ddof=1)) for known in (after, never)]
-    np.testing.assert_allclose(ulira_scores(after, never, target), logs[0] - logs[1], rtol=1e-9)
-
-
-def test_few_models_share_one_variance() -> None:
-    after, never, target = margins(5, 9, 1, 1.0), margins(80, 9, 2), margins(1, 9, 3)[0]
-    spreads = [np.sqrt(known.var(0, ddof=1).mean()) for known in (after, never)]
-    kinds = zip((after, never), spreads, strict=True)
-    logs = [norm.logpdf(target, known.mean(0), spread) for known, spread in kinds]
-    np.testing.assert_allclose(ulira_scores(after, never, target), logs[0] - logs[1], rtol=1e-9)
-    own = ulira_scores(after, never, target, shared_variance=False)
-    assert not np.allclose(own, ulira_scores(after, never, target))
+@pytest.mark.parametrize(("models", "shared"), [((70, 80), False), ((6, 80), True)])
+def test_scores_are_the_logarithms_of_likelihood_ratios(models: tuple[int, int], shared: bool) -> None:
+    after, never = margins(models[0], 9, 1, 1.0), margins(models[1], 9, 2)
+    found, _ = left_out_scores(after, never)
+    for place in (0, 3):
+        others = [np.delete(kind, place, axis=0) for kind in (after, never)]
+        variances = [kind.var(0, ddof=1) for kind in others]
+        spreads = [np.sqrt(variance.mean() if shared else variance) for variance in variances]
+        logs = [norm.logpdf(after[place], kind.mean(0), spread) for kind, spread in zip(others, spreads, strict=True)]
+        np.testing.assert_allclose(found[place], logs[0] - logs[1], rtol=1e-9)
 
 
 def test_constant_margins_have_scores() -> None:
-    after, never = np.zeros((4, 3)), np.zeros((1, 3))
-    assert (ulira_scores(after, never, np.zeros(3)) == 0).all()
-    assert np.isfinite(ulira_scores(after + 200, never, np.full(3, 200.0))).all()
+    after, never = np.zeros((4, 3)), np.zeros((2, 3))
+    assert not any(scores.any() for scores in left_out_scores(after, never))
+    assert all(np.isfinite(scores).all() for scores in left_out_scores(after + 200, never))
 
 
 @pytest.mark.parametrize(("unlearned", "retrained"), [(3, 3), (3, 7), (8, 4)])

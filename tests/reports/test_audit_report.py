@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fabricated import holds
 from numpy.typing import NDArray
+from outputs import holds
 
 from salun.experiments.audit import Margins, Pool, audits_of
 from salun.experiments.context import ModelCache, RunContext

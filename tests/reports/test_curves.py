@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded import recorded, runs, sweep_runs
+from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record, run_id
 from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of

@@ -5,8 +5,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from made import make, measured
 from numpy.typing import NDArray
+from records import make, measured
 from scipy import stats
 
 from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor

@@ -8,8 +8,8 @@ import pytest
 from hostile import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from made import make
 from matplotlib.figure import Figure
+from records import make
 from rich.console import Console
 
 from salun.cli.table import print_rows

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import METRIC_VALUES, make, measured, near, rows_by_title, spread_out, with_request
+from records import METRIC_VALUES, make, measured, near, rows_by_title, spread_out, with_request
 from scipy import stats
 
 from salun.experiments.record import Record

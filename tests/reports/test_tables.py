@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import METRIC_VALUES, ODD_TEXT, make, with_request
 from markdown_it import MarkdownIt
+from records import METRIC_VALUES, ODD_TEXT, make, with_request
 
 from salun.experiments.record import Record
 from salun.metrics import Value

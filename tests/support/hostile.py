@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,14 @@ def refused(action: Callable[[], Any]) -> list[str]:
         assert all(lines)
         return lines
     return []
+
+
+def refuses(match: str, action: Callable[[], Any]) -> str:
+    """See that something is refused in one line that holds this pattern, and give the line."""
+    with pytest.raises(SalunError, match=match or None) as caught:
+        action()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
 
 
 @st.composite

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from together import end, fit_in_double, free_port, start, train
+from processes import end, fit_in_double, free_port, start, train
 
 from salun.errors import SalunError
 from salun.models.checkpoint import load_checkpoint

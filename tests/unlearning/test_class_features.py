@@ -1,8 +1,8 @@
 import pytest
 import torch
-from plain_features import features_of
 from steps import task_of
 
+from features import features_of
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint

@@ -1,64 +1,26 @@
 """Sequential minimal optimisation on the very path that libsvm takes, compiled by numba.
 
-libsvm stops at a tolerance of 1e-3, so that another solver, however exact, calls a few targets
-otherwise. Here every choice of a pair, every rounding and every shrinking of the active set is
-libsvm's, and what changes is only the price of a step:
-
-- the gradient is kept times the label, H = y G, which takes all signs out of the passes over it;
-- kernel columns come from a vectorised exponential in double precision; where it lies too near to
-  the middle of two floats to be rounded safely, the entry is computed as libsvm does, with the very
-  functions of BLAS and the C library that it calls;
-- equal points share their columns.
-
-All compiled functions stand in this one file, since numba's cache looks at one file a function.
+libsvm stops at a tolerance of 1e-3, so another solver, however exact, calls a few targets otherwise. Here every choice
+of a pair, every rounding and every shrinking of the active set is libsvm's; only the price of a step changes. The
+gradient is kept times the label, H = y G, which takes all signs out of the passes over it. Kernel columns come from a
+vectorised exponential in double precision; an entry too near to the middle of two floats to be rounded safely is
+computed as libsvm does, by the same functions of BLAS and the C library. Equal points share their columns.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from salun.metrics._svc.intrinsics import bits_of, blas_dot, compiler, double_of, larger
 
 BLOCK = 512
-
 _TOLERANCE, _TINY = 1e-3, 1e-12
-
 _LOG2E, _MAGIC = 1.4426950408889634, 6755399441055744.0
-
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-
 NORMAL, _NOTHING = 87.0, 105.0
-
 _LOST_BITS, HALF = (1 << 29) - 1, 1 << 28
-
 ULPS = 1 << 13
-
-
-def compiler(*freedoms: str) -> Callable[[_Function], _Function]:
-    """Make a decorator that compiles a function on its first call, without the GIL.
-
-    The result is kept on disk where that can be written.
-
-    Args:
-        freedoms: of LLVM with floating point numbers.
-
-    Returns:
-        The decorator.
-    """
-
-    def compile_later(function: _Function) -> _Function:
-        settings: dict[str, Any] = {"nogil": True, "fastmath": set(freedoms), "error_model": "numpy"}
-        try:
-            return cast(_Function, njit(cache=True, **settings)(function))
-        except RuntimeError:
-            return cast(_Function, njit(**settings)(function))
-
-    return compile_later
 
 
 # No NaN comes, and zeros are compared without their sign: maxima may be taken in vectors, while sums and
@@ -69,122 +31,42 @@ _compiled = compiler("nnan", "nsz")
 _compiled_loosely = compiler("nnan", "nsz", "contract")
 
 
-def _to_bits(context: Any, number: Any) -> tuple[Any, Any]:
-    """Give a double's 64 bits as an integer."""
-    return types.int64(types.float64), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(64))
-
-
-def _to_double(context: Any, bits: Any) -> tuple[Any, Any]:
-    """Give the double that has these 64 bits."""
-    return types.float64(types.int64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
-
-
-def _to_dot(context: Any, address: Any, size: Any, first: Any, second: Any) -> tuple[Any, Any]:
-    """Call BLAS' ddot at an address: size (1,) int32, two vectors."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        integer, double = ir.IntType(32).as_pointer(), ir.DoubleType().as_pointer()
-        kind = ir.FunctionType(ir.DoubleType(), [integer, double, integer, double, integer])
-        size, first, second = (
-            context.make_array(kind)(context, builder, value).data
-            for kind, value in zip(signature.args[1:], args[1:], strict=True)
-        )
-        one = builder.gep(size, [ir.Constant(ir.IntType(32), 1)])
-        call = builder.inttoptr(args[0], kind.as_pointer())
-        return builder.call(call, [size, first, one, second, one])
-
-    return types.float64(address, size, first, second), build
-
-
 class Kernel(NamedTuple):
-    """How entries of the kernel matrix are computed.
+    """How entries of the kernel matrix are computed."""
 
-    Attributes:
-        gamma: of exp(-gamma |x - x'|^2).
-        far: whether entries may be too small for a normal float.
-        doubt: distance in units of a double's last place from the middle of two floats, below which an entry
-            is computed as libsvm does.
-        address: of BLAS' ddot.
-        size: (2,) int32, the number of features and 1.
-        pair: (2, D) float64, room for two points.
-        products: (BLOCK,) float64, room for inner products.
-    """
-
-    gamma: float
-    far: bool
-    doubt: int
-    address: int
-    size: np.ndarray
-    pair: np.ndarray
-    products: np.ndarray
+    gamma: float  # of exp(-gamma |x - x'|^2)
+    far: bool  # entries may be too small for a normal float
+    doubt: int  # units of a double's last place around the middle of two floats, where libsvm's way is taken
+    address: int  # of BLAS' ddot
+    size: np.ndarray  # (2,) int32, the number of features and 1
+    pair: np.ndarray  # (2, D) float64, room for two points
+    products: np.ndarray  # (BLOCK,) float64, room for inner products
 
 
 class State(NamedTuple):
-    """The points in the order that shrinking has given them, and where the optimisation stands.
+    """The points in the order that shrinking has given them, and where the optimisation stands."""
 
-    Attributes:
-        points: (D, L) float32.
-        squares: (L,) float64, squared lengths.
-        labels: (L,) float64, 1 or -1.
-        groups: (L,) int64, equal for equal points.
-        order: (L,) int64, where a point stood at the beginning.
-        alpha: (L,) float64, the dual variables.
-        slope: (L,) float64, label times gradient.
-        fixed: (L,) float64, label times the gradient's part from variables at the upper bound.
-        up: (L,) bool, whether label times alpha may grow.
-        low: (L,) bool, whether it may fall.
-        tops: largest -slope of a block of `BLOCK` points that may grow.
-    """
-
-    points: np.ndarray
-    squares: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
-    order: np.ndarray
-    alpha: np.ndarray
-    slope: np.ndarray
-    fixed: np.ndarray
-    up: np.ndarray
-    low: np.ndarray
-    tops: np.ndarray
+    points: np.ndarray  # (D, L) float32
+    squares: np.ndarray  # (L,) float64, squared lengths
+    labels: np.ndarray  # (L,) float64, 1 or -1
+    groups: np.ndarray  # (L,) int64, equal for equal points
+    order: np.ndarray  # (L,) int64, where a point stood at the beginning
+    alpha: np.ndarray  # (L,) float64, the dual variables
+    slope: np.ndarray  # (L,) float64, label times gradient
+    fixed: np.ndarray  # (L,) float64, label times the gradient's part from variables at the upper bound
+    up: np.ndarray  # (L,) bool, label times alpha may grow
+    low: np.ndarray  # (L,) bool, it may fall
+    tops: np.ndarray  # largest -slope of a block of points that may grow
 
 
 class Store(NamedTuple):
-    """The columns of the kernel matrix that are kept, by group of equal points.
+    """The columns of the kernel matrix that are kept, by group of equal points."""
 
-    Attributes:
-        columns: (S, L) float32.
-        lengths: (S,) int64, how many entries are there.
-        owners: (S,) int64, the group.
-        slots: (G,) int64, by group, -1 where it has none.
-        turn: (1,) int64, the slot that is given away next.
-    """
-
-    columns: np.ndarray
-    lengths: np.ndarray
-    owners: np.ndarray
-    slots: np.ndarray
-    turn: np.ndarray
-
-
-def _to_maximum(context: Any, first: Any, second: Any) -> tuple[Any, Any]:
-    """Give the larger of two numbers, in a form that LLVM takes over a loop in vectors."""
-
-    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
-        double = ir.DoubleType()
-        function = builder.module.declare_intrinsic("llvm.maxnum", [double], ir.FunctionType(double, [double] * 2))
-        return builder.call(function, args, fastmath=("nnan", "nsz"))
-
-    return types.float64(types.float64, types.float64), build
-
-
-_bits_of: Any = intrinsic(_to_bits)
-
-_double_of: Any = intrinsic(_to_double)
-
-_blas_dot: Any = intrinsic(_to_dot)
-
-_larger: Any = intrinsic(_to_maximum)
+    columns: np.ndarray  # (S, L) float32
+    lengths: np.ndarray  # (S,) int64, how many entries are there
+    owners: np.ndarray  # (S,) int64, the group
+    slots: np.ndarray  # (G,) int64, by group, -1 where it has none
+    turn: np.ndarray  # (1,) int64, the slot that is given away next
 
 
 @_compiled_loosely
@@ -202,7 +84,7 @@ def _power(negative: float) -> float:
     value = value * rest + 1 / 6
     value = value * rest + 0.5
     value = value * rest * rest + rest + 1.0
-    scaled: float = _double_of(_bits_of(value) + (_bits_of(shifted) << 52))
+    scaled: float = double_of(bits_of(value) + (bits_of(shifted) << 52))
     return scaled
 
 
@@ -214,7 +96,7 @@ def _dot(points: np.ndarray, first: int, second: int, kernel: Kernel) -> float:
         for row in range(len(points)):
             kernel.pair[0, row] = points[row, first]
             kernel.pair[1, row] = points[row, second]
-        product = _blas_dot(kernel.address, kernel.size, kernel.pair[0], kernel.pair[1])
+        product = blas_dot(kernel.address, kernel.size, kernel.pair[0], kernel.pair[1])
     return float(product)
 
 
@@ -254,14 +136,14 @@ def _fast_entries(column: np.ndarray, square: float, squares: np.ndarray, kernel
     if not kernel.far:
         for k in range(len(column)):
             value = _power(-gamma * (square + squares[k] - 2 * products[k]))
-            doubt = abs((_bits_of(value) & _LOST_BITS) - HALF) <= limit
+            doubt = abs((bits_of(value) & _LOST_BITS) - HALF) <= limit
             column[k] = -1.0 if doubt else value
             doubts += doubt
         return doubts
     for k in range(len(column)):
         negative = -gamma * (square + squares[k] - 2 * products[k])
         value = _power(negative if negative > -NORMAL else -NORMAL)
-        lost = (_bits_of(value) & _LOST_BITS) - HALF
+        lost = (bits_of(value) & _LOST_BITS) - HALF
         doubt = (abs(lost) <= limit) | ((negative <= -NORMAL) & (negative > -_NOTHING))
         column[k] = -1.0 if doubt else value if negative > -NORMAL else 0.0
         doubts += doubt
@@ -325,8 +207,8 @@ def _advance(
         for k in range(len(slope)):
             slope[k] += left[k] * by_first + right[k] * by_second
         for k in range(len(slope)):
-            top = _larger(top, -slope[k] if up[k] else -np.inf)
-            lowest = _larger(lowest, slope[k] if low[k] else -np.inf)
+            top = larger(top, -slope[k] if up[k] else -np.inf)
+            lowest = larger(lowest, slope[k] if low[k] else -np.inf)
         state.tops[number] = top
         highest = max(highest, top)
     return highest, lowest
@@ -366,7 +248,7 @@ def _last_best(state: State, column: np.ndarray, highest: float, size: int) -> i
         end, top = min(begin + BLOCK, size), -1.0
         slope, low, entries = state.slope[begin:end], state.low[begin:end], column[begin:end]
         for k in range(len(slope)):
-            top = _larger(top, _gain(highest, slope[k], low[k], entries[k]))
+            top = larger(top, _gain(highest, slope[k], low[k], entries[k]))
         if top >= best:
             best, place = top, begin
     if place < 0:
@@ -519,7 +401,7 @@ def _shrink(state: State, store: Store, highest: float, lowest: float, size: int
 
 
 @_compiled
-def offset(state: State) -> float:
+def _offset(state: State) -> float:
     """Compute the decision function's offset."""
     count, total, least, most = 0, 0.0, np.inf, -np.inf
     for k in range(len(state.slope)):
@@ -566,7 +448,7 @@ def optimise(state: State, store: Store, kernel: Kernel, bound: float) -> tuple[
             highest, lowest = _extremes(state, active)
             first, second = _choose(state, store, kernel, highest, lowest, active)
             if second < 0:
-                return offset(state), steps
+                return _offset(state), steps
             counter = 1
         steps += 1
         highest, lowest = _update(state, store, kernel, first, second, bound, active)
@@ -597,6 +479,6 @@ def weigh_exactly(target: np.ndarray, points: np.ndarray, weights: np.ndarray, o
     total = 0.0
     for number in range(len(points)):
         kernel.pair[0] = target - points[number]
-        distance = _blas_dot(kernel.address, kernel.size, kernel.pair[0], kernel.pair[0])
+        distance = blas_dot(kernel.address, kernel.size, kernel.pair[0], kernel.pair[0])
         total += weights[number] * math.exp(-kernel.gamma * distance)
     return total - offset

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lists import BASE, CPU, RECORDS, SMALL, WEIGHTS, do, planned, runner, train_small
-from plugged import forgotten
+from plugins import forgotten
 
 from salun import __version__
 from salun.errors import SalunError

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from figures import texts_of
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
-from tidy import texts_of
 
 from salun.reports.plots.heatmap import (
     DIVERGING,

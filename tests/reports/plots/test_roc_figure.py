@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from figures import assert_tidy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tidy import assert_tidy
 
 from salun.experiments.roc import Roc, roc_of
 from salun.reports.plots.roc import draw_roc

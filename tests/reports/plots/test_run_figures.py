@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures import assert_tidy
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from recorded import recorded, runs, sweep_runs
-from tidy import assert_tidy
+from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record
 from salun.reports.curves import curve_of, sweeps_of

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from host_reads import host_reads
+from cuda_sync import host_reads
 from problems import make_task
 from test_every_method import RUM_FT, RUM_RL, quick
 

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_features import features_of
 from steps import task_of
 
+from features import features_of
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint

@@ -13,25 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # Operations whose result, or its shape, the host must know before it can go on; "lift_fresh" is what torch.tensor and
 # an index by a Python list make on the host, to be copied to the device.
 WAITING = {
-    "_local_scalar_dense",
-    "_unique",
-    "_unique2",
-    "allclose",
-    "bincount",
-    "equal",
-    "is_nonzero",
-    "lift_fresh",
-    "linalg_inv_ex",
-    "_linalg_eigh",
-    "_linalg_svd",
-    "linalg_pinv",
-    "masked_select",
-    "multinomial",
-    "nonzero",
-    "repeat_interleave",
-    "unique_consecutive",
-    "unique_dim",
-}
+    "_local_scalar_dense", "_unique", "_unique2", "allclose", "bincount", "equal", "is_nonzero", "lift_fresh",
+    "linalg_inv_ex", "_linalg_eigh", "_linalg_svd", "linalg_pinv", "masked_select", "multinomial", "nonzero",
+    "repeat_interleave", "unique_consecutive", "unique_dim",
+}  # fmt: skip
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 LEAVING = ("cpu", "tolist", "numpy", "__array__")
 

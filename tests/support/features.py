@@ -1,11 +1,16 @@
-"""Features that look like a classifier's: one cloud a class."""
+"""Features: drawn ones that look like a classifier's, and those that a model computes."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from salun.data.images import Images
 from salun.latent.features import Features, Source
+from salun.metrics.hsic import layer_grams
+from salun.models.features import embed
 
 
 def make_features(
@@ -29,3 +34,18 @@ def make_features(
         prototypes=centres.astype(np.float32),
         source=replace(described, **(marks | source)),
     )
+
+
+@torch.no_grad()
+def features_of(model: nn.Module, images: Images) -> Tensor:
+    """(N, D) float32, in evaluation mode; the model is left in the mode that it was in."""
+    training = model.training
+    model.eval()
+    features = embed(model, images.view(images.pixels[images.rows], None))
+    model.train(training)
+    return features
+
+
+def grams(*features: Tensor) -> Tensor:
+    """The centred Gram matrices of features, as of layers that give them."""
+    return torch.cat([layer_grams(nn.Sequential(nn.Identity()), ["0"], part) for part in features])

@@ -24,6 +24,25 @@ def outputs(count: int, labels: int = 0, seed: int = 1, sure: float = 1.5, class
     return Outputs(torch.from_numpy(logits).float(), torch.from_numpy(truth), torch.arange(count))
 
 
+def of_losses(losses: np.ndarray) -> Outputs:
+    """Outputs of two classes whose cross-entropies are these."""
+    logits = np.stack([-np.log(np.expm1(losses.astype(np.float64))), np.zeros(len(losses))], axis=1)
+    return Outputs(torch.from_numpy(logits), torch.zeros(len(losses), dtype=torch.int64))
+
+
+def of_margins(margins: np.ndarray) -> tuple[Evaluation, ...]:
+    """Models of two classes whose margins of the forget images are given, a row a model."""
+    logits = torch.from_numpy(np.stack([margins, np.zeros_like(margins)], axis=2))
+    labels = torch.zeros(margins.shape[1], dtype=torch.int64)
+    return tuple(replace(model(), forget=Outputs(one, labels)) for one in logits)
+
+
+def of_accuracy(right: int, wrong: int) -> Outputs:
+    """Images of which so many are classified right."""
+    logits = torch.eye(3)[[1] * right + [2] * wrong]
+    return Outputs(logits, torch.ones(right + wrong, dtype=torch.int64))
+
+
 def model(seed: int = 1, sizes: dict[str, int] = SIZES, sure: float = 1.5, classes: int = 4) -> Evaluation:
     """One model's outputs on every set; all models are asked of the same images."""
     sets = [outputs(sizes[name], place, seed, sure, classes) for place, name in enumerate(SETS)]

@@ -1,0 +1,167 @@
+"""Readers of the data sets that the package knows by name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salun.data.cifar import LARGEST_ARCHIVE, LARGEST_BATCH, as_text, read_batch, whole_numbers
+from salun.data.dataset import Dataset, Subset, held_out
+from salun.data.download import fetch
+from salun.data.sources import dataset
+from salun.errors import SalunError
+from salun.io.limits import check_length
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+_FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
+@dataset("digits", classes=10)
+def _digits(data_dir: Path, download: bool) -> Dataset:
+    """Read scikit-learn's bundled 8x8 digits: 1,797 real images, a stratified fifth of them for testing."""
+    images, target = _digits_table()
+    pixels = torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
+    labels = torch.from_numpy(target.astype(np.int64))
+    test, train = held_out(labels, 0.2, seed=0)
+    return Dataset("digits", Subset(pixels[train], labels[train]), Subset(pixels[test], labels[test]), _DIGITS)
+
+
+def _digits_table() -> tuple[np.ndarray, np.ndarray]:
+    """Read scikit-learn's table of digits, without importing it, which takes two seconds, where that can be."""
+    found = find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        table = Path(folder, "datasets", "data", "digits.csv.gz")
+        if table.is_file():
+            rows = np.loadtxt(table, delimiter=",")
+            return rows[:, :-1], rows[:, -1]
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.data, bunch.target
+
+
+@dataset("cifar10", classes=10)
+def _cifar10(data_dir: Path, download: bool) -> Dataset:
+    from torchvision.datasets import CIFAR10
+
+    return _cifar("cifar10", CIFAR10, "labels", data_dir, download)
+
+
+@dataset("cifar100", classes=100)
+def _cifar100(data_dir: Path, download: bool) -> Dataset:
+    from torchvision.datasets import CIFAR100
+
+    return _cifar("cifar100", CIFAR100, "fine_labels", data_dir, download)
+
+
+def _cifar(name: str, layout: Any, label_key: str, data_dir: Path, download: bool) -> Dataset:
+    """Read CIFAR-10 or CIFAR-100 in the format of its authors (Krizhevsky, 2009)."""
+    folder, archive = data_dir / layout.base_folder, data_dir / layout.filename
+    if not folder.is_dir() and not archive.is_file():
+        files = f"{layout.filename} (or its folder {layout.base_folder}/)"
+        fetch(name, data_dir, files, download, lambda root: layout(root, download=True))
+
+    @contextmanager
+    def batch(file: str) -> Iterator[dict[str, Any]]:
+        if folder.is_dir() and not (folder / file).is_file():
+            raise SalunError(f"data set '{name}': {folder / file} is missing; unpack {archive.name} again")
+        with _unbroken(name, (folder if folder.is_dir() else archive / folder.name) / file):
+            yield read_batch(folder, archive, file)
+
+    def subset(file: str) -> Subset:
+        with batch(file) as entry:
+            return _subset(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
+
+    def joined(files: list[list[str]]) -> Subset:
+        pixels, labels = zip(*(subset(file) for file, _ in files), strict=True)
+        return Subset(torch.cat(pixels), torch.cat(labels))
+
+    with batch(layout.meta["filename"]) as entry:
+        classes = tuple(as_text(label) for label in entry[layout.meta["key"]])
+    return Dataset(name, joined(layout.train_list), joined(layout.test_list), classes, padding=4, flip=True)
+
+
+@dataset("svhn", classes=10)
+def _svhn(data_dir: Path, download: bool) -> Dataset:
+    """Read SVHN's cropped digits, its own training and test part (Netzer et al., 2011)."""
+    from scipy.io import loadmat
+    from torchvision.datasets import SVHN
+
+    files = {part: SVHN.split_list[part][1] for part in ("train", "test")}
+    folder = data_dir / "svhn" if (data_dir / "svhn").is_dir() else data_dir
+    missing = {part: file for part, file in files.items() if not (folder / file).is_file()}
+    if missing:
+        absent = " and ".join(missing.values())
+        fetch("svhn", folder, absent, download, lambda root: [SVHN(root, part, download=True) for part in missing])
+
+    def subset(file: str) -> Subset:
+        with _unbroken("svhn", folder / file):
+            check_length(folder / file, LARGEST_ARCHIVE)
+            content = loadmat(folder / file, variable_names=["X", "y"])
+            return _subset(content["X"].transpose(3, 2, 0, 1), content["y"].reshape(-1) % 10)
+
+    return Dataset("svhn", subset(files["train"]), subset(files["test"]), _DIGITS)
+
+
+@dataset("mnist", classes=10)
+def _mnist(data_dir: Path, download: bool) -> Dataset:
+    from torchvision.datasets import MNIST
+
+    return _idx("mnist", MNIST, _DIGITS, data_dir, download)
+
+
+@dataset("fashion_mnist", classes=10)
+def _fashion_mnist(data_dir: Path, download: bool) -> Dataset:
+    from torchvision.datasets import FashionMNIST
+
+    return _idx("fashion_mnist", FashionMNIST, _FASHION, data_dir, download)
+
+
+def _idx(name: str, layout: Any, classes: tuple[str, ...], data_dir: Path, download: bool) -> Dataset:
+    """Read MNIST or Fashion-MNIST through torchvision (LeCun et al., 1998; Xiao et al., 2017)."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    raw = data_dir / layout.__name__ / "raw"
+    missing = [file for file in (Path(file).stem for file, _ in layout.resources) if not (raw / file).is_file()]
+    if missing:
+        absent = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing)
+        fetch(name, data_dir, absent, download, lambda root: layout(root, download=True))
+
+    def subset(start: str) -> Subset:
+        images, answers = raw / f"{start}-images-idx3-ubyte", raw / f"{start}-labels-idx1-ubyte"
+        for file in (images, answers):
+            check_length(file, LARGEST_BATCH)
+        with _unbroken(name, images):
+            pixels = read_image_file(str(images)).numpy()[:, None]
+        with _unbroken(name, answers):
+            return _subset(pixels, read_label_file(str(answers)).numpy())
+
+    return Dataset(name, subset("train"), subset("t10k"), classes)
+
+
+def _subset(pixels: np.ndarray, labels: np.ndarray) -> Subset:
+    """Check the arrays of one file and make them a part of a data set."""
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"its pixels are {pixels.dtype}, not uint8")
+    if labels.shape != pixels.shape[:1]:
+        raise ValueError(f"it holds {len(pixels)} images and labels of shape {labels.shape}")
+    return Subset(torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(labels.astype(np.int64)))
+
+
+@contextmanager
+def _unbroken(name: str, file: Path) -> Iterator[None]:
+    """Turn whatever a broken data file raises into one line that names it."""
+    try:
+        yield
+    except SalunError:
+        raise
+    except Exception as error:  # decoders raise errors of every kind on a broken file
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SalunError(f"data set '{name}': {file} cannot be read: {detail}") from error
