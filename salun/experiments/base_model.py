@@ -13,10 +13,10 @@ from torch import nn
 
 from salun import __version__
 from salun.data.dataset import Dataset
-from salun.data.sets import make_sets, prepare, share
+from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, Split, make_split
 from salun.data.transforms import Preparation
-from salun.device import placed, seeded, seeded_globally
+from salun.device import placed, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.io.files import name_part
 from salun.models.architecture import TINY, Architecture
@@ -25,9 +25,9 @@ from salun.models.checkpoint import Checkpoint, load_checkpoint
 from salun.models.pretrained import pretrained_size
 from salun.training.distributed import SINGLE_PROCESS, Group
 from salun.training.loop import train
-from salun.training.precision import precision_for
 from salun.training.progress import Callback, Epoch, no_callback
 from salun.training.recipe import Recipe
+from salun.training.runtime import Runtime
 from salun.training.state import StateFile, StateWriter
 
 
@@ -273,7 +273,7 @@ def train_checkpoint(
         watch: is told of every step.
         compiled: whether the model is compiled for its steps.
         state: where the training's state is written, and taken up if an earlier process left it.
-        group: the processes that train the model together; of several, each keeps its share of the data on its device.
+        group: the processes that train the model together.
 
     Returns:
         The checkpoint of the epoch that is best on validation, the split, and the curve.
@@ -310,7 +310,7 @@ def train_on(
         watch: is told of every step.
         compiled: whether the model is compiled for its steps.
         state: where the training's state is written, and taken up if an earlier process left it.
-        group: the processes that train the model together; of several, each keeps its share of the data on its device.
+        group: the processes that train the model together.
 
     Returns:
         The checkpoint of the epoch that is best on validation, and the curve.
@@ -323,24 +323,13 @@ def train_on(
     with seeded_globally(recipe.seed, device):  # weights, and then dropout
         network = placed(build(architecture, recipe.pretrained), device)
         sets = make_sets(dataset, split, preparation, device)
-        learned, watched = share(sets.retain, sets.validation, group.rank, group.size)
         config = describe(dataset, recipe, preparation, split, split_seed)
         generator = seeded(recipe.seed, device)
-        precision = group.in_turn(lambda: precision_for(recipe.precision, architecture, device), "precision")
-        precision = "bf16" if group.leaders(precision == "bf16") else "float32"
+        precision = precision_for(recipe.precision, device, architecture.size)
         described = json.dumps([model, dataset.name, config, split.forget_fingerprint], sort_keys=True)
-        curve, optimizer = train(
-            network,
-            learned,
-            watched,
-            recipe,
-            generator,
-            callback,
-            precision=precision,
-            compiled=compiled,
-            saving=StateWriter(state, f"{described} in {precision} on {device.type}", generator) if state else None,
-            group=group,
-        )
+        writer = StateWriter(state, f"{described} in {precision} on {device.type}", generator) if state else None
+        runtime = Runtime(precision, compiled, callback=callback, state=writer, group=group)
+        curve, optimizer = train(network, sets.retain, sets.validation, recipe, generator, runtime)
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     checkpoint = Checkpoint(weights, architecture, dataset.name, optimizer, config, tuple(split.listed.tolist()))
     if not checkpoint.is_finite:

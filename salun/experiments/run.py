@@ -20,6 +20,7 @@ from salun.device import (
     forget_peak_memory,
     peak_memory,
     placed,
+    precision_for,
     seeded,
     seeded_globally,
     settle_threads,
@@ -59,9 +60,9 @@ from salun.registry import ADDED
 from salun.training.cost import PassCounter
 from salun.training.evaluate import predict
 from salun.training.loop import train
-from salun.training.precision import precision_for
 from salun.training.progress import Callback, no_callback
 from salun.training.recipe import default_recipe
+from salun.training.runtime import Runtime
 from salun.training.state import MINUTES, STATES, StateFile, StateWriter, forget_state
 from salun.unlearning import Task, unlearn
 from salun.unlearning.mask import Mask, check_mask, load_mask, masked_updates, saliency, save_mask
@@ -341,6 +342,7 @@ class Workbench:
         done = self.unlearned(experiment, problem, base, sets, seed, callback)
         task = done.task
         begun = clock(self.device)
+        precision, parts = task.runtime.precision, task.passes.micro_batches
         cost = (done.seconds["mask"] + done.seconds["method"], task.passes.total)
         evaluation = with_references(outputs_of(task.model, sets, *cost), before)
         measured = measure(evaluation, experiment.metrics, task.diverged is not None)
@@ -356,7 +358,7 @@ class Workbench:
             curve=list(task.curve),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
-            device=device_name(self.device, task.precision, self.compiled, self.beside, task.passes.micro_batches),
+            device=device_name(self.device, precision, self.compiled, self.beside, parts),
             versions=versions() | ADDED,
             revision=revision(),
             split=split_summary(problem.split) | {"recorded": "split" in base.config},
@@ -395,7 +397,7 @@ class Workbench:
         settings = resolved_settings(experiment, problem)
         number, seed = run_id(settings, seed), drawn_seed(settings, seed)
         model = placed(base.restore(), self.device)
-        precision = precision_for(recipe.precision, base.architecture, self.device)  # its measurement is no part of RTE
+        precision = precision_for(recipe.precision, self.device, base.architecture.size)
         sparse = None
         if experiment.prune is not None:
             sparse = self.sparse(experiment.prune, problem, base, sets, callback)
@@ -425,11 +427,7 @@ class Workbench:
                 fresh=lambda: fresh_model(base.architecture, pretrained, weights_seed, self.device),
                 untrained=lambda: fresh_model(base.architecture, False, teacher_seed, self.device),
                 generator=generator,
-                precision=precision,
-                compiled=self.compiled,
-                callback=callback,
-                passes=passes,
-                saving=saving,
+                runtime=Runtime(precision, self.compiled, callback=callback, passes=passes, state=saving),
             )
             unlearn(task, experiment.method, experiment.settings, mask)
         method_seconds = clock(self.device) - masked - sum(point.evaluation_seconds for point in task.curve)
@@ -469,18 +467,10 @@ class Workbench:
             survivors = prune(model, request.share)
             if epochs:
                 shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, self.device)
-                with passes.counting(model), masked_updates(model, survivors):
-                    curve, _ = train(
-                        model,
-                        sets.train,
-                        sets.validation,
-                        shorter,
-                        generator,
-                        callback,
-                        passes=passes,
-                        precision=precision_for(recipe.precision, base.architecture, self.device),
-                        compiled=self.compiled,
-                    )
+                with passes.counting(model), masked_updates(model, survivors) as hold:
+                    precision = precision_for(recipe.precision, self.device, base.architecture.size)
+                    runtime = Runtime(precision, self.compiled, callback=callback, passes=passes, hold=hold)
+                    curve, _ = train(model, sets.train, sets.validation, shorter, generator, runtime)
                 idle = sum(point.evaluation_seconds for point in curve)
         seconds = clock(self.device) - begun - idle
         self.pruned[key] = _Sparse(model.state_dict(), survivors, seconds, passes.counts)

@@ -8,18 +8,7 @@ from torch import Tensor
 from salun.data.images import Batch
 from salun.models.features import features_seen
 from salun.training.evaluate import Outputs, accuracy, predict
-from salun.unlearning import (
-    Momentum,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Share,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 from salun.unlearning.losses import distillation
 
@@ -32,13 +21,10 @@ _STILL_KNOWN = 0.8
 _SMALLEST = 1e-6
 
 
-@method()
+@method(training=TrainingConfig(lr=5e-4, epochs=30, batch_size=1024, optimizer="adam", weight_decay=0.0))
 def scar(
     task: Task,
     *,
-    lr: PositiveFloat = 5e-4,
-    epochs: PositiveInt = 30,
-    batch_size: PositiveInt = 1024,
     lambda_1: NonNegativeFloat = 1.0,
     lambda_2: NonNegativeFloat = 5.0,
     temperature: PositiveFloat = 1.0,
@@ -47,17 +33,11 @@ def scar(
     gamma_2: NonNegativeFloat = 3.0,
     retain_steps: PositiveInt = 6,
     target_accuracy: Share | None = None,
-    optimizer: OptimizerName = "adam",
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
 ) -> None:
     """Pull the features of forget images into the nearest other class, while obeying the base model on retain images.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the forget set, at most.
         batch_size: forget images a step, and as many retain images.
         lambda_1: weight of the pull.
@@ -71,9 +51,6 @@ def scar(
             whole classes are forgotten, else for the base model's accuracy on validation images less 0.015.
         optimizer: "sgd", "adam" or "adamw".
         momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = lambda_1 * mean over forget of d S_j^-1 d + lambda_2 * mean over retain of KL(p_base || p);
@@ -96,9 +73,11 @@ def scar(
     """
     goal = accuracy_sought(task, _TOLERANCE) if target_accuracy is None else target_accuracy
     teacher = task.frozen()
-    means, inverses, present = class_statistics(task, batch_size, delta, gamma_1, gamma_2)
+    means, inverses, present = class_statistics(task, task.training.batch_size, delta, gamma_1, gamma_2)
     distances = partial(mahalanobis, means=means, inverses=inverses, delta=delta)
-    chosen, target = targets(task.model, task.forget, batch_size, distances, present).unique(return_inverse=True)
+    chosen, target = targets(task.model, task.forget, task.training.batch_size, distances, present).unique(
+        return_inverse=True
+    )
     means, inverses = means[chosen], inverses[chosen]
     weights = torch.ones(task.classes, device=means.device)
     gone = torch.zeros(task.classes, dtype=torch.bool, device=means.device)
@@ -122,19 +101,10 @@ def scar(
                     return
                 if not task.forgotten:
                     weights.copy_(_class_weights(outputs, task.classes))
-            for batch, kept in against_retain(task, batch_size, retain_steps):
+            for batch, kept in against_retain(task, task.training.batch_size, retain_steps):
                 yield Step(batch, partial(loss, kept=kept), extra=3 * len(kept.x))
 
-        task.fit(
-            stream,
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-        )
+        task.fit(stream)
 
 
 def tukey(features: Tensor, delta: float) -> Tensor:

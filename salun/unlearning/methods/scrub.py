@@ -8,14 +8,13 @@ from salun.data.images import Batch
 from salun.training.evaluate import Outputs, predict
 from salun.unlearning import (
     Dual,
-    Momentum,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Schedule,
     Step,
     Task,
+    TrainingConfig,
     method,
 )
 from salun.unlearning.losses import distillation
@@ -23,23 +22,16 @@ from salun.unlearning.losses import distillation
 _Mark = tuple[float, dict[str, Tensor]]
 
 
-@method()
+@method(training=TrainingConfig(lr=5e-4, epochs=3, batch_size=128))
 def scrub(
     task: Task,
     *,
-    lr: PositiveFloat = 5e-4,
-    epochs: PositiveInt = 3,
     msteps: NonNegativeInt = 2,
-    batch_size: PositiveInt = 128,
     forget_batch_size: PositiveInt = 32,
     alpha: NonNegativeFloat = 0.001,
     gamma: NonNegativeFloat = 0.99,
     temperature: PositiveFloat = 4.0,
     rewind: bool = False,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
     dual: Dual = False,
 ) -> None:
     """Disobey the base model on forget images and obey it on retain images, in turn.
@@ -49,7 +41,6 @@ def scrub(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set.
         msteps: epochs, the first ones, that begin with a pass over the forget set.
         batch_size: retain images a step.
@@ -59,9 +50,6 @@ def scrub(
         temperature: of the divergences.
         rewind: whether to go back to the epoch that forgot just enough.
         momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         dual: whether AdamW, at this learning rate or at 1e-4 for true, takes the forget batches.
 
     Equation:
@@ -95,21 +83,12 @@ def scrub(
         if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(_mark(task))
         if epoch < msteps:
-            for batch in task.forget.batches(forget_batch_size, task.generator):
+            for batch in task.batches(task.forget, forget_batch_size):
                 yield Step(batch, disobey, forgets=True, cost=3)
-        yield from (Step(batch, obey, cost=3) for batch in task.retain.batches(batch_size, task.generator))
+        yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
     with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
-        task.fit(
-            stream,
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-            dual=dual,
-        )
+        task.fit(stream, dual=dual)
     if rewind:
         wanted = _reference_error(task)
         marks.append(_mark(task))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
+from salun.training.runtime import Runtime
 from salun.unlearning import Task, unlearn
 
 
@@ -30,7 +31,7 @@ def test_teachers_run_in_the_precision_of_the_training(name: str, precision: Any
         model.register_forward_hook(see)
         return model
 
-    task.precision, task.fresh = precision, fresh
+    task.runtime, task.fresh = Runtime(precision), fresh
     task.model.register_forward_hook(see)
     unlearn(task, name, {"epochs": 1, "batch_size": 32})
     assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
