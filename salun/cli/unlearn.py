@@ -501,14 +501,14 @@ def _watch_base(spec: Any, runner: Any, jobs: list[Any], display: Any) -> Any:
     """Say that a base model is trained, and show it."""
     display.console.print(f"training the base model: {spec.model} on {spec.dataset}", highlight=False, markup=False)
     name = spec.identity if runner.beside else ""
-    return display.callback("base model", len(jobs[0].problem.parts.train), name)
+    return display.callback("base model", len(jobs[0].problem.split.train), name)
 
 
 def _watch_run(job: Any, runner: Any, display: Any) -> Any:
     """Show a run: side by side with others in a line of its own, which the base model leaves to it."""
     display.drop(job.problem.spec.identity)
     name = job.id if runner.beside else ""
-    return display.callback(f"{job.experiment.title}, seed {job.seed}", len(job.problem.parts.train), name)
+    return display.callback(f"{job.experiment.title}, seed {job.seed}", len(job.problem.split.train), name)
 
 
 def _run_line(title: str, record: Any) -> str:

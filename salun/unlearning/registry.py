@@ -5,6 +5,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ def method(
     keeps: bool = True,
     alias: str | None = None,
 ) -> Callable[..., Callable[..., None]]:
-    """Register an unlearning method; its training and its signature are its schema.
+    """Register an unlearning method; its training and its signature are its schema, its docstring its description.
+
+    Sections that its docstring lacks are read from that of its module.
 
     Args:
         training: defaults of a method that trains, whose fields become settings; the optimiser only where it is not
@@ -106,7 +109,7 @@ def method(
         own = _signature_settings(name, function)
         settings = _documented_order({**_training_settings(training), **own}, function)
         _check_settings(name, settings)
-        sections = sections_of(function)
+        sections = sections_of(sys.modules.get(function.__module__, function)) | sections_of(function)
         run = _configured(function, settings, own)
         METHODS[name] = Method(
             name=name,

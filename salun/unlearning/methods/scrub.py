@@ -1,3 +1,13 @@
+"""SCRUB, and how it differs from the paper.
+
+Deviations:
+    The paper's D has no temperature; its code has T = 4 and the factor T^2, and so has this. The learning rate
+    follows `schedule`; the code's drop after epoch 3 comes after its last epoch. The batch sizes are those that
+    the notebook states; its loaders, made before, have 256 retain and 512 forget images a batch. Rewind: the
+    untouched model is no candidate, as in the paper; a class without a validation image, as one that is
+    forgotten whole, counts with an error of 1, that of a model which never saw it; equally near epochs: the later.
+"""
+
 from collections.abc import Iterator
 
 import torch
@@ -56,13 +66,6 @@ def scrub(
         while epoch <= msteps L = -D(forget) over all forget batches; then L = gamma * CE(retain) + alpha * D(retain);
         D = T^2 * mean of KL(p_base || p) at temperature T. Rewind: argmin over epochs of abs(error(forget) - error of
         the last epoch on validation images, each class weighted by its share of the forget set).
-
-    Deviations:
-        The paper's D has no temperature; its code has T = 4 and the factor T^2, and so has this. The learning rate
-        follows `schedule`; the code's drop after epoch 3 comes after its last epoch. The batch sizes are those that
-        the notebook states; its loaders, made before, have 256 retain and 512 forget images a batch. Rewind: the
-        untouched model is no candidate, as in the paper; a class without a validation image, as one that is
-        forgotten whole, counts with an error of 1, that of a model which never saw it; equally near epochs: the later.
 
     Source:
         Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023,

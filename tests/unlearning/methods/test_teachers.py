@@ -38,7 +38,7 @@ def test_teachers_run_in_the_precision_of_the_training(name: str, precision: Any
 
 
 def test_a_teachers_logits_are_float32_and_take_no_gradient(task: Task) -> None:
-    task.precision = "bf16"
+    task.runtime = Runtime("bf16")
     logits = task.logits(next(task.forget.batches(4)).x, task.frozen())
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
