@@ -37,9 +37,9 @@ class CudaGraphStep:
         self.rates = [torch.tensor(float(group["lr"]), device=device) for group in self.groups]
         self.set = [group["lr"] for group in self.groups]
         # Left to itself, torch records on its current device, where a step on another one leaves no trace.
-        with torch.cuda.device(device), on_device(self.groups, self.rates):
+        with torch.cuda.device(device), _on_device(self.groups, self.rates):
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=recording_stream(device), capture_error_mode="thread_local"):
+            with torch.cuda.graph(self.graph, stream=_recording_stream(device), capture_error_mode="thread_local"):
                 take(self.batch)
 
     def fits(self, batch: Batch) -> bool:
@@ -59,13 +59,13 @@ class CudaGraphStep:
 
 
 @lru_cache
-def recording_stream(device: torch.device) -> torch.cuda.Stream:
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
     """Give the stream that steps are recorded on: one for all, as libraries keep memory for each."""
     return torch.cuda.Stream(device)
 
 
 @contextmanager
-def on_device(groups: list[dict[str, object]], rates: list[Tensor]) -> Iterator[None]:
+def _on_device(groups: list[dict[str, object]], rates: list[Tensor]) -> Iterator[None]:
     """Let an optimiser read its learning rates, a scalar a group, from the device, where they can change later."""
     before = [dict(group) for group in groups]
     for group, rate in zip(groups, rates, strict=True):

@@ -185,15 +185,7 @@ def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = Tr
 
 
 def save_mask(path: Path, mask: Mask) -> None:
-    """Write a mask.
-
-    Args:
-        path: the file.
-        mask: a boolean tensor a weight.
-
-    Raises:
-        SalunError: the file cannot be written.
-    """
+    """Write a mask, whole or not at all."""
     write_tensors(path, {name: chosen.cpu() for name, chosen in mask.items()})
 
 

@@ -251,19 +251,7 @@ def _named_settings(name: str, given: Iterable[str]) -> Method:
 
 
 def chosen_for(task: "Task", name: str, settings: dict[str, Any]) -> Method:
-    """Look up a method that is to run on a task.
-
-    Args:
-        task: what it is to work on.
-        name: of the method.
-        settings: where they differ from its defaults.
-
-    Returns:
-        The method.
-
-    Raises:
-        SalunError: the method, a setting, or the forget set is refused.
-    """
+    """Look up a method that is to run on a task; refuse one that does not fit task or settings."""
     chosen = _named_settings(name, settings)
     if chosen.classwise and not task.forgotten:
         raise SalunError(f"method '{name}': {WHOLE_CLASSES}")

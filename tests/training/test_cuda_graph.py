@@ -1,6 +1,6 @@
 """What surrounds a recorded step can be tried without CUDA; the recording itself is in `test_gpu.py`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import Checkpoint
 from salun.training import step as step_module
 from salun.training.cost import PassCounter
-from salun.training.cuda_graph import EAGER_STEPS, CudaGraphStep, recording_stream
+from salun.training.cuda_graph import EAGER_STEPS, CudaGraphStep
 from salun.training.runtime import Runtime
 from salun.training.step import Step, TrainStep, cross_entropy
 
@@ -121,7 +121,7 @@ def test_a_step_is_recorded_only_after_such_steps_by_its_own_optimizer(
 
 
 @pytest.fixture
-def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]]]:
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     """What is asked of CUDA while a step is recorded, where there is none."""
     asked: list[tuple[str, object]] = []
 
@@ -137,9 +137,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]]]
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(torch.cuda, "Stream", lambda given: ("stream of", given))
-    recording_stream.cache_clear()
-    yield asked
-    recording_stream.cache_clear()
+    return asked
 
 
 def test_a_step_is_recorded_where_its_batch_is(noted: list[tuple[str, object]]) -> None:
