@@ -61,14 +61,7 @@ class PassCounter:
             hook.remove()
 
     def count(self, model: nn.Module) -> nn.Module:
-        """Count what goes through a model from now on.
-
-        Args:
-            model: any.
-
-        Returns:
-            The same model.
-        """
+        """Count what goes through a model from now on, and give it back."""
         model.register_forward_hook(self._hook)
         return model
 

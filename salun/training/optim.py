@@ -12,15 +12,7 @@ _PLATEAU_PATIENCE = 5
 
 
 def make_optimizer(weights: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Build an optimiser, fused where the device has such a kernel.
-
-    Args:
-        weights: to be trained, all on one device.
-        config: names the optimiser and its settings; the momentum of "adam" and "adamw" is their first beta.
-
-    Returns:
-        The optimiser.
-    """
+    """Build an optimiser; the momentum of "adam" and "adamw" is their first beta."""
     fused = weights[0].device.type in ("cpu", "cuda")
     lr, momentum, decay = config.lr, config.momentum, config.weight_decay
     if config.optimizer == "sgd":
@@ -50,12 +42,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int)
 
 
 def step_schedules(schedules: list[LRScheduler], score: float) -> None:
-    """Go on to the next epoch's learning rates, those of an optimiser that took no step included.
-
-    Args:
-        schedules: one an optimiser.
-        score: of the epoch that is over, higher where it is better; steers "plateau".
-    """
+    """Go on to the next learning rates; the score of the epoch, higher is better, steers "plateau"."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         for schedule in schedules:

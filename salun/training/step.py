@@ -233,15 +233,7 @@ def _freeze_norms(model: nn.Module) -> list[nn.Module]:
 
 
 def frozen_norms(model: nn.Module, stream: Stream) -> Stream:
-    """Let batch normalisation keep to its running statistics, and leave them as they are, in a training.
-
-    Args:
-        model: that is trained.
-        stream: gives the steps of an epoch.
-
-    Returns:
-        The same steps, for `fit`.
-    """
+    """Let batch normalisation keep to its running statistics, and leave them, in a training on a stream."""
 
     def steps(epoch: int) -> Iterator[Batch | Step]:
         _freeze_norms(model)
@@ -252,15 +244,7 @@ def frozen_norms(model: nn.Module, stream: Stream) -> Stream:
 
 @contextmanager
 def steady_norms(model: nn.Module, single: bool) -> Iterator[None]:
-    """Let batch normalisation use its running statistics for a batch of one image, which has none of its own.
-
-    Args:
-        model: in any mode.
-        single: whether the batch is of one image; else nothing changes.
-
-    Yields:
-        Nothing.
-    """
+    """Let batch normalisation use its running statistics for a single image, which has none of its own."""
     norms = _freeze_norms(model) if single else []
     try:
         yield

@@ -43,18 +43,7 @@ def _nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor
 def targets(
     model: nn.Module, images: Images, batch_size: int, distances: Callable[[Tensor], Tensor], present: Tensor
 ) -> Tensor:
-    """Choose for each image the class, not its own, that its features are nearest to.
-
-    Args:
-        model: any timm model; is left in the mode that it was in.
-        images: N images.
-        batch_size: images at once.
-        distances: of (B, D) features to the classes, (B, C).
-        present: (C,) boolean, the classes that may be chosen.
-
-    Returns:
-        (N,) int64.
-    """
+    """Choose for each of N images the present class, not its own, that its features are nearest to."""
     labels = images.labels.split(batch_size)
     found = _feature_batches(model, images, batch_size)
     pairs = zip(found, labels, strict=True)

@@ -163,16 +163,7 @@ def _bits_like(values: Tensor) -> Tensor:
 
 
 def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = True) -> None:
-    """Check that a mask fits a model.
-
-    Args:
-        mask: a tensor a weight.
-        weights: the model's, by name; only their names and shapes are read.
-        complete: whether the mask must have every trainable weight.
-
-    Raises:
-        SalunError: a name or a shape differs, or a weight is missing.
-    """
+    """Raise a `SalunError` where a mask, which may have to be complete, does not fit a model's weights."""
     for name, chosen in mask.items():
         if name not in weights:
             raise SalunError(f"mask: '{name}' is no weight of the model; is the mask another model's?")
