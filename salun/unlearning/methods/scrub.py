@@ -75,33 +75,37 @@ def scrub(
     teacher = task.frozen()
     marks: list[_Mark] = []
 
-    def disobey(logits: Tensor, batch: Batch) -> Tensor:
-        return -distillation(logits, task.logits(batch.x, teacher), temperature)
+    def divergence(logits: Tensor, batch: Batch) -> Tensor:
+        return distillation(logits, task.logits(batch.x, teacher), temperature)
 
     def obey(logits: Tensor, batch: Batch) -> Tensor:
-        divergence = distillation(logits, task.logits(batch.x, teacher), temperature)
-        return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence
+        return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence(logits, batch)
 
     def stream(epoch: int) -> Iterator[Step]:
         if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(_mark(task))
         if epoch < msteps:
             for batch in task.batches(task.forget, forget_batch_size):
-                yield Step(batch, disobey, forgets=True, cost=3)
+                yield Step(batch, lambda logits, batch: -divergence(logits, batch), forgets=True, cost=3)
         yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
     with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
         task.fit(stream, dual=dual)
     if rewind:
-        wanted = _reference_error(task)
-        marks.append(_mark(task))
-        task.model.load_state_dict(min(reversed(marks), key=lambda each: abs(each[0] - wanted))[1])
+        _rewind(task, marks)
 
 
 def _mark(task: Task) -> _Mark:
     """Note the error on the forget images and the weights that make it."""
     error = 1 - float(_correct(predict(task.model, task.forget)).mean())
     return error, {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+
+
+def _rewind(task: Task, marks: list[_Mark]) -> None:
+    """Go back to the epoch whose forget error is nearest to that on unseen images, of equal ones the later."""
+    wanted = _reference_error(task)
+    marks.append(_mark(task))
+    task.model.load_state_dict(min(reversed(marks), key=lambda each: abs(each[0] - wanted))[1])
 
 
 def _reference_error(task: Task) -> float:
