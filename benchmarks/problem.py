@@ -16,13 +16,15 @@ from salun.data.sets import Sets, make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import VALIDATION_SHARE, ForgetRequest, make_split
 from salun.data.transforms import Preparation
-from salun.device import Precision, pick_device, placed, seed_globally, seeded, settle_threads
+from salun.device import Precision, pick_device, placed, precision_for, seed_globally, seeded, settle_threads
 from salun.models.architecture import Architecture
 from salun.models.build import build
 from salun.training.loop import fit
-from salun.training.precision import precision_for
+from salun.training.recipe import TrainingConfig
+from salun.training.runtime import Runtime, WeightHold
 
 LR = 0.1
+FREE = WeightHold()
 
 
 def settle(bench: Bench, size: int) -> None:
@@ -90,7 +92,7 @@ class Ground:
             Of forward passes of ours.
         """
         settle(self.bench, self.architecture.size)
-        return precision_for("auto", self.architecture, self.bench.device)
+        return precision_for("auto", self.bench.device, self.architecture.size)
 
     def pictures(self, images: Images, training: bool = False) -> Pictures:
         """Make PIL images of some of ours.
@@ -147,7 +149,13 @@ def first(images: Images, count: int) -> Images:
     return images.take(torch.arange(min(count, len(images))))
 
 
-def our_epochs(ground: Ground, model: nn.Module, batches: Callable[[], Iterable[Batch]], epochs: int = 1) -> None:
+def our_epochs(
+    ground: Ground,
+    model: nn.Module,
+    batches: Callable[[], Iterable[Batch]],
+    epochs: int = 1,
+    hold: WeightHold = FREE,
+) -> None:
     """Train as the package does, with the settings that it chooses.
 
     Args:
@@ -155,9 +163,9 @@ def our_epochs(ground: Ground, model: nn.Module, batches: Callable[[], Iterable[
         model: is trained in place.
         batches: of an epoch.
         epochs: how many.
+        hold: what a mask holds.
     """
-    precision = ground.precision()
-    fit(model, lambda epoch: batches(), epochs=epochs, lr=LR, precision=precision)
+    fit(model, lambda epoch: batches(), TrainingConfig(LR, epochs), Runtime(ground.precision(), hold=hold))
 
 
 def our_epoch(ground: Ground, images: Images, batch: int, epochs: int = 1) -> Side:

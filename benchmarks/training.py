@@ -7,12 +7,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.control import as_torch_comes, evaluate, sgd, train_epoch
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Side, Spread, interleaved, rates, timed
-from benchmarks.problem import Ground, first, ground_for, our_epoch, our_epochs, settle, their_epoch
+from benchmarks.problem import FREE, Ground, first, ground_for, our_epoch, our_epochs, settle, their_epoch
 from salun.data.images import Batch
 from salun.device import clock, seed_globally
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.training.evaluate import predict
+from salun.training.runtime import WeightHold
 from salun.unlearning.mask import masked_updates
 
 EVALUATED_AT_ONCE = 256
@@ -221,14 +222,14 @@ def hold_of(ground: Ground, size: int, times: int) -> Result:
     steps = times * bench.scale.steps
     mask = {name: torch.rand_like(weight) < 0.5 for name, weight in model.named_parameters()}
 
-    def free() -> float:
+    def free(hold: WeightHold = FREE) -> float:
         begun = clock(bench.device)
-        our_epochs(ground, model, lambda: [batch] * steps)
+        our_epochs(ground, model, lambda: [batch] * steps, hold=hold)
         return clock(bench.device) - begun
 
     def held() -> float:
-        with masked_updates(model, mask):
-            return free()
+        with masked_updates(model, mask) as hold:
+            return free(hold)
 
     interleaved({"free": free, "held": held}, 1)
     found = interleaved({"free": free, "held": held}, 2 * bench.scale.repeats + 1)

@@ -53,19 +53,12 @@ def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device
         raise SalunError(f"--device {name}: unknown; accepted: auto, cpu, cuda, cuda:N, mps")
     if (device.index or 0) >= present[device.type]:
         raise SalunError(f"--device {name}: this machine has no such device; --device cpu always works")
-    settle_bits(device, deterministic)
+    _settle_bits(device, deterministic)
     return device
 
 
-def settle_bits(device: torch.device, deterministic: bool) -> None:
-    """Tell torch to be fast, or to give the same bits each time.
-
-    Fast, CUDA tries several algorithms for each convolution, and multiplies float32 as TF32.
-
-    Args:
-        device: that is computed on.
-        deterministic: whether bits count.
-    """
+def _settle_bits(device: torch.device, deterministic: bool) -> None:
+    """Tell torch to be fast, with trials of algorithms and TF32 on CUDA, or to give the same bits each time."""
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # `torch.use_deterministic_algorithms` would bring in the whole compiler, to tell it the same.
     torch.set_deterministic_debug_mode("warn" if deterministic else "default")
@@ -78,24 +71,12 @@ def settle_bits(device: torch.device, deterministic: bool) -> None:
 
 
 def deterministic() -> bool:
-    """Tell whether the same seed must give the same bits.
-
-    Returns:
-        What `pick_device` was last asked for.
-    """
+    """Tell whether the same seed must give the same bits, as `pick_device` was last asked for."""
     return torch.are_deterministic_algorithms_enabled()
 
 
 def placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device, its convolutions' weights laid out as they run fastest.
-
-    Args:
-        model: is moved in place.
-        device: where it goes.
-
-    Returns:
-        The same model.
-    """
+    """Move a model to a device, in place, its convolutions' weights laid out as they run fastest."""
     model.to(device)
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.dim() == 4:  # only pictures have such a layout; some models hold convolutions of volumes, too
@@ -154,46 +135,41 @@ def settle_threads(image_size: int, runs: int = 1) -> None:
         torch.set_num_threads(1 if image_size <= SMALL_IMAGE or deterministic() else share)
 
 
-def settle_precision(precision: Precision, device: torch.device) -> Precision:
-    """Resolve "auto": bf16 on CUDA, float32 elsewhere.
+def precision_for(requested: Precision, device: torch.device, image_size: int = 0) -> Precision:
+    """Choose the precision of forward passes.
+
+    "auto" is bf16 on CUDA, and on a processor with AMX instructions for it, for images larger than 16 pixels and
+    where bits do not count; else float32.
 
     Args:
-        precision: what was asked for.
-        device: where the training runs.
+        requested: "float32", "bf16" or "auto".
+        device: where they run.
+        image_size: side of the images in pixels; 0 where it is not known.
 
     Returns:
         "float32" or "bf16".
     """
-    if precision == "auto":
-        return "bf16" if device.type == "cuda" else "float32"
-    return precision
+    if requested != "auto":
+        return requested
+    multiplies = device.type == "cpu" and image_size > SMALL_IMAGE and not deterministic() and _has_amx()
+    return "bf16" if multiplies or device.type == "cuda" else "float32"
+
+
+def _has_amx() -> bool:
+    """Tell whether the processor multiplies matrices of bf16 by AMX, which was measured to be worthwhile."""
+    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Run the forward pass in `precision`; weights and loss stay float32.
-
-    Args:
-        precision: "float32", "bf16", or "auto".
-        device: where the pass runs.
-
-    Returns:
-        A context manager.
-    """
-    if settle_precision(precision, device) == "bf16":
+    """Run the forward pass in `precision`; weights and loss stay float32."""
+    if precision_for(precision, device) == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Keep CUDA from rounding float32 to TF32, so that results do not depend on the batch size.
-
-    Args:
-        device: where the products and convolutions run.
-
-    Yields:
-        Nothing.
-    """
+    """Keep CUDA from rounding float32 to TF32, so that results do not depend on the batch size."""
     if device.type != "cuda":
         yield
         return
@@ -208,15 +184,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def seeded(seed: int, device: torch.device) -> torch.Generator:
-    """Make a generator on `device`.
-
-    Args:
-        seed: any integer from 0.
-        device: where the numbers are drawn.
-
-    Returns:
-        The generator.
-    """
+    """Make a random generator on `device`."""
     return torch.Generator(device).manual_seed(seed)
 
 
@@ -236,15 +204,7 @@ def derived_seed(purpose: str, *parts: int | str | None) -> int:
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of the CPU and of a device for a block, and put them back after it.
-
-    Args:
-        seed: any integer from 0.
-        device: where else layers (dropout) draw.
-
-    Yields:
-        Nothing.
-    """
+    """Seed the global generators of the CPU and of a device for a block, and put them back after it."""
     numpy, mps = np.random.get_state(), torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         # `torch.manual_seed` would seed every other device too, for good.
@@ -264,24 +224,13 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def seed_globally(seed: int) -> None:
-    """Seed the global generators, for layers (dropout, weight initialisation) that take none.
-
-    Args:
-        seed: any integer from 0.
-    """
+    """Seed the global generators, for layers (dropout, weight initialisation) that take none."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
 
 
 def clock(device: torch.device) -> float:
-    """Read the wall clock once the device has finished what it was given.
-
-    Args:
-        device: the device to wait for.
-
-    Returns:
-        Seconds from an arbitrary start.
-    """
+    """Read the wall clock in seconds, once the device has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -290,24 +239,13 @@ def clock(device: torch.device) -> float:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Start a new measurement of peak memory (CUDA only; a process's own peak cannot be reset).
-
-    Args:
-        device: the device that is measured.
-    """
+    """Start a new measurement of peak memory (CUDA only; a process's own peak cannot be reset)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Say how much memory was used at most.
-
-    Args:
-        device: CUDA gives the device memory since the last reset, others the process's resident set.
-
-    Returns:
-        Bytes.
-    """
+    """Say how many bytes were used at most: on CUDA since the last reset, else of the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -22,10 +22,9 @@ from salun.device import (
     peak_memory,
     pick_device,
     placed,
+    precision_for,
     seed_globally,
     seeded,
-    settle_bits,
-    settle_precision,
     settle_threads,
 )
 
@@ -160,7 +159,7 @@ def test_runs_side_by_side_share_the_threads_and_have_one_each_where_bits_count(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(device, "own_threads", lambda: 4)
-    settle_bits(CPU, bits_count)
+    pick_device("cpu", bits_count)
     found = []
     for runs in (1, 2, 3, 4, 9):
         settle_threads(32, runs)
@@ -196,14 +195,31 @@ def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, thre
 
 
 @pytest.mark.parametrize(
-    ("asked", "where", "settled"),
+    ("asked", "where", "size", "amx", "settled"),
     [
-        ("auto", CUDA, "bf16"), ("auto", CPU, "float32"), ("auto", torch.device("mps"), "float32"),
-        ("float32", CUDA, "float32"), ("bf16", CPU, "bf16"),
+        ("auto", CUDA, 8, False, "bf16"),
+        ("auto", CPU, 32, True, "bf16"),
+        ("auto", CPU, 32, False, "float32"),
+        ("auto", CPU, 16, True, "float32"),
+        ("auto", CPU, 0, True, "float32"),
+        ("auto", torch.device("mps"), 32, True, "float32"),
+        ("float32", CUDA, 32, True, "float32"),
+        ("float32", CPU, 32, True, "float32"),
+        ("bf16", CPU, 8, False, "bf16"),
     ],
-)  # fmt: skip
-def test_precision_is_resolved_by_device(asked: str, where: torch.device, settled: str) -> None:
-    assert settle_precision(asked, where) == settled
+)
+def test_precision_follows_request_device_and_size(
+    monkeypatch: pytest.MonkeyPatch, asked: str, where: torch.device, size: int, amx: bool, settled: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert precision_for(asked, where, size) == settled
+
+
+def test_precision_is_float32_on_processors_where_bits_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    pick_device("cpu", True)
+    assert precision_for("auto", CPU, 32) == "float32"
+    assert precision_for("bf16", CPU, 32) == "bf16"
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
@@ -262,7 +278,7 @@ def test_the_cpu_is_named_with_its_threads() -> None:
 def test_how_steps_are_computed_stands_behind_the_name() -> None:
     assert device_name(CPU, "bf16") == "cpu: 1 thread, bf16"
     assert device_name(CPU, "bf16", True) == "cpu: 1 thread, bf16, compiled"
-    settle_bits(CPU, True)
+    pick_device("cpu", True)
     assert device_name(CPU, "float32") == "cpu: 1 thread, deterministic"
 
 

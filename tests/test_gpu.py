@@ -26,6 +26,8 @@ from salun.training.cost import PassCounter
 from salun.training.cuda_graph import CudaGraphStep
 from salun.training.loop import fit
 from salun.training.progress import Epoch
+from salun.training.recipe import TrainingConfig
+from salun.training.runtime import Runtime
 from salun.unlearning.mask import masked_updates, saliency
 
 RECIPE = {"epochs": 1, "batch_size": 64, "precision": "bf16"}
@@ -72,19 +74,10 @@ def trained_steps(
 
     with pytest.MonkeyPatch.context() as patch, passes.counting(model), masked_updates(model, mask) as hold:
         patch.setattr(step_module, "CudaGraphStep", Noted)
-        patch.setattr(step_module, "EAGER_STEPS", 20 if recorded else 10_000)
-        curve, _ = fit(
-            model,
-            lambda epoch: taken.batches(16, generator),
-            epochs=2,
-            lr=2**-7,  # as exact on the device, where a recorded step reads it in float32
-            optimizer=optimizer,
-            schedule="cosine",
-            grad_clip=grad_clip,
-            precision=precision,
-            clear_gradients=hold.clear_gradients,
-            passes=passes,
-        )
+        lr = 2**-7  # as exact on the device, where a recorded step reads it in float32
+        config = TrainingConfig(lr, 2, optimizer=optimizer, schedule="cosine", grad_clip=grad_clip)
+        runtime = Runtime(precision, cuda_graphs=recorded, passes=passes, hold=hold)
+        curve, _ = fit(model, lambda epoch: taken.batches(16, generator), config, runtime)
     return curve, {name: tensor.cpu() for name, tensor in model.state_dict().items()}, passes.total, bool(made)
 
 
@@ -121,7 +114,7 @@ def test_an_epoch_reads_nothing_back_from_the_device() -> None:
             yield batch
         torch.cuda.set_sync_debug_mode("default")
 
-    curve, _ = fit(model, watched, epochs=2, lr=0.01, precision="bf16")
+    curve, _ = fit(model, watched, TrainingConfig(epochs=2, lr=0.01), Runtime(precision="bf16"))
     assert len(curve) == 2
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from salun.cli.console import plain_table, print_table
 from salun.metrics import METRICS, Metric, load_metrics
-from salun.registry import arguments_of, remarks_of
+from salun.registry import remarks_of
 
 if TYPE_CHECKING:
     from salun.unlearning import Method
@@ -219,9 +219,8 @@ def methods_page() -> str:
 
 def _method_block(found: "Method") -> str:
     """Render one method."""
-    meanings = arguments_of(found.run)
     settings = [
-        f"  - `{key}`, {_escaped(_as_json(default))}: {_escaped(meanings.get(key, ''))}"
+        f"  - `{key}`, {_escaped(_as_json(default))}: {_escaped(found.meanings.get(key, ''))}"
         for key, (_, default) in found.settings.items()
     ]
     facts = {

@@ -159,7 +159,7 @@ class _Asked(NamedTuple):
 
     Attributes:
         model: timm's name.
-        dataset: the data; on the device, where one process trains alone.
+        dataset: the data, on the device.
         recipe: how it is trained.
         request: what is left out.
         parts: the data's split.
@@ -195,8 +195,7 @@ def _check(flags: argparse.Namespace, group: Any) -> _Asked:
     dataset = group.in_turn(lambda: load(*wanted, skip_corrupt=flags.skip_corrupt), "data")
     for line in dataset.notices if group.leads else ():
         notice(f"{_PROGRAM}: {line}")
-    if group.size == 1:
-        dataset = to_device(dataset, device)
+    dataset = to_device(dataset, device)
     settle_threads(dataset.size)
     split = make_split(dataset, request, flags.split_seed)
     group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")

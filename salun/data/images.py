@@ -8,25 +8,12 @@ import torch
 from torch import Tensor
 
 from salun.data.memmap import PixelFile
-from salun.data.shard import PixelShare
-
-
-class Among(NamedTuple):
-    """Which images of a whole batch are at hand.
-
-    Attributes:
-        at: (K,) int64, their positions in it.
-        whole: its images.
-    """
-
-    at: Tensor
-    whole: int
 
 
 class _View(Protocol):
     """Turns stored pixels into model input."""
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator | None, among: Among | None = None, /) -> Tensor:
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None, /) -> Tensor:
         """Prepare images."""
 
 
@@ -44,32 +31,19 @@ class Batch(NamedTuple):
     at: Tensor
 
 
-class Portion(NamedTuple):
-    """How many of a batch's images this process counts.
-
-    Attributes:
-        own: that this process computes; 0 where it holds none and sees another one, so that its model has some input.
-        whole: of all processes together.
-    """
-
-    own: int
-    whole: int
-
-
 @dataclass(frozen=True)
 class Images:
     """A set of images: rows of a pixel store that several sets share.
 
     Attributes:
-        pixels: (M, C, H, W) uint8 store, on the device or in a file, or one process's share of it; or float32 in
-            [0, 1] for images that were computed.
+        pixels: (M, C, H, W) uint8 store, on the device or in a file; or float32 in [0, 1] of computed images.
         rows: (N,) int64 on the store's device, which images of the store: an image's index in its part of the data set.
         labels: (N,) int64 on `device`.
         device: where batches go.
         view: turns stored pixels into model input, augmented where it is given a generator.
     """
 
-    pixels: Tensor | PixelFile | PixelShare
+    pixels: Tensor | PixelFile
     rows: Tensor
     labels: Tensor
     device: torch.device
@@ -153,47 +127,6 @@ class Images:
         ordered = (order, self.rows[order.to(self.rows.device)], self.labels[order])
         sizes = size if isinstance(size, list) else min(size, max(count, 1))
         return zip(*(part.split(sizes) for part in ordered), strict=True)
-
-    def portions(
-        self, size: int, generator: torch.Generator, rank: int, processes: int
-    ) -> Iterator[tuple[Batch, Portion]]:
-        """Go once through the images together with other processes, which hold the others of each batch.
-
-        The batches, their order and how each image is augmented are those of `batches`, for any number of processes.
-
-        Args:
-            size: images a batch of all processes together.
-            generator: shuffles and augments; the same one in each process.
-            rank: of this process, from 0; it holds the images whose row leaves this remainder.
-            processes: their number.
-
-        Yields:
-            This process's part of one batch after another, and how many images it counts. Where the process holds
-            none of a batch's images, it is given one that does not count.
-        """
-        spare = self.held(rank, processes)[:1]
-        for at, rows, y in self.ordered(size, generator):
-            own = (rows % processes == rank).nonzero()[:, 0]
-            portion, places = Portion(len(own), len(rows)), own.to(self.device)
-            if portion.own:
-                rows, y, at = rows[own], y[places], at[places]
-            else:
-                rows, at, places = self.rows[spare], spare.to(self.device), torch.zeros_like(spare).to(self.device)
-                y = self.labels[at]
-            x = self.view(self.moved(self.pixels[rows]), generator, Among(places, portion.whole))
-            yield Batch(x, y, at), portion
-
-    def held(self, rank: int, processes: int) -> Tensor:
-        """Find the images that one of several processes holds.
-
-        Args:
-            rank: of the process, from 0.
-            processes: their number.
-
-        Returns:
-            (K,) int64 positions in this set, in order.
-        """
-        return (self.rows % processes == rank).nonzero()[:, 0]
 
     def moved(self, pixels: Tensor) -> Tensor:
         """Bring pixels to `device`, without waiting for CUDA to have taken them."""

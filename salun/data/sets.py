@@ -8,10 +8,8 @@ from torch import Tensor
 from salun.data.dataset import Dataset, Subset
 from salun.data.images import Images
 from salun.data.memmap import PixelFile
-from salun.data.shard import PixelShare
 from salun.data.split import Split
 from salun.data.transforms import Preparation, channel_statistics
-from salun.errors import SalunError
 
 
 @dataclass(frozen=True)
@@ -94,29 +92,3 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         test=taken(dataset.test, split.test),
         forgotten_test=taken(dataset.test, split.forgotten_test),
     )
-
-
-def share(images: Images, beside: Images, rank: int, processes: int) -> tuple[Images, Images]:
-    """Keep one process's share of the pixels of two sets on its device.
-
-    Args:
-        images: of a store that is not on the device yet, or is read from its file as batches ask for it.
-        beside: others of the same store.
-        rank: of the process, from 0.
-        processes: their number.
-
-    Returns:
-        The same sets, of which the process can take only the images that it holds.
-
-    Raises:
-        SalunError: a process would hold none of `images`.
-    """
-    if processes == 1:
-        return images, beside
-    if not all((images.rows % processes).bincount(minlength=processes).tolist()):
-        raise SalunError(f"{processes} processes for {len(images)} training images: one would hold none; start fewer")
-    if not isinstance(images.pixels, Tensor):
-        return images, beside
-    pixels = PixelShare(images.pixels, rank, processes, images.device)
-    first, second = (replace(each, pixels=pixels, rows=each.rows.to(pixels.device)) for each in (images, beside))
-    return first, second

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salun.data.images import Among, unit_interval
+from salun.data.images import unit_interval
 from salun.data.memmap import PixelFile
 from salun.device import layout
 
@@ -31,21 +31,20 @@ class Preparation:
     flip: bool = False
     resize: int | None = None
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator | None = None, among: Among | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Prepare one batch.
 
         Args:
             pixels: (B, C, H, W) uint8, or float32 in [0, 1].
             generator: draws crops and flips; without it the images stay as they are.
-            among: of which larger batch they are a part; crops and flips are drawn for all of it.
 
         Returns:
             (B, C, H', W') float32; channels last only where that layout is the device's.
         """
         if generator is not None and self.padding:
-            pixels = _crop(pixels, self.padding, generator, among)
+            pixels = _crop(pixels, self.padding, generator)
         if generator is not None and self.flip:
-            pixels = _mirror(pixels, generator, among)
+            pixels = _mirror(pixels, generator)
         x = unit_interval(pixels)
         x = (x - _per_channel(self.mean, x.device)) / _per_channel(self.std, x.device)
         if self.resize is not None and self.resize != x.shape[-1]:
@@ -59,13 +58,12 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
-def _crop(pixels: Tensor, padding: int, generator: torch.Generator, among: Among | None = None) -> Tensor:
+def _crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     """Pad with black and cut each image back to its size at its own random place."""
     count, _, height, width = pixels.shape
     device = pixels.device
-    whole = count if among is None else among.whole
-    offsets = torch.randint(0, 2 * padding + 1, (2, whole), generator=generator, device=generator.device)
-    top, left = (drawn if among is None else drawn[among.at] for drawn in offsets.to(device))
+    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator, device=generator.device)
+    top, left = offsets.to(device)
     rows = top[:, None, None] + torch.arange(height, device=device)[None, :, None]
     columns = left[:, None, None] + torch.arange(width, device=device)[None, None, :]
     image = torch.arange(count, device=device)[:, None, None]
@@ -73,12 +71,9 @@ def _crop(pixels: Tensor, padding: int, generator: torch.Generator, among: Among
     return padded.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
 
 
-def _mirror(pixels: Tensor, generator: torch.Generator, among: Among | None = None) -> Tensor:
+def _mirror(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability one half."""
-    whole = len(pixels) if among is None else among.whole
-    chosen = (torch.rand(whole, generator=generator, device=generator.device) < 0.5).to(pixels.device)
-    if among is not None:
-        chosen = chosen[among.at]
+    chosen = (torch.rand(len(pixels), generator=generator, device=generator.device) < 0.5).to(pixels.device)
     return torch.where(chosen[:, None, None, None], pixels.flip(-1), pixels)
 
 

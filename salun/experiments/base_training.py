@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from salun.data.dataset import Dataset
-from salun.data.sets import make_sets, prepare, share
+from salun.data.sets import make_sets, prepare
 from salun.data.split import Split, write_forget
-from salun.device import placed, seeded, seeded_globally
+from salun.device import placed, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.experiments.base_model import architecture_for, checkpoint_config
 from salun.experiments.context import RunContext
@@ -17,7 +17,6 @@ from salun.experiments.problem import ForgettingProblem
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
 from salun.training.loop import train
-from salun.training.precision import precision_for
 from salun.training.progress import Callback, Epoch
 from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
@@ -52,20 +51,18 @@ def train_checkpoint(
         SalunError: the model or the pretrained weights cannot be had, or training diverged.
     """
     runtime = runtime or Runtime()
-    group = runtime.group
     architecture, resize = architecture_for(model, dataset, recipe.pretrained)
     preparation = prepare(dataset, split, resize)
     config = checkpoint_config(dataset, recipe, preparation, split)
     with seeded_globally(recipe.seed, device):  # weights, and then dropout
         network = placed(build(architecture, recipe.pretrained), device)
         sets = make_sets(dataset, split, preparation, device)
-        learned, watched = share(sets.retain, sets.validation, group.rank, group.size)
         generator = seeded(recipe.seed, device)
-        precision = precision_for(recipe.precision, architecture, device)
+        precision = precision_for(recipe.precision, device, architecture.size)
         described = json.dumps([model, dataset.name, config, split.forget_fingerprint], sort_keys=True)
         writer = StateWriter(state, f"{described} in {precision} on {device.type}", generator) if state else None
         runtime = replace(runtime, precision=precision, state=writer)
-        curve, optimizer = train(network, learned, watched, recipe, generator, runtime)
+        curve, optimizer = train(network, sets.retain, sets.validation, recipe, generator, runtime)
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     checkpoint = Checkpoint(weights, architecture, dataset.name, optimizer, config, tuple(split.listed.tolist()))
     if not checkpoint.is_finite:

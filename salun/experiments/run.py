@@ -13,6 +13,7 @@ from salun.device import (
     forget_peak_memory,
     peak_memory,
     placed,
+    precision_for,
     seeded,
     seeded_globally,
 )
@@ -37,7 +38,6 @@ from salun.models.checkpoint import Checkpoint
 from salun.registry import ADDED
 from salun.training.cost import PassCounter
 from salun.training.loop import train
-from salun.training.precision import precision_for
 from salun.training.progress import Callback, no_callback
 from salun.training.runtime import Runtime
 from salun.training.state import StateWriter
@@ -151,7 +151,7 @@ def unlearn_once(
     settings = resolved_settings(experiment, problem)
     number, seed = run_id(settings, seed), drawn_seed(settings, seed)
     model, device = placed(base.restore(), context.device), context.device
-    precision = precision_for(problem.spec.known_recipe.precision, base.architecture, device)
+    precision = precision_for(problem.spec.known_recipe.precision, device, base.architecture.size)
     pruned = None
     if experiment.prune is not None:
         pruned = _pruned_base(experiment.prune, loaded, cache, callback)
@@ -240,9 +240,9 @@ def _pruned_base(request: PruneRequest, loaded: LoadedProblem, cache: ModelCache
             survivors = prune(model, request.share)
             if epochs:
                 shorter, generator = recipe.model_copy(update={"epochs": epochs}), seeded(recipe.seed, device)
-                precision = precision_for(recipe.precision, base.architecture, device)
-                runtime = Runtime(precision, context.compiled, context.cuda_graphs, callback, passes)
-                with passes.counting(model), masked_updates(model, survivors):
+                precision = precision_for(recipe.precision, device, base.architecture.size)
+                with passes.counting(model), masked_updates(model, survivors) as hold:
+                    runtime = Runtime(precision, context.compiled, context.cuda_graphs, callback, passes, hold=hold)
                     curve, _ = train(model, sets.train, sets.validation, shorter, generator, runtime)
                 idle = sum(point.evaluation_seconds for point in curve)
         return _PrunedModel(model.state_dict(), survivors, clock(device) - begun - idle, passes.counts)
@@ -272,7 +272,7 @@ def _record_of(
         curve=list(task.curve),
         seconds=done.seconds,
         peak_memory=peak_memory(device),
-        device=device_name(device, task.precision, context.compiled, workers, task.passes.micro_batches),
+        device=device_name(device, task.runtime.precision, context.compiled, workers, task.passes.micro_batches),
         versions=versions() | ADDED,
         revision=revision(),
         split=split_summary(problem.split) | {"recorded": "split" in loaded.base.config},

@@ -13,7 +13,9 @@ from salun.metrics import Models, Value, metric
 from salun.metrics.evaluation import spread
 from salun.training.evaluate import Outputs, predict
 from salun.training.loop import fit
-from salun.training.recipe import Recipe
+from salun.training.recipe import Recipe, TrainingConfig
+from salun.training.runtime import Runtime
+from salun.training.step import frozen_norms
 
 _EPOCHS = 10
 _ORDERS = 3
@@ -84,17 +86,11 @@ def _losses_after(model: nn.Module, images: Images, recipe: Recipe, seed: int) -
             losses.append(_loss_of(predict(model, images)))
         return images.batches(even_sizes(len(images), recipe.batch_size), generator)
 
+    rate, momentum, decay = recipe.lr / _SLOWER, recipe.momentum, recipe.weight_decay
+    config = TrainingConfig(rate, _EPOCHS - 1, momentum=momentum, weight_decay=decay)
     with seeded_globally(seed, images.device):
-        fit(
-            model.requires_grad_(True),
-            stream,
-            epochs=_EPOCHS - 1,
-            lr=recipe.lr / _SLOWER,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            precision=recipe.precision,
-            # Else a few images, or those of one class, would make the base model itself forget them.
-            freeze_norms=True,
-        )
+        # Unless frozen, a few images, or those of one class, would make the base model itself forget them.
+        steps = frozen_norms(model.requires_grad_(True), stream)
+        fit(model, steps, config, Runtime(recipe.precision))
     losses.append(_loss_of(predict(model, images)))
     return losses + [math.nan] * (_EPOCHS - 1 - len(losses))

@@ -1,4 +1,4 @@
-"""The cost of a method in images that went through a model, counted as they go."""
+"""The cost of a method in images that go through a model."""
 
 import math
 from collections.abc import Iterator
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 @dataclass
 class PassCounter:
-    """Image passes through the models that it watches, and through their copies.
+    """Counts image passes through the models that it watches, and through their copies.
 
     Attributes:
         forward: images that went forward through a model.
         backward: images whose gradient came back from a model's output.
         budget: forward and backward passes together that a training stays within; None for no limit.
-        parts: into how many parts batches had to be split, as the device lacked memory.
+        micro_batches: into how many parts batches had to be split, as the device lacked memory.
+        enabled: whether passes are counted.
     """
 
     forward: int = 0
@@ -42,7 +43,7 @@ class PassCounter:
 
     @property
     def left(self) -> float:
-        """How many passes the budget still allows: infinity without a budget, negative where it is exceeded."""
+        """Passes that the budget still allows: infinity without a budget, negative where it is exceeded."""
         return math.inf if self.budget is None else self.budget - self.total
 
     @property
@@ -52,14 +53,7 @@ class PassCounter:
 
     @contextmanager
     def counting(self, model: nn.Module) -> Iterator[None]:
-        """Count what goes through a model.
-
-        Args:
-            model: is watched until the block ends; copies of it that are made meanwhile stay watched.
-
-        Yields:
-            Nothing.
-        """
+        """Count what goes through a model until the block ends, and through copies made meanwhile."""
         hook = model.register_forward_hook(self._hook)
         try:
             yield
@@ -67,24 +61,13 @@ class PassCounter:
             hook.remove()
 
     def count(self, model: nn.Module) -> nn.Module:
-        """Count what goes through a model from now on.
-
-        Args:
-            model: any.
-
-        Returns:
-            The same model.
-        """
+        """Count what goes through a model from now on, and give it back."""
         model.register_forward_hook(self._hook)
         return model
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what goes through models meanwhile, such as the validation set of a training.
-
-        Yields:
-            Nothing.
-        """
+        """Count nothing inside the block, such as the validation of a training."""
         before, self.enabled = self.enabled, False
         try:
             yield
@@ -93,11 +76,7 @@ class PassCounter:
 
     @contextmanager
     def unlimited(self) -> Iterator[None]:
-        """Let the budget rest, for a training that is done in full whatever it costs.
-
-        Yields:
-            Nothing.
-        """
+        """Lift the budget inside the block, for a training that is done in full whatever it costs."""
         before, self.budget = self.budget, None
         try:
             yield
@@ -106,14 +85,7 @@ class PassCounter:
 
     @contextmanager
     def reserving(self, passes: int) -> Iterator[None]:
-        """Keep some of the budget for what comes after the block.
-
-        Args:
-            passes: forward and backward together.
-
-        Yields:
-            Nothing.
-        """
+        """Keep some passes of the budget, forward and backward together, for what comes after the block."""
         before = self.budget
         self.budget = None if before is None else before - passes
         try:
@@ -122,23 +94,13 @@ class PassCounter:
             self.budget = before
 
     def add(self, images: int) -> None:
-        """Count images that went forward and backward through a model in one piece, out of sight of its hooks.
-
-        Args:
-            images: their number.
-        """
+        """Count images that went forward and backward through a model out of sight of its hooks."""
         if self.enabled:
             self.forward += images
             self.backward += images
 
     def _hook(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Count one forward pass, and the backward pass that may follow it.
-
-        Args:
-            _: the model that ran.
-            inputs: its images first.
-            output: its logits.
-        """
+        """Count one forward pass, and the backward pass that may follow it."""
         if not self.enabled:
             return
         images = _count_images(inputs[0])

@@ -24,9 +24,9 @@ class CudaGraphStep:
         """Record a step; nothing is computed yet.
 
         Args:
-            take: the step, which has been taken often enough that libraries have made their choices.
+            take: the step, taken often enough before that libraries have made their choices.
             batch: of the shapes and the layout that all others will have.
-            optimizer: that the step uses, with state from earlier steps, each group with a learning rate.
+            optimizer: that the step uses, with state from earlier steps.
 
         Raises:
             RuntimeError: the step does something that cannot be recorded.
@@ -37,29 +37,18 @@ class CudaGraphStep:
         self.rates = [torch.tensor(float(group["lr"]), device=device) for group in self.groups]
         self.set = [group["lr"] for group in self.groups]
         # Left to itself, torch records on its current device, where a step on another one leaves no trace.
-        with torch.cuda.device(device), on_device(self.groups, self.rates):
+        with torch.cuda.device(device), _on_device(self.groups, self.rates):
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=recording_stream(device), capture_error_mode="thread_local"):
+            with torch.cuda.graph(self.graph, stream=_recording_stream(device), capture_error_mode="thread_local"):
                 take(self.batch)
 
     def fits(self, batch: Batch) -> bool:
-        """Tell whether a batch can take the place of the recorded one.
-
-        Args:
-            batch: any.
-
-        Returns:
-            Whether its images and labels have the same shapes and types.
-        """
+        """Tell whether a batch has the shapes and types of the recorded one."""
         pairs = zip(batch, self.batch, strict=True)
         return all((given.shape, given.dtype) == (own.shape, own.dtype) for given, own in pairs)
 
     def replay(self, batch: Batch) -> None:
-        """Take the step with another batch, at the optimiser's present learning rate.
-
-        Args:
-            batch: one that fits.
-        """
+        """Take the step with another batch that fits, at the optimiser's present learning rate."""
         for own, given in zip(self.batch, batch, strict=True):
             own.copy_(given, non_blocking=True)
         for place, group in enumerate(self.groups):
@@ -70,29 +59,14 @@ class CudaGraphStep:
 
 
 @lru_cache
-def recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """Give the stream that steps are recorded on: one for all, as libraries keep memory for each.
-
-    Args:
-        device: a CUDA device.
-
-    Returns:
-        A stream of that device.
-    """
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Give the stream that steps are recorded on: one for all, as libraries keep memory for each."""
     return torch.cuda.Stream(device)
 
 
 @contextmanager
-def on_device(groups: list[dict[str, object]], rates: list[Tensor]) -> Iterator[None]:
-    """Let an optimiser read its learning rates from the device, where they can change after the recording.
-
-    Args:
-        groups: of the optimiser's weights.
-        rates: a scalar a group.
-
-    Yields:
-        Nothing.
-    """
+def _on_device(groups: list[dict[str, object]], rates: list[Tensor]) -> Iterator[None]:
+    """Let an optimiser read its learning rates, a scalar a group, from the device, where they can change later."""
     before = [dict(group) for group in groups]
     for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate

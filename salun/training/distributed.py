@@ -1,22 +1,21 @@
-"""One training on several processes, each with a device and its share of the pixels, through PyTorch's own engine."""
+"""One training on several processes, each with a device, through PyTorch's own engine."""
 
 import atexit
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 
-from salun.data.images import Portion
+from salun.data.images import Batch
 from salun.errors import SalunError
-from salun.training.sync_norm import PooledNorms
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -36,54 +35,12 @@ _LAST_WORDS = 3.0
 _FAILED, _HEARD, _GONE = "salun/failed", "salun/heard", "salun/gone"
 
 
-class StateFile(NamedTuple):
-    """Where a process stands among those that a launcher started together.
-
-    Attributes:
-        rank: from 0.
-        size: their number.
-        local: from 0, among those of the same machine.
-    """
-
-    rank: int
-    size: int
-    local: int
-
-
-def read_place(environment: Mapping[str, str]) -> StateFile | None:
-    """Read what a launcher, such as torchrun, tells each process.
-
-    Args:
-        environment: variables by name.
-
-    Returns:
-        The place; None where the process was started alone.
-
-    Raises:
-        SalunError: some of the variables are missing, or are no such numbers.
-    """
-    if not {"RANK", "WORLD_SIZE"} & set(environment):
-        return None
-    missing = [name for name in _NEEDED if not environment.get(name)]
-    if missing:
-        raise SalunError(
-            f"{', '.join(missing)}: not set, as a launcher does that sets RANK or WORLD_SIZE; try torchrun"
-        )
-    for name in _NEEDED:
-        if name != "MASTER_ADDR" and not environment[name].isdecimal():
-            raise SalunError(f"{name} {environment[name]}: must be a whole number from 0")
-    place = StateFile(*(int(environment[name]) for name in _NEEDED[:3]))
-    if not place.rank < place.size:
-        raise SalunError(f"RANK {place.rank}: must be below WORLD_SIZE, which is {place.size}")
-    return place if place.size > 1 else None
-
-
-@dataclass
+@dataclass(eq=False)
 class Group:
     """The processes of a training; one alone, unless a launcher started several.
 
     Attributes:
-        rank: of this process, from 0.
+        rank: of this process, from 0; the first is the one that prints and writes.
         size: their number.
         local: rank among those of the same machine.
         store: of texts that all can read and write; None for one alone.
@@ -102,17 +59,7 @@ class Group:
         return self.rank == 0
 
     def name_device(self, name: str) -> str:
-        """Say which device this process takes.
-
-        Args:
-            name: as the user gave it.
-
-        Returns:
-            As it is for one process; of several, each takes the GPU of its number on its machine, or all the processor.
-
-        Raises:
-            SalunError: it names one device for several processes.
-        """
+        """Say which device this process takes for a name that the user gave: of several, each a GPU of its machine."""
         if self.size == 1 or name == "cpu":
             return name
         if name not in ("auto", "cuda"):
@@ -120,15 +67,7 @@ class Group:
         return f"cuda:{self.local}" if name == "cuda" or torch.cuda.is_available() else "cpu"
 
     def begin(self, device: torch.device, compiled: bool = False) -> None:
-        """Let the processes compute together.
-
-        Args:
-            device: of this process, of the same kind in all of them.
-            compiled: whether the model was to be compiled, which is for one process alone.
-
-        Raises:
-            SalunError: the processes cannot be brought together.
-        """
+        """Let the processes compute together, on devices of one kind; a compiled model is for one process alone."""
         if self.store is None:
             return
         if compiled:
@@ -140,18 +79,14 @@ class Group:
         self.store.set(f"salun/device/{self.rank}", device.type)
         kinds = {self.store.get(f"salun/device/{rank}").decode() for rank in range(self.size)}
         if len(kinds) > 1:
-            raise SalunError(
-                f"the processes compute on {' and '.join(sorted(kinds))}; give --device cpu, or each a GPU"
-            )
+            found = " and ".join(sorted(kinds))
+            raise SalunError(f"the processes compute on {found}; give --device cpu, or each a GPU")
         try:
-            distributed.init_process_group(
-                backend, store=self.store, rank=self.rank, world_size=self.size, timeout=_SILENCE
-            )
+            distributed.init_process_group(backend, None, _SILENCE, self.size, self.rank, self.store)
             self.total(torch.ones(1))
         except (RuntimeError, ValueError) as error:
-            raise SalunError(
-                f"{backend}, by which {self.size} processes train together, cannot start: {error}"
-            ) from error
+            fault = f"{backend}, by which {self.size} processes train together, cannot start: {error}"
+            raise SalunError(fault) from error
 
     def end(self) -> None:
         """Part, once all processes are through with what they do together."""
@@ -159,51 +94,19 @@ class Group:
             distributed.destroy_process_group()
 
     def in_turn(self, work: Callable[[], _Made], name: str) -> _Made:
-        """Do something in the leading process first, then in all others, which find what it left on disk.
-
-        Args:
-            work: to be done.
-            name: of the work, once in a training.
-
-        Returns:
-            What the work gives.
-
-        Raises:
-            RuntimeError: another process failed meanwhile.
-        """
+        """Do work, called `name`, in the leading process first, then in all others, which find what it left on disk."""
         if self.store is None:
             return work()
-        if not self.leads:
-            self.wait_for(f"salun/done/{name}")
-            return work()
+        while not self.leads and not self.store.check([f"salun/done/{name}"]):
+            if self.store.check([_FAILED]):
+                raise distributed.DistError("another process failed")
+            time.sleep(_PAUSE)
         made = work()
         self.store.set(f"salun/done/{name}", "")
         return made
 
-    def wait_for(self, name: str) -> None:
-        """Wait until another process has done something, however long that takes.
-
-        Args:
-            name: what it sets in the store.
-
-        Raises:
-            RuntimeError: another process failed meanwhile.
-        """
-        store = cast("Store", self.store)
-        while not store.check([name]):
-            if store.check([_FAILED]):
-                raise distributed.DistError("another process failed")
-            time.sleep(_PAUSE)
-
     def total(self, values: Tensor) -> Tensor:
-        """Add up what all processes have.
-
-        Args:
-            values: of the same shape in each.
-
-        Returns:
-            The sum, the same bits in each process.
-        """
+        """Add up a tensor of the same shape over all processes: the same bits in each."""
         if self.size == 1:
             return values
         moved = values.to(self.device, copy=True)
@@ -211,98 +114,37 @@ class Group:
         return moved.to(values.device)
 
     def check_same(self, value: bool, fault: str) -> None:
-        """Check that all processes find the same.
-
-        Args:
-            value: what this one finds.
-            fault: what is wrong where they differ.
-
-        Raises:
-            SalunError: they differ.
-        """
+        """Raise a `SalunError` that names the fault where processes find different values."""
         if self.total(torch.tensor([float(value)])).item() not in (0.0, float(self.size)):
             raise SalunError(fault)
 
-    def leaders(self, value: bool) -> bool:
-        """Let all processes go by what the leading one finds.
-
-        Args:
-            value: what this one finds.
-
-        Returns:
-            What the leading one finds.
-        """
-        return bool(self.total(torch.tensor([float(value and self.leads)])).item())
-
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """Let a model's gradients be the mean over the processes.
-
-        Args:
-            model: on its device; gets the weights that it has in the leading process.
-
-        Returns:
-            What is to be called in its place; the model itself for one process.
-        """
+        """Wrap a model so that gradients are means over processes; on GPUs batch statistics are of all images, too."""
         if self.size == 1:
             return model
-        with warnings.catch_warnings():
-            # The successor of `broadcast_buffers` is not in every torch that will do.
-            warnings.simplefilter("ignore", FutureWarning)
-            return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        if self.device.type == "cuda":
+            convert_sync_batchnorm(model)
+        return nn.parallel.DistributedDataParallel(model)
 
-    def norms(self, portion: Portion | None) -> AbstractContextManager[object]:
-        """Let batch normalisation see the whole batch.
+    def portion(self, batch: Batch) -> tuple[Batch, bool]:
+        """Take this process's images of a batch and tell whether they count: without any, it gets one that does not."""
+        if self.size == 1:
+            return batch, True
+        own = Batch(*(values[self.rank :: self.size] for values in batch))
+        return (own, True) if len(own.x) else (Batch(*(values[:1] for values in batch)), False)
 
-        Args:
-            portion: of the batch that this process computes; None where that is all of it.
-
-        Returns:
-            A context for the forward pass.
-        """
-        return nullcontext() if portion is None else PooledNorms(self.total, counted=portion.own > 0)
-
-    def weighed(self, loss: Tensor, portion: Portion | None) -> Tensor:
-        """Weigh the loss of a portion so that the mean over the processes is the mean over the whole batch.
-
-        Args:
-            loss: mean over this process's images.
-            portion: that they are; None for the whole batch.
-
-        Returns:
-            A scalar.
-        """
-        return loss if portion is None else loss * (self.size * portion.own / portion.whole)
-
-    def pooled(self, sums: Tensor, portion: Portion | None) -> Tensor:
-        """Add up sums over a batch's images.
-
-        Args:
-            sums: over this process's images.
-            portion: that they are; None for the whole batch.
-
-        Returns:
-            Sums over the whole batch.
-        """
-        return sums if portion is None else self.total(sums * (portion.own > 0))
-
-    def is_first_to_fail(self) -> bool:
-        """Claim that this process is the first to fail, so that it alone says why.
-
-        Returns:
-            Whether it is, as far as can be told.
-        """
-        try:
-            return int(cast("Store", self.store).add(_FAILED, 1)) == 1
-        except RuntimeError:
-            # The process that kept the store is gone: it was killed, or it would have waited for this one.
-            return True
-
-    def fall_silent(self) -> None:
-        """Wait until the process that failed first has said why, as launchers end all others with the first to end."""
-        store = cast("Store", self.store)
-        _wait_until(lambda: store.check([_HEARD]))
-        with suppress(RuntimeError):
-            store.add(_GONE, 1)
+    def fail(self) -> bool:
+        """Tell whether this process is the first to fail; else wait until that one has said why, as it ends all."""
+        store, first = cast("Store", self.store), True
+        with suppress(RuntimeError):  # the process that kept the store was killed, or it would have waited for this one
+            first = int(store.add(_FAILED, 1)) == 1
+        if distributed.is_initialized() and self.device.type == "cpu":
+            distributed.destroy_process_group()  # so that those that wait for this one learn of it
+        if not first:
+            _wait_until(lambda: store.check([_HEARD]))
+            with suppress(RuntimeError):
+                store.add(_GONE, 1)
+        return first
 
     def say_heard(self) -> None:
         """Let the others end, once this process, which failed first, has said why; they need the store until then."""
@@ -328,26 +170,40 @@ def joined() -> Iterator[Group]:
     Raises:
         SalunError: the launcher's variables are wrong, the processes do not find each other, or one is gone.
     """
-    place = read_place(os.environ)
-    if place is None:
-        yield SINGLE_PROCESS
+    group = _read_group(os.environ)
+    if group.size == 1:
+        yield group
         return
-    group = Group(place.rank, place.size, place.local, find_others(place))
-    with _quiet() if place.rank else nullcontext():
+    group.store = _meet(group)
+    with nullcontext() if group.leads else _quiet():
         try:
             yield group
         except BaseException as error:
-            first = group.is_first_to_fail()
-            _part(group.device)
-            if not first:
-                group.fall_silent()
+            if not group.fail():
                 raise SystemExit(2) from None
             atexit.register(group.say_heard)
-            if _is_loss(error):
-                raise SalunError(
-                    f"process {group.rank} lost the others that it trained with; start all again"
-                ) from error
-            raise
+            lost = isinstance(error, RuntimeError) and "gloo" in str(error)
+            if not (lost or isinstance(error, distributed.DistError)):
+                raise
+            raise SalunError(f"process {group.rank} lost the others that it trained with; start all again") from error
+
+
+def _read_group(environment: Mapping[str, str]) -> Group:
+    """Read what a launcher, such as torchrun, tells each process."""
+    if not {"RANK", "WORLD_SIZE"} & set(environment):
+        return SINGLE_PROCESS
+    missing = [name for name in _NEEDED if not environment.get(name)]
+    if missing:
+        names = ", ".join(missing)
+        raise SalunError(f"{names}: not set, as a launcher does that sets RANK or WORLD_SIZE; try torchrun")
+    for name in _NEEDED:
+        if name != "MASTER_ADDR" and not environment[name].isdecimal():
+            raise SalunError(f"{name} {environment[name]}: must be a whole number from 0")
+    rank, size, local = (int(environment[name]) for name in _NEEDED[:3])
+    group = Group(rank, size, local)
+    if not group.rank < group.size:
+        raise SalunError(f"RANK {group.rank}: must be below WORLD_SIZE, which is {group.size}")
+    return group
 
 
 def _wait_until(come: Callable[[], bool]) -> None:
@@ -358,40 +214,17 @@ def _wait_until(come: Callable[[], bool]) -> None:
             time.sleep(_PAUSE)
 
 
-def find_others(place: StateFile) -> "Store":
-    """Meet the other processes.
-
-    Args:
-        place: of this one.
-
-    Returns:
-        A store that all share.
-
-    Raises:
-        SalunError: they are not all there in time.
-    """
+def _meet(group: Group) -> "Store":
+    """Meet the other processes in a store that all share."""
     from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=JOINING))
+        store, _, _ = next(rendezvous("env://", group.rank, group.size, timeout=JOINING))
     except (RuntimeError, ValueError, OSError) as error:
-        address = f"{os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
-        waited = f"in {JOINING.total_seconds():.0f} s"
-        raise SalunError(
-            f"MASTER_ADDR {address}: process {place.rank} of {place.size} met no others {waited}"
-        ) from error
+        address = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
+        met = f"process {group.rank} of {group.size} met no others in {JOINING.total_seconds():.0f} s"
+        raise SalunError(f"{address}: {met}") from error
     return cast("Store", store)
-
-
-def _part(device: torch.device) -> None:
-    """Leave the other processes, so that those that wait for this one learn of it."""
-    if distributed.is_initialized() and device.type == "cpu":
-        distributed.destroy_process_group()
-
-
-def _is_loss(error: BaseException) -> bool:
-    """Tell whether an error says that other processes are gone."""
-    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 @contextmanager

@@ -32,11 +32,7 @@ class Outputs:
     indices: Tensor | None = None
 
     def in_order(self) -> "Outputs":
-        """Sort by the images' indices.
-
-        Returns:
-            The same outputs; as they are where no indices are known.
-        """
+        """Sort by the images' indices, where they are known."""
         if self.indices is None:
             return self
         order = self.indices.argsort(stable=True)
@@ -59,14 +55,7 @@ def accuracy(outputs: Outputs) -> float:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a model in evaluation mode.
-
-    Args:
-        model: whose parts are each in the mode again that they were in when the block ends.
-
-    Yields:
-        Nothing.
-    """
+    """Hold a model in evaluation mode; each of its parts is in its own mode again when the block ends."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -115,7 +104,7 @@ def predict(
 
 
 def accuracy_of_all(model: nn.Module, images: Images, precision: Precision, group: Group) -> float:
-    """Compute a model's accuracy on images of which each process holds a share.
+    """Compute a model's accuracy on images, of which each process evaluates a share.
 
     Args:
         model: the same in each process.
@@ -128,9 +117,9 @@ def accuracy_of_all(model: nn.Module, images: Images, precision: Precision, grou
     """
     if group.size == 1:
         return accuracy(predict(model, images, precision=precision))
-    outputs = predict(model, images.take(images.held(group.rank, group.size)), precision=precision)
-    own = len(outputs.labels)
-    right = float((outputs.logits.argmax(1) == outputs.labels).sum()) if own else 0.0
+    own = torch.arange(group.rank, len(images), group.size)
+    outputs = predict(model, images.take(own), precision=precision)
+    right = float((outputs.logits.argmax(1) == outputs.labels).sum()) if len(own) else 0.0
     broken = float(not bool(outputs.logits.isfinite().all()))
-    counts = group.total(torch.tensor([right, own, broken]))
+    counts = group.total(torch.tensor([right, len(own), broken]))
     return math.nan if counts[2] else float(counts[0] / counts[1])

@@ -4,80 +4,58 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from salun.data.images import Batch, Images
-from salun.device import Precision, settle_precision
 from salun.errors import SalunError
-from salun.training.cost import PassCounter
-from salun.training.distributed import SINGLE_PROCESS, Group
 from salun.training.evaluate import accuracy_of_all
-from salun.training.optim import OptimizerConfig, make_optimizer, make_schedule, step_schedules
-from salun.training.progress import Callback, Epoch, EpochProgress, Progress, no_callback, nothing
-from salun.training.recipe import OptimizerName, Recipe, Schedule
+from salun.training.optim import make_optimizer, make_schedule, step_schedules
+from salun.training.progress import Epoch, Progress
+from salun.training.recipe import Recipe, TrainingConfig
 from salun.training.runtime import Runtime
 from salun.training.state import StateWriter
-from salun.training.step import Loss, Step, TrainStep, cross_entropy, log, still_norms
+from salun.training.step import Loss, Step, Stream, TrainStep, cross_entropy
 
-Stream = Callable[[int], Iterable[Batch | Step]]
+
+class Validation(NamedTuple):
+    """What chooses the epoch that is kept.
+
+    Attributes:
+        accuracy: gives the accuracy on the validation set; the weights of the best epoch are kept, of equal ones the
+            later.
+        patience: epochs without a better one after which training stops; None for no end.
+    """
+
+    accuracy: Callable[[], float]
+    patience: int | None = None
 
 
 def fit(
     model: nn.Module,
     stream: Stream,
+    config: TrainingConfig,
+    runtime: Runtime,
     *,
-    epochs: int,
-    lr: float,
-    optimizer: OptimizerName = "sgd",
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    schedule: Schedule = "constant",
-    grad_clip: float | None = None,
     loss: Loss = cross_entropy,
-    precision: Precision = "float32",
-    callback: Callback = no_callback,
-    validate: Callable[[], float] | None = None,
-    patience: int | None = None,
-    beside: Iterable[nn.Parameter] = (),
-    forgetting: OptimizerConfig | None = None,
-    freeze_norms: bool = False,
-    clear_gradients: Callable[[], None] = nothing,
-    passes: PassCounter | None = None,
-    compiled: bool = False,
-    saving: StateWriter | None = None,
-    group: Group = SINGLE_PROCESS,
+    extra_parameters: Iterable[nn.Parameter] = (),
+    forgetting: TrainingConfig | None = None,
+    validation: Validation | None = None,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
-    """Train a model, in place; an epoch whose loss is no number is the last.
+    """Train a model in place; an epoch whose loss is no number is the last.
 
     Args:
         model: on its device; is left in training mode.
-        stream: gives the batches of epoch 0, 1, ...
-        epochs: passes over the stream.
-        lr: learning rate at the start.
-        optimizer: "sgd", "adam" or "adamw".
-        momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        schedule: of the learning rate.
-        grad_clip: largest norm of the gradient; None for no limit.
-        loss: of logits and batch.
-        precision: of the forward pass; weights and loss are float32.
-        watch: is told of every step.
-        validate: gives the validation accuracy; the weights of the best epoch are kept, of equal ones the later.
-        patience: epochs without a better validation accuracy after which training stops.
-        beside: weights outside the model that are trained with it.
-        forgetting: a second optimiser, with momentum of its own, for the steps that forget; None lets one take all.
-        freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
-        clear_gradients: clears those of weights that a mask holds, before the others' are clipped.
-        passes: counts the images, where it watches the model, and knows the budget: the last step that fits only in
-            part is taken with fewer images.
-        compiled: whether the model is compiled by `torch.compile`.
-        saving: writes the training's state from time to time, and takes up what an earlier process left of it; the
-            stream must draw from its generator alone.
-        group: the processes that train this model together; of several, each gives its portions of the same steps.
+        stream: gives the steps of epoch 0, 1, ...; where a state is saved, it draws from that state's generator alone.
+        config: optimiser, schedule, epochs and clipping; batches are as the stream gives them.
+        runtime: precision, counter, callback and the like; the last step that fits the budget only in part is cut.
+        loss: of logits and batch, where a step has none of its own.
+        extra_parameters: weights outside the model that are trained with it.
+        forgetting: of a second optimiser for the steps that forget; None lets one take all.
+        validation: chooses the epoch; None keeps the last.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
@@ -85,96 +63,48 @@ def fit(
     Raises:
         SalunError: what an earlier process left cannot be taken up.
     """
-    weights = [*(weight for weight in model.parameters() if weight.requires_grad), *beside]
-    own = OptimizerConfig(lr, optimizer, momentum, weight_decay)
-    optimizers = [make_optimizer(weights, descent) for descent in (own, forgetting) if descent]
-    updates = optimizers[0]
-    schedules = [make_schedule(each, schedule, epochs) for each in optimizers]
-    stepper = TrainStep(
-        model=model,
-        optimizers=optimizers,
-        loss=loss,
-        grad_clip=grad_clip,
-        precision=settle_precision(precision, weights[0].device),
-        clear_gradients=clear_gradients,
-        passes=PassCounter() if passes is None else passes,
-        compiled=compiled,
-        group=group,
-    )
-    course = TrainingState(stepper, schedules, saving)
+    weights = [*(weight for weight in model.parameters() if weight.requires_grad), *extra_parameters]
+    optimizers = [make_optimizer(weights, each) for each in (config, forgetting) if each]
+    schedules = [make_schedule(each, config.schedule, config.epochs) for each in optimizers]
+    course = _Course(TrainStep(model, optimizers, runtime, loss, config.grad_clip), schedules, runtime.state)
     course.take_up()
-    for number in range(course.number, epochs):
-        begun, rate = time.perf_counter() - course.seconds, updates.param_groups[0]["lr"]
-        model.train()
-        if freeze_norms:
-            still_norms(model)
-        images, mean_loss, share = run_epoch(course, stream, EpochProgress(number, epochs, begun, callback))
+    for number in range(course.number, config.epochs):
+        rate = optimizers[0].param_groups[0]["lr"]
+        images, figures, seconds = course.run_epoch(stream, config.epochs)
         if images == 0:
             break
         trained = time.perf_counter()
-        validation = validate() if validate else None
-        idle = time.perf_counter() - trained if validate else 0.0
-        course.curve.append(Epoch(number + 1, mean_loss, share, validation, rate, trained - begun, idle))
-        callback(Progress(number + 1, epochs, images, trained - begun, course.curve[-1]))
-        course.judge(validation)
-        if course.over or not math.isfinite(mean_loss):
+        score = validation.accuracy() if validation else None
+        idle = time.perf_counter() - trained if validation else 0.0
+        course.curve.append(Epoch(number + 1, *figures, score, rate, seconds, idle))
+        runtime.callback(Progress(number + 1, config.epochs, images, seconds, course.curve[-1]))
+        course.judge(score)
+        if course.over or not math.isfinite(figures[0]):
             break
-        step_schedules(schedules, validation if validation is not None else -mean_loss)
-        if patience is not None and validation is not None and number - course.risen >= patience:
+        step_schedules(schedules, -figures[0] if score is None else score)
+        if validation and validation.patience is not None and number - course.risen >= validation.patience:
             break
         course.begin(number + 1)
     if course.best_weights is not None:
         model.load_state_dict(course.best_weights)
-    return course.curve, updates
+    return course.curve, optimizers[0]
 
 
-def run_epoch(course: "TrainingState", stream: Stream, pace: EpochProgress) -> tuple[int, float, float]:
-    """Take one optimiser step a batch, from where the course stands until the budget is spent.
-
-    Args:
-        course: of the training.
-        stream: gives the steps of an epoch.
-        pace: is told of every step.
-
-    Returns:
-        Images seen, mean loss and training accuracy; the device is read once, at the end.
-    """
-    stepper = course.stepper
-    for given in course.steps_left(stream):
-        step = (given if isinstance(given, Step) else Step(given)).within(stepper.passes.left)
-        if step is None:
-            course.over = True
-            break
-        stepper.take(step)
-        course.tell(step.images, time.perf_counter() - pace.begun)
-        pace.tell(course.images)
-    course.over |= stepper.passes.exhausted
-    mean_loss, share = (stepper.summed / max(course.images, 1)).tolist()
-    return course.images, mean_loss, share
-
-
-class TrainingState:
+class _Course:
     """A training under way: all that decides how it goes on.
 
     Attributes:
-        stepper: takes the steps.
-        schedules: one an optimiser.
-        saving: writes and finds the state; None where nobody wants it.
         curve: the epochs that are over.
-        best: highest validation accuracy so far.
-        risen: the epoch, from 0, in which it rose last.
-        best_weights: of the best epoch; None before there is one.
-        number: of the epoch under way, from 0.
-        taken: steps taken in it.
-        images: seen in it.
+        best, risen, best_weights: highest validation accuracy, the epoch in which it rose last, and its weights.
+        number, taken, images: of the epoch under way, from 0; steps and images seen in it.
         seconds: that earlier processes spent on it.
         left: what an earlier process left of it; None once it is taken up.
         drawn: where all generators stood when it began.
         over: whether the budget allows no further step.
     """
 
-    def __init__(self, stepper: "TrainStep", schedules: list[LRScheduler], saving: StateWriter | None) -> None:
-        self.stepper, self.schedules, self.saving = stepper, schedules, saving
+    def __init__(self, stepper: TrainStep, schedules: list[LRScheduler], writer: StateWriter | None) -> None:
+        self.stepper, self.schedules, self.writer = stepper, schedules, writer
         self.curve: list[Epoch] = []
         self.best, self.risen = -math.inf, 0
         self.best_weights: dict[str, Tensor] | None = None
@@ -184,68 +114,57 @@ class TrainingState:
         self.begin(0)
 
     def begin(self, number: int) -> None:
-        """Begin an epoch.
-
-        Args:
-            number: from 0.
-        """
+        """Begin an epoch."""
         self.number, self.taken, self.images, self.seconds = number, 0, 0, 0.0
 
-    def judge(self, validation: float | None) -> None:
-        """Keep the weights of the epoch that is over, if it is the best one so far.
+    def run_epoch(self, stream: Stream, epochs: int) -> tuple[int, tuple[float, float], float]:
+        """Take one optimiser step a batch, from where the course stands until the budget is spent.
 
-        Args:
-            validation: accuracy; None where nobody looked.
+        Returns images, mean loss with training accuracy, and seconds; the device is read once, at the end.
         """
-        if validation is not None and validation >= self.best:
-            self.risen = self.number if validation > self.best else self.risen
-            self.best, self.best_weights = validation, deepcopy(self.stepper.model.state_dict())
+        stepper, passes, begun = self.stepper, self.stepper.passes, time.perf_counter() - self.seconds
+        stepper.model.train()
+        for given in self._steps_left(stream):
+            step = (given if isinstance(given, Step) else Step(given)).within(passes.left)
+            if step is None:
+                self.over = True
+                break
+            stepper.take(step)
+            self.taken += 1
+            self.images += step.images
+            seconds = time.perf_counter() - begun
+            if self.writer is not None and self.writer.is_due():
+                self.writer.write(self._state(self.writer) | {"seconds": seconds})
+            stepper.runtime.callback(Progress(self.number + 1, epochs, self.images, seconds))
+        self.over |= passes.exhausted
+        loss, share = (stepper.summed / max(self.images, 1)).tolist()
+        return self.images, (loss, share), time.perf_counter() - begun
 
-    def steps_left(self, stream: Stream) -> Iterator[Batch | Step]:
-        """Begin the epoch's steps, or go on where an earlier process left off.
+    def judge(self, score: float | None) -> None:
+        """Keep the weights of the epoch that is over, if it is the best one so far."""
+        if score is not None and score >= self.best:
+            self.risen = self.number if score > self.best else self.risen
+            self.best, self.best_weights = score, deepcopy(self.stepper.model.state_dict())
 
-        Args:
-            stream: gives the steps of an epoch, the same ones where the generators stand as they stood.
-
-        Returns:
-            The steps that are to be taken.
-        """
+    def _steps_left(self, stream: Stream) -> Iterator[Batch | Step]:
+        """Begin the epoch's steps, or go on where an earlier process left off."""
         self.stepper.begin()
         left, self.left = self.left, None
-        if self.saving is None:
+        if self.writer is None:
             return iter(stream(self.number))
         if left is None:
-            self.drawn = self.saving.chances()
+            self.drawn = self.writer.random_states()
             return iter(stream(self.number))
-        self.saving.set_chances(left["drawn"])
+        self.writer.set_random_states(left["drawn"])
         steps = iter(stream(self.number))
         for _ in range(self.taken):
             next(steps, None)
-        self.saving.set_chances(left["chances"])
+        self.writer.set_random_states(left["chances"])
         self.stepper.summed.copy_(left["summed"])
         return steps
 
-    def tell(self, images: int, seconds: float) -> None:
-        """Count a step, and write the state where that is due.
-
-        Args:
-            images: of the step.
-            seconds: since the epoch began.
-        """
-        self.taken += 1
-        self.images += images
-        if self.saving is not None and self.saving.is_due():
-            self.saving.write(self.state(self.saving) | {"seconds": seconds})
-
-    def state(self, saving: StateWriter) -> dict[str, Any]:
-        """Gather what a process needs to go on from here.
-
-        Args:
-            saving: knows the generators.
-
-        Returns:
-            Tensors and plain values.
-        """
+    def _state(self, writer: StateWriter) -> dict[str, Any]:
+        """Gather what a process needs to go on from here: tensors and plain values."""
         stepper = self.stepper
         return {
             "model": stepper.model.state_dict(),
@@ -257,49 +176,37 @@ class TrainingState:
             "best": (self.best, self.risen, self.best_weights),
             "place": (self.number, self.taken, self.images),
             "drawn": self.drawn,
-            "chances": saving.chances(),
+            "chances": writer.random_states(),
         }
 
     def take_up(self) -> None:
-        """Take up what an earlier process left, if it did.
-
-        Raises:
-            SalunError: it does not fit the model, or lacks something.
-        """
-        left = self.saving.read() if self.saving else None
-        if self.saving is None or left is None:
+        """Take up what an earlier process left, if it did."""
+        left = self.writer.read() if self.writer else None
+        if self.writer is None or left is None:
             return
-        stepper = self.stepper
         try:
-            stepper.model.load_state_dict(left["model"])
-            for optimizer, state in zip(stepper.optimizers, left["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
-            for schedule, state in zip(self.schedules, left["schedules"], strict=True):
-                schedule.load_state_dict(state)
-            passes = stepper.passes
-            passes.forward, passes.backward, passes.micro_batches = (
-                int(left["passes"][name]) for name in ("forward", "backward", "parts")
-            )
-            self.curve = [Epoch(**point) for point in left["curve"]]
-            self.best, self.risen, self.best_weights = left["best"]
-            self.number, self.taken, self.images = left["place"]
-            self.seconds, self.drawn = float(left["seconds"]), left["drawn"]
-            self.left = {name: left[name] for name in ("drawn", "chances", "summed")}
-            self.saving.set_chances(left["chances"])
-            if self.saving.place.mine:
-                log.warning("%s: going on in epoch %d", self.saving.place.path, self.number + 1)
+            self._restore(left)
+            self.writer.set_random_states(left["chances"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            path = self.saving.place.path
+            path = self.writer.file.path
             raise SalunError(f"{path}: cannot be taken up; delete it, and the training starts anew") from error
+        self.writer.report(self.number)
 
-
-def _steps_of(images: Images, size: int, generator: torch.Generator, group: Group) -> Iterator[Batch | Step]:
-    """Go once through the images, shuffled and augmented."""
-    if group.size == 1:
-        yield from images.batches(size, generator)
-        return
-    for batch, portion in images.portions(size, generator, group.rank, group.size):
-        yield Step(batch, portion=portion)
+    def _restore(self, left: dict[str, Any]) -> None:
+        """Put everything where an earlier process left it."""
+        stepper, passes = self.stepper, self.stepper.passes
+        stepper.model.load_state_dict(left["model"])
+        for optimizer, state in zip(stepper.optimizers, left["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        for schedule, state in zip(self.schedules, left["schedules"], strict=True):
+            schedule.load_state_dict(state)
+        counts = (int(left["passes"][name]) for name in ("forward", "backward", "parts"))
+        passes.forward, passes.backward, passes.micro_batches = counts
+        self.curve = [Epoch(**point) for point in left["curve"]]
+        self.best, self.risen, self.best_weights = left["best"]
+        self.number, self.taken, self.images = left["place"]
+        self.seconds, self.drawn = float(left["seconds"]), left["drawn"]
+        self.left = {name: left[name] for name in ("drawn", "chances", "summed")}
 
 
 def train(
@@ -308,54 +215,37 @@ def train(
     validation: Images,
     recipe: Recipe,
     generator: torch.Generator,
-    runtime: Runtime | None = None,
+    runtime: Runtime,
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
     Args:
         model: on its device; is trained in place.
         images: what it learns.
-        validation: chooses the epoch and steers the "plateau" schedule.
+        validation: chooses the epoch and steers the "plateau" schedule; its passes are not counted.
         recipe: all settings.
-        generator: shuffles and augments.
-        watch: is told of every step.
-        passes: counts the images, where it watches the model, without those of the validation set.
-        precision: of the forward pass, on the validation set too; None for the recipe's.
-        compiled: whether the model is compiled.
-        saving: writes the training's state from time to time; has the same generator.
-        group: the processes that train the model together, each with the whole sets, of which it holds a share.
+        generator: shuffles and augments; that of the runtime's state, where it has one.
+        runtime: precision, counter, callback and the like; its precision holds, not the recipe's.
 
     Returns:
         The curve and the optimiser's state.
 
     Raises:
-        SalunError: what an earlier process left cannot be taken up.
+        SalunError: what an earlier process left cannot be taken up, or there are fewer images than processes.
     """
-    runtime = runtime or Runtime()
-    callback, passes, precision, compiled = runtime.callback, runtime.passes, runtime.precision, runtime.compiled
-    saving, group = runtime.state, runtime.group
-    counted = passes
+    group = runtime.group
+    if len(images) < group.size:
+        raise SalunError(f"{group.size} processes for {len(images)} training images: one would hold none; start fewer")
 
     def validated() -> float:
-        with counted.paused():
-            return accuracy_of_all(model, validation, precision, group)
+        with runtime.passes.paused():
+            return accuracy_of_all(model, validation, runtime.precision, group)
 
     curve, optimizer = fit(
         model,
-        lambda epoch: _steps_of(images, recipe.batch_size, generator, group),
-        epochs=recipe.epochs,
-        lr=recipe.lr,
-        optimizer=recipe.optimizer,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        schedule=recipe.schedule,
-        precision=precision,
-        callback=callback,
-        validate=validated if len(validation) else None,
-        patience=recipe.patience,
-        passes=counted,
-        compiled=compiled,
-        saving=saving,
-        group=group,
+        lambda epoch: images.batches(recipe.batch_size, generator),
+        recipe.training,
+        runtime,
+        validation=Validation(validated, recipe.patience) if len(validation) else None,
     )
     return curve, optimizer.state_dict()

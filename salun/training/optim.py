@@ -1,49 +1,23 @@
 """Optimisers and learning-rate schedules."""
 
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
-from salun.training.recipe import OptimizerName, Schedule
+from salun.training.recipe import Schedule, TrainingConfig
 
 _PLATEAU_PATIENCE = 5
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """How weights follow their gradient.
-
-    Attributes:
-        lr: learning rate.
-        optimizer: "sgd", "adam" or "adamw".
-        momentum: in [0, 1); of "adam" and "adamw" the first beta.
-        weight_decay: L2 penalty; decoupled in "adamw".
-    """
-
-    lr: float
-    optimizer: OptimizerName = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-
-def make_optimizer(weights: list[nn.Parameter], descent: OptimizerConfig) -> torch.optim.Optimizer:
-    """Build an optimiser.
-
-    Args:
-        weights: to be trained, all on one device.
-        descent: which one.
-
-    Returns:
-        The optimiser, fused where the device has such a kernel.
-    """
+def make_optimizer(weights: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """Build an optimiser; the momentum of "adam" and "adamw" is their first beta."""
     fused = weights[0].device.type in ("cpu", "cuda")
-    lr, momentum, decay = descent.lr, descent.momentum, descent.weight_decay
-    if descent.optimizer == "sgd":
+    lr, momentum, decay = config.lr, config.momentum, config.weight_decay
+    if config.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
-    kind = torch.optim.Adam if descent.optimizer == "adam" else torch.optim.AdamW
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(weights, lr=lr, betas=(momentum, 0.999), weight_decay=decay, fused=fused)
 
 
@@ -68,12 +42,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: Schedule, epochs: int)
 
 
 def step_schedules(schedules: list[LRScheduler], score: float) -> None:
-    """Go on to the next epoch's learning rates.
-
-    Args:
-        schedules: one an optimiser; one that took no step in the epoch, as there was nothing to forget, goes on too.
-        score: of the epoch that is over, higher where it is better; steers "plateau".
-    """
+    """Go on to the next learning rates; the score of the epoch, higher is better, steers "plateau"."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         for schedule in schedules:

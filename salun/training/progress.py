@@ -1,6 +1,5 @@
-"""What a training tells of itself, epoch by epoch."""
+"""What a training reports, epoch by epoch."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,30 +50,4 @@ Callback = Callable[[Progress], None]
 
 
 def no_callback(progress: Progress) -> None:
-    """Watch nothing.
-
-    Args:
-        progress: is ignored.
-    """
-
-
-def nothing() -> None:
-    """Do nothing."""
-
-
-@dataclass(frozen=True)
-class EpochProgress:
-    """Which epoch is running, since when, and who watches."""
-
-    number: int
-    epochs: int
-    begun: float
-    callback: Callback
-
-    def tell(self, images: int) -> None:
-        """Report a step.
-
-        Args:
-            images: seen so far in this epoch.
-        """
-        self.callback(Progress(self.number + 1, self.epochs, images, time.perf_counter() - self.begun))
+    """Ignore the progress of a training."""

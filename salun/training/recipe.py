@@ -1,14 +1,42 @@
 """How a model is trained."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from salun.device import Precision
 
 Schedule = Literal["constant", "plateau", "multistep", "cosine"]
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The settings that every training has; a method states only the defaults that differ.
+
+    Args:
+        lr: learning rate.
+        epochs: passes over the images.
+        batch_size: images a step.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: of SGD.
+        weight_decay: L2 penalty.
+        grad_clip: largest norm of the gradient; None for no limit.
+        schedule: of the learning rate.
+    """
+
+    lr: PositiveFloat = 0.01
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 256
+    optimizer: OptimizerName = "sgd"
+    momentum: Momentum = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    grad_clip: PositiveFloat | None = None
+    schedule: Schedule = "constant"
 
 
 class Recipe(BaseModel):
@@ -21,16 +49,22 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: int = Field(182, ge=1)
-    lr: float = Field(0.1, gt=0)
+    lr: PositiveFloat = 0.1
     batch_size: int = Field(256, ge=2)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    momentum: Momentum = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
     optimizer: OptimizerName = "sgd"
     schedule: Schedule = "multistep"
     patience: int | None = Field(None, ge=1)
     precision: Precision = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     pretrained: bool = False
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The settings that it shares with the trainings of methods."""
+        own = self.model_dump(exclude={"patience", "precision", "seed", "pretrained"})
+        return TrainingConfig(**own)
 
 
 def default_recipe(dataset: str) -> Recipe:

@@ -24,7 +24,7 @@ _log = logging.getLogger("salun")
 
 @dataclass(frozen=True)
 class StateFile:
-    """Where a training keeps its state, and how often it writes it.
+    """Where a training keeps its state.
 
     Attributes:
         path: of the file.
@@ -42,13 +42,13 @@ class StateWriter:
     """Writes the state of one training, and finds what an earlier process left of the same.
 
     Attributes:
-        place: where, and how often.
+        file: where, and how often.
         identity: of the training; a state of another one is not taken up.
         generator: that shuffles and augments.
         earlier: seconds that earlier processes spent on what was taken up.
     """
 
-    place: StateFile
+    file: StateFile
     identity: str
     generator: torch.Generator
     earlier: float = 0.0
@@ -56,12 +56,8 @@ class StateWriter:
     written: float = field(default_factory=time.monotonic)
 
     def is_due(self) -> bool:
-        """Tell whether it is time to write.
-
-        Returns:
-            Whether the last writing is long enough ago.
-        """
-        return self.place.mine and time.monotonic() - self.written >= self.place.every
+        """Tell whether the last writing is long enough ago."""
+        return self.file.mine and time.monotonic() - self.written >= self.file.every
 
     def write(self, state: dict[str, Any]) -> None:
         """Write a state, whole or not at all; a training whose state has no room goes on.
@@ -72,7 +68,7 @@ class StateWriter:
         spent = self.earlier + time.monotonic() - self.begun
         content = {"salun_state": _VERSION, "identity": self.identity, "spent": spent, **state}
         try:
-            write_tensors(self.place.path, content)
+            write_tensors(self.file.path, content)
         except SalunError as error:
             _log.warning("%s; the training goes on, but could not be resumed from here", error)
         self.written = time.monotonic()
@@ -86,26 +82,28 @@ class StateWriter:
         Raises:
             SalunError: nothing can be made of the file.
         """
-        if not self.place.path.exists():
+        path = self.file.path
+        if not path.exists():
             return None
         try:
-            found = read_tensors(self.place.path, "saved training")
+            found = read_tensors(path, "saved training")
         except SalunError as error:
             raise SalunError(f"{error}; delete it, and the training starts anew") from error
         if not isinstance(found, dict) or found.get("salun_state") != _VERSION or "spent" not in found:
-            raise SalunError(f"{self.place.path}: not a saved training; delete it, and the training starts anew")
+            raise SalunError(f"{path}: not a saved training; delete it, and the training starts anew")
         if found.get("identity") != self.identity:
-            _log.warning("%s: of a training with other settings; this one starts anew", self.place.path)
+            _log.warning("%s: of a training with other settings; this one starts anew", path)
             return None
         self.earlier = float(found["spent"])
         return dict(found)
 
-    def chances(self) -> dict[str, Any]:
-        """Read where all generators of random numbers stand, those of layers too.
+    def report(self, epoch: int) -> None:
+        """Log, in the process that writes, that the training goes on in an epoch, from 0."""
+        if self.file.mine:
+            _log.warning("%s: going on in epoch %d", self.file.path, epoch + 1)
 
-        Returns:
-            Their states.
-        """
+    def random_states(self) -> dict[str, Any]:
+        """Read the states of all random generators, those that layers draw from too."""
         device = self.generator.device
         found = {"own": self.generator.get_state(), "cpu": torch.get_rng_state()}
         if device.type == "cuda":
@@ -114,12 +112,8 @@ class StateWriter:
             found["device"] = torch.mps.get_rng_state()
         return found
 
-    def set_chances(self, found: dict[str, Any]) -> None:
-        """Put all generators where they stood.
-
-        Args:
-            found: as `chances` gave it.
-        """
+    def set_random_states(self, found: dict[str, Any]) -> None:
+        """Put all random generators back to what `random_states` gave."""
         device = self.generator.device
         self.generator.set_state(found["own"])
         torch.set_rng_state(found["cpu"])
@@ -130,10 +124,10 @@ class StateWriter:
 
 
 def forget_state(path: Path) -> None:
-    """Remove the state of a training that is over.
+    """Remove the state of a training that is over, which need not exist.
 
     Args:
-        path: of the file, which need not exist.
+        path: of the file.
     """
     with suppress(OSError):
         path.unlink()

@@ -1,9 +1,8 @@
-"""One step of training: forward, backward, optimiser."""
+"""One step of training: forward pass, loss, backward pass, update."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
@@ -11,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from salun.data.images import Batch, Portion
-from salun.device import Precision, autocast
-from salun.training.cost import PassCounter
+from salun.data.images import Batch
+from salun.device import autocast
 from salun.training.cuda_graph import EAGER_STEPS, CudaGraphStep
-from salun.training.distributed import Group
+from salun.training.runtime import Runtime
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
-log = logging.getLogger("salun")
+_log = logging.getLogger("salun")
 
 
 class Step(NamedTuple):
@@ -29,7 +27,6 @@ class Step(NamedTuple):
         batch: what the model sees.
         loss: of its logits and the batch; None for the training's own.
         forgets: whether the step is to forget: the second optimiser takes it, where there is one.
-        portion: of the batch that this process sees; None where it sees all.
         cost: passes that each image of the batch costs, forward and backward together; more than the model's own two
             where the loss shows the batch to a teacher.
         extra: passes that the step costs besides, such as those of a second batch that the loss looks at.
@@ -38,14 +35,13 @@ class Step(NamedTuple):
     batch: Batch
     loss: Loss | None = None
     forgets: bool = False
-    portion: Portion | None = None
     cost: int = 2
     extra: int = 0
 
     @property
     def images(self) -> int:
-        """How many images the batch has, those that other processes see included."""
-        return len(self.batch.x) if self.portion is None else self.portion.whole
+        """How many images the batch has."""
+        return len(self.batch.x)
 
     def within(self, passes: float) -> "Step | None":
         """Cut the batch so that the step costs no more than what is left of a budget.
@@ -62,8 +58,11 @@ class Step(NamedTuple):
         if count < 1:
             return None
         # Evenly spaced, as some streams sort what is in a batch.
-        places = torch.arange(count, device=self.batch.x.device) * len(self.batch.x) // count
+        places = torch.arange(count, device=self.batch.x.device) * self.images // count
         return self._replace(batch=Batch(*(part[places] for part in self.batch)))
+
+
+Stream = Callable[[int], Iterable[Batch | Step]]
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
@@ -79,56 +78,47 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     return F.cross_entropy(logits, batch.y)
 
 
-@dataclass
 class TrainStep:
-    """Takes the steps of a training: forward pass, loss, backward pass, update.
+    """Takes the steps of a training.
 
-    On CUDA, steps of the training's own loss, cross-entropy, and of one shape are recorded as a graph once some such
-    were taken, so that their optimiser has its state, and launched as a whole from then on; all others are taken one
-    operation after another.
+    Steps of the training's own loss, cross-entropy, and of one shape can be recorded as a CUDA graph, once enough were
+    taken for their optimiser to have its state; all others are taken one operation after another.
 
     Attributes:
         model: is trained in place, in the mode that it is in.
         optimizers: of the same weights; the last takes the steps that forget, the first all others.
-        loss: of logits and batch, where a step has none of its own.
-        grad_clip: largest norm of the gradient; None for no limit.
-        precision: of the forward pass.
-        clear_gradients: clears those that a mask holds.
-        passes: counts the images of the model's passes.
-        compiled: whether the model is compiled.
-        group: the processes that train it together; of several, each takes its portion of a step, unrecorded.
         summed: loss and right predictions of the epoch's images, on the device.
     """
 
-    model: nn.Module
-    optimizers: list[torch.optim.Optimizer]
-    loss: Loss
-    grad_clip: float | None
-    precision: Precision
-    clear_gradients: Callable[[], None]
-    passes: PassCounter
-    compiled: bool
-    group: Group = field(default_factory=Group)
-
-    def __post_init__(self) -> None:
-        self.weights = [weight for group in self.optimizers[0].param_groups for weight in group["params"]]
-        self.device = self.weights[0].device
-        self.summed = torch.zeros(2, device=self.device)
-        self.network = self.group.wrapped(self.model)
-        self.recordable = self.device.type == "cuda" and self.loss is cross_entropy and self.group.size == 1
-        self.captured: CudaGraphStep | None = None
-        self.forward: Callable[[Tensor], Tensor] | None = None
-        self.shape: torch.Size | None = None
-        self.state: object = None
-        self.alike = 0
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        runtime: Runtime,
+        loss: Loss = cross_entropy,
+        grad_clip: float | None = None,
+    ) -> None:
+        self.model, self.optimizers, self.runtime, self.passes = model, optimizers, runtime, runtime.passes
+        self._loss, self._grad_clip = loss, grad_clip
+        self._weights = [weight for group in optimizers[0].param_groups for weight in group["params"]]
+        self._device = self._weights[0].device
+        self.summed = torch.zeros(2, device=self._device)
+        self._network = runtime.group.wrapped(model)
+        self._plain = loss is cross_entropy and runtime.group.size == 1
+        self.recordable = runtime.cuda_graphs and self._device.type == "cuda" and self._plain
+        self._captured: CudaGraphStep | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._shape: torch.Size | None = None
+        self._state: object = None
+        self._alike = 0
 
     def begin(self) -> None:
         """Start an epoch; what was recorded of a model in another state is forgotten."""
         self.summed.zero_()
-        places = [(weight.data_ptr(), weight.requires_grad) for weight in self.weights]
+        places = [(weight.data_ptr(), weight.requires_grad) for weight in self._weights]
         state = (places, [module.training for module in self.model.modules()])
-        if state != self.state:
-            self.captured, self.alike, self.state = None, 0, state
+        if state != self._state:
+            self._captured, self._alike, self._state = None, 0, state
 
     def take(self, step: Step) -> None:
         """Take a step.
@@ -137,116 +127,84 @@ class TrainStep:
             step: what it sees, and by which loss.
         """
         plain = self.recordable and step.loss is None and not step.forgets
-        if self.shape is None or len(step.batch.x) > self.shape[0]:
-            self.shape, self.captured, self.alike = step.batch.x.shape, None, 0
-        if plain and self.captured is None and self.alike >= EAGER_STEPS and step.batch.x.shape == self.shape:
-            self.record(step.batch)
-        if plain and self.captured is not None and self.captured.fits(step.batch):
-            self.captured.replay(step.batch)
-            self.passes.add(len(step.batch.x))
+        if self._shape is None or step.images > self._shape[0]:
+            self._shape, self._captured, self._alike = step.batch.x.shape, None, 0
+        if plain and self._captured is None and self._alike >= EAGER_STEPS and step.batch.x.shape == self._shape:
+            self._record(step.batch)
+        if plain and self._captured is not None and self._captured.fits(step.batch):
+            self._captured.replay(step.batch)
+            self.passes.add(step.images)
             return
-        self.alike += plain and step.batch.x.shape == self.shape
-        self.compute(step)
+        self._alike += plain and step.batch.x.shape == self._shape
+        self._compute(step)
 
-    def record(self, batch: Batch) -> None:
-        """Record a step with a batch of that shape, unless the model or its layers do what cannot be recorded.
-
-        Args:
-            batch: any of the shape.
-        """
+    def _record(self, batch: Batch) -> None:
+        """Record a step with a batch of that shape, unless the model or its layers do what cannot be recorded."""
         try:
             with self.passes.paused():
-                self.captured = CudaGraphStep(lambda static: self.compute(Step(static)), batch, self.optimizers[0])
+                self._captured = CudaGraphStep(lambda static: self._compute(Step(static)), batch, self.optimizers[0])
         except RuntimeError:
             self.recordable = False
-            torch.cuda.synchronize(self.device)
+            torch.cuda.synchronize(self._device)
 
-    def compute(self, step: Step) -> None:
-        """Compute a step, one operation after another.
-
-        Args:
-            step: what it sees, and by which loss.
-        """
-        updates = self.optimizers[-1 if step.forgets else 0]
-        sums = self.gradients(step, updates)
-        if self.grad_clip is not None:
-            self.clear_gradients()
-            nn.utils.clip_grad_norm_(self.weights, self.grad_clip)
-        updates.step()
+    def _compute(self, step: Step) -> None:
+        """Compute a step, one operation after another."""
+        optimizer = self.optimizers[-1 if step.forgets else 0]
+        sums = self._gradients(step, optimizer)
+        if self._grad_clip is not None:
+            self.runtime.hold.clear_gradients()
+            nn.utils.clip_grad_norm_(self._weights, self._grad_clip)
+        optimizer.step()
+        self.runtime.hold.restore()
         with torch.no_grad():
-            self.summed += self.group.pooled(sums, step.portion)
+            self.summed += self.runtime.group.total(sums)
 
-    def gradients(self, step: Step, updates: torch.optim.Optimizer) -> Tensor:
-        """Compute a step's gradients; where the device lacks memory, in parts whose gradients add up.
+    def _gradients(self, step: Step, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Compute a step's gradients, and sums of losses and right predictions: (2,).
 
-        A loss that is no mean over images, and processes that train together, cannot be split.
-
-        Args:
-            step: what it sees, and by which loss.
-            updates: the optimiser that will take it.
-
-        Returns:
-            (2,) loss, as often as there are images, and right predictions.
-
-        Raises:
-            torch.OutOfMemoryError: even the smallest part is too large.
+        Where the device lacks memory, a batch goes in parts whose gradients add up. A loss that is no mean over images
+        cannot be split, nor can steps of processes that train together.
         """
-        splits = step.loss is None and self.loss is cross_entropy and self.group.size == 1
+        splits = step.loss is None and self._plain
+        batch, counted = self.runtime.group.portion(step.batch)
         while True:
-            updates.zero_grad(set_to_none=True)
-            before, micro_batches = (
-                self.passes.counts,
-                _parts_of(step.batch, self.passes.micro_batches if splits else 1),
-            )
+            optimizer.zero_grad(set_to_none=True)
+            before, parts = self.passes.counts, _parts_of(batch, self.passes.micro_batches if splits else 1)
             try:
-                return torch.stack([self.backward(step, part, len(step.batch.x)) for part in micro_batches]).sum(0)
+                return torch.stack([self._backward(step, part, counted) for part in parts]).sum(0)
             except torch.OutOfMemoryError:
-                if not splits or len(micro_batches) == len(step.batch.x):
+                if not splits or len(parts) == len(batch.x):
                     raise
             self.passes.forward, self.passes.backward = before["forward"], before["backward"]
             self.passes.micro_batches *= 2
             torch.cuda.empty_cache()
-            log.warning(
+            _log.warning(
                 "out of memory on the device: batches go in %d parts, each normalised alone", self.passes.micro_batches
             )
 
-    def backward(self, step: Step, part: Batch, images: int) -> Tensor:
-        """Send images through the model, and their gradient back.
-
-        Args:
-            step: knows the loss.
-            part: of its batch.
-            images: of the whole batch.
-
-        Returns:
-            (2,) loss, as often as the part has images, and right predictions.
-        """
-        normed = steady_norms(self.model, step.images == 1 or len(part.x) == 1 < images)
-        with autocast(self.precision, self.device), normed, self.group.norms(step.portion):
-            logits = self.logits(part.x)
-        value = (step.loss or self.loss)(logits.float(), part)
-        weighed = self.group.weighed(value, step.portion)
-        (weighed if len(part.x) == images else weighed * (len(part.x) / images)).backward()
+    def _backward(self, step: Step, part: Batch, counted: bool) -> Tensor:
+        """Send images through the model, and their gradient back; those that are not counted have none."""
+        group, images = self.runtime.group, len(part.x) * counted
+        single = step.images < 2 * group.size or len(part.x) == 1 < step.images
+        with autocast(self.runtime.precision, self._device), steady_norms(self.model, single):
+            logits = self._logits(part.x)
+        value = (step.loss or self._loss)(logits.float(), part)
+        scale = group.size * images / step.images  # processes average their gradients, parts add theirs up
+        (value if scale == 1 else value * scale).backward()
         with torch.no_grad():
             right = (logits.argmax(1) == part.y).sum()
-            return torch.stack([value.detach() * len(part.x), right.float()])
+            return torch.stack([value.detach() * images, right.float() * counted])
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Run the model, compiled where that is asked for and the batch is of the shape that it was compiled for.
+    def _logits(self, x: Tensor) -> Tensor:
+        """Run the model, compiled where that is asked for and the batch has the shape that it was compiled for.
 
         The model's own hooks see the pass as ever. Its layers' hooks would not; a model with such is not compiled.
-
-        Args:
-            x: (B, C, H, W) model input.
-
-        Returns:
-            (B, classes).
         """
-        if not self.compiled or x.shape != self.shape or _has_inner_hooks(self.model):
-            return cast(Tensor, self.network(x))
-        if self.forward is None:
-            self.forward = torch.compile(self.model.forward, dynamic=False)
-        vars(self.model)["forward"] = self.forward
+        if not self.runtime.compiled or x.shape != self._shape or _has_inner_hooks(self.model):
+            return cast(Tensor, self._network(x))
+        if self._compiled is None:
+            self._compiled = torch.compile(self.model.forward, dynamic=False)
+        vars(self.model)["forward"] = self._compiled
         try:
             return cast(Tensor, self.model(x))
         finally:
@@ -266,33 +224,28 @@ def _has_inner_hooks(model: nn.Module) -> bool:
     return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
-def still_norms(model: nn.Module) -> list[nn.Module]:
-    """Let batch normalisation use its running statistics, and leave them as they are, until the model trains again.
-
-    Args:
-        model: whose layers.
-
-    Returns:
-        The layers that were in training mode.
-    """
+def _freeze_norms(model: nn.Module) -> list[nn.Module]:
+    """Let batch normalisation use its running statistics and leave them; give the layers that were in training."""
     norms: list[nn.Module] = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in norms:
         layer.eval()
     return norms
 
 
+def frozen_norms(model: nn.Module, stream: Stream) -> Stream:
+    """Let batch normalisation keep to its running statistics, and leave them, in a training on a stream."""
+
+    def steps(epoch: int) -> Iterator[Batch | Step]:
+        _freeze_norms(model)
+        yield from stream(epoch)
+
+    return steps
+
+
 @contextmanager
 def steady_norms(model: nn.Module, single: bool) -> Iterator[None]:
-    """Let batch normalisation use its running statistics for a batch of one image, which has none of its own.
-
-    Args:
-        model: in any mode.
-        single: whether the batch is of one image; else nothing changes.
-
-    Yields:
-        Nothing.
-    """
-    norms = still_norms(model) if single else []
+    """Let batch normalisation use its running statistics for a single image, which has none of its own."""
+    norms = _freeze_norms(model) if single else []
     try:
         yield
     finally:

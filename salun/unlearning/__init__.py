@@ -2,10 +2,10 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from salun.training.recipe import OptimizerName, Schedule
+from salun.training.recipe import Momentum, OptimizerName, Schedule, TrainingConfig
 from salun.training.step import Step
 from salun.unlearning.registry import METHODS, Method, find_method, load_methods, method, settled
-from salun.unlearning.task import Dual, Labels, Momentum, Share, Task, unlearn
+from salun.unlearning.task import Dual, Labels, Share, Task, unlearn
 
 __all__ = [
     "METHODS",
@@ -22,6 +22,7 @@ __all__ = [
     "Share",
     "Step",
     "Task",
+    "TrainingConfig",
     "find_method",
     "load_methods",
     "method",

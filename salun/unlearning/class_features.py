@@ -14,17 +14,8 @@ _FORGOTTEN = 0.01
 
 
 @torch.no_grad()
-def feature_batches(model: nn.Module, images: Images, batch_size: int) -> Iterator[Tensor]:
-    """Compute what the classification head sees of images: evaluation mode, no augmentation, in order.
-
-    Args:
-        model: any timm model; is left in the mode that it was in.
-        images: N images.
-        batch_size: images at once.
-
-    Yields:
-        (B, D) float32 of each batch.
-    """
+def _feature_batches(model: nn.Module, images: Images, batch_size: int) -> Iterator[Tensor]:
+    """Compute what the head sees of images, (B, D) a batch: evaluation mode, no augmentation, in order."""
     with evaluating(model), features_seen(model) as seen:
         for batch in images.batches(batch_size):
             model(batch.x)
@@ -34,35 +25,16 @@ def feature_batches(model: nn.Module, images: Images, batch_size: int) -> Iterat
 def class_batches(
     model: nn.Module, images: Images, batch_size: int, classes: int
 ) -> Iterator[tuple[int, int, Iterator[Tensor]]]:
-    """Compute the features of images class after class, no more of them at a time than of one batch.
-
-    Args:
-        model: any timm model; is left in the mode that it was in.
-        images: N images.
-        batch_size: images at once.
-        classes: number of classes.
-
-    Yields:
-        Of each class that has images: the class, their number, and their features in batches.
-    """
+    """Give each class that has images: the class, their number, and their (B, D) features in batches."""
     counts = torch.bincount(images.labels, minlength=classes).tolist()
     members = images.labels.argsort(stable=True).split(counts)
     for label, places in enumerate(members):
         if len(places):
-            yield label, len(places), feature_batches(model, images.take(places), batch_size)
+            yield label, len(places), _feature_batches(model, images.take(places), batch_size)
 
 
-def nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-    """Choose for each image the nearest class that is not its own.
-
-    Args:
-        distances: (N, C) from images to classes.
-        labels: (N,) int64, the images' own classes.
-        present: (C,) boolean, the classes that may be chosen.
-
-    Returns:
-        (N,) int64.
-    """
+def _nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+    """Choose for each of N images the class of smallest (N, C) distance that is present and not its own."""
     own = torch.zeros_like(distances, dtype=torch.bool).scatter_(1, labels[:, None], True)
     return distances.masked_fill(own | ~present, torch.inf).argmin(1)
 
@@ -71,35 +43,15 @@ def nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor:
 def targets(
     model: nn.Module, images: Images, batch_size: int, distances: Callable[[Tensor], Tensor], present: Tensor
 ) -> Tensor:
-    """Choose for each image the class, not its own, that its features are nearest to.
-
-    Args:
-        model: any timm model; is left in the mode that it was in.
-        images: N images.
-        batch_size: images at once.
-        distances: of (B, D) features to the classes, (B, C).
-        present: (C,) boolean, the classes that may be chosen.
-
-    Returns:
-        (N,) int64.
-    """
+    """Choose for each of N images the present class, not its own, that its features are nearest to."""
     labels = images.labels.split(batch_size)
-    found = feature_batches(model, images, batch_size)
+    found = _feature_batches(model, images, batch_size)
     pairs = zip(found, labels, strict=True)
-    return torch.cat([nearest_other(distances(features), own, present) for features, own in pairs])
+    return torch.cat([_nearest_other(distances(features), own, present) for features, own in pairs])
 
 
 def against_retain(task: Task, batch_size: int, retain_steps: int) -> Iterator[tuple[Batch, Batch]]:
-    """Go once through the forget images, each batch beside several batches of retain images.
-
-    Args:
-        task: its forget and retain set are shuffled.
-        batch_size: images a batch, of each.
-        retain_steps: most retain batches a forget batch.
-
-    Yields:
-        A forget and a retain batch.
-    """
+    """Go once through the forget images, each batch beside at most `retain_steps` retain batches."""
     for batch in task.forget.batches(batch_size, task.generator):
         for _, kept in zip(range(retain_steps), task.retain.batches(batch_size, task.generator), strict=False):
             yield batch, kept

@@ -28,15 +28,7 @@ def last_layers(model: nn.Module, k: int) -> dict[str, nn.Module]:
 
 @contextmanager
 def training_only(model: nn.Module, layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Let only the weights of some layers take a gradient.
-
-    Args:
-        model: whose weights; inside the block the others take none.
-        layers: of the model; their own weights, not those of their parts.
-
-    Yields:
-        Nothing.
-    """
+    """Let only some layers' own weights, not those of their parts, take a gradient inside the block."""
     trained = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
     frozen = [weight for weight in model.parameters() if id(weight) not in trained and weight.requires_grad]
     for weight in frozen:

@@ -29,27 +29,12 @@ _MOST_AT_ONCE = 64
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute the mean cross-entropy.
-
-    Args:
-        logits: (B, C).
-        labels: (B,) int64.
-
-    Returns:
-        A scalar.
-    """
+    """Compute the mean cross-entropy of (B, C) logits under (B,) labels."""
     return F.cross_entropy(logits, labels)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """List the weights that a method may edit.
-
-    Args:
-        model: any.
-
-    Returns:
-        Weights that take a gradient, by name.
-    """
+    """List the weights that a method may edit, those that take a gradient, by name."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
@@ -67,40 +52,22 @@ def image_gradients(
         Gradients of some images, by name of the weight, (images, *shape): on the CPU of 32 for a model of at most a
         million weights, of one for a larger model; elsewhere of up to 64, as many as fit into 1 GiB.
     """
-    at_once = images_at_once(sum(map(torch.numel, trainable(model).values())), images.device)
+    at_once = _images_at_once(sum(map(torch.numel, trainable(model).values())), images.device)
     if at_once == 1:
-        yield from stacks_of_one(model, images, 1, objective)
+        yield from _stacks_of_one(model, images, 1, objective)
     else:
-        yield from stacked_gradients(model, images, at_once, objective)
+        yield from _stacked_gradients(model, images, at_once, objective)
 
 
-def images_at_once(weights: int, device: torch.device) -> int:
-    """Choose how many images' gradients are computed at once.
-
-    Args:
-        weights: number of entries of a gradient, of 4 bytes each.
-        device: where.
-
-    Returns:
-        The number that is fastest there and fits.
-    """
+def _images_at_once(weights: int, device: torch.device) -> int:
+    """Choose how many images' gradients, of so many entries each, are computed at once."""
     if device.type == "cpu":
         return _FEW_AT_ONCE if weights <= _FEW_WEIGHTS else 1
     return max(1, min(_MOST_AT_ONCE, _DEVICE_BYTES // (4 * weights)))
 
 
-def stacked_gradients(model: nn.Module, images: Images, at_once: int, objective: _Objective) -> Iterator[Gradients]:
-    """Compute the gradient of every image alone, many at once, in evaluation mode.
-
-    Args:
-        model: is left as it is.
-        images: N images, taken in order and plain.
-        at_once: images.
-        objective: of the (1, C) float32 logits of one image and its (1,) label.
-
-    Yields:
-        Gradients by name of the weight, (images, *shape).
-    """
+def _stacked_gradients(model: nn.Module, images: Images, at_once: int, objective: _Objective) -> Iterator[Gradients]:
+    """Compute the gradient of every image alone, many at once: by name, (images, *shape)."""
     weights = {name: weight.detach() for name, weight in trainable(model).items()}
     others = {name: weight.detach() for name, weight in model.named_parameters() if name not in weights}
     constant = others | dict(model.named_buffers())
@@ -115,7 +82,7 @@ def stacked_gradients(model: nn.Module, images: Images, at_once: int, objective:
             yield gradients(weights, batch.x, batch.y)
 
 
-def stacks_of_one(model: nn.Module, images: Images, batch_size: int, objective: _Objective) -> Iterator[Gradients]:
+def _stacks_of_one(model: nn.Module, images: Images, batch_size: int, objective: _Objective) -> Iterator[Gradients]:
     """Compute the gradient of every batch, in the form of those of single images: by name, (1, *shape)."""
     for gradients, _ in batch_gradients(model, images, batch_size, objective):
         yield {name: gradient[None] for name, gradient in gradients.items()}
@@ -146,17 +113,7 @@ def batch_gradients(
 def mean_gradient(
     model: nn.Module, images: Images, batch_size: int = 256, objective: _Objective = mean_cross_entropy
 ) -> Gradients:
-    """Average the gradient over all images.
-
-    Args:
-        model: is left as it is.
-        images: N images.
-        batch_size: images at once; the mean does not depend on it.
-        objective: of logits and labels, a mean over the images of a batch.
-
-    Returns:
-        A tensor a weight, by name.
-    """
+    """Average the gradient over all images, whatever the batch size; the model is left as it is."""
     total = _zeros(model)
     for gradients, count in batch_gradients(model, images, batch_size, objective):
         torch._foreach_add_(list(total.values()), list(gradients.values()), alpha=count / len(images))
@@ -201,18 +158,7 @@ def absolute_gradients(
     batch_size: int = 256,
     objective: _Objective = mean_cross_entropy,
 ) -> Gradients:
-    """Average absolute gradients, of single images or of batches.
-
-    Args:
-        model: is left as it is.
-        images: N images, taken in order and plain.
-        each: "image" or "batch", as for squared gradients.
-        batch_size: images a batch, for "batch".
-        objective: of logits and labels.
-
-    Returns:
-        A tensor a weight, by name; none negative.
-    """
+    """Average absolute gradients, of single images or of batches, as `squared_gradients` does squares."""
     return _averaged(_add_sizes, model, images, each, batch_size, objective)
 
 
@@ -240,7 +186,7 @@ def _averaged(
     if each == "image":
         found = image_gradients(model, images, objective)
     else:
-        found = stacks_of_one(model, images, batch_size, objective)
+        found = _stacks_of_one(model, images, batch_size, objective)
     for gradients in found:
         for one in zip(*(gradient.unbind() for gradient in gradients.values()), strict=True):
             add(summed, list(one))

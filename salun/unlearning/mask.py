@@ -1,8 +1,7 @@
 """The saliency mask, and the context that holds every other weight still."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -10,16 +9,18 @@ from typing import Literal, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from salun.data.images import Batch, Images
 from salun.device import Precision, autocast
 from salun.errors import SalunError
 from salun.io.tensors import read_tensors, write_tensors
 from salun.training.evaluate import evaluating
-from salun.unlearning.topk import BITS, select
+from salun.training.runtime import WeightHold
+from salun.unlearning.topk import select
 
 Mask = dict[str, Tensor]
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Score = Literal["sum", "mean_abs", "random", "inverted"]
 
@@ -105,33 +106,21 @@ def _gradient_scores(model: nn.Module, batches: Iterable[Batch], absolute: bool,
     return total
 
 
-@dataclass(frozen=True)
-class WeightHold:
-    """What holds weights still.
-
-    Attributes:
-        put_back: puts the held weights back at once, after an edit in place.
-        clear_gradients: clears their gradients, so that clipping counts only weights that may move.
-    """
-
-    restore: Callable[[], None]
-    clear_gradients: Callable[[], None]
-
-
 @contextmanager
 def masked_updates(model: nn.Module, mask: Mask) -> Iterator[WeightHold]:
     """Let only the weights of a mask move.
 
-    theta = mask * (theta0 + delta) + (1 - mask) * theta0: inside the block the held weights are put
-    back after every optimiser step, whatever the optimiser, and once more at its end, which covers
-    edits in place. Buffers, such as BatchNorm's running statistics, are not weights: they move freely.
+    theta = mask * (theta0 + delta) + (1 - mask) * theta0: a training that is given the hold puts the
+    held weights back after every step, whatever the optimiser, and the end of the block does so once
+    more, which covers edits in place. Buffers, such as BatchNorm's running statistics, are not
+    weights: they move freely.
 
     Args:
         model: whose weights.
         mask: a boolean tensor a weight, True where it may move; weights without one are free.
 
     Yields:
-        What puts the held weights back, and clears their gradients.
+        The hold, for `Runtime.hold`.
 
     Raises:
         SalunError: the mask names a weight that the model lacks, or has another shape.
@@ -156,36 +145,25 @@ def masked_updates(model: nn.Module, mask: Mask) -> Iterator[WeightHold]:
         if moved:
             torch._foreach_mul_(list(map(_bits_of, moved.values())), [free[name] for name in moved])
 
-    hook = register_optimizer_step_post_hook(lambda *step: restore(held))
     try:
         yield WeightHold(lambda: restore(held), clear_gradients)
     finally:
-        hook.remove()
         present = model.named_parameters()
         restore({name: weight for name, weight in present if name in free and weight.shape == free[name].shape})
 
 
 def _bits_of(values: Tensor) -> Tensor:
     """See floating-point numbers as integers of the same bits, with which products and sums of 0 and 1 are exact."""
-    return values.detach().view(BITS[values.element_size()])
+    return values.detach().view(_BITS[values.element_size()])
 
 
 def _bits_like(values: Tensor) -> Tensor:
     """Make room for as many integers of the same size, laid out in memory in the same way."""
-    return torch.empty_like(values, dtype=BITS[values.element_size()], requires_grad=False)
+    return torch.empty_like(values, dtype=_BITS[values.element_size()], requires_grad=False)
 
 
 def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = True) -> None:
-    """Check that a mask fits a model.
-
-    Args:
-        mask: a tensor a weight.
-        weights: the model's, by name; only their names and shapes are read.
-        complete: whether the mask must have every trainable weight.
-
-    Raises:
-        SalunError: a name or a shape differs, or a weight is missing.
-    """
+    """Raise a `SalunError` where a mask, which may have to be complete, does not fit a model's weights."""
     for name, chosen in mask.items():
         if name not in weights:
             raise SalunError(f"mask: '{name}' is no weight of the model; is the mask another model's?")
@@ -198,15 +176,7 @@ def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = Tr
 
 
 def save_mask(path: Path, mask: Mask) -> None:
-    """Write a mask.
-
-    Args:
-        path: the file.
-        mask: a boolean tensor a weight.
-
-    Raises:
-        SalunError: the file cannot be written.
-    """
+    """Write a mask, whole or not at all."""
     write_tensors(path, {name: chosen.cpu() for name, chosen in mask.items()})
 
 

@@ -44,15 +44,7 @@ def prune(model: nn.Module, share: float) -> Mask:
 
 
 def both(one: Mask | None, other: Mask | None) -> Mask | None:
-    """Let only those weights move that two masks let.
-
-    Args:
-        one: a boolean tensor a weight; None lets all move, as does the lack of a weight.
-        other: likewise.
-
-    Returns:
-        A mask; None where both are None.
-    """
+    """Let only those weights move that two masks let; None, and the lack of a weight, lets all move."""
     if one is None or other is None:
         return one or other
     return one | other | {name: one[name].to(other[name].device) & other[name] for name in one.keys() & other.keys()}

@@ -1,8 +1,11 @@
 """The registry of methods, and how one is run."""
 
+import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,14 +14,21 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 
 from salun.errors import SalunError, did_you_mean
-from salun.registry import claim, load_installed, sections_of, summary_of
+from salun.registry import arguments_of, claim, load_installed, sections_of, summary_of
+from salun.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
     from salun.unlearning.task import Task
 
 WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
 
+UNDECLARED = TrainingConfig(weight_decay=0.0)
+
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+_TRAINING = tuple(field.name for field in dataclasses.fields(TrainingConfig))
+
+_Settings = dict[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,9 @@ class Method:
 
     Attributes:
         name: its function's name and its value in JSON.
-        run: the function of a `Task` and keyword-only settings.
+        run: the function of a `Task` and keyword-only settings, those of its training among them.
         settings: annotation and default of each setting.
+        meanings: text on each setting.
         summary: first sentence of its docstring.
         equation: of its docstring.
         deviations: from the source, of its docstring.
@@ -43,7 +54,8 @@ class Method:
 
     name: str
     run: Callable[..., None]
-    settings: dict[str, tuple[Any, Any]]
+    settings: _Settings
+    meanings: dict[str, str]
     summary: str
     equation: str
     deviations: str
@@ -61,15 +73,20 @@ METHODS: dict[str, Method] = {}
 
 def method(
     *,
+    training: TrainingConfig | None = None,
     maskable: bool = True,
     classwise: bool = False,
     forgets: bool = True,
     keeps: bool = True,
     alias: str | None = None,
 ) -> Callable[..., Callable[..., None]]:
-    """Register an unlearning method; its signature is its schema.
+    """Register an unlearning method; its training and its signature are its schema, its docstring its description.
+
+    Sections that its docstring lacks are read from that of its module.
 
     Args:
+        training: defaults of a method that trains, whose fields become settings; the optimiser only where it is not
+            "sgd". The function reads the chosen values from `task.training`.
         maskable: whether a mask may hold weights while it runs.
         classwise: whether it can only forget whole classes.
         forgets: whether it is meant to forget a class at the strength that the authors chose.
@@ -84,25 +101,22 @@ def method(
         SalunError: the name is taken.
     """
 
-    def register(run: Callable[..., None]) -> Callable[..., None]:
-        name = str(getattr(run, "__name__", ""))
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        name = str(getattr(function, "__name__", ""))
         homes = {known: found.home for found in METHODS.values() for known in (found.name, found.alias) if known}
         for wanted in (name, alias):
-            claim("method", wanted or name, run.__module__, homes)
-        hints = typing.get_type_hints(run, include_extras=True)
-        settings = {}
-        for parameter in list(inspect.signature(run).parameters.values())[1:]:
-            complete = parameter.name in hints and parameter.default is not parameter.empty
-            if parameter.kind is not parameter.KEYWORD_ONLY or not complete:
-                raise TypeError(f"{name}: setting '{parameter.name}' must be keyword-only, with annotation and default")
-            settings[parameter.name] = (hints[parameter.name], parameter.default)
+            claim("method", wanted or name, function.__module__, homes)
+        own = _signature_settings(name, function)
+        settings = _documented_order({**_training_settings(training), **own}, function)
         _check_settings(name, settings)
-        sections = sections_of(run)
+        sections = sections_of(sys.modules.get(function.__module__, function)) | sections_of(function)
+        run = _configured(function, settings, own)
         METHODS[name] = Method(
             name=name,
             run=run,
             settings=settings,
-            summary=summary_of(run),
+            meanings=arguments_of(TrainingConfig) | arguments_of(function),
+            summary=summary_of(function),
             equation=sections.get("Equation", ""),
             deviations=sections.get("Deviations", ""),
             source=sections.get("Source", ""),
@@ -111,19 +125,68 @@ def method(
             forgets=forgets,
             keeps=keeps,
             alias=alias,
-            home=run.__module__,
+            home=function.__module__,
         )
         return run
 
     return register
 
 
-def _check_settings(name: str, settings: dict[str, tuple[Any, Any]]) -> None:
+def _signature_settings(name: str, function: Callable[..., None]) -> _Settings:
+    """Read the settings that a method declares itself."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    settings = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        complete = parameter.name in hints and parameter.default is not parameter.empty
+        if parameter.kind is not parameter.KEYWORD_ONLY or not complete:
+            raise TypeError(f"{name}: setting '{parameter.name}' must be keyword-only, with annotation and default")
+        settings[parameter.name] = (hints[parameter.name], parameter.default)
+    return settings
+
+
+def _training_settings(training: TrainingConfig | None) -> _Settings:
+    """Flatten the settings of a training."""
+    if training is None:
+        return {}
+    hints = typing.get_type_hints(TrainingConfig, include_extras=True)
+    names = [name for name in _TRAINING if name != "optimizer" or training.optimizer != "sgd"]
+    return {name: (hints[name], getattr(training, name)) for name in names}
+
+
+def _documented_order(settings: _Settings, function: Callable[..., None]) -> _Settings:
+    """Order settings as the docstring does; one that it leaves out follows the one before it."""
+    order = [name for name in arguments_of(function) if name in settings]
+    before = ""
+    for name in settings:
+        if name not in order:
+            order.insert(order.index(before) + 1 if before else 0, name)
+        before = name
+    return {name: settings[name] for name in order}
+
+
+def _check_settings(name: str, settings: _Settings) -> None:
     """Check that values of a method's settings can be validated."""
     try:
         create_model(name, **cast(Any, settings))
     except PydanticUserError as error:
         raise TypeError(f"{name}: {error.message.partition('. ')[0]}") from error
+
+
+def _configured(function: Callable[..., None], settings: _Settings, own: _Settings) -> Callable[..., None]:
+    """Let a method find the settings of its training, whether it declares them itself or not, in its task."""
+
+    @functools.wraps(function)
+    def run(task: "Task", **given: Any) -> None:
+        values = {name: default for name, (_, default) in settings.items()} | given
+        before = task.training
+        chosen = {name: values.pop(name) if name not in own else values[name] for name in _TRAINING if name in values}
+        task.training = dataclasses.replace(UNDECLARED, **chosen)
+        try:
+            function(task, **values)
+        finally:
+            task.training = before
+
+    return run
 
 
 def find_method(name: str) -> Method:
@@ -188,19 +251,7 @@ def _named_settings(name: str, given: Iterable[str]) -> Method:
 
 
 def chosen_for(task: "Task", name: str, settings: dict[str, Any]) -> Method:
-    """Look up a method that is to run on a task.
-
-    Args:
-        task: what it is to work on.
-        name: of the method.
-        settings: where they differ from its defaults.
-
-    Returns:
-        The method.
-
-    Raises:
-        SalunError: the method, a setting, or the forget set is refused.
-    """
+    """Look up a method that is to run on a task; refuse one that does not fit task or settings."""
     chosen = _named_settings(name, settings)
     if chosen.classwise and not task.forgotten:
         raise SalunError(f"method '{name}': {WHOLE_CLASSES}")

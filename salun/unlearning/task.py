@@ -13,22 +13,18 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from salun.data.images import Batch, Images
-from salun.device import Precision, autocast
+from salun.device import autocast
 from salun.errors import SalunError
 from salun.training.cost import PassCounter
-from salun.training.loop import Stream, fit, train
-from salun.training.optim import OptimizerConfig
-from salun.training.progress import Callback, Epoch, no_callback, nothing
-from salun.training.recipe import OptimizerName, Recipe, Schedule
-from salun.training.runtime import Runtime
-from salun.training.state import StateWriter
-from salun.training.step import Loss, cross_entropy, steady_norms
-from salun.unlearning.mask import Mask, WeightHold, masked_updates
-from salun.unlearning.registry import chosen_for
+from salun.training.loop import fit, train
+from salun.training.progress import Epoch
+from salun.training.recipe import Recipe, TrainingConfig
+from salun.training.runtime import Runtime, WeightHold
+from salun.training.step import Loss, Stream, cross_entropy, frozen_norms, steady_norms
+from salun.unlearning.mask import Mask, masked_updates
+from salun.unlearning.registry import UNDECLARED, chosen_for
 
 Labels = Literal["any", "other", "remaining"]
-
-Momentum = typing.Annotated[float, Field(ge=0, lt=1)]
 
 Share = typing.Annotated[float, Field(ge=0, le=1)]
 
@@ -41,9 +37,6 @@ _DUAL_DECAY = 0.05
 
 class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an error
     """A training whose loss stopped being a number."""
-
-
-_NOT_HELD = WeightHold(nothing, nothing)
 
 
 @dataclass
@@ -60,16 +53,11 @@ class Task:
         recipe: how the base model was trained.
         fresh: builds the base model's architecture with weights from before training.
         generator: the source of all randomness.
-        precision: of forward passes.
-        compiled: whether the model is compiled for its steps.
-        watch: is told of every step.
-        curve: the epochs trained so far; `fit` and `retrain` add to it.
-        passes: counts the images that go through the model and its copies, and holds the budget.
-        diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
+        runtime: precision, callback, counter of passes and the like.
         untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
-        saving: writes the state of a retraining from time to time.
-        hold: puts back what a mask holds, before a training begins on weights that a method has edited, and clears
-            its gradients before they are clipped.
+        training: the settings of the method's training.
+        curve: the epochs trained so far; `fit` and `retrain` add to it.
+        diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
     """
 
     model: nn.Module
@@ -81,56 +69,37 @@ class Task:
     recipe: Recipe
     fresh: Callable[[], nn.Module]
     generator: torch.Generator
-    precision: Precision = "float32"
-    compiled: bool = False
-    callback: Callback = no_callback
-    curve: Sequence[Epoch] = ()
-    passes: PassCounter = field(default_factory=PassCounter)
-    diverged: int | None = None
+    runtime: Runtime = field(default_factory=Runtime)
     untrained: Callable[[], nn.Module] | None = None
-    saving: StateWriter | None = None
-    hold: WeightHold = _NOT_HELD
-    runtime: Runtime | None = None
+    training: TrainingConfig = UNDECLARED
+    curve: Sequence[Epoch] = ()
+    diverged: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.runtime:
-            self.precision, self.compiled, self.callback = (
-                self.runtime.precision,
-                self.runtime.compiled,
-                self.runtime.callback,
-            )
-            self.passes, self.saving = self.runtime.passes, self.runtime.state
+    @property
+    def passes(self) -> PassCounter:
+        """What counts the images that go through the model and its copies, and holds the budget."""
+        return self.runtime.passes
 
     def fit(
         self,
         stream: Stream,
         *,
-        epochs: int,
-        lr: float,
-        optimizer: OptimizerName = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        schedule: Schedule = "constant",
-        grad_clip: float | None = None,
+        lr: float | None = None,
+        epochs: int | None = None,
         loss: Loss = cross_entropy,
-        beside: Iterable[nn.Parameter] = (),
+        extra_parameters: Iterable[nn.Parameter] = (),
         dual: Dual = False,
         freeze_norms: bool = False,
     ) -> None:
-        """Train the model on a stream of batches, within the budget: the last batch that fits only in part is cut.
+        """Train the model on a stream of batches, as `training` says, within the budget: the last batch may be cut.
 
         Args:
             stream: gives the batches of epoch 0, 1, ..., or steps with a loss of their own; a loss that sends more than
                 the batch through models is of a step that says what it costs.
-            epochs: passes over the stream.
-            lr: learning rate at the start.
-            optimizer: "sgd", "adam" or "adamw".
-            momentum: of SGD; the first beta of Adam.
-            weight_decay: L2 penalty; decoupled in "adamw".
-            schedule: of the learning rate.
-            grad_clip: largest norm of the gradient; None for no limit.
+            lr: learning rate at the start; None for that of `training`.
+            epochs: passes over the stream; None for those of `training`.
             loss: of logits and batch, where a step has none of its own.
-            beside: weights outside the model that are trained with it; no mask holds them.
+            extra_parameters: weights outside the model that are trained with it; no mask holds them.
             dual: DualOptim: AdamW with momentum of its own, weight decay 0.05 and learning rate `dual`, or 1e-4
                 for True, takes the steps that forget.
             freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
@@ -142,27 +111,17 @@ class Task:
             Zhong et al., "DualOptim: Enhancing Efficacy and Stability in Machine Unlearning with Dual Optimizers",
             NeurIPS 2025, https://arxiv.org/abs/2504.15827, algorithm 1.
         """
-        self.hold.restore()
+        self.runtime.hold.restore()
+        config = replace(self.training, lr=lr or self.training.lr, epochs=epochs or self.training.epochs)
         rate = _DUAL_LR if dual is True else dual
         curve, _ = fit(
             self.model,
-            stream,
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            schedule=schedule,
-            grad_clip=grad_clip,
+            frozen_norms(self.model, stream) if freeze_norms else stream,
+            config,
+            replace(self.runtime, state=None),
             loss=loss,
-            precision=self.precision,
-            callback=self.callback,
-            beside=beside,
-            forgetting=OptimizerConfig(rate, "adamw", 0.9, _DUAL_DECAY) if rate else None,
-            freeze_norms=freeze_norms,
-            clear_gradients=self.hold.clear_gradients,
-            passes=self.passes,
-            compiled=self.compiled,
+            extra_parameters=extra_parameters,
+            forgetting=TrainingConfig(rate, optimizer="adamw", weight_decay=_DUAL_DECAY) if rate else None,
         )
         before = len(self.curve)
         self.curve = [*self.curve, *(replace(point, epoch=before + point.epoch) for point in curve)]
@@ -173,30 +132,14 @@ class Task:
         """Train fresh weights on the retain set by the base model's own recipe, whatever the budget."""
         self.model.load_state_dict(self.fresh().state_dict())
         with self.passes.unlimited():
-            curve, _ = train(
-                self.model,
-                self.retain,
-                self.validation,
-                self.recipe,
-                self.generator,
-                Runtime(self.precision, self.compiled, False, self.callback, self.passes, self.saving),
-            )
+            curve, _ = train(self.model, self.retain, self.validation, self.recipe, self.generator, self.runtime)
         self.curve = [*self.curve, *curve]
 
     @contextmanager
     def part(
         self, *, model: nn.Module | None = None, forget: Images | None = None, retain: Images | None = None
     ) -> Iterator["Task"]:
-        """Make a task of some of the images, or of another model; all else, budget and randomness too, is this one's.
-
-        Args:
-            model: to edit; None for this task's.
-            forget: images to forget; None for this task's.
-            retain: images to keep; None for this task's.
-
-        Yields:
-            The task; what it trains goes on with this one's curve.
-        """
+        """Make a task of other images or another model; what it trains goes on with this one's curve and budget."""
         part = replace(
             self,
             model=self.model if model is None else model,
@@ -223,61 +166,57 @@ class Task:
         self.model.eval()
 
     def logits(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
-        """Run the model on a batch in the training's precision, for a loss of more than the step's own batch.
+        """Run a model in the training's precision, for a loss of more than the step's own batch.
 
         Args:
             x: (B, C, H, W) model input.
-            model: another one that is to run so, such as a teacher; None for the task's own.
+            model: that is to run, such as a teacher; None for the task's own.
 
         Returns:
             (B, classes) float32, with their gradient.
         """
         model = self.model if model is None else model
-        with autocast(self.precision, x.device), steady_norms(model, len(x) == 1):
+        with autocast(self.runtime.precision, x.device), steady_norms(model, len(x) == 1):
             logits: Tensor = model(x)
         return logits.float()
 
     def frozen(self) -> nn.Module:
-        """Make a teacher of the model as it is now.
-
-        Returns:
-            A copy in evaluation mode whose weights take no gradient.
-        """
+        """Make a teacher of the model as it is now: a copy in evaluation mode whose weights take no gradient."""
         return deepcopy(self.model).eval().requires_grad_(False)
 
     def random_teacher(self) -> nn.Module:
-        """Make a teacher that knows nothing.
-
-        Returns:
-            The architecture with random weights, frozen.
-        """
+        """Make a teacher that knows nothing: the architecture with random weights, frozen."""
         return self.passes.count((self.untrained or self.fresh)()).eval().requires_grad_(False)
 
-    def pairs(self, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+    def batches(self, images: Images, size: int | None = None) -> Iterator[Batch]:
+        """Go once through images, shuffled and augmented.
+
+        Args:
+            images: any.
+            size: images a batch, of which the last may be smaller; None for the batch size of `training`.
+
+        Returns:
+            One batch after another.
+        """
+        return images.batches(size or self.training.batch_size, self.generator)
+
+    def pairs(self, size: int | None = None) -> Iterator[tuple[Batch, Batch]]:
         """Go once through the retain images, beside as many batches of the forget images, again and again.
 
         Args:
-            batch_size: images a batch, of each.
+            size: images a batch, of each; None for the batch size of `training`.
 
         Yields:
             A forget and a retain batch; each of the two is shuffled.
         """
-        forget = self.forever(self.forget, batch_size)
-        for batch in self.retain.batches(batch_size, self.generator):
+        forget = self.forever(self.forget, size)
+        for batch in self.batches(self.retain, size):
             yield next(forget), batch
 
-    def forever(self, images: Images, batch_size: int) -> Iterator[Batch]:
-        """Go through images again and again, shuffled anew each time.
-
-        Args:
-            images: any.
-            batch_size: images a batch; the last of each round may be smaller.
-
-        Yields:
-            One batch after another, without end.
-        """
+    def forever(self, images: Images, size: int | None = None) -> Iterator[Batch]:
+        """Go through images as `batches` does, again and again, shuffled anew each time."""
         while True:
-            yield from images.batches(batch_size, self.generator)
+            yield from self.batches(images, size)
 
     def random_labels(self, labels: Labels) -> Tensor:
         """Draw a label for every forget image.
@@ -320,10 +259,10 @@ def unlearn(task: Task, name: str, settings: dict[str, Any] | None = None, mask:
     with ExitStack() as stack:
         stack.enter_context(task.passes.counting(task.model))
         if mask is not None:
-            task.hold = stack.enter_context(masked_updates(task.model, mask))
+            task.runtime = replace(task.runtime, hold=stack.enter_context(masked_updates(task.model, mask)))
         try:
             chosen.run(task, **(settings or {}))
         except Diverged:
             task.diverged = len(task.curve)
-    task.hold = _NOT_HELD
+    task.runtime = replace(task.runtime, hold=WeightHold())
     task.model.eval()

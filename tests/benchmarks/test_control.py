@@ -21,6 +21,8 @@ from benchmarks.problem import Ground, ground_for
 from salun.data.images import Images
 from salun.training.evaluate import accuracy, predict
 from salun.training.loop import fit
+from salun.training.recipe import TrainingConfig
+from salun.training.runtime import Runtime
 from salun.unlearning.mask import saliency
 
 BATCH = 32
@@ -71,7 +73,7 @@ def test_takes_the_steps_that_ours_takes(ground: Ground) -> None:
     batches = list(ground.sets.train.batches(BATCH))
     theirs, ours = ground.theirs(), ground.theirs()
     loss, _ = train_epoch(theirs, [(batch.x, batch.y) for batch in batches], sgd(theirs, 0.01), CPU)
-    curve, _ = fit(ours, lambda epoch: batches, epochs=1, lr=0.01)
+    curve, _ = fit(ours, lambda epoch: batches, TrainingConfig(epochs=1, lr=0.01), Runtime())
     assert loss == pytest.approx(curve[0].loss, rel=1e-4)
     torch.testing.assert_close(parameters(theirs), parameters(ours), atol=1e-4, rtol=1e-3)
 

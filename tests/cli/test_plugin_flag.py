@@ -45,7 +45,8 @@ def test_the_commands_of_the_page_work_as_printed(capsys: pytest.CaptureFixture[
     assert 0.5 < measured["metrics"]["forget_confidence"] <= 1
     assert measured["versions"]["plugin my_metric.py"] == digest_of("my_metric.py")
     assert unlearned["settings"]["method"] == "flatten"
-    assert unlearned["settings"]["settings"] == {"lr": 0.05, "epochs": 5, "batch_size": 64}
+    chosen = {"lr": 0.05, "epochs": 5, "batch_size": 64, "momentum": 0.9, "weight_decay": 0.0, "grad_clip": None}
+    assert unlearned["settings"]["settings"] == chosen | {"schedule": "constant", "temperature": 1.0}
     assert unlearned["versions"]["plugin my_method.py"] == digest_of("my_method.py")
     assert unlearned["metrics"]["UA"] > 0.9
     assert unlearned["metrics"]["TA"] > 0.9

@@ -28,8 +28,8 @@ def steps_of(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **settings:
     """Take the steps of each epoch; a step's loss is its own or the training's."""
     seen: list[list[Step]] = []
 
-    def record(stream: Any, *, epochs: int, loss: Any = None, **rest: Any) -> None:
-        for epoch in range(epochs):
+    def record(stream: Any, *, epochs: int | None = None, loss: Any = None, **rest: Any) -> None:
+        for epoch in range(epochs or task.training.epochs):
             given = (each if isinstance(each, Step) else Step(each) for each in stream(epoch))
             seen.append([step._replace(loss=step.loss or loss) for step in given])
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from processes import end, fit_in_double, free_port, start, train
 from salun.errors import SalunError
 from salun.models.checkpoint import load_checkpoint
 from salun.training import distributed
-from salun.training.distributed import SINGLE_PROCESS, Group, StateFile, find_others, joined, read_place
+from salun.training.distributed import SINGLE_PROCESS, Group, joined
 
 FIVE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 SMALL = ["--dataset", "synthetic:n=300,size=16,classes=4", "--model", "resnet_tiny", "--batch-size", "37"]
@@ -28,10 +29,6 @@ def checkpoint_in(folder: Path) -> Path:
 
 def weights_in(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(checkpoint_in(folder)).weights
-
-
-def losses_in(folder: Path) -> list[float]:
-    return [float(found) for found in re.findall(r"loss (\S+)", (folder / "out0").read_text())]
 
 
 def folder_of(tmp_path: Path, name: str) -> Path:
@@ -49,27 +46,58 @@ def trained(folder: Path, size: int, argv: list[str]) -> Path:
     return folder
 
 
-class TestPlace:
-    def test_of_one_process(self) -> None:
-        assert read_place({"PATH": "/bin", "MASTER_ADDR": "here", "MASTER_PORT": "1"}) is None
-        assert read_place(FIVE | {"RANK": "0", "WORLD_SIZE": "1"}) is None
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    """Set what a launcher sets."""
 
-    def test_of_several(self) -> None:
-        assert read_place(FIVE) == StateFile(1, 4, 1)
+    def launched(given: dict[str, str]) -> None:
+        for name in FIVE:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
 
-    @pytest.mark.parametrize("name", FIVE)
-    def test_what_is_missing_is_named(self, name: str) -> None:
-        for given in ({key: value for key, value in FIVE.items() if key != name}, FIVE | {name: ""}):
-            with pytest.raises(SalunError, match=f"^{name}: not set"):
-                read_place(given)
+    return launched
 
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [("RANK", "-1"), ("RANK", "4"), ("WORLD_SIZE", "two"), ("LOCAL_RANK", "0.5"), ("MASTER_PORT", "x")],
-    )
-    def test_what_is_no_such_number_is_named(self, name: str, value: str) -> None:
-        with pytest.raises(SalunError, match=f"^{name} {value}: must be"):
-            read_place(FIVE | {name: value})
+
+Launched = Callable[[dict[str, str]], None]
+
+
+@pytest.mark.parametrize(
+    "given", [{"MASTER_ADDR": "here", "MASTER_PORT": "1"}, FIVE | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}]
+)
+def test_one_process_joins_nobody(launched: Launched, given: dict[str, str]) -> None:
+    launched(given)
+    with joined() as group:
+        group.begin(torch.device("cpu"))
+        assert (group.rank, group.size, group.leads) == (0, 1, True)
+        assert group.in_turn(lambda: 3, "any") == 3
+        assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_what_a_launcher_leaves_out_is_named(launched: Launched, name: str) -> None:
+    for given in ({key: value for key, value in FIVE.items() if key != name}, FIVE | {name: ""}):
+        launched(given)
+        with pytest.raises(SalunError, match=f"^{name}: not set"), joined():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "-1"), ("RANK", "4"), ("WORLD_SIZE", "two"), ("LOCAL_RANK", "0.5"), ("MASTER_PORT", "x")],
+)
+def test_what_is_no_such_number_is_named(launched: Launched, name: str, value: str) -> None:
+    launched(FIVE | {name: value})
+    with pytest.raises(SalunError, match=f"^{name} {value}: must be"), joined():
+        pass
+
+
+def test_others_that_never_come_are_an_error(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(FIVE | {"MASTER_PORT": str(free_port())})
+    monkeypatch.setattr(distributed, "JOINING", timedelta(seconds=1))
+    message = r"^MASTER_ADDR 127\.0\.0\.1, MASTER_PORT \d+: process 1 of 4 met no others in 1 s$"
+    with pytest.raises(SalunError, match=message), joined():
+        pass
 
 
 class TestDevice:
@@ -89,24 +117,6 @@ class TestDevice:
             SalunError, match=f"^--device {name}: 8 processes train together; accepted: auto, cpu, cuda$"
         ):
             Group(rank=5, size=8).name_device(name)
-
-
-def test_one_process_joins_nobody() -> None:
-    with joined() as group:
-        group.begin(torch.device("cpu"))
-        assert (group.rank, group.size, group.leads) == (0, 1, True)
-        assert group.in_turn(lambda: 3, "any") == 3
-        assert not torch.distributed.is_initialized()
-
-
-def test_others_that_never_come_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (FIVE | {"MASTER_PORT": str(free_port())}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "JOINING", timedelta(seconds=1))
-    with pytest.raises(
-        SalunError, match=r"^MASTER_ADDR 127\.0\.0\.1, MASTER_PORT \d+: process 1 of 4 met no others in 1 s$"
-    ):
-        find_others(StateFile(1, 4, 1))
 
 
 def assert_as_alone(folder: Path, size: int) -> None:
@@ -149,19 +159,6 @@ def test_a_fault_of_all_is_told_once(tmp_path: Path, argv: list[str], fault: str
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.slow  # 25 s
-def test_the_command_trains_in_two_processes_what_it_trains_in_one(tmp_path: Path) -> None:
-    argv = [*PLAIN, "--epochs", "3", "--lr", "0.001", "--cf", "1"]
-    alone, both = (trained(folder_of(tmp_path, str(size)), size, argv) for size in (1, 2))
-    assert sorted(path.name for path in both.rglob("*")) == sorted(
-        [path.name for path in alone.rglob("*")] + ["out1", "err1"]
-    )
-    assert losses_in(both) == pytest.approx(losses_in(alone), rel=1e-3)
-    expected = weights_in(alone)
-    for name, found in weights_in(both).items():
-        torch.testing.assert_close(found, expected[name], rtol=0, atol=1e-4)
-
-
 @pytest.mark.slow  # 40 s
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path: Path, victim: int) -> None:
@@ -190,15 +187,8 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path: P
 
 @pytest.mark.slow  # 20 s
 def test_torchrun_starts_it(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*launcher, "--master-port", str(free_port())]
     script = Path(sys.executable).with_name("salun-train")
     done = subprocess.run(
         [*command, str(script), *PLAIN, "--epochs", "1"],

@@ -17,12 +17,12 @@ from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import load_checkpoint
-from salun.training import state as resume
 from salun.training.cost import PassCounter
 from salun.training.loop import train
 from salun.training.progress import Callback, Epoch, Progress, no_callback
 from salun.training.recipe import Recipe
-from salun.training.state import StateFile, StateWriter, forget_state
+from salun.training.runtime import Runtime
+from salun.training.state import STATES, StateFile, StateWriter, forget_state
 
 CPU = torch.device("cpu")
 BATCH = 48
@@ -71,11 +71,10 @@ Figures = tuple[dict[str, torch.Tensor], list[Epoch], dict[str, object], dict[st
 def go(sets: Sets, recipe: Recipe, place: StateFile | None, callback: Callback = no_callback) -> Figures:
     torch.manual_seed(7)
     model, generator, passes = Shaky(), torch.Generator().manual_seed(3), PassCounter()
-    saving = StateWriter(place, "the same", generator) if place else None
+    writer = StateWriter(place, "the same", generator) if place else None
     with passes.counting(model):
-        curve, optimizer = train(
-            model, sets.train, sets.validation, recipe, generator, callback, passes=passes, saving=saving
-        )
+        runtime = Runtime(callback=callback, passes=passes, state=writer)
+        curve, optimizer = train(model, sets.train, sets.validation, recipe, generator, runtime)
     torch.rand(1)
     timeless = [replace(point, seconds=0.0, evaluation_seconds=0.0) for point in curve]
     return dict(model.state_dict()), timeless, optimizer, passes.counts
@@ -139,7 +138,7 @@ def test_seconds_of_the_earlier_process_count(sets: Sets, tmp_path: Path) -> Non
     with pytest.raises(KilledError):
         go(sets, recipe, place, slow)
     saving = StateWriter(place, "the same", torch.Generator().manual_seed(3))
-    curve, _ = train(Shaky(), sets.train, sets.validation, recipe, saving.generator, saving=saving)
+    curve, _ = train(Shaky(), sets.train, sets.validation, recipe, saving.generator, Runtime(state=saving))
     assert curve[0].seconds > 0.15
     assert saving.earlier > 0.15
 
@@ -191,7 +190,7 @@ def test_training_goes_on_where_the_state_has_no_room(
 
 
 def test_state_of_a_training_that_is_over_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / resume.STATES / "one.pt"
+    path = tmp_path / STATES / "one.pt"
     path.parent.mkdir()
     path.touch()
     path.with_name("two.pt").touch()
@@ -209,7 +208,7 @@ def test_killed_command_goes_on(tmp_path: Path) -> None:
     subprocess.run([*run, "whole"], check=True, capture_output=True)
     for _ in range(2):
         process = subprocess.Popen([*run, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        state = tmp_path / "killed" / resume.STATES / "resnet_tiny_digits_base.pt"
+        state = tmp_path / "killed" / STATES / "resnet_tiny_digits_base.pt"
         seen = state.stat().st_mtime_ns if state.exists() else 0
         while not state.exists() or state.stat().st_mtime_ns == seen:
             assert process.poll() is None

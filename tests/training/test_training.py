@@ -16,9 +16,11 @@ from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
 from salun.training.cost import PassCounter
 from salun.training.evaluate import accuracy, predict
-from salun.training.loop import fit
-from salun.training.optim import OptimizerConfig, make_schedule
+from salun.training.loop import Validation, fit
+from salun.training.optim import make_schedule
 from salun.training.progress import Epoch, Progress
+from salun.training.recipe import TrainingConfig
+from salun.training.runtime import Runtime
 from salun.training.step import Loss, Step, cross_entropy
 from salun.unlearning.mask import masked_updates
 
@@ -50,24 +52,17 @@ def test_random_label_steps_equal_the_official_ones(name: str) -> None:
         losses.append(float(value.detach()))
         return value
 
-    def steps() -> None:
-        drops = run["milestones"][0] < run["epochs"]
-        fit(
-            model,
-            stream,
-            epochs=run["epochs"],
-            lr=run["lr"],
-            momentum=case["momentum"],
-            weight_decay=case["weight_decay"],
-            schedule="multistep" if drops else "constant",
-            loss=loss,
-        )
-
-    if run["mask"] is None:
-        steps()
-    else:
-        with masked_updates(model, {key: chosen != 0 for key, chosen in reference.tensors("rl_mask").items()}):
-            steps()
+    drops = run["milestones"][0] < run["epochs"]
+    config = TrainingConfig(
+        lr=run["lr"],
+        epochs=run["epochs"],
+        momentum=case["momentum"],
+        weight_decay=case["weight_decay"],
+        schedule="multistep" if drops else "constant",
+    )
+    mask = reference.tensors("rl_mask") if run["mask"] is not None else {}
+    with masked_updates(model, {key: chosen != 0 for key, chosen in mask.items()}) as hold:
+        fit(model, stream, config, Runtime(hold=hold), loss=loss)
     assert losses == pytest.approx([float(sequence[f"step{i}_loss"]) for i in range(run["steps"])], abs=1e-5)
     for key, tensor in model.state_dict().items():
         assert torch.allclose(tensor.double(), final[key].double(), rtol=0, atol=1e-5), key
@@ -83,14 +78,19 @@ def test_same_seed_same_weights(sets: Sets) -> None:
     for _ in range(2):
         torch.manual_seed(3)
         model = build(Architecture(TINY, 10, 1, 8))
-        fit(model, small(sets), epochs=2, lr=0.05)
+        fit(model, small(sets), TrainingConfig(epochs=2, lr=0.05), Runtime())
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_curve_and_progress_tell_what_happened(sets: Sets, trained: Checkpoint) -> None:
     seen: list[Progress] = []
-    curve, _ = fit(trained.restore(), small(sets), epochs=2, lr=0.001, schedule="cosine", callback=seen.append)
+    curve, _ = fit(
+        trained.restore(),
+        small(sets),
+        TrainingConfig(epochs=2, lr=0.001, schedule="cosine"),
+        Runtime(callback=seen.append),
+    )
     assert [point.epoch for point in curve] == [1, 2]
     assert curve[0].lr == pytest.approx(0.001)
     assert curve[1].lr == pytest.approx(0.0005)
@@ -107,7 +107,12 @@ def test_loss_is_the_mean_over_images_not_batches(sets: Sets, trained: Checkpoin
     with torch.no_grad():
         expected = sum(float(nn.functional.cross_entropy(model(b.x), b.y)) * len(b.x) for b in taken.batches(64)) / 70
     model = trained.restore()
-    curve, _ = fit(model, lambda epoch: taken.batches(64), epochs=1, lr=1e-12, momentum=0, weight_decay=0)
+    curve, _ = fit(
+        model,
+        lambda epoch: taken.batches(64),
+        TrainingConfig(epochs=1, lr=1e-12, momentum=0, weight_decay=0),
+        Runtime(),
+    )
     assert curve[0].loss == pytest.approx(expected, rel=1e-4)
 
 
@@ -120,14 +125,21 @@ def test_best_epoch_on_validation_is_kept_of_equal_ones_the_later(sets: Sets, tr
         states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return next(values)
 
-    curve, _ = fit(model, small(sets), epochs=4, lr=0.01, validate=validate)
+    curve, _ = fit(model, small(sets), TrainingConfig(epochs=4, lr=0.01), Runtime(), validation=Validation(validate))
     assert [point.validation for point in curve] == [0.2, 0.9, 0.9, 0.1]
     assert all(torch.equal(tensor, states[2][name]) for name, tensor in model.state_dict().items())
 
 
 def test_patience_ends_training(sets: Sets, trained: Checkpoint) -> None:
     values = iter([0.5, 0.6, 0.6, 0.5, 0.9])
-    curve, _ = fit(trained.restore(), small(sets), epochs=5, lr=0.01, validate=lambda: next(values), patience=2)
+    validation = Validation(lambda: next(values), 2)
+    curve, _ = fit(
+        trained.restore(),
+        small(sets),
+        TrainingConfig(epochs=5, lr=0.01),
+        Runtime(),
+        validation=validation,
+    )
     assert len(curve) == 4
 
 
@@ -152,7 +164,13 @@ def test_schedules(name: str, epochs: int, expected: list[float]) -> None:
 
 
 def test_plateau_lowers_the_rate_when_validation_stalls(sets: Sets, trained: Checkpoint) -> None:
-    curve, _ = fit(trained.restore(), small(sets), epochs=8, lr=0.01, schedule="plateau", validate=lambda: 0.5)
+    curve, _ = fit(
+        trained.restore(),
+        small(sets),
+        TrainingConfig(epochs=8, lr=0.01, schedule="plateau"),
+        Runtime(),
+        validation=Validation(lambda: 0.5),
+    )
     assert [point.lr for point in curve] == pytest.approx([0.01] * 7 + [0.001])
 
 
@@ -161,7 +179,7 @@ def test_optimizers_train(sets: Sets, name: str) -> None:
     torch.manual_seed(0)
     model = build(Architecture(TINY, 10, 1, 8))
     lr = 0.05 if name == "sgd" else 0.002
-    curve, optimizer = fit(model, small(sets), epochs=4, lr=lr, optimizer=name)
+    curve, optimizer = fit(model, small(sets), TrainingConfig(epochs=4, lr=lr, optimizer=name), Runtime())
     assert curve[-1].loss < curve[0].loss
     assert type(optimizer).__name__.lower() == name
 
@@ -171,7 +189,7 @@ def test_frozen_weights_stay(sets: Sets, trained: Checkpoint) -> None:
     model.fc.weight.requires_grad_(False)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     taken = sets.forget.take(torch.arange(32))
-    fit(model, lambda epoch: taken.batches(32), epochs=1, lr=0.1, weight_decay=0.1)
+    fit(model, lambda epoch: taken.batches(32), TrainingConfig(epochs=1, lr=0.1, weight_decay=0.1), Runtime())
     moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved
     assert "fc.weight" not in moved
@@ -184,7 +202,14 @@ def test_weights_beside_the_model_are_trained_too(sets: Sets, trained: Checkpoin
     def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         return cross_entropy(logits * scale, batch)
 
-    fit(trained.restore(), lambda epoch: taken.batches(32), epochs=1, lr=0.1, loss=loss, beside=[scale])
+    fit(
+        trained.restore(),
+        lambda epoch: taken.batches(32),
+        TrainingConfig(epochs=1, lr=0.1),
+        Runtime(),
+        loss=loss,
+        extra_parameters=[scale],
+    )
     assert scale.item() != 1.0
 
 
@@ -205,7 +230,7 @@ def test_a_step_may_have_a_loss_of_its_own(sets: Sets, trained: Checkpoint) -> N
         yield Step(first, of("own"))
         yield second
 
-    fit(trained.restore(), stream, epochs=2, lr=0.01, loss=of("shared"))
+    fit(trained.restore(), stream, TrainingConfig(epochs=2, lr=0.01), Runtime(), loss=of("shared"))
     assert seen == ["own", "shared"] * 2
 
 
@@ -213,22 +238,30 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     taken = sets.forget.take(torch.arange(64))
     batches = list(taken.batches(32))
 
-    def after(forgets: tuple[bool, bool], second: OptimizerConfig | None) -> dict[str, torch.Tensor]:
+    def after(forgets: tuple[bool, bool], second: TrainingConfig | None) -> dict[str, torch.Tensor]:
         model = trained.restore()
         steps = [Step(batch, forgets=flag) for batch, flag in zip(batches, forgets, strict=True)]
-        fit(model, lambda epoch: steps, epochs=1, lr=0.01, momentum=0.9, weight_decay=0, forgetting=second)
+        fit(
+            model,
+            lambda epoch: steps,
+            TrainingConfig(epochs=1, lr=0.01, momentum=0.9, weight_decay=0),
+            Runtime(),
+            forgetting=second,
+        )
         return dict(model.named_parameters())
 
     def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(weight, other[name]) for name, weight in one.items())
 
-    alike = OptimizerConfig(0.01, "sgd", 0.9, 0.0)
+    alike = TrainingConfig(0.01, weight_decay=0.0)
     shared = after((False, False), None)
     assert equal(after((True, False), None), shared)
     assert equal(after((True, True), alike), shared)
     assert not equal(after((True, False), alike), shared)
-    no_memory = OptimizerConfig(0.01, "sgd", 0.0, 0.0)
-    assert not equal(after((True, False), OptimizerConfig(0.1, "adamw", 0.9, 0.05)), after((True, False), no_memory))
+    no_memory = TrainingConfig(0.01, momentum=0.0, weight_decay=0.0)
+    assert not equal(
+        after((True, False), TrainingConfig(0.1, optimizer="adamw", weight_decay=0.05)), after((True, False), no_memory)
+    )
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(1, 0), (2, 1), (63, 1), (64, 1), (66, 2), (200, 4)])
@@ -236,7 +269,12 @@ def test_training_stays_within_the_budget(sets: Sets, trained: Checkpoint, budge
     passes, model, seen = PassCounter(budget=budget), trained.restore(), []
     taken = sets.forget.take(torch.arange(64))
     with passes.counting(model):
-        fit(model, lambda epoch: taken.batches(32), epochs=9, lr=0.01, passes=passes, callback=seen.append)
+        fit(
+            model,
+            lambda epoch: taken.batches(32),
+            TrainingConfig(epochs=9, lr=0.01),
+            Runtime(callback=seen.append, passes=passes),
+        )
     assert sum(step.done is None for step in seen) == steps
     assert passes.total == budget - budget % 2
 
@@ -250,7 +288,7 @@ def test_nothing_is_asked_for_once_the_budget_is_spent(sets: Sets, trained: Chec
         return taken.batches(32)
 
     with passes.counting(model):
-        curve, _ = fit(model, stream, epochs=9, lr=0.01, passes=passes)
+        curve, _ = fit(model, stream, TrainingConfig(epochs=9, lr=0.01), Runtime(passes=passes))
     assert begun == [0, 1]
     assert [point.epoch for point in curve] == [1, 2]
 
@@ -277,7 +315,7 @@ def test_a_cut_batch_has_of_a_sorted_one_all_sorts(sets: Sets) -> None:
 
 def test_an_epoch_whose_loss_is_no_number_is_the_last(sets: Sets, trained: Checkpoint) -> None:
     taken = sets.forget.take(torch.arange(64))
-    curve, _ = fit(trained.restore(), lambda epoch: taken.batches(32), epochs=9, lr=1e30)
+    curve, _ = fit(trained.restore(), lambda epoch: taken.batches(32), TrainingConfig(epochs=9, lr=1e30), Runtime())
     assert len(curve) < 9
     assert not math.isfinite(curve[-1].loss)
 
@@ -287,7 +325,12 @@ def test_gradient_is_clipped(sets: Sets, trained: Checkpoint) -> None:
     before = torch.cat([weight.detach().flatten() for weight in model.parameters()])
     taken = sets.forget.take(torch.arange(64))
     wrong = taken.relabel((taken.labels + 1) % 10)
-    fit(model, lambda epoch: wrong.batches(64), epochs=1, lr=1.0, momentum=0, weight_decay=0, grad_clip=0.01)
+    fit(
+        model,
+        lambda epoch: wrong.batches(64),
+        TrainingConfig(epochs=1, lr=1.0, momentum=0, weight_decay=0, grad_clip=0.01),
+        Runtime(),
+    )
     after = torch.cat([weight.detach().flatten() for weight in model.parameters()])
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
@@ -296,7 +339,7 @@ def test_gradient_is_clipped(sets: Sets, trained: Checkpoint) -> None:
 def test_a_batch_of_one_image_trains(sets: Sets, trained: Checkpoint, count: int) -> None:
     taken = sets.retain.take(torch.arange(count))
     model = trained.restore()
-    curve, _ = fit(model, lambda epoch: taken.batches(64), epochs=1, lr=0.01)
+    curve, _ = fit(model, lambda epoch: taken.batches(64), TrainingConfig(epochs=1, lr=0.01), Runtime())
     assert math.isfinite(curve[0].loss)
     assert all(layer.training for layer in model.modules())
 
@@ -304,7 +347,7 @@ def test_a_batch_of_one_image_trains(sets: Sets, trained: Checkpoint, count: int
 def test_bf16_keeps_float32_weights_and_learns(sets: Sets) -> None:
     torch.manual_seed(0)
     model = build(Architecture(TINY, 10, 1, 8))
-    curve, _ = fit(model, small(sets), epochs=3, lr=0.05, precision="bf16")
+    curve, _ = fit(model, small(sets), TrainingConfig(epochs=3, lr=0.05), Runtime(precision="bf16"))
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
     assert curve[-1].loss < curve[0].loss
 
@@ -348,7 +391,9 @@ def test_batches_without_room_go_in_parts(room: int, parts: int, sets: Sets, cap
     weights, curves, counts = [], [], []
     for model, passes in ((Cramped(1000), PassCounter()), (Cramped(room), PassCounter())):
         with passes.counting(model):
-            curve, _ = fit(model, lambda _: images.batches(64), epochs=2, lr=0.1, passes=passes)
+            curve, _ = fit(
+                model, lambda _: images.batches(64), TrainingConfig(epochs=2, lr=0.1), Runtime(passes=passes)
+            )
         weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
         curves.append([(point.loss, point.accuracy) for point in curve])
         counts.append(passes.counts)
@@ -363,7 +408,7 @@ def test_what_cannot_be_split_raises(sets: Sets) -> None:
     images = sets.train.take(torch.arange(64))
     for room, loss in ((0, cross_entropy), (32, lambda logits, batch: logits.square().max())):
         with pytest.raises(torch.OutOfMemoryError):
-            fit(Cramped(room), lambda _: images.batches(64), epochs=1, lr=0.1, loss=loss)
+            fit(Cramped(room), lambda _: images.batches(64), TrainingConfig(epochs=1, lr=0.1), Runtime(), loss=loss)
 
 
 def test_predictions_take_fewer_images_at_once_where_there_is_no_room(sets: Sets) -> None:

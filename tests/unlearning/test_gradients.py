@@ -9,11 +9,7 @@ from salun.unlearning.gradients import (
     absolute_gradients,
     batch_gradients,
     image_gradients,
-    images_at_once,
-    mean_cross_entropy,
     squared_gradients,
-    stacked_gradients,
-    stacks_of_one,
 )
 
 
@@ -43,27 +39,6 @@ def test_gradients_of_single_images_are_those_of_a_loop(model: nn.Module, images
     (found,) = image_gradients(model, images)
     for name in found:
         torch.testing.assert_close(found[name], torch.stack([each[name] for each in loop]), atol=1e-6, rtol=1e-5)
-
-
-def test_one_by_one_and_many_at_once_are_the_same(model: nn.Module, images: Images) -> None:
-    stacks, singles = (
-        [*stacked_gradients(model, images, 8, mean_cross_entropy)],
-        [*stacks_of_one(model, images, 1, mean_cross_entropy)],
-    )
-    assert [len(found["fc.bias"]) for found in stacks] == [8, 8, 6]
-    assert len(singles) == len(images)
-    for name in stacks[0]:
-        together, apart = (torch.cat([found[name] for found in split]) for split in (stacks, singles))
-        torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("weights", [1, 10**6, 10**7, 10**8, 10**9])
-def test_no_more_images_at_once_than_fit(weights: int) -> None:
-    on_cpu, on_cuda = (images_at_once(weights, torch.device(name)) for name in ("cpu", "cuda"))
-    assert 1 <= on_cpu <= 64
-    assert 1 <= on_cuda <= 64
-    assert on_cpu * weights * 4 <= 128 * 1024**2 or on_cpu == 1
-    assert on_cuda * weights * 4 <= 1024**3 or on_cuda == 1
 
 
 def test_absolute_gradients_are_averaged_over_images(model: nn.Module, images: Images) -> None:

@@ -1,44 +1,16 @@
-from salun.unlearning import (
-    Labels,
-    Momentum,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Task,
-    method,
-)
+from salun.unlearning import Labels, Task, TrainingConfig, method
 
 
-@method()
-def amnesiac(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-4,
-    epochs: PositiveInt = 3,
-    batch_size: PositiveInt = 256,
-    optimizer: OptimizerName = "adam",
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    labels: Labels = "other",
-) -> None:
+@method(training=TrainingConfig(lr=1e-4, epochs=3, optimizer="adam", weight_decay=0.0))
+def amnesiac(task: Task, *, labels: Labels = "other") -> None:
     """Give each forget image one wrong label for good and train on forget and retain images, in one shuffled mix.
 
     Of `rl` it differs in that the labels are drawn once, and are always wrong.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over forget and retain set.
-        batch_size: images a step.
-        optimizer: "sgd", "adam" or "adamw".
         momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         labels: which labels a forget image may get: "any", "other" than its own, or of the
             "remaining" classes.
 
@@ -58,13 +30,4 @@ def amnesiac(
         unlearning by relabelled data.
     """
     mixed = task.forget.relabel(task.random_labels(labels)).join(task.retain)
-    task.fit(
-        lambda epoch: mixed.batches(batch_size, task.generator),
-        epochs=epochs,
-        lr=lr,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(lambda epoch: task.batches(mixed))

@@ -4,21 +4,14 @@ import torch
 from torch import Tensor
 
 from salun.data.images import Batch, Images
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import PositiveFloat, PositiveInt, Task, TrainingConfig, method
 from salun.unlearning.adversarial import nearest_adversarial
 
 
-@method(forgets=False)
+@method(training=TrainingConfig(batch_size=128, schedule="multistep"), forgets=False)
 def amun(
     task: Task,
     *,
-    lr: PositiveFloat = 0.01,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 128,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "multistep",
     epsilon: PositiveFloat = 0.04,
     pgd_steps: PositiveInt = 50,
     use_forget: bool = True,
@@ -31,13 +24,7 @@ def amun(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the training set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         epsilon: radius of the first ball that is searched, of pixels in [0, 1] in the L2 norm; it is doubled until
             an adversarial example is found.
         pgd_steps: of projected gradient ascent in each ball, a tenth of the radius long.
@@ -59,21 +46,14 @@ def amun(
         Ebrahimpour-Boroojeny, Sundaram and Chandrasekaran, "Not All Wrong is Bad: Using Adversarial Examples for
         Unlearning", ICML 2025, https://arxiv.org/abs/2503.00917, algorithm 1.
     """
-    attacked = nearest_adversarial(task.model, task.forget, epsilon, pgd_steps, batch_size, lambda: task.passes.left)
+    size = task.training.batch_size
+    attacked = nearest_adversarial(task.model, task.forget, epsilon, pgd_steps, size, lambda: task.passes.left)
     adversarial = attacked.take((attacked.labels != task.forget.labels).nonzero().flatten())
     images = task.forget.take(torch.arange(len(task.forget) * use_forget))
     if use_retain:
         images = images.join(task.retain)
 
-    task.fit(
-        lambda epoch: _mixed(images, adversarial, batch_size, task.generator),
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(lambda epoch: _mixed(images, adversarial, size, task.generator))
 
 
 def _mixed(images: Images, adversarial: Images, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:

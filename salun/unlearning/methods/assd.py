@@ -9,13 +9,7 @@ from salun.unlearning.topk import largest
 
 
 @method()
-def assd(
-    task: Task,
-    *,
-    dampening: NonNegativeFloat = 1.0,
-    each: Each = "batch",
-    batch_size: PositiveInt = 128,
-) -> None:
+def assd(task: Task, *, dampening: NonNegativeFloat = 1.0, each: Each = "batch", batch_size: PositiveInt = 128) -> None:
     """Adaptive selective synaptic dampening: `ssd` whose alpha follows from the size of the forget set.
 
     The larger the share of the images that is to be forgotten, the more weights are dampened: 0.7 % of them for 1 %

@@ -4,50 +4,21 @@ import torch
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import (
-    Momentum,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Share,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import PositiveFloat, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.losses import distillation
 
 
-@method()
-def bad_teacher(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-4,
-    epochs: PositiveInt = 1,
-    batch_size: PositiveInt = 256,
-    retain_share: Share = 0.3,
-    temperature: PositiveFloat = 1.0,
-    optimizer: OptimizerName = "adam",
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-) -> None:
+@method(training=TrainingConfig(lr=1e-4, epochs=1, optimizer="adam", weight_decay=0.0))
+def bad_teacher(task: Task, *, retain_share: Share = 0.3, temperature: PositiveFloat = 1.0) -> None:
     """Learn forget images from an untrained teacher and retain images from the base model, in one shuffled mix.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the mix.
-        batch_size: images a step.
         retain_share: share of the retain set that is in the mix, drawn once.
         temperature: of both teachers' and the model's predictions.
         optimizer: "sgd", "adam" or "adamw".
         momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = mean over images and classes of KL's terms p_t * (ln p_t - ln p), all at temperature T; t is the untrained
@@ -68,24 +39,14 @@ def bad_teacher(
     mixed = task.forget.join(task.retain.take(drawn[: int(retain_share * len(drawn))]))
 
     def stream(epoch: int) -> Iterator[Step]:
-        return (Step(batch, cost=4) for batch in mixed.batches(batch_size, generator))
+        return (Step(batch, cost=4) for batch in task.batches(mixed))
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         forgets = batch.at < len(task.forget)
         known, unknown = (task.logits(batch.x, teacher) for teacher in (competent, incompetent))
         return teaching(logits, known, unknown, forgets, temperature)
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        loss=loss,
-    )
+    task.fit(stream, loss=loss)
 
 
 def teaching(student: Tensor, competent: Tensor, incompetent: Tensor, forgets: Tensor, temperature: float) -> Tensor:

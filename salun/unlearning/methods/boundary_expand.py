@@ -5,22 +5,11 @@ from torch import Tensor, nn
 from salun.data.images import Batch
 from salun.models.features import features_seen
 from salun.training.evaluate import evaluating
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import Task, TrainingConfig, method
 
 
-@method()
-def boundary_expand(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-5,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 64,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    freeze_norms: bool = False,
-) -> None:
+@method(training=TrainingConfig(lr=1e-5, batch_size=64, weight_decay=0.0))
+def boundary_expand(task: Task, *, freeze_norms: bool = False) -> None:
     """Move the forget images into an extra class, then take the extra class away.
 
     It sees forget images alone: of one class, they take batch normalisation's statistics along, which costs the other
@@ -28,13 +17,9 @@ def boundary_expand(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the forget set.
-        batch_size: images a step.
-        momentum: of SGD.
         weight_decay: L2 penalty, of the extra class's weights too.
         grad_clip: largest norm of the gradient, the extra class's counted in; None for no limit.
-        schedule: of the learning rate.
         freeze_norms: whether batch normalisation uses its running statistics and leaves them as they are.
 
     Equation:
@@ -60,15 +45,9 @@ def boundary_expand(
             return F.cross_entropy(widened, torch.full_like(batch.y, logits.shape[1]))
 
         task.fit(
-            lambda epoch: task.forget.batches(batch_size, task.generator),
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
+            lambda epoch: task.batches(task.forget),
             loss=loss,
-            beside=extra.parameters(),
+            extra_parameters=extra.parameters(),
             freeze_norms=freeze_norms,
         )
 

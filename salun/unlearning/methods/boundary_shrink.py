@@ -1,21 +1,9 @@
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import PositiveFloat, Task, TrainingConfig, method
 from salun.unlearning.adversarial import fgsm
 
 
-@method()
-def boundary_shrink(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-5,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 64,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    bound: PositiveFloat = 0.1,
-    freeze_norms: bool = False,
-) -> None:
+@method(training=TrainingConfig(lr=1e-5, batch_size=64, weight_decay=0.0))
+def boundary_shrink(task: Task, *, bound: PositiveFloat = 0.1, freeze_norms: bool = False) -> None:
     """Give each forget image the class across the nearest decision boundary, and fine-tune on that.
 
     The boundary is looked for by one step of the fast gradient sign method from the image, on the base model. It sees
@@ -24,13 +12,7 @@ def boundary_shrink(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the forget set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         bound: length of the search step in each pixel, of pixels in [0, 1].
         freeze_norms: whether batch normalisation uses its running statistics and leaves them as they are.
 
@@ -48,14 +30,5 @@ def boundary_shrink(
         Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the
         Decision Boundary", CVPR 2023, https://arxiv.org/abs/2303.11570, Boundary Shrink.
     """
-    shrunk = task.forget.relabel(fgsm(task.model, task.forget, bound, batch_size).labels)
-    task.fit(
-        lambda epoch: shrunk.batches(batch_size, task.generator),
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        freeze_norms=freeze_norms,
-    )
+    shrunk = task.forget.relabel(fgsm(task.model, task.forget, bound, task.training.batch_size).labels)
+    task.fit(lambda epoch: task.batches(shrunk), freeze_norms=freeze_norms)

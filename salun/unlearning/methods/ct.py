@@ -1,21 +1,11 @@
 import torch
 from torch import nn
 
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import Task, TrainingConfig, method
 
 
-@method()
-def ct(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-3,
-    epochs: PositiveInt = 3,
-    batch_size: PositiveInt = 64,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "cosine",
-) -> None:
+@method(training=TrainingConfig(lr=1e-3, epochs=3, batch_size=64, schedule="cosine"))
+def ct(task: Task) -> None:
     """Transpose the kernels of all convolutions, height for width, and fine-tune on the retain images.
 
     A transformer has one convolution, the patch embedding, whose patches it then reads mirrored. Kernels of one pixel
@@ -23,13 +13,7 @@ def ct(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         W[o, i, h, w] <- W[o, i, w, h] in every convolution; then L = CE(retain).
@@ -43,15 +27,7 @@ def ct(
         competition; settings of its code.
     """
     _transpose(task.model)
-    task.fit(
-        lambda epoch: task.retain.batches(batch_size, task.generator),
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(lambda epoch: task.batches(task.retain))
 
 
 @torch.no_grad()

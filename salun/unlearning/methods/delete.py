@@ -2,38 +2,22 @@ import torch
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Step, Task, method
+from salun.unlearning import Step, Task, TrainingConfig, method
 from salun.unlearning.losses import distillation
 
 
-@method()
-def delete(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-4,
-    epochs: PositiveInt = 20,
-    batch_size: PositiveInt = 128,
-    freeze_norms: bool = False,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-) -> None:
+@method(training=TrainingConfig(lr=1e-4, epochs=20, batch_size=128, weight_decay=0.0))
+def delete(task: Task, *, freeze_norms: bool = False) -> None:
     """Learn from the base model what it says of forget images apart from their own class.
 
     It needs no retain image: what the base model says of the other classes holds them.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the forget set.
-        batch_size: images a step.
         freeze_norms: whether batch normalisation uses its running statistics and leaves them as they are, rather than
             taking on those of the forget set.
         momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = mean over forget images of KL(softmax(z_base + m) || softmax(z)), m minus infinity at the image's own
@@ -55,13 +39,5 @@ def delete(
         return distillation(logits, task.logits(batch.x, teacher).scatter(1, batch.y[:, None], -torch.inf))
 
     task.fit(
-        lambda epoch: (Step(batch, cost=3) for batch in task.forget.batches(batch_size, task.generator)),
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        loss=loss,
-        freeze_norms=freeze_norms,
+        lambda epoch: (Step(batch, cost=3) for batch in task.batches(task.forget)), loss=loss, freeze_norms=freeze_norms
     )

@@ -8,44 +8,24 @@ from torch import Tensor
 from salun.data.images import Batch
 from salun.models.features import features_seen
 from salun.training.evaluate import accuracy, predict
-from salun.unlearning import (
-    Momentum,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Share,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 
 
-@method()
+@method(training=TrainingConfig(lr=1e-3, batch_size=1024, optimizer="adam", weight_decay=0.0))
 def duck(
     task: Task,
     *,
-    lr: PositiveFloat = 1e-3,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 1024,
     lambda_1: NonNegativeFloat = 1.0,
     lambda_2: NonNegativeFloat = 1.4,
     temperature: PositiveFloat = 2.0,
     retain_steps: PositiveInt = 41,
     target_accuracy: Share | None = None,
-    optimizer: OptimizerName = "adam",
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
 ) -> None:
     """Pull the features of forget images to the nearest centroid of another class, while training on retain images.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the forget set, at most.
         batch_size: forget images a step, and as many retain images.
         lambda_1: weight of the pull.
@@ -56,9 +36,6 @@ def duck(
             are forgotten, else for the base model's accuracy on validation images.
         optimizer: "sgd", "adam" or "adamw".
         momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = lambda_1 * mean over forget of (1 - cos(f(x), c_j(x))) + lambda_2 * CE(retain, logits / T); c_j the mean
@@ -77,9 +54,9 @@ def duck(
         2023, https://arxiv.org/abs/2312.02052, section "Method".
     """
     goal = accuracy_sought(task) if target_accuracy is None else target_accuracy
-    centroids, present = class_centroids(task, batch_size)
+    centroids, present = class_centroids(task)
     distances = partial(_cosine_distances, centroids=centroids)
-    nearest = targets(task.model, task.forget, batch_size, distances, present)
+    nearest = targets(task.model, task.forget, task.training.batch_size, distances, present)
     target = F.normalize(centroids, dim=1)
 
     with features_seen(task.model) as features:
@@ -92,25 +69,16 @@ def duck(
             affordable = len(task.forget) <= task.passes.left
             if epoch and affordable and accuracy(predict(task.model, task.forget)) < goal:
                 return
-            for batch, kept in against_retain(task, batch_size, retain_steps):
+            for batch, kept in against_retain(task, task.training.batch_size, retain_steps):
                 yield Step(batch, partial(loss, kept=kept), extra=2 * len(kept.x))
 
-        task.fit(
-            stream,
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-        )
+        task.fit(stream)
 
 
-def class_centroids(task: Task, batch_size: int) -> tuple[Tensor, Tensor]:
+def class_centroids(task: Task) -> tuple[Tensor, Tensor]:
     """Average the features of the retain images of each class: (C, D), and (C,) whether there are any."""
     means = {}
-    for label, count, batches in class_batches(task.model, task.retain, batch_size, task.classes):
+    for label, count, batches in class_batches(task.model, task.retain, task.training.batch_size, task.classes):
         means[label] = torch.stack([features.sum(0) for features in batches]).sum(0) / count
     nothing = torch.zeros_like(next(iter(means.values())))
     found = torch.stack([means.get(label, nothing) for label in range(task.classes)])

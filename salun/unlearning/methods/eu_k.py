@@ -1,23 +1,12 @@
 import torch
 from torch import nn
 
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import PositiveInt, Task, TrainingConfig, method
 from salun.unlearning.freezing import last_layers, training_only
 
 
-@method()
-def eu_k(
-    task: Task,
-    *,
-    k: PositiveInt = 1,
-    lr: PositiveFloat = 0.01,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 256,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-) -> None:
+@method(training=TrainingConfig())
+def eu_k(task: Task, *, k: PositiveInt = 1) -> None:
     """Re-initialise the last k layers and train them on the retain images; all before them stays as it is.
 
     Args:
@@ -27,11 +16,6 @@ def eu_k(
             no more.
         lr: learning rate.
         epochs: passes over the retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         theta_last = theta_0, fresh; then L = CE(retain) over the weights of the last k layers.
@@ -49,15 +33,7 @@ def eu_k(
     layers = last_layers(task.model, k)
     _reset(layers, task.fresh())
     with training_only(task.model, layers.values()):
-        task.fit(
-            lambda epoch: task.retain.batches(batch_size, task.generator),
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-        )
+        task.fit(lambda epoch: task.batches(task.retain))
 
 
 @torch.no_grad()

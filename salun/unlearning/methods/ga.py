@@ -5,32 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import Task, TrainingConfig, method
 
 
-@method()
-def ga(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-3,
-    epochs: PositiveInt = 5,
-    batch_size: PositiveInt = 256,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-) -> None:
+@method(training=TrainingConfig(lr=1e-3, epochs=5))
+def ga(task: Task) -> None:
     """Gradient ascent on the forget images and descent on the retain images, in one shuffled mix.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over forget and retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = mean over a batch of s(x) * CE(x), s = -1 for forget and +1 for retain images.
@@ -47,18 +31,9 @@ def ga(
     sign[: len(task.forget)] = -1
 
     def stream(epoch: int) -> Iterator[Batch]:
-        return mixed.batches(batch_size, task.generator)
+        return task.batches(mixed)
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return (sign[batch.at] * F.cross_entropy(logits, batch.y, reduction="none")).mean()
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        loss=loss,
-    )
+    task.fit(stream, loss=loss)

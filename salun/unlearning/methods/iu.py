@@ -7,13 +7,7 @@ from salun.unlearning.gradients import Gradients, image_gradients, mean_gradient
 
 
 @method()
-def iu(
-    task: Task,
-    *,
-    alpha: PositiveFloat = 1.0,
-    n: PositiveInt = 1000,
-    batch_size: PositiveInt = 256,
-) -> None:
+def iu(task: Task, *, alpha: PositiveFloat = 1.0, n: PositiveInt = 1000, batch_size: PositiveInt = 256) -> None:
     """Influence unlearning: one step to where the weights would be without the forget images, by WoodFisher.
 
     Args:

@@ -4,23 +4,11 @@ import torch
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Step, Task, method
+from salun.unlearning import PositiveFloat, PositiveInt, Step, Task, TrainingConfig, method
 
 
-@method()
-def jit(
-    task: Task,
-    *,
-    lr: PositiveFloat = 3e-4,
-    epochs: PositiveInt = 1,
-    batch_size: PositiveInt = 128,
-    sigma: PositiveFloat = 0.5,
-    samples: PositiveInt = 25,
-    momentum: Momentum = 0.0,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-) -> None:
+@method(training=TrainingConfig(lr=3e-4, epochs=1, batch_size=128, momentum=0.0, weight_decay=0.0))
+def jit(task: Task, *, sigma: PositiveFloat = 0.5, samples: PositiveInt = 25) -> None:
     """Just in time: smooth the model's output around the forget images, until it says the same of them and of noise.
 
     It sees forget images alone, and no label. The authors publish settings for a VGG and a ViT: the loss is a sum
@@ -30,14 +18,10 @@ def jit(
         task: what to unlearn.
         lr: learning rate, eta of the paper.
         epochs: passes over the forget set.
-        batch_size: images a step.
         sigma: standard deviation of the noise on the model's input; the authors take 0.5 to forget a class and 0.01
             for random images.
         samples: noisy copies of each image a step, N of the paper.
         momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = sum over a batch of mean over N of ||f(x) - f(x + e)|| / ||e||, e ~ N(0, sigma^2), x + e clipped to the
@@ -55,7 +39,7 @@ def jit(
     """
 
     def stream(epoch: int) -> Iterator[Step]:
-        for batch in task.forget.batches(batch_size):
+        for batch in task.forget.batches(task.training.batch_size):
             task.model.eval()
             yield Step(batch, cost=2 + samples)
 
@@ -63,16 +47,7 @@ def jit(
         slopes = [_slope(task, logits, _noisy(batch.x, sigma, task.generator), batch.x) for _ in range(samples)]
         return torch.stack(slopes).mean()
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        loss=loss,
-    )
+    task.fit(stream, loss=loss)
 
 
 def _noisy(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:

@@ -4,44 +4,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salun.data.images import Batch
-from salun.unlearning import (
-    Momentum,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import NonNegativeFloat, NonNegativeInt, Step, Task, TrainingConfig, method
 
 
-@method()
-def l1_sparse(
-    task: Task,
-    *,
-    lr: PositiveFloat = 0.01,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 256,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    alpha: NonNegativeFloat = 5e-4,
-    no_l1_epochs: NonNegativeInt = 0,
-) -> None:
+@method(training=TrainingConfig())
+def l1_sparse(task: Task, *, alpha: NonNegativeFloat = 5e-4, no_l1_epochs: NonNegativeInt = 0) -> None:
     """Fine-tune on the retain images with a penalty on the weights' absolute values that fades away.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set.
-        batch_size: images a step.
-        momentum: of SGD.
         weight_decay: L2 penalty, on top of the other.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         alpha: weight of the penalty in the first epoch; gamma in the paper.
         no_l1_epochs: how many epochs at the end go without the penalty.
 
@@ -57,7 +30,7 @@ def l1_sparse(
         Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
         https://arxiv.org/abs/2304.04934, l1-sparse MU.
     """
-    penalised = max(epochs - no_l1_epochs, 0)
+    penalised = max(task.training.epochs - no_l1_epochs, 0)
 
     def stream(epoch: int) -> Iterator[Step]:
         strength = alpha * (1 - epoch / penalised) if epoch < penalised else 0.0
@@ -65,17 +38,9 @@ def l1_sparse(
         def loss(logits: Tensor, batch: Batch) -> Tensor:
             return F.cross_entropy(logits, batch.y) + strength * _absolute_sum(task.model)
 
-        yield from (Step(batch, loss) for batch in task.retain.batches(batch_size, task.generator))
+        yield from (Step(batch, loss) for batch in task.batches(task.retain))
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(stream)
 
 
 def _absolute_sum(model: nn.Module) -> Tensor:

@@ -4,25 +4,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Share, Task, method
+from salun.unlearning import Share, Task, TrainingConfig, method
 from salun.unlearning.gradients import Gradients, batch_gradients
 from salun.unlearning.topk import select
 
 
-@method()
-def msg(
-    task: Task,
-    *,
-    lr: PositiveFloat = 1e-3,
-    epochs: PositiveInt = 5,
-    batch_size: PositiveInt = 64,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    share: Share = 0.3,
-    damping: Share = 0.1,
-) -> None:
+@method(training=TrainingConfig(lr=1e-3, epochs=5, batch_size=64))
+def msg(task: Task, *, share: Share = 0.3, damping: Share = 0.1) -> None:
     """Re-initialise the convolution weights on which retain and forget images agree, then fine-tune (MSG).
 
     Agreed is a weight whose gradient is small: descent on retain images less descent on as many forget images. The
@@ -31,13 +19,8 @@ def msg(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set.
         batch_size: images a step, and a gradient.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         share: of each convolution's weights that is re-initialised, those of the smallest gradient.
         damping: factor on the gradient of the convolutions' other weights.
 
@@ -56,7 +39,7 @@ def msg(
         Classification", 2024, https://arxiv.org/abs/2410.01276, MSG, the second entry of the NeurIPS 2023 unlearning
         competition; settings of its code.
     """
-    gradients = _contrast(task, batch_size)
+    gradients = _contrast(task)
     convolutions = {
         f"{name}.weight".removeprefix("."): module.weight
         for name, module in task.model.named_modules()
@@ -66,23 +49,15 @@ def msg(
     for name, weight in convolutions.items():
         _renew(weight, chosen[name], task.generator)
     with _damped([(weight, chosen[name]) for name, weight in convolutions.items()], damping):
-        task.fit(
-            lambda epoch: task.retain.batches(batch_size, task.generator),
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-        )
+        task.fit(lambda epoch: task.batches(task.retain))
 
 
-def _contrast(task: Task, batch_size: int) -> Gradients:
+def _contrast(task: Task) -> Gradients:
     """Sum the gradients of as many random retain as forget images, and take off those of the forget images."""
     order = torch.randperm(len(task.retain), generator=task.generator, device=task.generator.device)
     total = {name: torch.zeros_like(weight) for name, weight in task.model.named_parameters()}
     for images, sign in ((task.retain.take(order[: len(task.forget)]), 1), (task.forget, -1)):
-        for gradients, _ in batch_gradients(task.model, images, batch_size):
+        for gradients, _ in batch_gradients(task.model, images, task.training.batch_size):
             torch._foreach_add_([total[name] for name in gradients], list(gradients.values()), alpha=sign)
     return total
 

@@ -4,33 +4,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Share, Step, Task, method
+from salun.unlearning import Share, Step, Task, TrainingConfig, method
 
 
-@method()
-def neggrad_plus(
-    task: Task,
-    *,
-    lr: PositiveFloat = 0.01,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 64,
-    momentum: Momentum = 0.0,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    alpha: Share = 0.95,
-) -> None:
+@method(training=TrainingConfig(batch_size=64, momentum=0.0, weight_decay=0.0))
+def neggrad_plus(task: Task, *, alpha: Share = 0.95) -> None:
     """Descend on a retain batch and ascend on a forget batch in the same step.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set; the forget set is gone through again and again meanwhile.
         batch_size: retain images a step, and forget images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         alpha: weight of the retain loss, in [0, 1]; beta in the paper.
 
     Equation:
@@ -55,15 +39,7 @@ def neggrad_plus(
         return Step(retain, loss, extra=2 * len(forget.x))
 
     def stream(epoch: int) -> Iterator[Step]:
-        for forget, retain in task.pairs(batch_size):
+        for forget, retain in task.pairs(task.training.batch_size):
             yield step(forget, retain)
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(stream)

@@ -1,22 +1,11 @@
 from collections.abc import Iterator
 
 from salun.data.images import Batch
-from salun.unlearning import Labels, Momentum, NonNegativeFloat, PositiveFloat, PositiveInt, Schedule, Task, method
+from salun.unlearning import Labels, Task, TrainingConfig, method
 
 
-@method()
-def rl(
-    task: Task,
-    *,
-    lr: PositiveFloat = 0.013,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 256,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    labels: Labels = "any",
-) -> None:
+@method(training=TrainingConfig(lr=0.013))
+def rl(task: Task, *, labels: Labels = "any") -> None:
     """Random labels in one go: train on one shuffled mix of relabelled forget images and retain images.
 
     The labels are drawn anew each epoch. With the saliency mask this is SalUn as its code runs it on
@@ -24,13 +13,7 @@ def rl(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over forget and retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         labels: which labels a forget image may get: "any", "other" than its own, or of the
             "remaining" classes.
 
@@ -49,14 +32,6 @@ def rl(
 
     def stream(epoch: int) -> Iterator[Batch]:
         relabelled = task.forget.relabel(task.random_labels(labels))
-        return relabelled.join(task.retain).batches(batch_size, task.generator)
+        return relabelled.join(task.retain).batches(task.training.batch_size, task.generator)
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(stream)

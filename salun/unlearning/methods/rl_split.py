@@ -1,34 +1,11 @@
 from collections.abc import Iterator
 
 from salun.data.images import Batch
-from salun.unlearning import (
-    Dual,
-    Labels,
-    Momentum,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import Dual, Labels, Step, Task, TrainingConfig, method
 
 
-@method()
-def rl_split(
-    task: Task,
-    *,
-    lr: PositiveFloat = 0.013,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 256,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    labels: Labels = "any",
-    dual: Dual = False,
-) -> None:
+@method(training=TrainingConfig(lr=0.013))
+def rl_split(task: Task, *, labels: Labels = "any", dual: Dual = False) -> None:
     """Random labels in two phases: each epoch all forget batches, relabelled, then all retain batches.
 
     Each forget batch gets fresh labels. With the saliency mask this is SalUn as published for
@@ -36,13 +13,7 @@ def rl_split(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over forget and retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         labels: which labels a forget image may get: "any", "other" than its own, or of the
             "remaining" classes.
         dual: whether AdamW, at this learning rate or at 1e-4 for true, takes the forget batches.
@@ -62,16 +33,7 @@ def rl_split(
 
     def stream(epoch: int) -> Iterator[Batch | Step]:
         relabelled = task.forget.relabel(task.random_labels(labels))
-        yield from (Step(batch, forgets=True) for batch in relabelled.batches(batch_size, task.generator))
-        yield from task.retain.batches(batch_size, task.generator)
+        yield from (Step(batch, forgets=True) for batch in task.batches(relabelled))
+        yield from task.batches(task.retain)
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        dual=dual,
-    )
+    task.fit(stream, dual=dual)

@@ -2,17 +2,20 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
+import torch.nn.functional as F
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
-from torch import Tensor
+from torch import Tensor, nn
 
 from salun.data.images import Images
 from salun.errors import SalunError
-from salun.unlearning import PositiveFloat, PositiveInt, Task, find_method, method, settled
-from salun.unlearning.memorization import cross_entropy_score, symmetric_kl
+from salun.training.evaluate import predict
+from salun.unlearning import PositiveFloat, PositiveInt, Task, TrainingConfig, find_method, method, settled
 from salun.unlearning.registry import WHOLE_CLASSES
 
 _NOTHING = "nothing"
+
+_LEAST = 1e-10
 
 
 def _checked(methods: list[str | dict[str, Any]], info: ValidationInfo) -> list[dict[str, Any]]:
@@ -79,12 +82,10 @@ def rum(
         machine unlearning", 2024, https://arxiv.org/abs/2410.16516; methods of the CIFAR-10 pipeline of their code.
     """
     chosen = _plan(methods, bool(task.forgotten))
-    confident = proxy == "confidence"
-    scores = (
-        cross_entropy_score(task.model, task.forget)
-        if confident
-        else _holdout(task, proxy_epochs, proxy_lr, proxy_batch_size)
-    )
+    if proxy == "confidence":
+        scores = _cross_entropies(task.model, task.forget)
+    else:
+        scores = _holdout(task, proxy_epochs, proxy_lr, proxy_batch_size)
     parts = [task.forget.take(places) for places in scores.argsort(stable=True).tensor_split(len(chosen))]
     for number, (part, settings) in enumerate(zip(parts, chosen, strict=True), 1):
         name, rest = settings["method"], {key: value for key, value in settings.items() if key != "method"}
@@ -123,7 +124,7 @@ def _step(entry: dict[str, Any], whole_classes: bool) -> dict[str, Any]:
             raise SalunError(f"method '{_NOTHING}': has no settings, but '{next(iter(given))}' is given")
         return {"method": _NOTHING}
     chosen = find_method(name)
-    if chosen.run is rum or not chosen.maskable:
+    if chosen.name == "rum" or not chosen.maskable:
         raise SalunError(f"method '{name}': cannot unlearn a part; it takes the whole forget set")
     if chosen.classwise and not whole_classes:
         raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
@@ -135,10 +136,18 @@ def _holdout(task: Task, epochs: int, lr: float, batch_size: int) -> Tensor:
     if not len(task.validation):
         raise SalunError("method 'rum': proxy 'holdout': there are no validation images; use 'confidence'")
     with task.passes.reserving(2 * len(task.forget)), task.part(model=deepcopy(task.model)) as aside:
-        aside.fit(
-            lambda epoch: task.validation.batches(batch_size, task.generator),
-            epochs=epochs,
-            lr=lr,
-            weight_decay=5e-4,
-        )
-    return symmetric_kl(task.model, aside.model, task.forget)
+        aside.training = TrainingConfig(lr, epochs, batch_size)
+        aside.fit(lambda epoch: aside.batches(task.validation))
+    return _symmetric_kl(task.model, aside.model, task.forget)
+
+
+def _cross_entropies(model: nn.Module, images: Images) -> Tensor:
+    """Score images by how unsure a model is of them: (N,) float64, in nats."""
+    outputs = predict(model, images)
+    return F.cross_entropy(outputs.logits.double(), outputs.labels, reduction="none")
+
+
+def _symmetric_kl(model: nn.Module, other: nn.Module, images: Images) -> Tensor:
+    """Score images by how far two models differ on them: (N,) float64, in nats."""
+    p, q = (predict(each, images).logits.double().softmax(1).clamp_min(_LEAST) for each in (model, other))
+    return ((p - q) * (p.log() - q.log())).sum(1) / 2

@@ -5,38 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from salun.data.images import Batch
-from salun.unlearning import (
-    Labels,
-    Momentum,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Share,
-    Task,
-    method,
-)
+from salun.unlearning import Labels, Share, Task, TrainingConfig, method
 from salun.unlearning.gradients import trainable
 from salun.unlearning.topk import largest
 
 _Anchor = Literal["base", "epoch"]
 
 
-@method()
-def salun_soft(
-    task: Task,
-    *,
-    lr: PositiveFloat = 0.013,
-    epochs: PositiveInt = 10,
-    batch_size: PositiveInt = 256,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
-    labels: Labels = "any",
-    ratio: Share = 0.5,
-    anchor: _Anchor = "base",
-) -> None:
+@method(training=TrainingConfig(lr=0.013))
+def salun_soft(task: Task, *, labels: Labels = "any", ratio: Share = 0.5, anchor: _Anchor = "base") -> None:
     """Random labels with a proximal step: after each update the smallest changes are undone, the others shrunk.
 
     The share that is undone falls from epoch to epoch. It needs no mask; where one is given, held weights stay, and
@@ -44,13 +21,7 @@ def salun_soft(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over forget and retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         labels: which labels a forget image may get: "any", "other" than its own, or of the
             "remaining" classes.
         ratio: share of the weights whose change is undone, at first.
@@ -77,26 +48,18 @@ def salun_soft(
     """
     weights = list(trainable(task.model).values())
     start = _flat(weights)
-    batches = -(-len(task.forget) // batch_size) - (-len(task.retain) // batch_size)
+    batches = -(-len(task.forget) // task.training.batch_size) - (-len(task.retain) // task.training.batch_size)
 
     def stream(epoch: int) -> Iterator[Batch]:
         before = start if anchor == "base" else _flat(weights)
-        share = ratio * (1 - (epoch * batches + 1) / (epochs * batches))
+        share = ratio * (1 - (epoch * batches + 1) / (task.training.epochs * batches))
         relabelled = task.forget.relabel(task.random_labels(labels))
-        for batch in relabelled.join(task.retain).batches(batch_size, task.generator):
+        for batch in relabelled.join(task.retain).batches(task.training.batch_size, task.generator):
             yield batch
             # The training loop comes back here when it has taken the step.
             _shrink(weights, before, share)
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-    )
+    task.fit(stream)
 
 
 def _flat(weights: list[nn.Parameter]) -> Tensor:

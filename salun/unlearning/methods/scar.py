@@ -1,4 +1,16 @@
-from collections.abc import Iterable, Iterator
+"""SCAR, and how it differs from the paper.
+
+Deviations:
+    The paper distils on out-of-distribution images, to need no retain image but for the class statistics, and its
+    self-forget variant takes those for forget images too; no such images come with a task, so this distils on
+    retain images. None of them is left out for looking like a forgotten class; as in the code, the base model's
+    logit of a forgotten class becomes the batch's smallest. f^delta is sign(f) * abs(f)^delta, 0 below 1e-6, as
+    features may be negative and the root has no slope at 0. Targets are the base model's in evaluation mode. The
+    forget accuracy, and with random forgetting the weights of classes (their accuracy, 0 below 0.8), are taken
+    once an epoch, not once a step, and the accuracy sought is of validation, not test images.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -8,18 +20,7 @@ from torch import Tensor
 from salun.data.images import Batch
 from salun.models.features import features_seen
 from salun.training.evaluate import Outputs, accuracy, predict
-from salun.unlearning import (
-    Momentum,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Share,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 from salun.unlearning.losses import distillation
 
@@ -32,13 +33,10 @@ _STILL_KNOWN = 0.8
 _SMALLEST = 1e-6
 
 
-@method()
+@method(training=TrainingConfig(lr=5e-4, epochs=30, batch_size=1024, optimizer="adam", weight_decay=0.0))
 def scar(
     task: Task,
     *,
-    lr: PositiveFloat = 5e-4,
-    epochs: PositiveInt = 30,
-    batch_size: PositiveInt = 1024,
     lambda_1: NonNegativeFloat = 1.0,
     lambda_2: NonNegativeFloat = 5.0,
     temperature: PositiveFloat = 1.0,
@@ -47,17 +45,11 @@ def scar(
     gamma_2: NonNegativeFloat = 3.0,
     retain_steps: PositiveInt = 6,
     target_accuracy: Share | None = None,
-    optimizer: OptimizerName = "adam",
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
 ) -> None:
     """Pull the features of forget images into the nearest other class, while obeying the base model on retain images.
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the forget set, at most.
         batch_size: forget images a step, and as many retain images.
         lambda_1: weight of the pull.
@@ -71,9 +63,6 @@ def scar(
             whole classes are forgotten, else for the base model's accuracy on validation images less 0.015.
         optimizer: "sgd", "adam" or "adamw".
         momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
 
     Equation:
         L = lambda_1 * mean over forget of d S_j^-1 d + lambda_2 * mean over retain of KL(p_base || p);
@@ -81,60 +70,56 @@ def scar(
         images of class j, the covariance S + gamma_1 * V1 * I + gamma_2 * V2 * (1 - I) twice, V1 and V2 its mean
         variance and mean covariance; j the nearest class other than the image's own.
 
-    Deviations:
-        The paper distils on out-of-distribution images, to need no retain image but for the class statistics, and its
-        self-forget variant takes those for forget images too; no such images come with a task, so this distils on
-        retain images. None of them is left out for looking like a forgotten class; as in the code, the base model's
-        logit of a forgotten class becomes the batch's smallest. f^delta is sign(f) * abs(f)^delta, 0 below 1e-6, as
-        features may be negative and the root has no slope at 0. Targets are the base model's in evaluation mode. The
-        forget accuracy, and with random forgetting the weights of classes (their accuracy, 0 below 0.8), are taken
-        once an epoch, not once a step, and the accuracy sought is of validation, not test images.
-
     Source:
         Bonato, Cotogni and Sabetta, "Is Retain Set All You Need in Machine Unlearning? Restoring Performance of
         Unlearned Models with Out-Of-Distribution Images", ECCV 2024, https://arxiv.org/abs/2404.12922, section 3.
     """
     goal = accuracy_sought(task, _TOLERANCE) if target_accuracy is None else target_accuracy
     teacher = task.frozen()
-    means, inverses, present = class_statistics(task, batch_size, delta, gamma_1, gamma_2)
-    distances = partial(mahalanobis, means=means, inverses=inverses, delta=delta)
-    chosen, target = targets(task.model, task.forget, batch_size, distances, present).unique(return_inverse=True)
-    means, inverses = means[chosen], inverses[chosen]
-    weights = torch.ones(task.classes, device=means.device)
-    gone = torch.zeros(task.classes, dtype=torch.bool, device=means.device)
+    weights = torch.ones(task.classes, device=task.forget.device)
+    gone = torch.zeros(task.classes, dtype=torch.bool, device=task.forget.device)
     gone[list(task.forgotten)] = True
-
-    def original(x: Tensor) -> Tensor:
-        logits = task.logits(x, teacher)
-        return logits.masked_fill(gone, logits.min()) / temperature
+    pull = _pull(task, weights, class_statistics(task, task.training.batch_size, delta, gamma_1, gamma_2), delta)
 
     with features_seen(task.model) as features:
 
         def loss(logits: Tensor, batch: Batch, kept: Batch) -> Tensor:
-            distances = mahalanobis(features(), means, inverses, delta).gather(1, target[batch.at, None])[:, 0]
-            pull = (weights[batch.y] * distances).mean()
-            return lambda_1 * pull + lambda_2 * distillation(task.logits(kept.x), original(kept.x))
+            base = task.logits(kept.x, teacher)
+            base = base.masked_fill(gone, base.min()) / temperature
+            return lambda_1 * pull(features(), batch) + lambda_2 * distillation(task.logits(kept.x), base)
 
-        def stream(epoch: int) -> Iterator[Step]:
-            if epoch and len(task.forget) <= task.passes.left:
-                outputs = predict(task.model, task.forget)
-                if epoch >= _LEAST_EPOCHS and accuracy(outputs) < goal:
-                    return
-                if not task.forgotten:
-                    weights.copy_(_class_weights(outputs, task.classes))
-            for batch, kept in against_retain(task, batch_size, retain_steps):
-                yield Step(batch, partial(loss, kept=kept), extra=3 * len(kept.x))
+        task.fit(partial(_steps, task=task, loss=loss, weights=weights, goal=goal, retain_steps=retain_steps))
 
-        task.fit(
-            stream,
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-        )
+
+def _steps(
+    epoch: int, task: Task, loss: Callable[..., Tensor], weights: Tensor, goal: float, retain_steps: int
+) -> Iterator[Step]:
+    """Give the steps of an epoch, none once enough is forgotten, and weigh the classes anew before."""
+    if epoch and len(task.forget) <= task.passes.left:
+        outputs = predict(task.model, task.forget)
+        if epoch >= _LEAST_EPOCHS and accuracy(outputs) < goal:
+            return
+        if not task.forgotten:
+            weights.copy_(_class_weights(outputs, task.classes))
+    for batch, kept in against_retain(task, task.training.batch_size, retain_steps):
+        yield Step(batch, partial(loss, kept=kept), extra=3 * len(kept.x))
+
+
+def _pull(
+    task: Task, weights: Tensor, statistics: tuple[Tensor, Tensor, Tensor], delta: float
+) -> Callable[[Tensor, Batch], Tensor]:
+    """Measure how far features of forget images are from the class that was nearest at first, weighted by class."""
+    means, inverses, present = statistics
+    distances = partial(mahalanobis, means=means, inverses=inverses, delta=delta)
+    nearest = targets(task.model, task.forget, task.training.batch_size, distances, present)
+    chosen, target = nearest.unique(return_inverse=True)
+    means, inverses = means[chosen], inverses[chosen]
+
+    def pull(features: Tensor, batch: Batch) -> Tensor:
+        distances = mahalanobis(features, means, inverses, delta).gather(1, target[batch.at, None])[:, 0]
+        return (weights[batch.y] * distances).mean()
+
+    return pull
 
 
 def tukey(features: Tensor, delta: float) -> Tensor:

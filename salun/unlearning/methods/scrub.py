@@ -1,3 +1,13 @@
+"""SCRUB, and how it differs from the paper.
+
+Deviations:
+    The paper's D has no temperature; its code has T = 4 and the factor T^2, and so has this. The learning rate
+    follows `schedule`; the code's drop after epoch 3 comes after its last epoch. The batch sizes are those that
+    the notebook states; its loaders, made before, have 256 retain and 512 forget images a batch. Rewind: the
+    untouched model is no candidate, as in the paper; a class without a validation image, as one that is
+    forgotten whole, counts with an error of 1, that of a model which never saw it; equally near epochs: the later.
+"""
+
 from collections.abc import Iterator
 
 import torch
@@ -8,14 +18,13 @@ from salun.data.images import Batch
 from salun.training.evaluate import Outputs, predict
 from salun.unlearning import (
     Dual,
-    Momentum,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Schedule,
     Step,
     Task,
+    TrainingConfig,
     method,
 )
 from salun.unlearning.losses import distillation
@@ -23,23 +32,16 @@ from salun.unlearning.losses import distillation
 _Mark = tuple[float, dict[str, Tensor]]
 
 
-@method()
+@method(training=TrainingConfig(lr=5e-4, epochs=3, batch_size=128))
 def scrub(
     task: Task,
     *,
-    lr: PositiveFloat = 5e-4,
-    epochs: PositiveInt = 3,
     msteps: NonNegativeInt = 2,
-    batch_size: PositiveInt = 128,
     forget_batch_size: PositiveInt = 32,
     alpha: NonNegativeFloat = 0.001,
     gamma: NonNegativeFloat = 0.99,
     temperature: PositiveFloat = 4.0,
     rewind: bool = False,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
     dual: Dual = False,
 ) -> None:
     """Disobey the base model on forget images and obey it on retain images, in turn.
@@ -49,7 +51,6 @@ def scrub(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set.
         msteps: epochs, the first ones, that begin with a pass over the forget set.
         batch_size: retain images a step.
@@ -59,22 +60,12 @@ def scrub(
         temperature: of the divergences.
         rewind: whether to go back to the epoch that forgot just enough.
         momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         dual: whether AdamW, at this learning rate or at 1e-4 for true, takes the forget batches.
 
     Equation:
         while epoch <= msteps L = -D(forget) over all forget batches; then L = gamma * CE(retain) + alpha * D(retain);
         D = T^2 * mean of KL(p_base || p) at temperature T. Rewind: argmin over epochs of abs(error(forget) - error of
         the last epoch on validation images, each class weighted by its share of the forget set).
-
-    Deviations:
-        The paper's D has no temperature; its code has T = 4 and the factor T^2, and so has this. The learning rate
-        follows `schedule`; the code's drop after epoch 3 comes after its last epoch. The batch sizes are those that
-        the notebook states; its loaders, made before, have 256 retain and 512 forget images a batch. Rewind: the
-        untouched model is no candidate, as in the paper; a class without a validation image, as one that is
-        forgotten whole, counts with an error of 1, that of a model which never saw it; equally near epochs: the later.
 
     Source:
         Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023,
@@ -84,42 +75,37 @@ def scrub(
     teacher = task.frozen()
     marks: list[_Mark] = []
 
-    def disobey(logits: Tensor, batch: Batch) -> Tensor:
-        return -distillation(logits, task.logits(batch.x, teacher), temperature)
+    def divergence(logits: Tensor, batch: Batch) -> Tensor:
+        return distillation(logits, task.logits(batch.x, teacher), temperature)
 
     def obey(logits: Tensor, batch: Batch) -> Tensor:
-        divergence = distillation(logits, task.logits(batch.x, teacher), temperature)
-        return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence
+        return gamma * F.cross_entropy(logits, batch.y) + alpha * divergence(logits, batch)
 
     def stream(epoch: int) -> Iterator[Step]:
         if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(_mark(task))
         if epoch < msteps:
-            for batch in task.forget.batches(forget_batch_size, task.generator):
-                yield Step(batch, disobey, forgets=True, cost=3)
-        yield from (Step(batch, obey, cost=3) for batch in task.retain.batches(batch_size, task.generator))
+            for batch in task.batches(task.forget, forget_batch_size):
+                yield Step(batch, lambda logits, batch: -divergence(logits, batch), forgets=True, cost=3)
+        yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
     with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
-        task.fit(
-            stream,
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-            dual=dual,
-        )
+        task.fit(stream, dual=dual)
     if rewind:
-        wanted = _reference_error(task)
-        marks.append(_mark(task))
-        task.model.load_state_dict(min(reversed(marks), key=lambda each: abs(each[0] - wanted))[1])
+        _rewind(task, marks)
 
 
 def _mark(task: Task) -> _Mark:
     """Note the error on the forget images and the weights that make it."""
     error = 1 - float(_correct(predict(task.model, task.forget)).mean())
     return error, {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+
+
+def _rewind(task: Task, marks: list[_Mark]) -> None:
+    """Go back to the epoch whose forget error is nearest to that on unseen images, of equal ones the later."""
+    wanted = _reference_error(task)
+    marks.append(_mark(task))
+    task.model.load_state_dict(min(reversed(marks), key=lambda each: abs(each[0] - wanted))[1])
 
 
 def _reference_error(task: Task) -> float:

@@ -9,34 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import (
-    Dual,
-    Momentum,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Share,
-    Step,
-    Task,
-    method,
-)
+from salun.unlearning import Dual, NonNegativeFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.gradients import Each, squared_gradients, trainable
 
 _FLOOR = 1e-15
 
 
-@method()
+@method(training=TrainingConfig(epochs=5, batch_size=128, grad_clip=7.0, schedule="cosine"))
 def sfron(
     task: Task,
     *,
-    lr: PositiveFloat = 0.01,
-    epochs: PositiveInt = 5,
-    batch_size: PositiveInt = 128,
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 5e-4,
-    grad_clip: PositiveFloat | None = 7.0,
-    schedule: Schedule = "cosine",
     alpha: NonNegativeFloat = 25.0,
     forget_every: PositiveInt = 5,
     gamma: NonNegativeFloat = 1.0,
@@ -49,13 +31,7 @@ def sfron(
 
     Args:
         task: what to unlearn.
-        lr: learning rate.
         epochs: passes over the retain set.
-        batch_size: images a step.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
-        schedule: of the learning rate.
         alpha: strength of the ascent at first; a cosine takes it to zero.
         forget_every: repair steps for each step of ascent, which goes before them.
         gamma: a weight's gradient of the ascent counts where Fisher(forget) / Fisher(retain) is at least this.
@@ -83,13 +59,13 @@ def sfron(
         Enhancement", NeurIPS 2024, https://arxiv.org/abs/2409.19732, SFR-on; `dual` is DualOptim's,
         https://arxiv.org/abs/2504.15827.
     """
-    salient = _saliency_ratio(task, gamma, fisher, batch_size)
-    forget = task.forever(task.forget, batch_size)
-    steps = epochs * -(-len(task.retain) // batch_size)
+    salient = _saliency_ratio(task, gamma, fisher)
+    forget = task.forever(task.forget)
+    steps = task.training.epochs * -(-len(task.retain) // task.training.batch_size)
     numbers = count()
 
     def stream(epoch: int) -> Iterator[Batch | Step]:
-        for batch, number in zip(task.retain.batches(batch_size, task.generator), numbers, strict=False):
+        for batch, number in zip(task.batches(task.retain), numbers, strict=False):
             with _following(task, beta):
                 if number % forget_every == 0:
                     strength = alpha * (1 + cos(pi * number / steps)) / 2
@@ -97,16 +73,7 @@ def sfron(
                         yield Step(next(forget), partial(_ascent, strength=strength, power=power), forgets=True)
                 yield batch
 
-    task.fit(
-        stream,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        schedule=schedule,
-        dual=dual,
-    )
+    task.fit(stream, dual=dual)
 
 
 def _ascent(logits: Tensor, batch: Batch, strength: float, power: float) -> Tensor:
@@ -116,10 +83,10 @@ def _ascent(logits: Tensor, batch: Batch, strength: float, power: float) -> Tens
     return -strength * (weights / weights.sum() * losses).sum()
 
 
-def _saliency_ratio(task: Task, gamma: float, fisher: Each, batch_size: int) -> list[tuple[torch.nn.Parameter, Tensor]]:
+def _saliency_ratio(task: Task, gamma: float, fisher: Each) -> list[tuple[torch.nn.Parameter, Tensor]]:
     """Find the weights that matter to the forget set more than to the retain set."""
-    forget = squared_gradients(task.model, task.forget, fisher, batch_size)
-    retain = squared_gradients(task.model, task.retain, fisher, batch_size)
+    forget = squared_gradients(task.model, task.forget, fisher, task.training.batch_size)
+    retain = squared_gradients(task.model, task.retain, fisher, task.training.batch_size)
     return [
         (weight, ((forget[name] + _FLOOR) / (retain[name] + _FLOOR) >= gamma).to(weight.dtype))
         for name, weight in trainable(task.model).items()

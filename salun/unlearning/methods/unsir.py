@@ -5,37 +5,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch, Images
-from salun.unlearning import (
-    Momentum,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveFloat,
-    PositiveInt,
-    Schedule,
-    Task,
-    method,
-)
+from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Task, TrainingConfig, method
 
 
-@method(classwise=True)
+@method(training=TrainingConfig(lr=1e-4, epochs=1, optimizer="adam", weight_decay=0.0), classwise=True)
 def unsir(
     task: Task,
     *,
-    lr: PositiveFloat = 1e-4,
-    epochs: PositiveInt = 1,
     repair_lr: PositiveFloat = 1e-4,
     repair_epochs: PositiveInt = 1,
-    batch_size: PositiveInt = 256,
     noise_lr: PositiveFloat = 0.1,
     noise_steps: PositiveInt = 25,
     noise_penalty: NonNegativeFloat = 0.1,
     noise_batches: PositiveInt = 20,
     samples_per_class: PositiveInt = 1000,
-    optimizer: OptimizerName = "adam",
-    momentum: Momentum = 0.9,
-    weight_decay: NonNegativeFloat = 0.0,
-    grad_clip: PositiveFloat | None = None,
-    schedule: Schedule = "constant",
 ) -> None:
     """Impair with noise that the base model takes least for the class to forget, then repair on retain images.
 
@@ -55,8 +38,6 @@ def unsir(
         samples_per_class: retain images of a class in both steps, at most, drawn once.
         optimizer: of both steps: "sgd", "adam" or "adamw".
         momentum: of SGD; the first beta of Adam.
-        weight_decay: L2 penalty.
-        grad_clip: largest norm of the gradient; None for no limit.
         schedule: of the learning rate, in each of the two steps.
 
     Equation:
@@ -75,26 +56,14 @@ def unsir(
         Tarun, Chundawat, Mandal and Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE Transactions on Neural
         Networks and Learning Systems, 2023, https://arxiv.org/abs/2111.08947, equations 1 and 2.
     """
-    noise, labels = make_noise(task, batch_size, noise_lr, noise_steps, noise_penalty)
+    noise, labels = make_noise(task, task.training.batch_size, noise_lr, noise_steps, noise_penalty)
     samples = draw_samples(task, samples_per_class)
 
     def impair(epoch: int) -> Iterator[Batch]:
-        return noisy_batches(noise, labels, samples, noise_batches, batch_size, task.generator)
+        return noisy_batches(noise, labels, samples, noise_batches, task.training.batch_size, task.generator)
 
-    def repair(epoch: int) -> Iterator[Batch]:
-        return samples.batches(batch_size, task.generator)
-
-    for stream, count, rate in ((impair, epochs, lr), (repair, repair_epochs, repair_lr)):
-        task.fit(
-            stream,
-            epochs=count,
-            lr=rate,
-            optimizer=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            grad_clip=grad_clip,
-            schedule=schedule,
-        )
+    task.fit(impair)
+    task.fit(lambda epoch: task.batches(samples), lr=repair_lr, epochs=repair_epochs)
 
 
 def make_noise(task: Task, count: int, lr: float, steps: int, penalty: float) -> tuple[Tensor, Tensor]:

@@ -2,35 +2,25 @@ from typing import Any
 
 import pytest
 import torch
-from problems import make_task
+from steps import steps_of, task_of
 
 from salun.data.dataset import Dataset
-from salun.data.images import Batch
-from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
-from salun.unlearning import Task, find_method
+from salun.unlearning import Task
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def task(digits: Dataset, trained: Checkpoint) -> Task:
-    split = make_split(digits, ForgetRequest(classes=(0, 4)))
-    sets = make_sets(digits, split, prepare(digits, split), CPU)
-    return make_task(trained, sets, forgotten=(0, 4))
+    return task_of(digits, trained, ForgetRequest(classes=(0, 4)))
 
 
 def labels_seen(task: Task, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[torch.Tensor]:
-    seen: list[list[Batch]] = []
-
-    def record(stream: Any, *, epochs: int, **rest: Any) -> None:
-        seen.extend(list(stream(epoch)) for epoch in range(epochs))
-
-    monkeypatch.setattr(task, "fit", record)
-    find_method("amnesiac").run(task, **settings)
     labels = []
-    for batches in seen:
+    for steps in steps_of(task, "amnesiac", monkeypatch, **settings):
+        batches = [step.batch for step in steps]
         at = torch.cat([batch.at for batch in batches])
         assert sorted(at.tolist()) == list(range(len(task.forget) + len(task.retain)))
         assert at.tolist() != sorted(at.tolist())

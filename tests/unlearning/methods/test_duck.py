@@ -9,7 +9,7 @@ from features import features_of
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
-from salun.unlearning import Task, unlearn
+from salun.unlearning import Task, TrainingConfig, unlearn
 from salun.unlearning.methods.duck import class_centroids
 
 SETTINGS: dict[str, Any] = {"batch_size": 128, "epochs": 3, "retain_steps": 5}
@@ -41,7 +41,8 @@ def test_forget_features_come_close_to_the_centroid_that_was_nearest(task: Task)
 
 @pytest.mark.parametrize("batch_size", [7, 2000])
 def test_centroids_are_the_mean_features_of_a_class(task: Task, batch_size: int) -> None:
-    centroids, present = class_centroids(task, batch_size)
+    task.training = TrainingConfig(batch_size=batch_size)
+    centroids, present = class_centroids(task)
     features = features_of(task.model, task.retain)
     assert present.tolist() == [False] + [True] * 9
     for label in range(1, 10):

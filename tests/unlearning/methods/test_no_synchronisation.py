@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ from salun.training.evaluate import predict
 from salun.training.loop import train
 from salun.training.progress import Progress
 from salun.training.recipe import Recipe
+from salun.training.runtime import Runtime
 from salun.unlearning import METHODS, load_methods, unlearn
 from salun.unlearning.mask import saliency
-from salun.unlearning.topk import largest_by_bits
 
 load_methods()
 CPU = torch.device("cpu")
@@ -70,6 +71,10 @@ def sets(digits: Dataset) -> Sets:
     return make_sets(digits, split, prepare(digits, split), CPU)
 
 
+def kth_largest(values: torch.Tensor, count: int) -> torch.Tensor:
+    return values.kthvalue(len(values) - count + 1).values
+
+
 def some(sets: Sets, count: int) -> Sets:
     return Sets(**{name: images.take(torch.arange(min(count, len(images)))) for name, images in vars(sets).items()})
 
@@ -90,8 +95,9 @@ def run(sets: Sets, trained: Checkpoint) -> Run:
         with host_reads() as reads, pytest.MonkeyPatch.context() as patch:
             # Off the CPU, whose own way this is not, a threshold is found by what does not wait for it.
             for user in ("salun.unlearning.topk", "salun.unlearning.methods.salun_soft"):
-                patch.setattr(f"{user}.largest", largest_by_bits)
-            task.callback = follower = Follower(lambda: reads.total)
+                patch.setattr(f"{user}.largest", kth_largest)
+            follower = Follower(lambda: reads.total)
+            task.runtime = replace(task.runtime, callback=follower)
             unlearn(task, name, settings, mask)
         return Reads(follower.within, reads.total)
 
@@ -120,7 +126,8 @@ def test_training_waits_once_an_epoch(sets: Sets, trained: Checkpoint) -> None:
     generator = torch.Generator().manual_seed(0)
     with host_reads() as reads:
         follower = Follower(lambda: reads.total)
-        train(trained.restore(), images, images, RECIPE.model_copy(update={"epochs": 3}), generator, follower)
+        runtime = Runtime(callback=follower)
+        train(trained.restore(), images, images, RECIPE.model_copy(update={"epochs": 3}), generator, runtime)
     assert follower.within == [0, 0, 0]
 
 

@@ -2,35 +2,24 @@ from typing import Any
 
 import pytest
 import torch
-from problems import make_task
+from steps import steps_of, task_of
 
 from salun.data.dataset import Dataset
 from salun.data.images import Batch
-from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
-from salun.unlearning import Step, Task, find_method
+from salun.unlearning import Task
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def task(digits: Dataset, trained: Checkpoint) -> Task:
-    split = make_split(digits, ForgetRequest(classes=(0, 4)))
-    sets = make_sets(digits, split, prepare(digits, split), CPU)
-    return make_task(trained, sets, forgotten=(0, 4))
+    return task_of(digits, trained, ForgetRequest(classes=(0, 4)))
 
 
 def batches_of(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[list[Batch]]:
-    seen: list[list[Batch]] = []
-
-    def record(stream: Any, *, epochs: int, **rest: Any) -> None:
-        for epoch in range(epochs):
-            seen.append([given.batch if isinstance(given, Step) else given for given in stream(epoch)])
-
-    monkeypatch.setattr(task, "fit", record)
-    find_method(name).run(task, **settings)
-    return seen
+    return [[step.batch for step in steps] for steps in steps_of(task, name, monkeypatch, **settings)]
 
 
 @pytest.mark.parametrize(("labels", "allowed"), [("any", 10), ("other", 9), ("remaining", 8)])
@@ -80,25 +69,17 @@ def test_rl_mixes_forget_and_retain_images(task: Task, monkeypatch: pytest.Monke
 
 
 def test_ga_turns_only_the_forget_images_loss(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: dict[str, Any] = {}
-    monkeypatch.setattr(task, "fit", lambda stream, **rest: found.update(rest, batches=list(stream(0))))
-    find_method("ga").run(task, batch_size=64)
-    for batch in found["batches"][:3]:
+    for step in steps_of(task, "ga", monkeypatch, epochs=1, batch_size=64)[0][:3]:
+        batch = step.batch
         logits = torch.randn(len(batch.x), 10, generator=torch.Generator().manual_seed(1))
         each = torch.nn.functional.cross_entropy(logits, batch.y, reduction="none")
         sign = torch.where(batch.at < len(task.forget), -1.0, 1.0)
-        assert float(found["loss"](logits, batch)) == pytest.approx(float((sign * each).mean()), abs=1e-6)
+        assert step.loss is not None
+        assert float(step.loss(logits, batch)) == pytest.approx(float((sign * each).mean()), abs=1e-6)
 
 
-def test_ga_small_sees_forget_images_alone(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = batches_of(task, "ga_small", monkeypatch, epochs=1, batch_size=64)[0]
-    labels = torch.cat([batch.y for batch in batches])
-    assert len(labels) == len(task.forget)
-    assert set(labels.tolist()) == {0, 4}
-
-
-def test_ft_sees_retain_images_alone(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = batches_of(task, "ft", monkeypatch, epochs=1, batch_size=64)[0]
-    labels = torch.cat([batch.y for batch in batches])
-    assert len(labels) == len(task.retain)
-    assert not set(labels.tolist()) & {0, 4}
+@pytest.mark.parametrize(("name", "classes"), [("ga_small", {0, 4}), ("ft", {1, 2, 3, 5, 6, 7, 8, 9})])
+def test_one_set_alone_is_seen(task: Task, monkeypatch: pytest.MonkeyPatch, name: str, classes: set[int]) -> None:
+    labels = torch.cat([batch.y for batch in batches_of(task, name, monkeypatch, epochs=1, batch_size=64)[0]])
+    assert len(labels) == len(task.forget if name == "ga_small" else task.retain)
+    assert set(labels.tolist()) == classes

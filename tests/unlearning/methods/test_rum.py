@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from problems import make_task
 
 from salun.data.dataset import Dataset
@@ -11,9 +12,9 @@ from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.schema import json_schema, validate
 from salun.models.checkpoint import Checkpoint
+from salun.training.evaluate import predict
 from salun.unlearning import METHODS, PositiveFloat, Task, load_methods, unlearn
 from salun.unlearning.mask import saliency
-from salun.unlearning.memorization import cross_entropy_score
 
 load_methods()
 CPU = torch.device("cpu")
@@ -58,7 +59,8 @@ def test_parts_come_in_the_order_of_growing_doubt(task: Task, sets: Sets, given:
     split = [smaller.forget for smaller, _ in given]
     assert [len(part) for part in split] == [34, 33, 33]
     assert set.union(*map(rows, split)) == rows(sets.forget)
-    doubts = [cross_entropy_score(task.model, part) for part in split]
+    outputs = [predict(task.model, part) for part in split]
+    doubts = [F.cross_entropy(each.logits, each.labels, reduction="none") for each in outputs]
     assert float(doubts[0].max()) <= float(doubts[1].min())
     assert float(doubts[1].max()) <= float(doubts[2].min())
 

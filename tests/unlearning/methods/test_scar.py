@@ -93,7 +93,7 @@ def test_forget_features_come_close_to_another_class(task: Task) -> None:
         return float(distances[:, 1:].min(1).values.mean())
 
     before = nearest()
-    unlearn(task, "scar", {"batch_size": 256, "epochs": 2, "lr": 1e-3})
+    unlearn(task, "scar", {"batch_size": 256, "epochs": 4, "lr": 3e-3})
     assert nearest() < 0.5 * before
 
 

@@ -86,8 +86,8 @@ def test_rewind_keeps_the_epoch_that_forgot_as_much_as_unseen_images_are_unknown
         task.forget = few.relabel(torch.where(torch.arange(len(few)) % 2 == 0, rotated[few.labels], few.labels))
     found: list[tuple[float, torch.Tensor]] = []
 
-    def walk(stream: Any, *, epochs: int, **rest: Any) -> None:
-        for epoch in range(epochs):
+    def walk(stream: Any, **rest: Any) -> None:
+        for epoch in range(len(strengths)):
             next(iter(stream(epoch)))
             disturb(task.model, trained, strengths[epoch])
             found.append(shares_wrong(task))

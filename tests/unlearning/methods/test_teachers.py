@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
+from salun.training.runtime import Runtime
 from salun.unlearning import Task, unlearn
 
 
@@ -30,14 +31,14 @@ def test_teachers_run_in_the_precision_of_the_training(name: str, precision: Any
         model.register_forward_hook(see)
         return model
 
-    task.precision, task.fresh = precision, fresh
+    task.runtime, task.fresh = Runtime(precision), fresh
     task.model.register_forward_hook(see)
     unlearn(task, name, {"epochs": 1, "batch_size": 32})
     assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
 
 
 def test_a_teachers_logits_are_float32_and_take_no_gradient(task: Task) -> None:
-    task.precision = "bf16"
+    task.runtime = Runtime("bf16")
     logits = task.logits(next(task.forget.batches(4)).x, task.frozen())
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
