@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +11,7 @@ from rich.text import Text
 from salun.cli.console import plain_table, print_table
 from salun.metrics import METRICS, Metric, load_metrics
 from salun.registry import arguments_of, remarks_of
-
-if TYPE_CHECKING:
-    from salun.unlearning import Method
+from salun.unlearning import METHODS, Method, load_methods
 
 _SECTIONS = (
     ("From outputs that are there", "free"),
@@ -115,8 +112,6 @@ def print_methods(console: Console) -> None:
     Args:
         console: where.
     """
-    from salun.unlearning import METHODS, load_methods
-
     load_methods()
     rows = []
     for found in METHODS.values():
@@ -126,17 +121,17 @@ def print_methods(console: Console) -> None:
     print_table(console, _filled("methods", headings, rows))
 
 
-def _title_of(found: "Method") -> str:
+def _title_of(found: Method) -> str:
     """Give a method's names."""
     return found.name + (f" ({found.alias})" if found.alias else "")
 
 
-def _mask_of(found: "Method") -> str:
+def _mask_of(found: Method) -> str:
     """Say whether a mask may hold weights while a method runs."""
     return "yes" if found.maskable else "no"
 
 
-def _forgets_of(found: "Method") -> str:
+def _forgets_of(found: Method) -> str:
     """Say what a method can forget."""
     return "whole classes" if found.classwise else "any images"
 
@@ -207,8 +202,6 @@ def methods_page() -> str:
     Returns:
         Markdown text.
     """
-    from salun.unlearning import METHODS, load_methods
-
     load_methods()
     lines = ["| method | what it does | mask | forgets |", "| --- | --- | --- | --- |"]
     for found in METHODS.values():
@@ -217,7 +210,7 @@ def methods_page() -> str:
     return "\n\n".join([_METHODS_INTRODUCTION, "\n".join(lines), *map(_method_block, METHODS.values())]) + "\n"
 
 
-def _method_block(found: "Method") -> str:
+def _method_block(found: Method) -> str:
     """Render one method."""
     meanings = arguments_of(found.run)
     settings = [
@@ -237,7 +230,7 @@ def _method_block(found: "Method") -> str:
     return f"## {_escaped(_title_of(found))}\n\n{introduction}\n\n" + "\n".join(lines)
 
 
-def _limits_of(found: "Method") -> str:
+def _limits_of(found: Method) -> str:
     """Say what a method is not meant to do at its authors' settings."""
     forgetting = "" if found.forgets else "; a whole class it hardly forgets at its authors' settings"
     return forgetting + ("" if found.keeps else "; it does not keep the accuracy on the rest by itself")

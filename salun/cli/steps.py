@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
 
 @contextmanager
 def watched(title: str, steps: int) -> Iterator[Callable[[], object]]:
@@ -15,10 +19,6 @@ def watched(title: str, steps: int) -> Iterator[Callable[[], object]]:
     Yields:
         What is to be called after each step.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(escape(title), total=steps)

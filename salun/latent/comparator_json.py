@@ -17,7 +17,7 @@ from salun.experiments.record import Record
 from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Model, Sample, forgotten_classes, pre_head
 from salun.latent.subset import four_sides, notebook_subset
-from salun.latent.trios import Triple, run_of
+from salun.latent.trios import Trio, run_of
 from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_SEED, umap
 from salun.metrics.fqs import (
     TEMPERATURE,
@@ -102,14 +102,14 @@ def forgotten_class(dataset: Dataset, model: Model) -> int:
 
 
 def describe_run(
-    definition: _Definition, triple: Triple, dataset: Dataset, record: Record | None, device: torch.device
+    definition: _Definition, trio: Trio, dataset: Dataset, record: Record | None, device: torch.device
 ) -> dict[str, Any]:
     """Gather all that the page shows of an unlearned model.
 
     Args:
         definition: whose scores: the notebook's, which look at the unlearned model alone, or the
             Comparator's, which need a retrained one.
-        triple: the models.
+        trio: the models.
         dataset: their data, on the device.
         record: of the run; None where it is lost.
         device: where the models run.
@@ -122,8 +122,8 @@ def describe_run(
         SalunError: more than one class was to be forgotten, a retrained model is missing, or a checkpoint
             does not fit the data.
     """
-    model, forget = triple.unlearned, forgotten_class(dataset, triple.unlearned)
-    if definition == "comparator" and triple.retrained is None:
+    model, forget = trio.unlearned, forgotten_class(dataset, trio.unlearned)
+    if definition == "comparator" and trio.retrained is None:
         reason = "the Comparator's score compares with a retrained model; name one with --retrained"
         raise SalunError(f"{model.path}: {reason}")
     network = model.restore(device).eval()
@@ -137,32 +137,32 @@ def describe_run(
     if definition == "notebook":
         scores = notebook_scores(shown, forget, len(dataset.classes))
     else:
-        assert triple.retrained is not None
-        other = _says(triple.retrained.restore(device).eval(), triple.retrained, train, device)
+        assert trio.retrained is not None
+        other = _says(trio.retrained.restore(device).eval(), trio.retrained, train, device)
         scores = comparator_scores(said, other, subset.numpy(), forget)
         scores["PA"] = privacy(measured)
-    content = _heading(triple, forget, record) | {"definition": definition} | measured | scores
+    content = _heading(trio, forget, record) | {"definition": definition} | measured | scores
     content["points"] = points(definition, shown, layout, forget)
-    return content | _similarities(definition, triple, dataset, device)
+    return content | _similarities(definition, trio, dataset, device)
 
 
-def _heading(triple: Triple, forget: int, record: Record | None) -> dict[str, Any]:
+def _heading(trio: Trio, forget: int, record: Record | None) -> dict[str, Any]:
     """Describe a run by what its checkpoint and its record say."""
-    run = run_of(triple.unlearned)
+    run = run_of(trio.unlearned)
     settings, mask = run.get("settings") or {}, run.get("mask")
     seconds = None if record is None else record.seconds["mask"] + record.seconds["method"]
     found = {
-        "CreatedAt": _created(triple.unlearned, record),
-        "ID": identity(triple.unlearned)[:4],
+        "CreatedAt": _created(trio.unlearned, record),
+        "ID": identity(trio.unlearned)[:4],
         "FC": forget,
         "Type": "Unlearned",
-        "Base": triple.base.path.stem,
-        "Method": triple.unlearned.title,
+        "Base": trio.base.path.stem,
+        "Method": trio.unlearned.title,
         "Epoch": settings.get("epochs", _UNKNOWN),
         "BS": settings.get("batch_size", _UNKNOWN),
         "LR": settings.get("lr", _UNKNOWN),
         "RTE": _UNKNOWN if seconds is None else round(seconds, 1),
-        "run": identity(triple.unlearned),
+        "run": identity(trio.unlearned),
     }
     return found | ({"saliency_threshold": mask.get("keep")} if isinstance(mask, dict) else {})
 
@@ -352,11 +352,11 @@ def points(definition: _Definition, shown: Predictions, layout: NDArray[np.float
     return found
 
 
-def _similarities(definition: _Definition, triple: Triple, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+def _similarities(definition: _Definition, trio: Trio, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """Compute CKA of the base model and of the retrained one with the unlearned one, layer by layer."""
-    models = [triple.unlearned, triple.base, *([triple.retrained] if triple.retrained else [])]
+    models = [trio.unlearned, trio.base, *([trio.retrained] if trio.retrained else [])]
     names = ("cka", "cka_retrain")[: len(models) - 1]
-    sides = list(four_sides(dataset, triple.unlearned))
+    sides = list(four_sides(dataset, trio.unlearned))
     bench = LayerComparison.of(models, sides[1].sample, device)
     found: dict[str, Any] = {name: {"layers": bench.layers, "train": {}, "test": {}} for name in names}
     for side in sides:

@@ -2,6 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from salun.errors import SalunError
+from salun.latent.groups import FeatureFile
 
 _Floats = NDArray[np.float64]
 _Points = NDArray[np.floating[Any]]
@@ -280,3 +285,72 @@ def mean_distances(several: Sequence[Distances]) -> Distances:
     known = ~np.isnan(together)
     sums, counts = np.where(known, together, 0).sum(0), known.sum(0)
     return Distances(*np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+
+
+@dataclass(frozen=True)
+class DistanceCache:
+    """Measures distances of models' features, those between the classes of a file only once.
+
+    Attributes:
+        sliced: whether distances are the approximate ones.
+        watched: shows progress under a title over a number of steps; gives what is called after each.
+        known: distances between the classes of a model, by file and images.
+    """
+
+    sliced: bool
+    watched: Callable[[str, int], AbstractContextManager[Callable[[], object]]]
+    known: dict[tuple[Path, bytes], Distances] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What is measured."""
+        return "sliced 1-Wasserstein distance" if self.sliced else "1-Wasserstein distance"
+
+    @property
+    def title(self) -> str:
+        """What is measured, at the beginning of a line."""
+        return self.name[0].upper() + self.name[1:]
+
+    def _measure(self, width: int) -> Measure:
+        """Choose the function that measures."""
+        return partial(sliced_wasserstein, lines=random_lines(width)) if self.sliced else exact_wasserstein
+
+    def between_classes(self, file: FeatureFile) -> Distances:
+        """Measure the distance of every two classes.
+
+        Args:
+            file: features of a model.
+
+        Returns:
+            (C, C).
+
+        Raises:
+            SalunError: the solver gave up.
+        """
+        features = file.features
+        key = file.path, np.sort(features.indices).tobytes()
+        if key not in self.known:
+            count = len(features.classes)
+            with self.watched(str(file.path), count * (count - 1) // 2) as callback:
+                measure = self._measure(features.features.shape[1])
+                self.known[key] = between_classes(features.features, features.labels, count, measure, callback)
+        return self.known[key]
+
+    def between_models(self, first: FeatureFile, second: FeatureFile) -> Distances:
+        """Measure the distance of two models' features of each class.
+
+        Args:
+            first: features of one model.
+            second: features of the same images by another.
+
+        Returns:
+            (C,).
+
+        Raises:
+            SalunError: the solver gave up.
+        """
+        one, other = first.features, second.features
+        count = len(one.classes)
+        with self.watched(f"{first.title} → {second.title}", count) as callback:
+            measure = self._measure(one.features.shape[1])
+            return between_models(one.features, other.features, one.labels, count, measure, callback)

@@ -2,40 +2,25 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from salun.cli.viz.album import FigureWriter
-from salun.cli.viz.embeddings import Method, add_embedding_flags, check_films, check_seed, draw_all
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from salun.cli.viz.embeddings import Method, check_films, check_seed, draw_all
+from salun.cli.viz.figures import FigureWriter
+from salun.latent import tsne
+from salun.latent.embedding import COMPONENTS, directions, prototypes_of
+from salun.latent.groups import read_entries
+from salun.latent.tsne import check_perplexity
 
-HELP = "t-SNE of features: plane, space, a rotation, and models side by side"
 _GPU = Path("/dev/nvidiactl")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags.
-
-    Args:
-        parser: gets the flags.
-    """
-    add_embedding_flags(parser)
-    parser.add_argument("--perplexity", type=float, default=30.0, help="effective number of neighbours (default: 30)")
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "opentsne", "sklearn", "torch"),
-        default="auto",
-        help="what computes the plane; torch is exact, and auto's choice on a GPU (default: auto)",
-    )
-
-
-def draw(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Embed features by t-SNE and draw them.
 
     Args:
-        flags: of the command line.
+        flags: of `viz_parser`.
 
     Returns:
         The exit status.
@@ -43,27 +28,20 @@ def draw(flags: argparse.Namespace) -> int:
     Raises:
         SalunError: a flag or a file is refused.
     """
-    from salun.cli.viz.inputs import read_entries
-    from salun.latent.embedding import prototypes_of
-    from salun.latent.tsne import check_perplexity
-
     check_films(flags)
     check_seed(flags.seed)
-    album = FigureWriter.of(flags)
+    figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths, flags.samples)
     for entry in entries if len(flags.paths) < 2 else []:
         check_perplexity(flags.perplexity, len(entry.features.features) + len(prototypes_of(entry.features)))
-    return draw_all(flags, album, entries, _method_of(flags))
+    return draw_all(flags, figures, entries, _method_of(flags))
 
 
 def _method_of(flags: argparse.Namespace) -> Method:
     """Set t-SNE up."""
-    from salun.latent import tsne
-    from salun.latent.embedding import COMPONENTS, directions
-
     device = "cuda" if flags.backend in ("auto", "torch") and _has_gpu() else "cpu"
 
-    def fit(points: "NDArray[np.float32]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    def fit(points: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         near = directions(points, None if flags.no_pca else COMPONENTS, flags.seed)
         backend = tsne.settle_backend(flags.backend, len(near), device == "cuda")
         plane = tsne.in_plane(near, flags.perplexity, flags.seed, backend, device)
