@@ -396,19 +396,13 @@ def _add_embedding_flags(parser: Parser) -> None:
     _add_samples_flag(parser, 3000, "first N of each file (default: 3000)")
     parser.add_argument("--no-pca", action="store_true", help="do not reduce features to 50 dimensions first")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (default: 0)")
-    parser.add_argument("--mp4", action="store_true", help="write the rotation as a film too; needs ffmpeg")
+    parser.add_argument("--mp4", action="store_true", help="write the rotation as an MP4 too; needs ffmpeg")
 
 
 def _add_tsne_flags(parser: Parser) -> None:
     """Add the flags of t-SNE."""
     _add_embedding_flags(parser)
     parser.add_argument("--perplexity", type=float, default=30.0, help="effective number of neighbours (default: 30)")
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "opentsne", "sklearn", "torch"),
-        default="auto",
-        help="what computes the plane; torch is exact, and auto's choice on a GPU (default: auto)",
-    )
 
 
 def _add_umap_flags(parser: Parser) -> None:

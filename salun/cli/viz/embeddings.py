@@ -9,8 +9,8 @@ from salun.cli.viz.figures import FigureWriter
 from salun.errors import SalunError
 from salun.latent.embedding import Coordinates, Fit, embed_together, key_of, read_coordinates, write_coordinates
 from salun.latent.groups import FeatureFile, comparable, gather, model_titles
-from salun.reports.plots import film, scatter
-from salun.reports.plots.film import check_film
+from salun.reports.plots import scatter
+from salun.reports.plots.animation import check_ffmpeg, write_animation
 from salun.reports.plots.scatter import Cloud
 from salun.reports.plots.style import shorten, styled
 
@@ -36,30 +36,19 @@ class Method:
     fit_prototypes: bool = True
 
 
-def check_films(flags: argparse.Namespace) -> None:
-    """Check before anything is computed that the films asked for can be made.
+def check_flags(flags: argparse.Namespace) -> None:
+    """Check the flags that both methods share, before anything is computed.
 
     Args:
         flags: of `viz_parser`.
 
     Raises:
-        SalunError: there is no ffmpeg.
+        SalunError: the seed is out of range, or an animation was asked for and there is no ffmpeg.
     """
     if flags.mp4:
-        check_film()
-
-
-def check_seed(seed: int) -> None:
-    """Check a seed.
-
-    Args:
-        seed: of the command line.
-
-    Raises:
-        SalunError: it is out of range.
-    """
-    if not 0 <= seed < 2**32:
-        raise SalunError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
+        check_ffmpeg()
+    if not 0 <= flags.seed < 2**32:
+        raise SalunError(f"--seed {flags.seed}: must be from 0 to {2**32 - 1}")
 
 
 def draw_all(flags: argparse.Namespace, figures: FigureWriter, entries: Sequence[FeatureFile], method: Method) -> int:
@@ -132,10 +121,9 @@ def _draw_one(
     cloud = _cloud_of(name, entry, coordinates, True)
     figures.keep(scatter.flat(_cloud_of(name, entry, coordinates, False), title), place.with_name(f"{method.name}_2d"))
     figures.keep(scatter.solid(cloud, title), place.with_name(f"{method.name}_3d"))
-    kinds = {".gif": film.write_gif} | ({".mp4": film.write_mp4} if flags.mp4 else {})
-    for ending, write in kinds.items():
+    for ending in (".gif", ".mp4") if flags.mp4 else (".gif",):
         path = figures.at(place, ending)
-        write(path, scatter.turning(cloud, title))
+        write_animation(path, scatter.turning(cloud, title))
         print(path, flush=True)
 
 

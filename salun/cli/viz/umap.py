@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from salun.cli.parsers import UMAP_DEFAULTS
 from salun.cli.status import notice
-from salun.cli.viz.embeddings import Method, check_films, check_seed, draw_all
+from salun.cli.viz.embeddings import Method, check_flags, draw_all
 from salun.cli.viz.figures import FigureWriter
 from salun.errors import SalunError
 from salun.latent.embedding import COMPONENTS, directions
@@ -31,7 +31,7 @@ def run(flags: argparse.Namespace) -> int:
         SalunError: a flag or a file is refused.
     """
     method = _notebook_method(flags) if flags.notebook else _method_of(flags)
-    check_films(flags)
+    check_flags(flags)
     figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths, None if flags.notebook else flags.samples)
     if flags.notebook:
@@ -45,7 +45,6 @@ def _method_of(flags: argparse.Namespace) -> Method:
     """Set UMAP up."""
     if not 0 <= flags.min_dist <= 1:
         raise SalunError(f"--min-dist {flags.min_dist:g}: must be from 0 to 1")
-    check_seed(flags.seed)
 
     def fit(points: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         near = directions(points, None if flags.no_pca else COMPONENTS, flags.seed)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, LineCollection, PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -14,7 +13,6 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 from numpy.typing import NDArray
-from PIL import Image
 
 from salun.reports.plots.style import FAINT, INK, look_of, shorten
 
@@ -25,8 +23,6 @@ _ELEVATION = 20.0
 _AZIMUTH = 30.0
 
 _FRAMES = 40
-
-_FRAME_DPI = 80
 
 _RETAINED_OPACITY = 0.55
 
@@ -137,32 +133,28 @@ def solid(cloud: Cloud, title: str) -> Figure:
     return figure
 
 
-def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Image.Image]:
+def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Figure]:
     """Draw a cloud in space from all around.
-
-    What does not move is drawn once, which makes a frame several times cheaper than a new drawing.
 
     Args:
         cloud: in three dimensions.
         title: above it.
-        frames: pictures in a full turn.
+        frames: positions in a full turn.
 
     Yields:
-        RGB pictures of equal size.
+        The same figure in each position.
     """
     figure, axis = _framed([cloud], title)
-    figure.set_dpi(_FRAME_DPI)
-    canvas = FigureCanvasAgg(figure)
     stage = _Stage(cloud)
     stage.frame(axis)
-    canvas.draw()
-    still = canvas.copy_from_bbox(figure.bbox)
+    # The layout is settled once: nothing but the cloud moves.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for azimuth in np.linspace(0, 360, frames, endpoint=False):
-        canvas.restore_region(still)
-        for artist in stage.turn(axis, _AZIMUTH + float(azimuth)):
-            axis.draw_artist(artist)
+        artists = stage.turn(axis, _AZIMUTH + float(azimuth))
+        yield figure
+        for artist in artists:
             artist.remove()
-        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
 class _Stage:
