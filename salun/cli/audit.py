@@ -19,7 +19,6 @@ from salun.cli.viz.figures import FigureWriter
 from salun.device import pick_device, settle_threads
 from salun.errors import SalunError
 from salun.experiments.audit import BASE, FEWEST, Audit, Auditor, audits_of, name_of
-from salun.experiments.roc import Roc
 from salun.experiments.run import Workbench
 from salun.experiments.schema import load_experiments
 from salun.experiments.source import check_source, keeping_source
@@ -28,6 +27,7 @@ from salun.reports.audit import Verdict, judge
 from salun.reports.labels import told_apart
 from salun.reports.plots.roc import draw_roc
 from salun.reports.plots.style import styled
+from salun.reports.roc import Roc
 
 main = entry.audit
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salun.experiments.audit import Flags, Margins, Pool, Singles
-from salun.experiments.roc import Roc, roc_of
 from salun.metrics.klom import klom
 from salun.metrics.ulira import left_out_scores
+from salun.reports.roc import Roc, roc_of
 
 _Places = NDArray[np.int64]
 

@@ -6,8 +6,8 @@ from textwrap import fill
 import numpy as np
 from matplotlib.figure import Figure
 
-from salun.experiments.roc import LEVELS, Roc
 from salun.reports.plots.style import COLOURS, FAINT, INK, shorten
+from salun.reports.roc import LEVELS, Roc
 
 _STYLES = ("-", "--", "-.", ":")
 
