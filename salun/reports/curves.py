@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from salun.experiments.config import Experiment
 from salun.reports.formats import csv_table
 from salun.reports.labels import experiment_of, told_apart
-from salun.reports.statistics import Figure, figure
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
@@ -163,22 +162,9 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
             sweep.title,
             keep,
             row.title,
-            *(getattr(value_of(row, name), part) for name in names for part in parts),
+            *(getattr(row.value(name), part) for name in names for part in parts),
         ]
         for sweep in sweeps
         for keep, row in sweep.rows.items()
     ]
     return csv_table([["sweep", "mask_keep", "title", *(f"{name}_{part}" for name in names for part in parts)], *lines])
-
-
-def value_of(row: Row, name: str) -> Figure:
-    """Look a row's value up.
-
-    Args:
-        row: of a table.
-        name: of a metric; "gap" is the average gap.
-
-    Returns:
-        Mean and spread, empty where the row has none.
-    """
-    return row.gap if name == "gap" else row.figures.get(name, figure([]))

@@ -20,7 +20,7 @@ from salun.reports.statistics import (
     Cell,
     Comparison,
     Draw,
-    Figure,
+    Estimate,
     Sample,
     judged,
     mean_of,
@@ -130,7 +130,7 @@ def distance_to(ours: Sample, gold: Sample, steps: Sequence[float]) -> Distance 
     return Distance(apart[0], _noise(several, rounding, scale=1 + len(several)), None, runs, lent=True)
 
 
-def gap_figure(found: Distance) -> Figure:
+def gap_estimate(found: Distance) -> Estimate:
     """Estimate a gap and its 95 % interval.
 
     The interval reaches from T - t s - 2.4 b to T + t s and is cut at 0: T is the estimate, s the standard error of the
@@ -149,11 +149,11 @@ def gap_figure(found: Distance) -> Figure:
         "The folded normal distribution", Technometrics 3 (1961).
     """
     if not found.own:
-        return Figure(found.gap, None, found.runs, None, None)
+        return Estimate(found.gap, None, found.runs, None, None)
     signs = np.where(found.values < 0, -1.0, 1.0)[None]
     (error,), (freedom,) = _spread(found.own, found.retrained, signs, signs)
     reach = quantile(freedom) * error
-    return Figure(found.gap, None, found.runs, max(0.0, found.gap - reach - _BIASES * found.bias), found.gap + reach)
+    return Estimate(found.gap, None, found.runs, max(0.0, found.gap - reach - _BIASES * found.bias), found.gap + reach)
 
 
 def nearer(first: Distance, second: Distance) -> Comparison | None:
@@ -161,7 +161,7 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
 
     Runs of the same draw are pairs, and the error of the retrained models is that of both. Where a difference to
     retraining may have either sign, the signs that give the largest p count. What bias adds to the gaps' difference
-    is taken off, as in `gap_figure`.
+    is taken off, as in `gap_estimate`.
 
     Args:
         first: distance of a method.
@@ -171,7 +171,7 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
         The gaps' difference, first less second, and p; no interval. None where a side has too few models.
 
     Source:
-        As `gap_figure`.
+        As `gap_estimate`.
     """
     if not first.own or not second.own or first.lent or second.lent:
         return None

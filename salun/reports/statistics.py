@@ -19,7 +19,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A value over several runs.
 
     Attributes:
@@ -120,7 +120,7 @@ class Comparison:
         return self.adjusted < _LEVEL
 
 
-def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure:
+def estimate(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Estimate:
     """Summarise a value over runs.
 
     Args:
@@ -134,13 +134,13 @@ def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure
     known = [value for value in values if value is not None]
     independent = units(values, draws) if draws else known
     if not known:
-        return Figure(None, None, 0, None, None)
+        return Estimate(None, None, 0, None, None)
     centre = mean(independent)
     sd = stdev(known) if len(known) > 1 else None
     if len(independent) < 2:
-        return Figure(centre, sd, len(known), None, None)
+        return Estimate(centre, sd, len(known), None, None)
     reach = quantile(len(independent) - 1) * stdev(independent) / math.sqrt(len(independent))
-    return Figure(centre, sd, len(known), centre - reach, centre + reach)
+    return Estimate(centre, sd, len(known), centre - reach, centre + reach)
 
 
 def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:

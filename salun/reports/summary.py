@@ -7,16 +7,16 @@ from statistics import fmean
 from salun.experiments.plan import Job
 from salun.experiments.record import Group, Record, group_named, group_of, run_id
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
-from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor
+from salun.reports.gap import Distance, distance_to, gap_estimate, nearer, noise_floor
 from salun.reports.labels import experiment_of, titles_of, told_apart
 from salun.reports.statistics import (
     Comparison,
     Draw,
-    Figure,
+    Estimate,
     Sample,
     adjusted_by_holm,
     difference,
-    figure,
+    estimate,
     mean_of,
     means_by,
     units,
@@ -36,7 +36,7 @@ class Row:
         kind: "base", "retrain" or "method".
         records: its runs; none for a base model.
         draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
-        figures: by metric.
+        estimates: by metric.
         gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and
             MIA; empty where the list holds no retraining.
         gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the
@@ -54,13 +54,24 @@ class Row:
     kind: str
     records: tuple[Record, ...]
     draws: tuple[Draw, ...]
-    figures: dict[str, Figure]
+    estimates: dict[str, Estimate]
     gaps: tuple[dict[str, Value], ...]
-    gap: Figure
+    gap: Estimate
     diverged: int
     distance: Distance | None = None
     against: dict[str, Comparison] = field(default_factory=dict)
     behind: Comparison | None = None
+
+    def value(self, name: str) -> Estimate:
+        """Look a metric up.
+
+        Args:
+            name: of a metric, or "gap".
+
+        Returns:
+            Its estimate, empty where the row has none.
+        """
+        return self.gap if name == "gap" else self.estimates.get(name, estimate([]))
 
 
 def _sample_of(records: Iterable[Record]) -> Sample:
@@ -245,9 +256,9 @@ def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> R
         kind="base",
         records=(),
         draws=tuple(sample.draws),
-        figures={name: figure(means_by(sample.of(name), owners)) for name in sample.names},
+        estimates={name: estimate(means_by(sample.of(name), owners)) for name in sample.names},
         gaps=_gaps_of(sample, gold),
-        gap=gap_figure(distance) if distance else figure([]),
+        gap=gap_estimate(distance) if distance else estimate([]),
         diverged=0,
         distance=distance,
         against=against(sample, gold, records, _partnered(records, retrained, base=True)),
@@ -266,24 +277,29 @@ def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
     sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
     distance = _distance_of(sample, gold, records) if is_method else None
     floor = None if is_method else noise_floor(sample)
-    gap = gap_figure(distance) if distance else Figure(floor, None, 0 if floor is None else len(records), None, None)
-    figures = {name: figure(sample.of(name), sample.draws) for name in sample.names}
-    together = {
-        name: Figure(value, None, 0 if value is None else len(records), None, None) for name, value in joint.items()
-    }
+    gap = (
+        gap_estimate(distance) if distance else Estimate(floor, None, 0 if floor is None else len(records), None, None)
+    )
+    estimates = {name: estimate(sample.of(name), sample.draws) for name in sample.names}
+    together = {name: _alone(value, len(records)) for name, value in joint.items()}
     return Row(
         title=title,
         group=group,
         kind=kind,
         records=tuple(records),
         draws=tuple(sample.draws),
-        figures=figures | together,
+        estimates=estimates | together,
         gaps=_gaps_of(sample, gold) if is_method else (),
         gap=gap,
         diverged=sum(record.diverged for record in records),
         distance=distance,
         against=against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
     )
+
+
+def _alone(value: Value, runs: int) -> Estimate:
+    """Make an estimate of what all runs give together, which has no spread."""
+    return Estimate(value, None, 0 if value is None else runs, None, None)
 
 
 def _tested(rows: list[Row]) -> list[Row]:
@@ -429,9 +445,9 @@ def partly_known(rows: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         whole = len(row.records) - row.diverged
-        short = [name for name, value in row.figures.items() if row.records and 0 < value.n < whole]
+        short = [name for name, value in row.estimates.items() if row.records and 0 < value.n < whole]
         if short:
-            counts = sorted({str(row.figures[name].n) for name in short})
+            counts = sorted({str(row.estimates[name].n) for name in short})
             lines.append(f"{row.title}: {', '.join(short)}: only of {' or '.join(counts)} of {whole} runs")
     return lines
 

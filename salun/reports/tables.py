@@ -12,7 +12,7 @@ from salun.experiments.record import Group, Record, group_of
 from salun.io.files import write_text
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.formats import DIFFERS, NEARER, csv_table, escape_markdown, latex_table, markdown_table
-from salun.reports.statistics import Comparison, Figure, figure
+from salun.reports.statistics import Comparison, Estimate
 from salun.reports.summary import Row, best_of, bold_of, contenders, floor_of, grouped, is_distinct, is_farther
 
 INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
@@ -30,7 +30,7 @@ def columns_of(rows: list[Row]) -> list[str]:
         Metrics that some row has a value of, no tables of their own: accuracies first, cost last.
     """
     able = [name for name in METRICS if METRICS[name].unit != "table"]
-    shown = [name for name in able if any(row.figures.get(name, figure([])).n for row in rows)]
+    shown = [name for name in able if any(row.value(name).n for row in rows)]
     first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
     others = [name for name in shown if name not in first + last]
     return [name for name in (*first, *others, *last) if name in shown]
@@ -42,8 +42,8 @@ def _heading(name: str) -> str:
     return name if unit == "images" else f"{name} {unit}".rstrip()
 
 
-def cell(value: Figure, unit: str) -> str:
-    """Print a figure, the spread only where there is one.
+def cell(value: Estimate, unit: str) -> str:
+    """Print a estimate, the spread only where there is one.
 
     Args:
         value: mean and spread.
@@ -60,7 +60,7 @@ def cell(value: Figure, unit: str) -> str:
     return f"{value.mean * factor:.{digits}f}{spread}"
 
 
-def interval(gap: Figure) -> str:
+def interval(gap: Estimate) -> str:
     """Print the 95 % interval of an average gap, which is never negative.
 
     Args:
@@ -96,7 +96,7 @@ def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], 
     headings = ["", *map(_heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
     lines = []
     for row in rows:
-        values = {name: row.figures.get(name, figure([])) for name in names}
+        values = {name: row.value(name) for name in names}
         if SPREAD in hidden:
             values = {name: replace(value, sd=None) for name, value in values.items()}
         figures = [cell(value, METRICS[name].unit) + _mark_of(row, name) for name, value in values.items()]
@@ -314,7 +314,7 @@ def _described(rows: list[Row], row: Row) -> dict[str, Any]:
         "problem": group_title(rows, row.group),
         "settings": row.records[0].settings if row.records else None,
         **_sources_of(row),
-        "metrics": {name: asdict(value) for name, value in row.figures.items()},
+        "metrics": {name: asdict(value) for name, value in row.estimates.items()},
         "against_retrained": {name: _numbers_of(comparison) for name, comparison in row.against.items()},
         "average_gap": asdict(row.gap) | {"bias": row.distance.bias if row.distance else None},
         "behind_best": _numbers_of(row.behind) if row.behind else None,
@@ -367,7 +367,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
     for row in rows:
         line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": row.title, "kind": row.kind}
         line |= _sources_of(row) | _standing_of(rows, row)
-        for name, value in [*((name, row.figures.get(name, figure([]))) for name in names), ("gap", row.gap)]:
+        for name, value in [*((name, row.value(name)) for name in names), ("gap", row.gap)]:
             line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
         tests = {f"{name}_vs_retrained": row.against.get(name) for name in names} | {"gap_vs_best": row.behind}
         for name, comparison in tests.items():

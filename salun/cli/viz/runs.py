@@ -13,10 +13,13 @@ from salun.experiments.record import Group, Record, is_superseded
 from salun.experiments.records import read
 from salun.io.files import each_once, find_place, mirrored, name_part, write_text
 from salun.metrics import GAP_METRICS
-from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of, value_of
+from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
 from salun.reports.labels import experiment_of
-from salun.reports.plots import runs
+from salun.reports.plots.bars import bars
+from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
+from salun.reports.plots.sweep import sweep
+from salun.reports.plots.tradeoff import plane
 from salun.reports.summary import Row, grouped, rows_of_records
 from salun.reports.tables import as_csv, columns_of, group_title
 
@@ -150,7 +153,7 @@ def _bars(rows: list[Row], title: str) -> _Drawing:
     names = [name for name in columns_of(rows) if name in GAP_METRICS]
     if not names:
         return f"no run has a value of {', '.join(GAP_METRICS)}"
-    return runs.bars(rows, names, title), as_csv(rows, names)
+    return bars(rows, names, title), as_csv(rows, names)
 
 
 def _curves(rows: list[Row], title: str) -> _Drawing:
@@ -158,7 +161,7 @@ def _curves(rows: list[Row], title: str) -> _Drawing:
     found = [curve for curve in map(curve_of, rows) if curve is not None]
     if not found:
         return "no run has epochs"
-    return runs.curves(found, rows, title), curves_as_csv(found)
+    return curves(found, rows, title), curves_as_csv(found)
 
 
 def _sweep(rows: list[Row], title: str) -> _Drawing:
@@ -167,16 +170,16 @@ def _sweep(rows: list[Row], title: str) -> _Drawing:
     if not sweeps:
         return "no method was run with two mask thresholds, no mask counting as one"
     swept = [row for found in sweeps for row in found.rows.values()]
-    names = [name for name in (*GAP_METRICS, "gap") if any(value_of(row, name).n for row in swept)]
+    names = [name for name in (*GAP_METRICS, "gap") if any(row.value(name).n for row in swept)]
     if not names:
         return f"no run of it has a value of {', '.join(GAP_METRICS)}"
-    return runs.sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
+    return sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
 
 
 def _plane(rows: list[Row], title: str) -> _Drawing:
     """Draw forgetting against utility."""
     for utility in ("TA", "RA"):
         names = ("UA", utility)
-        if any(row.kind != "base" and all(value_of(row, name).n for name in names) for row in rows):
-            return runs.plane(rows, names, title), as_csv(rows, names)
+        if any(row.kind != "base" and all(row.value(name).n for name in names) for row in rows):
+            return plane(rows, names, title), as_csv(rows, names)
     return "no run has a value of UA, and of TA or RA"

@@ -14,7 +14,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 from numpy.typing import NDArray
 
-from salun.reports.plots.style import FAINT, INK, look_of, shorten
+from salun.reports.plots.style import FAINT, INK, shorten, style_of
 
 _Floats = NDArray[np.float64]
 
@@ -236,12 +236,12 @@ class _Layer:
 
     def outlines(self) -> list[Path]:
         """Give the markers' outlines."""
-        known = {label: _path_of("*" if self.star else look_of(label).marker) for label in set(self.labels.tolist())}
+        known = {label: _path_of("*" if self.star else style_of(label).marker) for label in set(self.labels.tolist())}
         return [known[label] for label in self.labels.tolist()]
 
     def faces(self) -> _Floats:
         """Give the colours of the faces."""
-        colours = [to_rgba(self.face or look_of(label).colour, self.opacity) for label in self.labels.tolist()]
+        colours = [to_rgba(self.face or style_of(label).colour, self.opacity) for label in self.labels.tolist()]
         return np.array(colours).reshape(-1, 4)
 
 
@@ -331,10 +331,10 @@ def _add_legend(figure: Figure, clouds: Sequence[Cloud]) -> None:
     labels = sorted(range(len(cloud.classes)), key=lambda label: (label not in gone, label))
     handles = []
     for label in labels:
-        look = look_of(label)
+        style = style_of(label)
         ring = INK if label in gone else "none"
         name = shorten(cloud.classes[label], _LONGEST_NAME) + (_FORGOTTEN if label in gone else "")
-        handles.append(key(name, look.marker, look.colour, ring))
+        handles.append(key(name, style.marker, style.colour, ring))
     if cloud.forgotten.any() and not gone:
         handles.append(key(_TO_FORGET, "o", "white", INK))
     if any(len(each.prototypes) for each in clouds):

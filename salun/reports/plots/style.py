@@ -58,34 +58,29 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-class Look(NamedTuple):
-    """How a class is drawn.
-
-    Attributes:
-        colour: distinguishable by colour-blind readers among its ten neighbours.
-        marker: differs between classes that share a colour, and between neighbours in greyscale.
-    """
+class ClassStyle(NamedTuple):
+    """How a class is drawn: in a colour that colour-blind readers can tell from its neighbours', and a marker."""
 
     colour: str
     marker: str
 
 
-def look_of(label: int) -> Look:
+def style_of(label: int) -> ClassStyle:
     """Choose colour and marker of a class: a hundred pairs, no two alike.
 
     Args:
         label: of the class, from 0.
 
     Returns:
-        The look; from the hundredth class on looks repeat.
+        The style; from the hundredth class on styles repeat.
     """
     turn, place = divmod(label % (len(COLOURS) * len(MARKERS)), len(COLOURS))
-    return Look(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
+    return ClassStyle(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Give all figures made in the block one look: dark text on white, no window, class names as plain text.
+    """Give all figures made in the block one style: dark text on white, no window, class names as plain text.
 
     Yields:
         Nothing.

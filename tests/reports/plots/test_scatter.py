@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tidy import assert_tidy, texts_of
 
 from salun.reports.plots.scatter import UNIT_CUBE, Cloud, flat, project, side_by_side, solid, turning
-from salun.reports.plots.style import COLOURS, INK, MARKERS, look_of, save_figure, styled
+from salun.reports.plots.style import COLOURS, INK, MARKERS, save_figure, style_of, styled
 
 
 def make_cloud(
@@ -128,7 +128,7 @@ def test_class_names_are_plain_text(name: str, tmp_path: Path) -> None:
 
 
 def test_a_hundred_classes_look_different() -> None:
-    looks = [look_of(label) for label in range(100)]
+    looks = [style_of(label) for label in range(100)]
     assert len(set(looks)) == 100
     assert {look.colour for look in looks} == set(COLOURS)
     assert {look.marker for look in looks} == set(MARKERS)
