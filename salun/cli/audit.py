@@ -47,12 +47,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `audit_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: the list, the data or a model is refused.
     """
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST_SHADOWS:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST_SHADOWS}")

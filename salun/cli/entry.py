@@ -12,14 +12,7 @@ from salun.cli.status import guarded
 
 
 def train(argv: Sequence[str] | None = None) -> int:
-    """Train a classifier.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The exit status.
-    """
+    """Run `salun-train` with the given or the process's arguments, and return the exit status."""
     flags = parsers.train_parser().parse_args(argv)
     if "RANK" in os.environ:
         # In each process of a launcher torch would report at length that others ended.
@@ -28,50 +21,22 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 
 def unlearn(argv: Sequence[str] | None = None) -> int:
-    """Run experiments.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The exit status.
-    """
+    """Run `salun-unlearn` with the given or the process's arguments, and return the exit status."""
     return _run("unlearn", parsers.unlearn_parser().parse_args(argv))
 
 
 def audit(argv: Sequence[str] | None = None) -> int:
-    """Audit the methods of a list.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The exit status.
-    """
+    """Run `salun-audit` with the given or the process's arguments, and return the exit status."""
     return _run("audit", parsers.audit_parser().parse_args(argv))
 
 
 def extract(argv: Sequence[str] | None = None) -> int:
-    """Extract features.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The exit status: 3 where some checkpoints failed.
-    """
+    """Run `salun-extract` with the given or the process's arguments, and return the exit status."""
     return _run("extract", parsers.extract_parser().parse_args(argv))
 
 
 def viz(argv: Sequence[str] | None = None) -> int:
-    """Draw figures.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The exit status.
-    """
+    """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
     flags = parsers.viz_parser().parse_args(argv)
     return _run(f"viz.{flags.command}", flags)
 

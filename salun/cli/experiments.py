@@ -47,12 +47,6 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     Args:
         flags: of `unlearn_parser`.
         files_must_exist: whether a missing checkpoint or mask is refused.
-
-    Returns:
-        The experiments, and the list's path or what stands for it.
-
-    Raises:
-        SalunError: a flag or an entry is refused.
     """
     for flag in ("nexp", "nbase", "nforget"):
         if not 1 <= getattr(flags, flag) <= _MOST_RUNS:
@@ -112,12 +106,6 @@ def print_plan(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `unlearn_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: whatever the runs themselves would refuse.
     """
     experiments, source = read_experiments(flags, files_must_exist=False)
     _check_files(experiments, Path(flags.checkpoints), source)
@@ -156,10 +144,6 @@ def _print_details(experiment: Experiment) -> None:
 
 def counted(number: int, what: str) -> str:
     """Name a number of things.
-
-    Args:
-        number: how many there are.
-        what: in the singular.
 
     Returns:
         For example "2 runs".

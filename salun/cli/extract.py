@@ -31,9 +31,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Returns:
         The exit status: 3 where some checkpoints failed.
-
-    Raises:
-        SalunError: a flag or the data are refused, or no checkpoint can be read.
     """
     check_folder("--out", Path(flags.out))
     device = pick_device(flags.device, flags.deterministic)

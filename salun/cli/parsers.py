@@ -8,7 +8,6 @@ from salun.cli.status import USER_ERROR
 from salun.errors import one_line
 
 UMAP_DEFAULTS = {"samples": 3000, "seed": 0, "neighbours": 15, "min_dist": 0.1, "no_pca": False}
-
 _FIGURES = {
     "tsne": "t-SNE of features: plane, space, a rotation, and models side by side",
     "umap": "UMAP of features: plane, space, a rotation, and models side by side",
@@ -30,26 +29,12 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and exit with status 2.
-
-        Args:
-            message: argparse's.
-        """
+        """Print what is wrong and exit with status 2."""
         self.exit(USER_ERROR, f"{self.prog}: {one_line(message)}; {self.prog} --help lists the flags\n")
 
 
 def positive(text: str) -> int:
-    """Parse a whole number from 1 on.
-
-    Args:
-        text: from the command line.
-
-    Returns:
-        The number.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """Parse a whole number from 1 on."""
     try:
         number = int(text)
     except ValueError as error:
@@ -60,17 +45,7 @@ def positive(text: str) -> int:
 
 
 def filled(text: str) -> str:
-    """Parse a text that is not empty, as an unset shell variable makes it.
-
-    Args:
-        text: from the command line.
-
-    Returns:
-        The text.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty.
-    """
+    """Parse a text that is not empty, as an unset shell variable makes it."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
@@ -89,7 +64,8 @@ def _minutes(text: str) -> float:
 
 def _add_machine_flags(parser: Parser) -> None:
     """Add the flags of commands that train."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--save-every",
         type=_minutes,
         default=10.0,
@@ -97,21 +73,18 @@ def _add_machine_flags(parser: Parser) -> None:
         help="write the state of base and retrain trainings, to go on after a kill; 0 for never (default: 10)",
     )
     _add_data_flags(parser)
-    parser.add_argument("--compile", action="store_true", help="compile models; pays for long trainings only")
-    parser.add_argument("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
+    add("--compile", action="store_true", help="compile models; pays for long trainings only")
+    add("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
 
 
 def _add_data_flags(parser: Parser) -> None:
     """Add the flags that name a device, a folder of data, and files of code."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    parser.add_argument(
-        "--deterministic", action="store_true", help="the same bits for the same seed, at the price of speed"
-    )
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
-    parser.add_argument(
-        "--skip-corrupt", action="store_true", help="leave out images of folder: data that cannot be decoded"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--deterministic", action="store_true", help="the same bits for the same seed, at the price of speed")
+    add("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
+    add("--skip-corrupt", action="store_true", help="leave out images of folder: data that cannot be decoded")
+    add(
         "--plugin",
         type=filled,
         action="append",
@@ -130,30 +103,26 @@ def _add_name_flag(parser: Parser) -> None:
 
 def _add_figure_flags(parser: Parser) -> None:
     """Add the flags that all figures share."""
-    parser.add_argument("--out", type=filled, default="images", metavar="DIR", help="default: images")
-    parser.add_argument("--format", choices=("png", "svg", "pdf"), default="png", help="of figures (default: png)")
-    parser.add_argument("--dpi", type=positive, default=150, help="dots per inch of figures (default: 150)")
+    add = parser.add_argument
+    add("--out", type=filled, default="images", metavar="DIR", help="default: images")
+    add("--format", choices=("png", "svg", "pdf"), default="png", help="of figures (default: png)")
+    add("--dpi", type=positive, default=150, help="dots per inch of figures (default: 150)")
 
 
 def train_parser() -> Parser:
-    """Declare the flags of `salun-train`.
-
-    Returns:
-        The parser.
-    """
+    """Declare the flags of `salun-train`."""
     parser = Parser(
         "salun-train", description="Train a classifier on all of its training split, or without a forget set."
     )
-    parser.add_argument(
-        "--model", type=filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--model", type=filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
+    add(
         "--dataset",
         default="cifar10",
         help="digits, cifar10, cifar100, svhn, mnist, fashion_mnist, folder:PATH[:size=PIXELS] or "
         "synthetic[:n=..,size=..,classes=..,noise=..,seed=..], or a plugin's (default: cifar10)",
     )
-    parser.add_argument(
+    add(
         "--comment",
         type=filled,
         help="end of the checkpoint's name (default: base, or what is left out, and seeds other than 0)",
@@ -174,55 +143,44 @@ def train_parser() -> Parser:
     forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
     forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
     forget.add_argument("--itf", type=filled, metavar="FILE", help="the images listed in a forget-set file")
-    parser.add_argument(
+    add(
         "--stratified",
         action="store_true",
         help="with --unlr: that share of each class (default: as in the SalUn paper's code, whatever the class)",
     )
-    parser.add_argument("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
-    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
-    parser.add_argument("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
+    add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
+    add("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
     _add_machine_flags(parser)
     return parser
 
 
 def unlearn_parser() -> Parser:
-    """Declare the flags of `salun-unlearn`.
-
-    Returns:
-        The parser.
-    """
+    """Declare the flags of `salun-unlearn`."""
     parser = Parser("salun-unlearn", description="Unlearn, N times, and measure the distance to retraining.")
-    parser.add_argument("-L", "--load", metavar="FILE", help="JSON list of experiments")
+    add = parser.add_argument
+    add("-L", "--load", metavar="FILE", help="JSON list of experiments")
     _add_experiment_flags(parser)
-    parser.add_argument("--nexp", type=int, default=5, metavar="N", help="unlearning seeds (default: 5)")
-    parser.add_argument(
-        "--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)"
-    )
-    parser.add_argument("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
+    add("--nexp", type=int, default=5, metavar="N", help="unlearning seeds (default: 5)")
+    add("--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)")
+    add("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
     _add_executor_flags(parser)
-    parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too"
-    )
-    parser.add_argument(
+    add("--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too")
+    add(
         "--budget",
         type=int,
         metavar="PASSES",
         help="image passes, forward and backward, mask included, within which all but retrain stay",
     )
-    parser.add_argument(
-        "--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)"
-    )
+    add("--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)")
     _add_name_flag(parser)
-    parser.add_argument("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
-    parser.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
-    parser.add_argument("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
-    parser.add_argument("--published", action="store_true", help="show published figures beside ours")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of experiment files")
-    parser.add_argument(
-        "--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source"
-    )
-    parser.add_argument("--list-methods", action="store_true", help="print every method")
+    add("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
+    add("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
+    add("--published", action="store_true", help="show published figures beside ours")
+    add("--schema", action="store_true", help="print the JSON Schema of experiment files")
+    add("--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source")
+    add("--list-methods", action="store_true", help="print every method")
     _add_machine_flags(parser)
     return parser
 
@@ -259,21 +217,22 @@ def _add_experiment_flags(parser: Parser) -> None:
 
 def _add_executor_flags(parser: Parser) -> None:
     """Add the flags that say who does the runs."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--jobs",
         "--parallel",
         type=int,
         metavar="N",
         help="runs side by side, each in a process (default: 1; with --ray as many as find room)",
     )
-    parser.add_argument(
+    add(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
         help="runs on a Ray cluster: HOST:PORT, or local; alone, the one of this machine, started where there is none",
     )
-    parser.add_argument(
+    add(
         "--gpus-per-run",
         type=float,
         metavar="SHARE",
@@ -282,18 +241,13 @@ def _add_executor_flags(parser: Parser) -> None:
 
 
 def audit_parser() -> Parser:
-    """Declare the flags of `salun-audit`.
-
-    Returns:
-        The parser.
-    """
+    """Declare the flags of `salun-audit`."""
     parser = Parser("salun-audit", description="Attack methods with many shadow models: U-LiRA and KLoM.")
-    parser.add_argument("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
-    parser.add_argument(
-        "--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)"
-    )
-    parser.add_argument("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
+    add("--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)")
+    add("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
+    add(
         "--checkpoints",
         type=filled,
         default="checkpoints",
@@ -307,14 +261,11 @@ def audit_parser() -> Parser:
 
 
 def extract_parser() -> Parser:
-    """Declare the flags of `salun-extract`.
-
-    Returns:
-        The parser.
-    """
+    """Declare the flags of `salun-extract`."""
     description = "Extract the features of the same images from every checkpoint of a folder."
     parser = Parser("salun-extract", description=description)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "-D",
         "--directory",
         type=filled,
@@ -322,7 +273,7 @@ def extract_parser() -> Parser:
         metavar="DIR",
         help="folder of checkpoints, looked for as given, then under checkpoints/; or one file (default: checkpoints)",
     )
-    parser.add_argument(
+    add(
         "-S",
         "--samples",
         type=positive,
@@ -330,32 +281,24 @@ def extract_parser() -> Parser:
         metavar="N",
         help="the first N images of the set (default: 5000)",
     )
-    parser.add_argument(
+    add(
         "--split",
         choices=("train", "test", "forget", "retain"),
         default="train",
         help="the set; forget and retain are those of the checkpoints found, together (default: train)",
     )
-    parser.add_argument("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
-    parser.add_argument(
-        "--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)"
-    )
-    parser.add_argument("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
-    parser.add_argument("--out", type=filled, default="features", metavar="DIR", help="default: features")
-    parser.add_argument("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
-    parser.add_argument(
-        "-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device"
-    )
+    add("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
+    add("--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
+    add("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
+    add("--out", type=filled, default="features", metavar="DIR", help="default: features")
+    add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
     _add_data_flags(parser)
     return parser
 
 
 def viz_parser() -> Parser:
-    """Declare the flags of `salun-viz` and of its commands.
-
-    Returns:
-        The parser.
-    """
+    """Declare the flags of `salun-viz` and of its commands."""
     parser = Parser("salun-viz", description="Draw figures of features, models and runs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     declarations: dict[str, Callable[[Parser], None]] = {
@@ -390,13 +333,13 @@ def _add_samples_flag(parser: Parser, default: int, meaning: str) -> None:
 def _add_embedding_flags(parser: Parser) -> None:
     """Add the flags that t-SNE and UMAP share."""
     _add_paths(
-        parser,
-        "features; several together are embedded in one space (default: each file under features/ by itself)",
+        parser, "features; several together are embedded in one space (default: each file under features/ by itself)"
     )
     _add_samples_flag(parser, 3000, "first N of each file (default: 3000)")
-    parser.add_argument("--no-pca", action="store_true", help="do not reduce features to 50 dimensions first")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (default: 0)")
-    parser.add_argument("--mp4", action="store_true", help="write the rotation as an MP4 too; needs ffmpeg")
+    add = parser.add_argument
+    add("--no-pca", action="store_true", help="do not reduce features to 50 dimensions first")
+    add("--seed", type=int, default=0, metavar="N", help="of all randomness (default: 0)")
+    add("--mp4", action="store_true", help="write the rotation as an MP4 too; needs ffmpeg")
 
 
 def _add_tsne_flags(parser: Parser) -> None:
@@ -408,13 +351,10 @@ def _add_tsne_flags(parser: Parser) -> None:
 def _add_umap_flags(parser: Parser) -> None:
     """Add the flags of UMAP."""
     _add_embedding_flags(parser)
-    parser.add_argument(
-        "--neighbours", type=positive, default=15, metavar="N", help="size of a neighbourhood (default: 15)"
-    )
-    parser.add_argument(
-        "--min-dist", type=float, default=0.1, metavar="X", help="how close points may lie, 0 to 1 (default: 0.1)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--neighbours", type=positive, default=15, metavar="N", help="size of a neighbourhood (default: 15)")
+    add("--min-dist", type=float, default=0.1, metavar="X", help="how close points may lie, 0 to 1 (default: 0.1)")
+    add(
         "--notebook",
         action="store_true",
         help="the SalUn notebook's figure: of all samples of a file 2,000, equally many of each class; features as "
@@ -441,29 +381,31 @@ def _add_cka_flags(parser: Parser) -> None:
     """Add the flags of layer comparison."""
     _add_model_flags(parser)
     _add_samples_flag(parser, 1000, "the first N images of each set (1000)")
-    parser.add_argument("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
-    parser.add_argument("--layers", nargs="+", metavar="NAME", help="modules (default: stem, blocks and head)")
-    parser.add_argument("--all-layers", action="store_true", help="every layer with every layer, not just its own kind")
+    add = parser.add_argument
+    add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    add("--layers", nargs="+", metavar="NAME", help="modules (default: stem, blocks and head)")
+    add("--all-layers", action="store_true", help="every layer with every layer, not just its own kind")
 
 
 def _add_comparator_flags(parser: Parser) -> None:
     """Add the flags of files for the Comparator's page."""
     _add_model_flags(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--definition",
         choices=("notebook", "comparator"),
         default="notebook",
         help="whose scores: the notebook's, of one model, with ln(number of classes) for its ln 10; or the "
         "Comparator's, against a retrained model (default: notebook)",
     )
-    parser.add_argument(
+    add(
         "--runs",
         type=filled,
         default="runs",
         metavar="DIR",
         help="where records lie, for the time taken (default: runs)",
     )
-    parser.add_argument(
+    add(
         "--out",
         type=filled,
         default="images",

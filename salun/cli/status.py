@@ -22,10 +22,6 @@ _UNREAD = 141
 def guarded(program: str, command: Callable[[], int]) -> int:
     """Run a command, and print what the user did wrong in place of a traceback.
 
-    Args:
-        program: the command's name.
-        command: returns an exit status.
-
     Returns:
         The exit status: 2 for a user's mistake, 130 where interrupted, 141 where nobody reads on.
     """
@@ -70,15 +66,7 @@ def _signals_as_interrupt() -> Iterator[None]:
 
 
 def check_folder(flag: str, folder: Path) -> None:
-    """Check that files can be written to a folder before anything is computed for it.
-
-    Args:
-        flag: that names it.
-        folder: need not exist yet; it is not made.
-
-    Raises:
-        SalunError: it is not a folder, its name is not possible, or it is not writable.
-    """
+    """Check that files can be written to a folder before anything is computed for it."""
     place = Path(os.path.abspath(folder))
     try:
         place.lstat()
@@ -95,11 +83,7 @@ def check_folder(flag: str, folder: Path) -> None:
 
 
 def notice(text: str) -> None:
-    """Print a line on standard error.
-
-    Args:
-        text: one line.
-    """
+    """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -109,8 +93,5 @@ def results_name(name: str | None, source: str) -> str:
     Args:
         name: given by the user; None for the list's own.
         source: path of the list, or what stands for it.
-
-    Returns:
-        A name usable in a path.
     """
     return name_part(name or Path(source).stem)

@@ -47,13 +47,10 @@ def print_rows(console: Console, rows: list[Row]) -> None:
 def dispensable(rows: list[Row]) -> list[str]:
     """Order what a narrow terminal can do without.
 
-    Args:
-        rows: of one group.
-
     Returns:
-        Metrics, the least telling first: those kept to reproduce faulty codes, then those that nobody gets unasked,
-        the costliest first, then the others but for the four of the gap; last the gap's interval, and the spreads
-        of the metrics.
+        Metrics, the least telling first: those kept to reproduce faulty codes, then those that nobody gets unasked, the
+        costliest first, then the others but for the four of the gap; last the gap's interval, and the spreads of the
+        metrics.
     """
 
     def worth(name: str) -> tuple[bool, bool, int]:
@@ -133,9 +130,6 @@ def _published_table(rows: list[Row]) -> Table | None:
 
 def published_for(row: Row) -> dict[str, Any] | None:
     """Find what a paper reports for an experiment's setting.
-
-    Args:
-        row: of the table.
 
     Returns:
         Source and percentages by metric, or None.

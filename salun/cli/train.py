@@ -57,12 +57,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `train_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag, a plugin or the data are refused.
     """
     with joined() as group:
         if flags.plugin:

@@ -47,12 +47,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `unlearn_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag, the list, the data or a model is refused.
     """
     if flags.schema:
         print(json.dumps(json_schema(), indent=2))
@@ -203,17 +197,7 @@ def _show(
 
 @dataclass
 class _Session:
-    """The runs that one call of the command does, with progress and logs.
-
-    Attributes:
-        runner: does them.
-        jobs: all runs of the list.
-        source: path of the list, or what stands for it.
-        before: how many were finished before.
-        missing: how many are left.
-        display: shows progress.
-        tracker: logs to Weights & Biases.
-    """
+    """The runs that one call of the command does, with progress and logs."""
 
     runner: Runner
     jobs: list[Job]
@@ -224,11 +208,7 @@ class _Session:
     tracker: Tracker
 
     def do_runs(self) -> int:
-        """Do the missing runs; stop in good order when interrupted.
-
-        Returns:
-            The exit status.
-        """
+        """Do the missing runs; stop in good order when interrupted."""
         begun, finished, failed, titles = time.perf_counter(), 0, 0, titles_of(self.jobs)
         folder = self.runner.path.parent
         self.runner.bench.on_base = self._watch_base
@@ -289,15 +269,7 @@ def _run_line(title: str, record: Record) -> str:
 
 
 def log_run(tracker: Tracker, name: str, title: str, job: Job, record: Record) -> None:
-    """Log a finished run: configuration, curve, final metrics.
-
-    Args:
-        tracker: logs to Weights & Biases.
-        name: of the list.
-        title: of the experiment.
-        job: the run.
-        record: of it.
-    """
+    """Log a finished run: configuration, curve, final metrics."""
     config = {**record.settings, "seed": record.seed, "list": name, "device": record.device, "id": record.id}
     with tracker.run(f"{title} seed {job.seed}", f"{name}/{title}", config) as log:
         for point in record.curve:

@@ -38,17 +38,11 @@ from salun.metrics.fqs import (
 from salun.training.evaluate import predict
 
 _Definition = Literal["notebook", "comparator"]
-
 _Singles = NDArray[np.float32]
-
 _Labels = NDArray[np.int64]
-
 _UNKNOWN = "N/A"
-
 _BATCH = 1000
-
 _SHARE = {"train": 10, "test": 2}
-
 _LEAST_SHOWN = 0.001
 
 
@@ -71,22 +65,12 @@ class Predictions:
 
         Args:
             positions: (K,) int64, or (N,) bool.
-
-        Returns:
-            Them.
         """
         return Predictions(self.logits[positions], self.labels[positions], self.indices[positions])
 
 
 def forgotten_class(dataset: Dataset, model: Model) -> int:
     """Tell which class a model was to forget.
-
-    Args:
-        dataset: the data.
-        model: an unlearned one.
-
-    Returns:
-        The class.
 
     Raises:
         SalunError: it was to forget several classes, or some images only, which the page cannot show.
@@ -107,20 +91,20 @@ def describe_run(
     """Gather all that the page shows of an unlearned model.
 
     Args:
-        definition: whose scores: the notebook's, which look at the unlearned model alone, or the
-            Comparator's, which need a retrained one.
+        definition: whose scores: the notebook's, which look at the unlearned model alone, or the Comparator's, which
+            need a retrained one.
         trio: the models.
         dataset: their data, on the device.
         record: of the run; None where it is lost.
         device: where the models run.
 
     Returns:
-        What goes into the file; NaN where a value does not exist. Where the notebook has ln 10, the
-        logarithm of the number of classes is taken.
+        What goes into the file; NaN where a value does not exist. Where the notebook has ln 10, the logarithm of the
+        number of classes is taken.
 
     Raises:
-        SalunError: more than one class was to be forgotten, a retrained model is missing, or a checkpoint
-            does not fit the data.
+        SalunError: more than one class was to be forgotten, a retrained model is missing, or a checkpoint does not fit
+            the data.
     """
     model, forget = trio.unlearned, forgotten_class(dataset, trio.unlearned)
     if definition == "comparator" and trio.retrained is None:
@@ -169,9 +153,6 @@ def _heading(trio: Trio, forget: int, record: Record | None) -> dict[str, Any]:
 
 def identity(model: Model) -> str:
     """Tell which run made a model.
-
-    Args:
-        model: an unlearned one.
 
     Returns:
         The run's id; the weights' where none is recorded.
@@ -226,15 +207,15 @@ def accuracies(definition: _Definition, train: Predictions, test: Predictions, f
     """Compute accuracies and distributions by class.
 
     Args:
-        definition: the notebook averages, for each predicted class, its own probability, to 4 decimals; the
-            Comparator the probabilities of all classes, to 3.
+        definition: the notebook averages, for each predicted class, its own probability, to 4 decimals; the Comparator
+            the probabilities of all classes, to 3.
         train: of the whole training split.
         test: of the whole test part.
         forget: the forgotten class.
 
     Returns:
-        UA and TUA, which are accuracies, not errors; RA and TRA, means over the other classes; and what each
-        class is taken for.
+        UA and TUA, which are accuracies, not errors; RA and TRA, means over the other classes; and what each class is
+        taken for.
     """
     found: dict[str, Any] = {}
     decimals = 4 if definition == "notebook" else 3
@@ -253,9 +234,6 @@ def accuracies(definition: _Definition, train: Predictions, test: Predictions, f
 def privacy(measured: Mapping[str, Any]) -> float:
     """Compute PA as the Comparator's own files have it: the mean of 1 - UA, RA, 1 - TUA and TRA.
 
-    Args:
-        measured: accuracies.
-
     Returns:
         In [0, 1], 3 decimals.
     """
@@ -265,14 +243,9 @@ def privacy(measured: Mapping[str, Any]) -> float:
 def notebook_scores(shown: Predictions, forget: int, classes: int) -> dict[str, Any]:
     """Compute the notebook's scores and tables.
 
-    Args:
-        shown: of the notebook's subset.
-        forget: the forgotten class.
-        classes: how many there are.
-
     Returns:
-        FQS, PA and attack. Images are named by their index in the data set, by which the page fetches
-        them; the notebook counts them from 0.
+        FQS, PA and attack. Images are named by their index in the data set, by which the page fetches them; the
+        notebook counts them from 0.
     """
     entropies, confidences = notebook_values(shown.logits)
     forgotten = shown.labels == forget
@@ -293,9 +266,6 @@ def comparator_scores(said: Predictions, retrained: Predictions, subset: _Labels
         retrained: the same of the retrained model.
         subset: positions of the notebook's subset, whose values and tables are shown.
         forget: the forgotten class.
-
-    Returns:
-        FQS, over all training images of the class, and attack.
     """
     every, some = said.labels == forget, subset[said.labels[subset] == forget]
     shown = said.at(some)
@@ -338,8 +308,8 @@ def points(definition: _Definition, shown: Predictions, layout: NDArray[np.float
         forget: the forgotten class.
 
     Returns:
-        True class, predicted class, index, whether of the forgotten class (1 or 0), x, y, and the
-        probability of each class, 3 decimals.
+        True class, predicted class, index, whether of the forgotten class (1 or 0), x, y, and the probability of each
+        class, 3 decimals.
     """
     least = _LEAST_SHOWN if definition == "comparator" else -1.0
     probabilities = softmax(shown.logits, TEMPERATURE if definition == "comparator" else 1.0).tolist()

@@ -35,12 +35,7 @@ class FeatureFile:
 
 @dataclass(frozen=True)
 class Group:
-    """Models that may be compared: base models first, retrained last, with the same samples and forget marks.
-
-    Attributes:
-        name: of a folder for its figures.
-        entries: their features.
-    """
+    """Models that may be compared: base models first, retrained last, with the same samples and forget marks."""
 
     name: str
     entries: tuple[FeatureFile, ...]
@@ -51,9 +46,6 @@ def find_features(paths: Sequence[str]) -> list[Path]:
 
     Args:
         paths: files and folders, looked for as given, then under `features/`; none for all under `features/`.
-
-    Returns:
-        The files, each once, in the order of the paths.
 
     Raises:
         SalunError: a path does not exist, or a folder holds no file.
@@ -82,9 +74,6 @@ def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Featu
     Args:
         paths: as `find_features` takes them.
         samples: of each file the first, at most; None for all.
-
-    Returns:
-        The entries.
 
     Raises:
         SalunError: a file is missing or cannot be read.
@@ -223,27 +212,13 @@ def _taken_at(entry: FeatureFile, indices: NDArray[np.int64]) -> FeatureFile:
 
 
 def gather(paths: Iterable[str]) -> str:
-    """Name a comparison after the paths that were given together.
-
-    Args:
-        paths: of the command line.
-
-    Returns:
-        A name for a folder.
-    """
+    """Name a comparison after the paths that were given together."""
     names = (path.stem if path.suffix in SUFFIXES else path.name for path in map(Path, paths))
     return name_part("_with_".join(name or "features" for name in names))
 
 
 def forgotten_classes(features: Features) -> frozenset[str]:
-    """Find the classes of which most samples were to be forgotten.
-
-    Args:
-        features: of a model.
-
-    Returns:
-        Their names.
-    """
+    """Find the classes of which most samples were to be forgotten."""
     return frozenset(
         name
         for label, name in enumerate(features.classes)
@@ -252,14 +227,7 @@ def forgotten_classes(features: Features) -> frozenset[str]:
 
 
 def about(features: Features) -> str:
-    """Say what images a figure is of, and what its marks mean.
-
-    Args:
-        features: of a model.
-
-    Returns:
-        Data set, set and number of samples.
-    """
+    """Say what images a figure is of, and what its marks mean."""
     words = [features.source.dataset, f"{len(features.labels):,} {features.source.split} images"]
     words += ["bold and framed: to be forgotten"] if forgotten_classes(features) else []
     return "; ".join(filter(None, words))
@@ -267,9 +235,6 @@ def about(features: Features) -> str:
 
 def model_titles(entries: Sequence[FeatureFile]) -> list[str]:
     """Name models in figures so that no two are called alike.
-
-    Args:
-        entries: the models.
 
     Returns:
         Their titles, where these are equal with the file's name, or with its folder where that is equal too.
@@ -285,14 +250,7 @@ def model_titles(entries: Sequence[FeatureFile]) -> list[str]:
 
 
 def file_names(entries: Sequence[FeatureFile]) -> list[str]:
-    """Name models in the names of files.
-
-    Args:
-        entries: the models.
-
-    Returns:
-        Names without a folder, no two alike.
-    """
+    """Name models in the names of files."""
     seen = Counter(entry.place.name for entry in entries)
     alike = [name_part("-".join(entry.place.parts)) for entry in entries]
     return [entry.place.name if seen[entry.place.name] == 1 else alike[at] for at, entry in enumerate(entries)]

@@ -138,9 +138,6 @@ def _described(model: Model) -> str:
 def run_of(model: Model) -> dict[str, Any]:
     """Give what a checkpoint records of the run that made it.
 
-    Args:
-        model: an unlearned or retrained one.
-
     Returns:
         Settings, seed and id; empty where nothing is recorded.
     """
@@ -150,9 +147,6 @@ def run_of(model: Model) -> dict[str, Any]:
 
 def seed_of(model: Model) -> int:
     """Tell the seed of the run that made a model.
-
-    Args:
-        model: an unlearned or retrained one.
 
     Returns:
         The seed; 0 where none is recorded.

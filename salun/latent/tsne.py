@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _Floats = NDArray[np.float64]
 _Singles = NDArray[np.float32]
-
 _EXACT_NEIGHBOURS = 20_000
 _FFT_FROM = 10_000
 _EXAGGERATED = 125
@@ -24,10 +23,6 @@ _START = 2.0
 
 def check_perplexity(perplexity: float, count: int) -> None:
     """Check that there are points enough.
-
-    Args:
-        perplexity: effective number of neighbours.
-        count: points.
 
     Raises:
         SalunError: there are fewer than three times as many.

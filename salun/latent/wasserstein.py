@@ -20,7 +20,6 @@ from salun.latent.groups import FeatureFile
 _Floats = NDArray[np.float64]
 _Points = NDArray[np.floating[Any]]
 Measure = Callable[[_Points, _Points], tuple[float, float]]
-
 LINES = 200
 _MOST_ITERATIONS = 10_000_000
 _TOLERANCE = 1e-10
@@ -138,9 +137,6 @@ def sliced_wasserstein(first: _Points, second: _Points, lines: _Floats) -> tuple
         second: (M, D) points.
         lines: (D, K) directions of length 1, K at least 2.
 
-    Returns:
-        The mean over the lines and its standard error.
-
     Source:
         Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
@@ -249,9 +245,6 @@ def between_models(
 def stacked(rows: Sequence[Distances]) -> Distances:
     """Put distances below each other.
 
-    Args:
-        rows: R of the same shape.
-
     Returns:
         (R, ...).
     """
@@ -261,13 +254,9 @@ def stacked(rows: Sequence[Distances]) -> Distances:
 def difference(first: Distances, second: Distances) -> Distances:
     """Subtract distances.
 
-    Args:
-        first: any shape.
-        second: the same shape.
-
     Returns:
-        The second's values less the first's; with the sum of their errors, which the error of the
-        difference cannot exceed, whether or not they were measured on the same lines.
+        The second's values less the first's; with the sum of their errors, which the error of the difference cannot
+        exceed, whether or not they were measured on the same lines.
     """
     return Distances(second.values - first.values, first.errors + second.errors)
 
@@ -318,9 +307,6 @@ class DistanceCache:
     def between_classes(self, file: FeatureFile) -> Distances:
         """Measure the distance of every two classes.
 
-        Args:
-            file: features of a model.
-
         Returns:
             (C, C).
 
@@ -338,10 +324,6 @@ class DistanceCache:
 
     def between_models(self, first: FeatureFile, second: FeatureFile) -> Distances:
         """Measure the distance of two models' features of each class.
-
-        Args:
-            first: features of one model.
-            second: features of the same images by another.
 
         Returns:
             (C,).

@@ -14,9 +14,7 @@ from salun.reports.labels import experiment_of, told_apart
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
-
 _QUANTITIES = ("loss", "accuracy", "validation")
-
 _UNMASKED = 1.0
 
 
@@ -53,9 +51,6 @@ class Curve:
 def curve_of(row: Row) -> Curve | None:
     """Gather the curves of an experiment's runs.
 
-    Args:
-        row: of a table.
-
     Returns:
         The curve; None of a base model and of methods without epochs.
     """
@@ -74,9 +69,6 @@ def curve_of(row: Row) -> Curve | None:
 
 def curves_as_csv(curves: Iterable[Curve]) -> str:
     """Render curves for a spreadsheet: one line an epoch of a run.
-
-    Args:
-        curves: of experiments.
 
     Returns:
         CSV text; accuracies are fractions, base model and forget set are what tells theirs from others.
@@ -111,9 +103,6 @@ class Sweep:
 
 def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
     """Find the methods that were run at two mask thresholds or more, no mask counting as 1.
-
-    Args:
-        rows: of one group.
 
     Returns:
         The sweeps; experiments with a mask from a file, whose threshold is unknown, are in none.
@@ -152,9 +141,6 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
     Args:
         sweeps: of methods.
         names: metrics; "gap" is the average gap.
-
-    Returns:
-        CSV text; metrics are fractions.
     """
     parts = ("mean", "sd", "n", "low", "high")
     lines = [

@@ -30,15 +30,10 @@ from salun.reports.statistics import (
 )
 
 _Floats = NDArray[np.float64]
-
 _UNCERTAIN = 2.0  # standard errors from 0 within which a difference may have either sign
-
 _BIASES = 2.4  # where the distance is 0, the estimated bias is on average 1/2.4 of the true one
-
 _KNOWN = 1e6  # degrees of freedom of a variance that is known
-
 _FAR = 40.0  # standard errors beyond which noise changes no sign
-
 _SMALLEST = np.finfo(np.float64).tiny
 
 
@@ -137,9 +132,6 @@ def gap_estimate(found: Distance) -> Estimate:
     signed mean of the four differences, t Student's quantile at Welch and Satterthwaite's degrees of freedom, b the
     estimated bias. An interval that begins at 0 means that the method was not told from retraining.
 
-    Args:
-        found: distance of a method.
-
     Returns:
         Estimate, runs and interval, fractions; no interval where neither side has several models.
 
@@ -163,10 +155,6 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
     retraining may have either sign, the signs that give the largest p count. What bias adds to the gaps' difference
     is taken off, as in `gap_estimate`.
 
-    Args:
-        first: distance of a method.
-        second: of another, to the same retrained models.
-
     Returns:
         The gaps' difference, first less second, and p; no interval. None where a side has too few models.
 
@@ -189,9 +177,6 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
 
 def noise_floor(gold: Sample) -> float | None:
     """Compute the gap of retraining to itself: each retrained model against the mean of the others.
-
-    Args:
-        gold: sample of retrained models.
 
     Returns:
         The mean over all of them, a fraction; None where no base model and forget set has two with all four metrics.

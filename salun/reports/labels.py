@@ -13,12 +13,9 @@ from salun.experiments.record import Group, Record, group_named
 def titles_of(jobs: list[Job]) -> dict[int, str]:
     """Name the experiments of a list so that a table can tell them apart.
 
-    Args:
-        jobs: all runs of the list.
-
     Returns:
-        By entry number its tag, or method and mask; where entries on the same forgetting problem share
-        that, what differs between them follows, as in `rl (lr 0.1)`.
+        By entry number its tag, or method and mask; where entries on the same forgetting problem share that, what
+        differs between them follows, as in `rl (lr 0.1)`.
     """
     cells: dict[int, list[Group]] = {}
     for job in jobs:
@@ -81,10 +78,6 @@ def _spelled(value: object) -> str:
 
 def experiment_of(record: Record, number: int) -> Experiment:
     """Read from a record which experiment was run.
-
-    Args:
-        record: of a run.
-        number: given to the experiment.
 
     Returns:
         The experiment; what no record holds (paths, the metrics asked for, the first seed) is left at its default.

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float64]
 _Counts = NDArray[np.int64]
-
 LEVELS = (0.001, 0.01)
 _DRAWS = 1000
 _COVERED = (2.5, 97.5)
@@ -50,11 +49,7 @@ class Roc:
         return self.fpr[places], self.tpr[places]
 
     def plain(self) -> dict[str, Any]:
-        """Describe the curve for a JSON file.
-
-        Returns:
-            Plain values, the curve thinned.
-        """
+        """Describe the curve for a JSON file."""
         fpr, tpr = self.thinned()
         return {**vars(self), "fpr": fpr.tolist(), "tpr": tpr.tolist()}
 
@@ -73,9 +68,6 @@ def roc_of(
         others: (L, N) scores of the same images that are none.
         other_models: (L, N).
         draws: of the bootstrap.
-
-    Returns:
-        The curve and its intervals.
 
     Source:
         Low false-positive rates as in Carlini et al., "Membership Inference Attacks From First Principles", S&P

@@ -8,13 +8,9 @@ from statistics import mean, stdev, variance
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
 Cell = tuple[str, str]
-
 Draw = tuple[str, str, int]
-
 _LEVEL = 0.05
-
 _POWER = 0.8
-
 _ROUNDING = 1e-12
 
 
@@ -23,8 +19,8 @@ class Estimate:
     """A value over several runs.
 
     Attributes:
-        mean: of the independent units, which is that of the runs where each unit has as many; None where no run
-            has a value.
+        mean: of the independent units, which is that of the runs where each unit has as many; None where no run has a
+            value.
         sd: sample standard deviation over all runs; None of fewer than two.
         n: runs that have a value.
         low: of the 95 % interval of the mean, over independent units; None of fewer than two.
@@ -40,12 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """What several models were measured to be.
-
-    Attributes:
-        values: metrics of each model.
-        draws: base model, forget set and seed of each.
-    """
+    """What several models were measured to be."""
 
     values: list[dict[str, float | None]]
     draws: list[Draw]
@@ -58,32 +49,18 @@ class Sample:
     def of(self, name: str) -> list[float | None]:
         """Take one metric of every model.
 
-        Args:
-            name: of the metric.
-
         Returns:
             A value a model; None where it has none.
         """
         return [values.get(name) for values in self.values]
 
     def within(self, cells: Collection[Cell]) -> "Sample":
-        """Keep the models of some base models and forget sets.
-
-        Args:
-            cells: pairs of both.
-
-        Returns:
-            Their sample.
-        """
+        """Keep the models of some base models and forget sets."""
         kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in cells]
         return Sample([values for values, _ in kept], [draw for _, draw in kept])
 
     def by_cell(self) -> dict[Cell, dict[str, float | None]]:
-        """Average over the models of the same base model and forget set.
-
-        Returns:
-            Means by metric of each such pair.
-        """
+        """Average over the models of the same base model and forget set."""
         cells = dict.fromkeys(draw[:2] for draw in self.draws)
         parts = {cell: self.within([cell]) for cell in cells}
         return {cell: {name: mean_of(part.of(name)) for name in part.names} for cell, part in parts.items()}
@@ -154,18 +131,12 @@ def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
     Args:
         values: one a run; None where it does not apply.
         draws: base model, forget set and seed of each run, those without a value too.
-
-    Returns:
-        A value a unit that has one.
     """
     return means_by(values, unit_keys(draws))
 
 
 def unit_keys(draws: Sequence[Draw]) -> list[Hashable]:
     """Name the unit of each run, as `units` chooses them.
-
-    Args:
-        draws: base model, forget set and seed of each run.
 
     Returns:
         A base model, a forget set or, where only the seed varies, the place of the run.
@@ -289,9 +260,6 @@ def judged(apart: float, error: float, freedom: float, size: float, n: int) -> C
         freedom: degrees of freedom of the error.
         size: of the largest value that it was computed from, which says what is rounding.
         n: of the comparison.
-
-    Returns:
-        The comparison.
     """
     rounding = _ROUNDING * max(1.0, size)
     if error <= rounding:
@@ -338,12 +306,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Adjust comparisons for their number.
 
-    Args:
-        comparisons: all that were made together.
-
     Returns:
-        The same in the same order, with adjusted p, and with the difference that they could have found were it the
-        only one (Holm's first step; power 80 %).
+        The same in the same order, with adjusted p, and with the difference that they could have found were it the only
+        one (Holm's first step; power 80 %).
     """
     found = holm([comparison.p for comparison in comparisons])
     pairs = zip(comparisons, found, strict=True)

@@ -37,16 +37,16 @@ class Row:
         records: its runs; none for a base model.
         draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
         estimates: by metric.
-        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and
-            MIA; empty where the list holds no retraining.
-        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the
-            noise floor, one retrained model against the mean of the others.
+        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and MIA;
+            empty where the list holds no retraining.
+        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the noise
+            floor, one retrained model against the mean of the others.
         diverged: runs whose outputs stopped being numbers.
         distance: what the gap is computed from; None of retraining, and where nothing was retrained.
-        against: by metric the comparison with the retrained models, adjusted over the table; without those that
-            are not best when as retrained, or of which there are too few values.
-        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself,
-            and of too few runs or retrained models.
+        against: by metric the comparison with the retrained models, adjusted over the table; without those that are not
+            best when as retrained, or of which there are too few values.
+        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself, and
+            of too few runs or retrained models.
     """
 
     title: str
@@ -104,8 +104,8 @@ def gap_to(values: Mapping[str, Value], standard: Mapping[str, Value]) -> dict[s
         standard: mean over the retrained models of the same base model and forget set.
 
     Returns:
-        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA,
-        RA, TA and MIA, None where one of them is missing.
+        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA, RA,
+        TA and MIA, None where one of them is missing.
     """
     gaps: dict[str, Value] = {}
     for name, value in values.items():
@@ -222,9 +222,6 @@ def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mappi
     Args:
         experiments: title and finished runs of each entry.
         joint: by entry the metrics that belong to all of its runs together; none at all, or as many as entries.
-
-    Returns:
-        The rows, group by group, in the order of the list.
     """
     load_metrics()
     whole = joint or [{}] * len(experiments)
@@ -334,10 +331,6 @@ def _family(name: str) -> str:
 def floor_of(rows: list[Row], group: Group) -> float | None:
     """Look up the noise floor: how far one retrained model is from the mean of the others.
 
-    Args:
-        rows: all rows.
-        group: which of them are compared.
-
     Returns:
         A fraction; None where fewer than two models were retrained.
     """
@@ -348,10 +341,6 @@ def floor_of(rows: list[Row], group: Group) -> float | None:
 def contenders(rows: list[Row], group: Group) -> list[Row]:
     """List the methods that can be nearest to retraining.
 
-    Args:
-        rows: all rows.
-        group: which of them are compared.
-
     Returns:
         Those with an average gap; none of which a run diverged, however near the others came.
     """
@@ -361,10 +350,6 @@ def contenders(rows: list[Row], group: Group) -> list[Row]:
 
 def best_of(rows: list[Row], group: Group) -> Row | None:
     """Find the unlearned row that is nearest to retraining.
-
-    Args:
-        rows: all rows.
-        group: which of them are compared.
 
     Returns:
         The method's row with the smallest average gap; None where nothing can be compared.
@@ -392,10 +377,6 @@ def is_distinct(rows: list[Row], best: Row | None) -> bool:
 def is_farther(rows: list[Row], row: Row) -> bool:
     """Tell whether a method is farther from retraining than the best one.
 
-    Args:
-        rows: all rows.
-        row: of a method that is not the best.
-
     Returns:
         Whether its gap differs beyond noise, and by more than the noise floor.
     """
@@ -406,9 +387,6 @@ def is_farther(rows: list[Row], row: Row) -> bool:
 def bold_of(rows: list[Row]) -> int | None:
     """Find the row that is printed bold.
 
-    Args:
-        rows: of one group.
-
     Returns:
         Place of the best method's, where it can be told from all others.
     """
@@ -418,9 +396,6 @@ def bold_of(rows: list[Row]) -> int | None:
 
 def mixtures(rows: list[Row]) -> list[str]:
     """Say where a table's runs were not made alike.
-
-    Args:
-        rows: the table.
 
     Returns:
         A line for devices and one for revisions of the code, where there are several.
@@ -434,14 +409,7 @@ def mixtures(rows: list[Row]) -> list[str]:
 
 
 def partly_known(rows: list[Row]) -> list[str]:
-    """Say which figures are over fewer runs than their row.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        A line a row that has such figures.
-    """
+    """Say which figures are over fewer runs than their row."""
     lines = []
     for row in rows:
         whole = len(row.records) - row.diverged
@@ -453,14 +421,7 @@ def partly_known(rows: list[Row]) -> list[str]:
 
 
 def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
-    """Gather rows by what they are compared within.
-
-    Args:
-        rows: all rows.
-
-    Returns:
-        Rows by group, in order.
-    """
+    """Gather rows by what they are compared within."""
     groups: dict[Group, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
@@ -476,9 +437,6 @@ def rows_of(
         jobs: all runs of the list.
         done: records by id.
         joint: metrics of all runs of an experiment together, by entry number.
-
-    Returns:
-        The rows of the table.
     """
     titles = titles_of(jobs)
     finished: dict[int, list[Record]] = {number: [] for number in titles}

@@ -16,15 +16,11 @@ from salun.reports.statistics import Comparison, Estimate
 from salun.reports.summary import Row, best_of, bold_of, contenders, floor_of, grouped, is_distinct, is_farther
 
 INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
-
 _MOST_NAMED = 3
 
 
 def columns_of(rows: list[Row]) -> list[str]:
     """List the metrics that a table shows.
-
-    Args:
-        rows: the table's.
 
     Returns:
         Metrics that some row has a value of, no tables of their own: accuracies first, cost last.
@@ -63,9 +59,6 @@ def cell(value: Estimate, unit: str) -> str:
 def interval(gap: Estimate) -> str:
     """Print the 95 % interval of an average gap, which is never negative.
 
-    Args:
-        gap: estimate and interval.
-
     Returns:
         For example "0.15–0.47", in percent; nothing where there is no interval.
     """
@@ -87,9 +80,6 @@ def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], 
     Args:
         rows: of one group.
         hidden: metrics that are left out, and `INTERVAL` or `SPREAD`.
-
-    Returns:
-        Column headings, and the cells of each row.
     """
     names = [name for name in columns_of(rows) if name not in hidden]
     with_interval = INTERVAL not in hidden and any(interval(row.gap) for row in rows)
@@ -117,9 +107,6 @@ def _count_of(row: Row) -> str:
 
 def legend(rows: list[Row]) -> list[str]:
     """Explain a table.
-
-    Args:
-        rows: of one group.
 
     Returns:
         A line each: what is averaged over what, which method is nearest to retraining, what the marks mean.
@@ -236,10 +223,6 @@ def _enumerated(names: list[str]) -> str:
 def group_title(rows: list[Row], group: Group) -> str:
     """Say what the rows of a group have in common.
 
-    Args:
-        rows: all rows.
-        group: which.
-
     Returns:
         One line: model, data set and forget set, and what tells them apart where that does not.
     """
@@ -270,13 +253,6 @@ def _problem_of(records: list[Record]) -> str:
 def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
     """Write `summary.json`, `.csv`, `.md` and `.tex`.
 
-    Args:
-        folder: of the list's records.
-        rows: the table.
-
-    Returns:
-        The files.
-
     Raises:
         SalunError: they cannot be written.
     """
@@ -289,14 +265,7 @@ def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
 
 
 def as_json(rows: list[Row]) -> str:
-    """Render rows for programs: fractions and seconds, every run with its gap.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        JSON text.
-    """
+    """Render rows for programs: fractions and seconds, every run with its gap."""
     return json.dumps([_described(rows, row) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
@@ -378,14 +347,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """Render rows for a README, the best method of each group in bold where it can be told from the others.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        Markdown text, with a legend below each table.
-    """
+    """Render rows for a README, the best method of each group in bold where it can be told from the others."""
     blocks = []
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)
@@ -396,14 +358,7 @@ def as_markdown(rows: list[Row]) -> str:
 
 
 def as_latex(rows: list[Row]) -> str:
-    """Render rows for a paper, in bold what `as_markdown` has in bold.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        LaTeX text, with a legend as comments below each table.
-    """
+    """Render rows for a paper, in bold what `as_markdown` has in bold."""
     blocks = []
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)

@@ -36,9 +36,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Returns:
         The exit status: 3 where a checkpoint could not be read or compared.
-
-    Raises:
-        SalunError: a flag, a checkpoint or the data are refused.
     """
     for flag, number in (("-S", flags.samples), ("--batch-size", flags.batch_size)):
         if number < SMALLEST_BATCH:

@@ -27,9 +27,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Returns:
         The exit status: 3 where some models could not be shown.
-
-    Raises:
-        SalunError: a flag is refused, or no model can be shown.
     """
     check_folder("--out", Path(flags.out))
     data = DatasetCache.of(flags)
@@ -71,9 +68,6 @@ def free(folder: Path, content: dict[str, Any]) -> Path:
     Args:
         folder: of the forgotten class.
         content: of the file; its "ID" is set.
-
-    Returns:
-        The path, which is another one for each definition.
     """
     run = str(content["run"])
     for digits in (4, 8, len(run)):

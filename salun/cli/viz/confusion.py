@@ -25,7 +25,6 @@ from salun.reports.plots.heatmap import Panel, Scale, heatmaps
 from salun.reports.plots.style import styled
 
 _Floats = NDArray[np.float64]
-
 _ACROSS = 5
 
 
@@ -47,12 +46,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `viz_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: files are missing, damaged, or cannot be compared though they were named together.
     """
     figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths)

@@ -41,9 +41,6 @@ def check_flags(flags: argparse.Namespace) -> None:
 
     Args:
         flags: of `viz_parser`.
-
-    Raises:
-        SalunError: the seed is out of range, or an animation was asked for and there is no ffmpeg.
     """
     if flags.mp4:
         check_ffmpeg()
@@ -59,12 +56,6 @@ def draw_all(flags: argparse.Namespace, figures: FigureWriter, entries: Sequence
         figures: gets the figures.
         entries: the features.
         method: how they are embedded.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: files named together cannot be compared, or there are too few points.
     """
     if len(flags.paths) < _JOINED:
         for entry in entries:

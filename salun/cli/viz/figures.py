@@ -17,7 +17,6 @@ from salun.reports.formats import csv_table
 from salun.reports.plots.style import save_figure
 
 _Floats = NDArray[np.float64]
-
 _LARGEST_DPI = 1200
 
 
@@ -35,12 +34,6 @@ class FigureWriter:
 
         Args:
             flags: with `out`, `format` and `dpi`.
-
-        Returns:
-            The writer.
-
-        Raises:
-            SalunError: the folder cannot be written to, or the resolution is absurd.
         """
         check_folder("--out", Path(flags.out))
         if flags.dpi > _LARGEST_DPI:
@@ -48,18 +41,7 @@ class FigureWriter:
         return cls(Path(flags.out), f".{flags.format}", flags.dpi)
 
     def keep(self, figure: Figure, place: Path) -> Path:
-        """Write a figure and print where.
-
-        Args:
-            figure: what to write.
-            place: its path in the folder, without an ending.
-
-        Returns:
-            The file.
-
-        Raises:
-            SalunError: it cannot be written.
-        """
+        """Write a figure and print where."""
         path = self.at(place, self.ending)
         save_figure(figure, path, self.dpi)
         print(path, flush=True)
@@ -71,9 +53,6 @@ class FigureWriter:
         Args:
             place: path in the folder, without an ending.
             ending: for example ".npz".
-
-        Returns:
-            The path.
         """
         return self.folder / place.with_name(f"{place.name}{ending}")
 
@@ -95,9 +74,6 @@ def write_table(
         classes: names of the columns.
         values: (R, C).
         errors: (R, C) standard errors, each written right of its value; None for none.
-
-    Raises:
-        SalunError: the file cannot be written.
     """
     pairs = values[..., None] if errors is None else np.stack([values, errors], axis=-1)
     heads = [[name] if errors is None else [name, f"{name} (standard error)"] for name in classes]

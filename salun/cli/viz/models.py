@@ -33,24 +33,11 @@ class DatasetCache:
 
         Returns:
             An empty cache.
-
-        Raises:
-            SalunError: there is no such device.
         """
         return cls(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), flags.skip_corrupt)
 
     def take(self, name: str) -> Dataset:
-        """Load a data set, or return the one that is loaded.
-
-        Args:
-            name: of the data set.
-
-        Returns:
-            The data, on the device.
-
-        Raises:
-            SalunError: they cannot be had.
-        """
+        """Load a data set, or return the one that is loaded."""
         if name not in self.loaded:
             self.loaded[name] = to_device(load(name, self.folder, skip_corrupt=self.skip_corrupt), self.device)
             for line in self.loaded[name].notices:
@@ -62,16 +49,8 @@ class DatasetCache:
 def report(program: str, failed: Sequence[str], total: int) -> int:
     """Print what failed while the rest went well.
 
-    Args:
-        program: the command's name.
-        failed: a line each.
-        total: how many checkpoints there were.
-
     Returns:
         The exit status: 3 where some failed.
-
-    Raises:
-        SalunError: all of them failed.
     """
     if failed and len(failed) >= total:
         raise SalunErrors(list(failed))

@@ -24,7 +24,6 @@ from salun.reports.summary import Row, grouped, rows_of_records
 from salun.reports.tables import as_csv, columns_of, group_title
 
 _Drawing = tuple[Figure, str] | str
-
 _PROGRAM = "salun-viz runs"
 _RUNS = Path("runs")
 _FILE = "records.jsonl"
@@ -36,12 +35,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `viz_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag is refused, or no records can be read.
     """
     figures = FigureWriter.of(flags)
     tables = _read_tables(_find_records(flags.paths))

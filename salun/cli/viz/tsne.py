@@ -19,12 +19,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `viz_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag or a file is refused.
     """
     check_flags(flags)
     figures = FigureWriter.of(flags)

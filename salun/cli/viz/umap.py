@@ -23,12 +23,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `viz_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag or a file is refused.
     """
     method = _notebook_method(flags) if flags.notebook else _method_of(flags)
     check_flags(flags)

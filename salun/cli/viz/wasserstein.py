@@ -40,12 +40,6 @@ def run(flags: argparse.Namespace) -> int:
 
     Args:
         flags: of `viz_parser`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: files are missing, damaged, too small, or cannot be compared though they were named together.
     """
     figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths, flags.samples)

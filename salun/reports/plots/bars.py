@@ -26,11 +26,8 @@ from salun.reports.plots.style import COLOURS, FAINT, INK, style_of
 from salun.reports.summary import Row
 
 _MASKED = "/////"
-
 _TARGET = "...."
-
 _WHISKERS = "whiskers: 95 % t-interval of the mean, cut at 0 and 100"
-
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
 
 
@@ -41,9 +38,6 @@ def bars(rows: Sequence[Row], names: Sequence[str], title: str) -> Figure:
         rows: of one group.
         names: metrics in percent, at least one.
         title: the problem.
-
-    Returns:
-        The figure; a row without a value has no bar and says so.
     """
     members = drawn_rows(rows)
     hues = hues_of(row for row in rows if row.kind == "method")

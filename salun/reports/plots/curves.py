@@ -15,7 +15,6 @@ from salun.reports.plots.style import ClassStyle
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
-
 _LABELS = {
     "loss": "loss, as optimised",
     "accuracy": "accuracy on given labels, %",
@@ -30,9 +29,6 @@ def curves(found: Sequence[Curve], rows: Sequence[Row], title: str) -> Figure:
         found: at least one curve.
         rows: of their group, which decide the styles.
         title: the problem.
-
-    Returns:
-        The figure: means as thick lines, runs as thin ones.
     """
     members = drawn_rows(rows)
     by_row = {id(curve.row): curve for curve in found}

@@ -35,13 +35,7 @@ LINE_STYLES: dict[str, Any] = {"retrain": (0, (4, 2)), "base": (0, (1, 2))}
 
 @dataclass(frozen=True)
 class DrawnRow:
-    """A row as it is drawn in every figure of its group.
-
-    Attributes:
-        row: of the table.
-        label: its name in a figure, unlike the others'.
-        style: colour and marker.
-    """
+    """A row as it is drawn in every figure of its group."""
 
     row: Row
     label: str

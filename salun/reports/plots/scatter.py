@@ -17,33 +17,19 @@ from numpy.typing import NDArray
 from salun.reports.plots.style import FAINT, INK, shorten, style_of
 
 _Floats = NDArray[np.float64]
-
 _ELEVATION = 20.0
-
 _AZIMUTH = 30.0
-
 _FRAMES = 40
-
 _RETAINED_OPACITY = 0.55
-
 _LARGEST = 22.0
-
 _STAR = 90.0
-
 _LEGEND_ROWS = 25
-
 _TALLEST_LEGEND = 5.2
-
 _LONGEST_NAME = 20
-
 _KEY_WIDTH, _LETTER_WIDTH = 0.45, 0.072
-
 _ACROSS = 5
-
 _FORGOTTEN, _TO_FORGET = " (forgotten)", "to be forgotten"
-
 UNIT_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-
 _EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(UNIT_CUBE[a] - UNIT_CUBE[b]).sum() == 2]
 
 
@@ -74,15 +60,7 @@ class Cloud:
 
 
 def flat(cloud: Cloud, title: str) -> Figure:
-    """Draw a cloud in the plane.
-
-    Args:
-        cloud: in two dimensions.
-        title: above it.
-
-    Returns:
-        The figure.
-    """
+    """Draw a cloud in the plane."""
     figure, axis = _framed([cloud], title)
     _place(axis, cloud, cloud.points, cloud.prototypes)
     _fit_limits(axis, [cloud])
@@ -90,15 +68,7 @@ def flat(cloud: Cloud, title: str) -> Figure:
 
 
 def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
-    """Draw several models' clouds of the same samples, embedded together, on the same axes.
-
-    Args:
-        clouds: in two dimensions.
-        title: above all.
-
-    Returns:
-        The figure; one legend for all panels.
-    """
+    """Draw several models' clouds of the same samples, embedded together, on the same axes."""
     down = -(-len(clouds) // _ACROSS)
     across = -(-len(clouds) // down)
     width, legend = 3.1 * across, _legend_width(clouds[0])
@@ -117,15 +87,7 @@ def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
 
 
 def solid(cloud: Cloud, title: str) -> Figure:
-    """Draw a cloud in space, seen from the side.
-
-    Args:
-        cloud: in three dimensions.
-        title: above it.
-
-    Returns:
-        The figure.
-    """
+    """Draw a cloud in space, seen from the side."""
     figure, axis = _framed([cloud], title)
     stage = _Stage(cloud)
     stage.frame(axis)
@@ -134,16 +96,7 @@ def solid(cloud: Cloud, title: str) -> Figure:
 
 
 def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Figure]:
-    """Draw a cloud in space from all around.
-
-    Args:
-        cloud: in three dimensions.
-        title: above it.
-        frames: positions in a full turn.
-
-    Yields:
-        The same figure in each position.
-    """
+    """Draw a cloud in space from all around."""
     figure, axis = _framed([cloud], title)
     stage = _Stage(cloud)
     stage.frame(axis)
@@ -346,16 +299,6 @@ def _add_legend(figure: Figure, clouds: Sequence[Cloud]) -> None:
 
 
 def key(name: str, marker: str, face: str, edge: str) -> Line2D:
-    """Make an entry of a legend.
-
-    Args:
-        name: what it stands for.
-        marker: its shape.
-        face: its colour.
-        edge: colour of its ring.
-
-    Returns:
-        A handle.
-    """
+    """Make an entry of a legend."""
     size = 10 if marker == "*" else 6
     return Line2D([], [], linestyle="", marker=marker, color=face, markeredgecolor=edge, markersize=size, label=name)

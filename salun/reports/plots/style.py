@@ -28,13 +28,9 @@ COLOURS = (
 )
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
-
 INK = "#1A1A1A"
-
 FAINT = "#BDBDBD"
-
 EMPTY = "#F2F2F2"
-
 _SETTINGS: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -70,9 +66,6 @@ def style_of(label: int) -> ClassStyle:
 
     Args:
         label: of the class, from 0.
-
-    Returns:
-        The style; from the hundredth class on styles repeat.
     """
     turn, place = divmod(label % (len(COLOURS) * len(MARKERS)), len(COLOURS))
     return ClassStyle(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
@@ -80,11 +73,7 @@ def style_of(label: int) -> ClassStyle:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Give all figures made in the block one style: dark text on white, no window, class names as plain text.
-
-    Yields:
-        Nothing.
-    """
+    """Give all figures made in the block one style: dark text on white, no window, class names as plain text."""
     with mpl.rc_context(_SETTINGS):
         yield
 
@@ -131,12 +120,5 @@ def shorten(text: str, limit: int) -> str:
 
 
 def printable(line: str) -> str:
-    """Leave out of a line what cannot be printed.
-
-    Args:
-        line: of a text in a figure.
-
-    Returns:
-        The line; its blanks stay as they are.
-    """
+    """Leave out of a line what cannot be printed."""
     return "".join(mark for mark in line if mark.isprintable())

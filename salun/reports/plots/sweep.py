@@ -35,9 +35,6 @@ def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], ti
         rows: of their group; the base model and the retrained ones are drawn as lines.
         names: metrics in percent, "gap" for the average gap; at least one.
         title: the problem.
-
-    Returns:
-        The figure.
     """
     methods = [method_of(next(iter(found.rows.values()))) for found in sweeps]
     hues = hues_of(row for row in rows if row.kind == "method")

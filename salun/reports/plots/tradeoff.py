@@ -26,17 +26,11 @@ from salun.reports.plots.style import INK, shorten
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
-
 _Frame = tuple[_Floats, _Floats]
-
 _NEAR = 5.0
-
 _ENLARGED = 2.0
-
 _LEAST_MARGINS = (1.5, 0.4)
-
 _TOUCHING = 0.02
-
 _COLUMNS, _LEVEL_LABELS = 40, 6
 
 
