@@ -111,19 +111,21 @@ def describe_run(
         reason = "the Comparator's score compares with a retrained model; name one with --retrained"
         raise SalunError(f"{model.path}: {reason}")
     network = model.restore(device).eval()
-    parts = make_split(dataset, ForgetRequest(), model.spec.split_seed)
-    train = Sample(dataset, parts.train, "train", None)
-    said, tested = (_says(network, model, part, device) for part in (train, Sample(dataset, parts.test, "test", None)))
-    subset = notebook_subset(torch.from_numpy(said.labels), len(dataset.classes))
-    shown = said.at(subset.numpy())
-    layout = notebook_umap(_features_of(network, model, Sample(dataset, parts.train[subset], "train", None), device))
-    measured = accuracies(definition, said, tested, forget)
+    split = make_split(dataset, ForgetRequest(), model.spec.split_seed)
+    train = Sample(dataset, split.train, "train", None)
+    predictions, tested = (
+        _predictions_of(network, model, part, device) for part in (train, Sample(dataset, split.test, "test", None))
+    )
+    subset = notebook_subset(torch.from_numpy(predictions.labels), len(dataset.classes))
+    shown = predictions.at(subset.numpy())
+    layout = notebook_umap(_features_of(network, model, Sample(dataset, split.train[subset], "train", None), device))
+    measured = accuracies(definition, predictions, tested, forget)
     if definition == "notebook":
         scores = notebook_scores(shown, forget, len(dataset.classes))
     else:
         assert trio.retrained is not None
-        other = _says(trio.retrained.restore(device).eval(), trio.retrained, train, device)
-        scores = comparator_scores(said, other, subset.numpy(), forget)
+        other = _predictions_of(trio.retrained.restore(device).eval(), trio.retrained, train, device)
+        scores = comparator_scores(predictions, other, subset.numpy(), forget)
         scores["PA"] = privacy(measured)
     content = _heading(trio, forget, record) | {"definition": definition} | measured | scores
     content["points"] = points(definition, shown, layout, forget)
@@ -170,7 +172,7 @@ def _created(model: Model, record: Record | None) -> str:
 
 
 @torch.no_grad()
-def _says(network: nn.Module, model: Model, sample: Sample, device: torch.device) -> Predictions:
+def _predictions_of(network: nn.Module, model: Model, sample: Sample, device: torch.device) -> Predictions:
     """Run a model on images."""
     outputs = predict(network, sample.images(model, device))
     if not bool(outputs.logits.isfinite().all()):
@@ -219,8 +221,8 @@ def accuracies(definition: _Definition, train: Predictions, test: Predictions, f
     """
     found: dict[str, Any] = {}
     decimals = 4 if definition == "notebook" else 3
-    for said, prefix, names in ((train, "", ("UA", "RA")), (test, "t_", ("TUA", "TRA"))):
-        spread = distributions(said.logits, said.labels)
+    for predictions, prefix, names in ((train, "", ("UA", "RA")), (test, "t_", ("TUA", "TRA"))):
+        spread = distributions(predictions.logits, predictions.labels)
         values = (float(spread.accuracy[forget]), retained_accuracy(spread.accuracy, forget))
         found |= {name: round(value, 3) for name, value in zip(names, values, strict=True)}
         found[f"{prefix}accs"] = np.round(spread.accuracy, 3).tolist()
@@ -258,24 +260,24 @@ def notebook_scores(shown: Predictions, forget: int, classes: int) -> dict[str, 
     }
 
 
-def comparator_scores(said: Predictions, retrained: Predictions, subset: _Labels, forget: int) -> dict[str, Any]:
+def comparator_scores(predictions: Predictions, retrained: Predictions, subset: _Labels, forget: int) -> dict[str, Any]:
     """Compute the Comparator's score and tables.
 
     Args:
-        said: of the whole training split.
+        predictions: of the whole training split.
         retrained: the same of the retrained model.
         subset: positions of the notebook's subset, whose values and tables are shown.
         forget: the forgotten class.
     """
-    every, some = said.labels == forget, subset[said.labels[subset] == forget]
-    shown = said.at(some)
+    every, some = predictions.labels == forget, subset[predictions.labels[subset] == forget]
+    shown = predictions.at(some)
     values = {
         "entropy": two_decimals(tempered_entropy(shown.logits)),
         "confidence": two_decimals(top_confidence(shown.logits)),
     }
     attacks = comparator_attacks(shown.logits, retrained.logits[some])
     return {
-        "FQS": comparator_fqs(comparator_attacks(said.logits[every], retrained.logits[every])),
+        "FQS": comparator_fqs(comparator_attacks(predictions.logits[every], retrained.logits[every])),
         "attack": {"values": _by_image(shown.indices, values), "results": _tables(attacks)},
     }
 
@@ -327,14 +329,14 @@ def _similarities(definition: _Definition, trio: Trio, dataset: Dataset, device:
     models = [trio.unlearned, trio.base, *([trio.retrained] if trio.retrained else [])]
     names = ("cka", "cka_retrain")[: len(models) - 1]
     sides = list(four_sides(dataset, trio.unlearned))
-    bench = LayerComparison.of(models, sides[1].sample, device)
-    found: dict[str, Any] = {name: {"layers": bench.layers, "train": {}, "test": {}} for name in names}
+    comparison = LayerComparison.of(models, sides[1].sample, device)
+    found: dict[str, Any] = {name: {"layers": comparison.layers, "train": {}, "test": {}} for name in names}
     for side in sides:
         some = side.first(len(side.sample.indices) // _SHARE[side.part]).sample
-        matrices = bench.compare(some, [(1, 0), (2, 0)][: len(names)], _BATCH)
+        matrices = comparison.compare(some, [(1, 0), (2, 0)][: len(names)], _BATCH)
         for name, matrix in zip(names, matrices, strict=True):
             limited = matrix.clip(0, 1) if definition == "comparator" else matrix
             group = "forget_class" if side.forgotten else "other_classes"
             found[name][side.part][group] = np.round(limited, 3).tolist()
-    zeros = {group: [[0.0] for _ in bench.layers] for group in ("forget_class", "other_classes")}
-    return {"cka_retrain": {"layers": bench.layers, "train": zeros, "test": zeros}} | found
+    zeros = {group: [[0.0] for _ in comparison.layers] for group in ("forget_class", "other_classes")}
+    return {"cka_retrain": {"layers": comparison.layers, "train": zeros, "test": zeros}} | found

@@ -300,7 +300,7 @@ def extract(
         source: its layer names what is read: the input of the head, or a module's output, averaged over all dimensions
             but the first and the channels.
         batch_size: images at once.
-        watch: is told how many images are done.
+        callback: is called with how many images are done.
 
     Raises:
         SalunError: the model has no such layer, or no linear head, or its features are no numbers.

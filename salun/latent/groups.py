@@ -133,8 +133,8 @@ def _named_apart(groups: list[Group]) -> list[Group]:
 
 def _mark_of(entry: FeatureFile) -> str:
     """Tell models of one group from those of others."""
-    told = [*_kind_of(entry), entry.features.source.forget_key]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
+    identity = [*_kind_of(entry), entry.features.source.forget_key]
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
 
 
 def _kind_of(entry: FeatureFile) -> tuple[object, ...]:

@@ -188,7 +188,7 @@ def between_classes(
         labels: (N,), below `classes`.
         classes: C.
         measure: gives a distance and its standard error.
-        watch: is called after each of the C (C - 1) / 2 pairs.
+        callback: is called after each of the C (C - 1) / 2 pairs.
 
     Returns:
         (C, C) symmetric, zero diagonal; rows and columns of empty classes are NaN.
@@ -225,7 +225,7 @@ def between_models(
         labels: (N,), below `classes`.
         classes: C.
         measure: gives a distance and its standard error.
-        watch: is called after each class.
+        callback: is called after each class.
 
     Returns:
         (C,); NaN for empty classes.

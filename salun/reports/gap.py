@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr
 
+from salun.experiments.record import Group
 from salun.metrics import GAP_METRICS
 from salun.reports.statistics import (
-    Cell,
     Comparison,
     Draw,
     Estimate,
@@ -105,18 +105,18 @@ def distance_to(ours: Sample, gold: Sample, steps: Sequence[float]) -> Distance 
     Returns:
         The distance; without noise where neither side has several models. None where a side has no model.
     """
-    sides = _by_cell(ours), _by_cell(gold)
-    cells = [cell for cell in sides[0] if cell in sides[1]]
-    if not cells:
+    sides = _by_group(ours), _by_group(gold)
+    groups = [group for group in sides[0] if group in sides[1]]
+    if not groups:
         return None
-    means = [np.array([np.mean([*side[cell].values()], axis=0) for cell in cells]) for side in sides]
-    apart, runs = means[0] - means[1], sum(len(sides[0][cell]) for cell in cells)
+    means = [np.array([np.mean([*side[group].values()], axis=0) for group in groups]) for side in sides]
+    apart, runs = means[0] - means[1], sum(len(sides[0][group]) for group in groups)
     rounding = np.array([rounding_of(step) for step in steps])
-    if len(cells) > 1:
-        keys = unit_keys([(*cell, 0) for cell in cells])
+    if len(groups) > 1:
+        keys = unit_keys([(*group, 0) for group in groups])
         pairs = {key: apart[[other == key for other in keys]].mean(0) for key in dict.fromkeys(keys)}
         return Distance(np.mean([*pairs.values()], axis=0), _noise(pairs, 2 * rounding), None, runs)
-    models, retrained = (side[cells[0]] for side in sides)
+    models, retrained = (side[groups[0]] for side in sides)
     if len(models) > 1 and len(retrained) > 1:
         return Distance(apart[0], _noise(models, rounding), _noise(retrained, rounding), runs)
     several = max(models, retrained, key=len)
@@ -182,7 +182,7 @@ def noise_floor(gold: Sample) -> float | None:
         The mean over all of them, a fraction; None where no base model and forget set has two with all four metrics.
     """
     gaps = []
-    for models in _by_cell(gold).values():
+    for models in _by_group(gold).values():
         values = np.array([*models.values()])
         if len(values) > 1:
             others = (values.sum(0) - values) / (len(values) - 1)
@@ -190,9 +190,9 @@ def noise_floor(gold: Sample) -> float | None:
     return mean_of(gaps)
 
 
-def _by_cell(sample: Sample) -> dict[Cell, dict[Draw, _Floats]]:
+def _by_group(sample: Sample) -> dict[Group, dict[Draw, _Floats]]:
     """The four metrics of each model that has them, by base model and forget set, then by draw."""
-    found: dict[Cell, dict[Draw, _Floats]] = {}
+    found: dict[Group, dict[Draw, _Floats]] = {}
     for values, draw in zip(sample.values, sample.draws, strict=True):
         four = [values.get(name) for name in GAP_METRICS]
         if None not in four:

@@ -7,7 +7,8 @@ from statistics import mean, stdev, variance
 
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
-Cell = tuple[str, str]
+from salun.experiments.record import Group
+
 Draw = tuple[str, str, int]
 _LEVEL = 0.05
 _POWER = 0.8
@@ -54,16 +55,16 @@ class Sample:
         """
         return [values.get(name) for values in self.values]
 
-    def within(self, cells: Collection[Cell]) -> "Sample":
+    def within(self, groups: Collection[Group]) -> "Sample":
         """Keep the models of some base models and forget sets."""
-        kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in cells]
+        kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in groups]
         return Sample([values for values, _ in kept], [draw for _, draw in kept])
 
-    def by_cell(self) -> dict[Cell, dict[str, float | None]]:
+    def by_group(self) -> dict[Group, dict[str, float | None]]:
         """Average over the models of the same base model and forget set."""
-        cells = dict.fromkeys(draw[:2] for draw in self.draws)
-        parts = {cell: self.within([cell]) for cell in cells}
-        return {cell: {name: mean_of(part.of(name)) for name in part.names} for cell, part in parts.items()}
+        groups = dict.fromkeys(draw[:2] for draw in self.draws)
+        parts = {group: self.within([group]) for group in groups}
+        return {group: {name: mean_of(part.of(name)) for name in part.names} for group, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: 
     return judged(mean(apart), error, len(apart) - 1, size, len(draws))
 
 
-def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0) -> Comparison | None:
+def versus(values: Sequence[float], reference: Sequence[float], step: float = 0.0) -> Comparison | None:
     """Compare two independent samples, by Welch's t-test.
 
     A side of one value has no spread of its own and is given the other's: it is then held against the other's
@@ -213,24 +214,24 @@ def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0
 
     Args:
         values: independent units of a method, or of base models.
-        standard: of the retrained models.
+        reference: of the retrained models.
         step: in which values move: 1 over the number of images of a share of them; 0 where they move smoothly.
 
     Returns:
-        The comparison, values less standard; None where a side has no value, or neither has two.
+        The comparison, values less reference; None where a side has no value, or neither has two.
 
     Source:
         Welch, "The generalization of Student's problem when several different population variances are
         involved", Biometrika 34 (1947); the variance of rounding: Sheppard, Proc. London Math. Soc. 29 (1897).
     """
-    sides = (values, standard)
+    sides = (values, reference)
     counts = [len(side) for side in sides]
     if min(counts) < 1 or max(counts) < 2:
         return None
     size = max(abs(value) for side in sides for value in side)
-    apart = mean(values) - mean(standard)
+    apart = mean(values) - mean(reference)
     if min(counts) == 1:
-        shared = max(variance(standard if len(values) == 1 else values), rounding_of(step))
+        shared = max(variance(reference if len(values) == 1 else values), rounding_of(step))
         return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
     parts = [max(variance(side), rounding_of(step)) / len(side) for side in sides]
     error = math.sqrt(sum(parts))

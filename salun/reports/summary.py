@@ -87,8 +87,8 @@ def _draw_of(record: Record) -> Draw:
 def _once_a_pair(gold: Sample) -> Sample:
     """Count the distance between two retrained models once."""
     values = [dict(value) for value in gold.values]
-    for cell in {draw[:2] for draw in gold.draws}:
-        members = [value for value, draw in zip(values, gold.draws, strict=True) if draw[:2] == cell]
+    for group in {draw[:2] for draw in gold.draws}:
+        members = [value for value, draw in zip(values, gold.draws, strict=True) if draw[:2] == group]
         for name in gold.names:
             held = [value for value in members if value.get(name) is not None]
             if len(held) == 2 and name in METRICS and "retrained" in METRICS[name].against:
@@ -96,12 +96,12 @@ def _once_a_pair(gold: Sample) -> Sample:
     return Sample(values, gold.draws)
 
 
-def gap_to(values: Mapping[str, Value], standard: Mapping[str, Value]) -> dict[str, Value]:
+def gap_to(values: Mapping[str, Value], reference: Mapping[str, Value]) -> dict[str, Value]:
     """Compute the distance to retraining.
 
     Args:
         values: of one run.
-        standard: mean over the retrained models of the same base model and forget set.
+        reference: mean over the retrained models of the same base model and forget set.
 
     Returns:
         Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA, RA,
@@ -109,9 +109,9 @@ def gap_to(values: Mapping[str, Value], standard: Mapping[str, Value]) -> dict[s
     """
     gaps: dict[str, Value] = {}
     for name, value in values.items():
-        reference = standard.get(name)
+        expected = reference.get(name)
         if _is_compared(name) and METRICS[name].unit == "%":
-            gaps[name] = None if value is None or reference is None else abs(value - reference)
+            gaps[name] = None if value is None or expected is None else abs(value - expected)
     parts = [gaps.get(name) for name in GAP_METRICS]
     known = [part for part in parts if part is not None]
     gaps["average"] = fmean(known) if len(known) == len(parts) else None
@@ -132,9 +132,9 @@ def _gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
     """Compute every model's distance to retraining."""
     if not gold.values:
         return ()
-    standard = gold.by_cell()
+    reference = gold.by_group()
     pairs = zip(sample.values, sample.draws, strict=True)
-    return tuple(gap_to(values, standard.get(draw[:2], {})) for values, draw in pairs)
+    return tuple(gap_to(values, reference.get(draw[:2], {})) for values, draw in pairs)
 
 
 def step_of(name: str, records: Iterable[Record]) -> float:
@@ -173,15 +173,15 @@ def against(
     Returns:
         Comparisons by metric, where one can be made; p is not adjusted yet.
     """
-    cells = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
-    ours, theirs = sample.within(cells), gold.within(cells)
+    groups = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
+    ours, theirs = sample.within(groups), gold.within(groups)
     found: dict[str, Comparison] = {}
     for name in filter(_is_compared, ours.names):
         step, comparison = step_of(name, records), None
         if name in partnered:
             comparison = difference(partnered[name], _known(theirs, name), step)
-        elif len(cells) > 1:
-            comparison = difference(_cell_means(ours, name), _cell_means(theirs, name), step)
+        elif len(groups) > 1:
+            comparison = difference(_group_means(ours, name), _group_means(theirs, name), step)
         if comparison is None:
             comparison = versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step)
         if comparison is not None:
@@ -195,10 +195,10 @@ def _known(sample: Sample, name: str) -> dict[Draw, float]:
     return {draw: value for draw, value in pairs if value is not None}
 
 
-def _cell_means(sample: Sample, name: str) -> dict[Draw, float]:
+def _group_means(sample: Sample, name: str) -> dict[Draw, float]:
     """The mean of a metric for each base model and forget set that has one."""
-    means = {cell: values.get(name) for cell, values in sample.by_cell().items()}
-    return {(*cell, 0): value for cell, value in means.items() if value is not None}
+    means = {group: values.get(name) for group, values in sample.by_group().items()}
+    return {(*group, 0): value for group, value in means.items() if value is not None}
 
 
 def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) -> dict[str, dict[Draw, float]]:
@@ -226,10 +226,10 @@ def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mappi
     load_metrics()
     whole = joint or [{}] * len(experiments)
     entries = [(*experiment, values) for experiment, values in zip(experiments, whole, strict=True) if experiment[1]]
-    cells = [{group_of(record) for record in records} for _, records, _ in entries]
+    sources = [{group_of(record) for record in records} for _, records, _ in entries]
     groups: dict[Group, list[_Entry]] = {}
-    for entry, own in zip(entries, cells, strict=True):
-        widest = max((other for other in cells if own <= other), key=len)
+    for entry, own in zip(entries, sources, strict=True):
+        widest = max((other for other in sources if own <= other), key=len)
         groups.setdefault(group_named(widest), []).append(entry)
     return [row for group, members in groups.items() for row in _rows_within(group, members)]
 
@@ -244,9 +244,9 @@ def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
 def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> Row:
     """Summarise base models, each of which counts once, whatever the number of its forget sets and runs."""
     gold = _once_a_pair(_sample_of(retrained))
-    cells = Sample([run.base_metrics for run in records], _sample_of(records).draws).by_cell()
-    sample = Sample(list(cells.values()), [(*cell, 0) for cell in cells])
-    owners, distance = [base for base, _ in cells], _distance_of(sample, gold, records)
+    groups = Sample([run.base_metrics for run in records], _sample_of(records).draws).by_group()
+    sample = Sample(list(groups.values()), [(*group, 0) for group in groups])
+    owners, distance = [base for base, _ in groups], _distance_of(sample, gold, records)
     return Row(
         title="base",
         group=group,

@@ -39,7 +39,7 @@ def _heading(name: str) -> str:
 
 
 def cell(value: Estimate, unit: str) -> str:
-    """Print a estimate, the spread only where there is one.
+    """Print an estimate, the spread only where there is one.
 
     Args:
         value: mean and spread.

@@ -147,13 +147,13 @@ def test_means_are_taken_of_what_belongs_together() -> None:
 def test_a_sample_is_averaged_over_each_base_model_and_forget_set() -> None:
     draws = crossed(2, 2, 2)
     sample = Sample([{"UA": float(place), "RA": None} for place in range(8)], draws)
-    assert {cell: values["UA"] for cell, values in sample.by_cell().items()} == {
+    assert {group: values["UA"] for group, values in sample.by_group().items()} == {
         ("b0", "f0"): 0.5,
         ("b0", "f1"): 2.5,
         ("b1", "f0"): 4.5,
         ("b1", "f1"): 6.5,
     }
-    assert all(values["RA"] is None for values in sample.by_cell().values())
+    assert all(values["RA"] is None for values in sample.by_group().values())
     assert sample.within([("b1", "f0")]).of("UA") == [4.0, 5.0]
 
 
