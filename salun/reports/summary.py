@@ -329,45 +329,24 @@ def _family(name: str) -> str:
 
 
 def floor_of(rows: list[Row], group: Group) -> float | None:
-    """Look up the noise floor: how far one retrained model is from the mean of the others.
-
-    Returns:
-        A fraction; None where fewer than two models were retrained.
-    """
+    """Look up how far one retrained model is from the mean of the others; None of fewer than two models."""
     gaps = [row.gap.mean for row in rows if row.group == group and row.kind == "retrain" and row.gap.mean is not None]
     return max(gaps, default=None)
 
 
 def contenders(rows: list[Row], group: Group) -> list[Row]:
-    """List the methods that can be nearest to retraining.
-
-    Returns:
-        Those with an average gap; none of which a run diverged, however near the others came.
-    """
+    """List the methods with an average gap, none of whose runs diverged."""
     methods = [row for row in rows if row.group == group and row.kind == "method" and not row.diverged]
     return [row for row in methods if row.gap.mean is not None]
 
 
 def best_of(rows: list[Row], group: Group) -> Row | None:
-    """Find the unlearned row that is nearest to retraining.
-
-    Returns:
-        The method's row with the smallest average gap; None where nothing can be compared.
-    """
+    """Find the method with the smallest average gap; None where nothing can be compared."""
     return min(contenders(rows, group), key=lambda row: row.gap.mean or 0.0, default=None)
 
 
 def is_distinct(rows: list[Row], best: Row | None) -> bool:
-    """Tell whether the best method can be told from every other that could be best.
-
-    Args:
-        rows: all rows.
-        best: of its group, if there is one.
-
-    Returns:
-        Whether each other's gap differs from its gap beyond noise, and by more than the noise floor; never of the only
-        method.
-    """
+    """Tell whether every other contender is farther than the best method; never of the only method."""
     if best is None:
         return False
     others = [row for row in contenders(rows, best.group) if row is not best]
@@ -375,31 +354,19 @@ def is_distinct(rows: list[Row], best: Row | None) -> bool:
 
 
 def is_farther(rows: list[Row], row: Row) -> bool:
-    """Tell whether a method is farther from retraining than the best one.
-
-    Returns:
-        Whether its gap differs beyond noise, and by more than the noise floor.
-    """
+    """Tell whether a method's gap differs from the best one's beyond noise, and by more than the noise floor."""
     floor = floor_of(rows, row.group) or 0.0
     return row.behind is not None and row.behind.differs and row.behind.difference > floor
 
 
 def bold_of(rows: list[Row]) -> int | None:
-    """Find the row that is printed bold.
-
-    Returns:
-        Place of the best method's, where it can be told from all others.
-    """
+    """Find the place of the best method's row, where it can be told from all others."""
     best = best_of(rows, rows[0].group)
     return next((place for place, row in enumerate(rows) if row is best and is_distinct(rows, row)), None)
 
 
 def mixtures(rows: list[Row]) -> list[str]:
-    """Say where a table's runs were not made alike.
-
-    Returns:
-        A line for devices and one for revisions of the code, where there are several.
-    """
+    """List, in a line each, devices and revisions where a table's runs were made on several."""
     runs = [record for row in rows for record in row.records]
     lines = []
     for what, found in (("devices", {run.device for run in runs}), ("revisions", {run.revision for run in runs})):
