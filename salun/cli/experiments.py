@@ -20,7 +20,7 @@ from salun.unlearning.mask import load_mask
 
 _MOST_RUNS = 10_000
 _MOST_JOBS = 64
-_ENTRY_FLAGS = {
+ENTRY_FLAGS = {
     "checkpoint": "-c",
     "model": "--model",
     "dataset": "--dataset",
@@ -55,14 +55,14 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     if flags.budget is not None and flags.budget < 1:
         raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
     metrics = _requested_metrics(flags)
-    given = {key: getattr(flags, key) for key in _ENTRY_FLAGS if getattr(flags, key) is not None}
+    given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
         return _overridden(validate([given], COMMAND_LINE, files_must_exist), metrics, flags.budget), COMMAND_LINE
     if given:
         key = next(iter(given))
-        raise SalunError(f"{_ENTRY_FLAGS[key]} goes without -L: put '{key}' into the entries of {flags.load}")
+        raise SalunError(f"{ENTRY_FLAGS[key]} goes without -L: put '{key}' into the entries of {flags.load}")
     return _overridden(load_experiments(Path(flags.load), files_must_exist), metrics, flags.budget), flags.load
 
 

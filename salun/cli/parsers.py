@@ -8,7 +8,7 @@ from salun.cli.status import USER_ERROR
 from salun.errors import one_line
 
 UMAP_DEFAULTS = {"samples": 3000, "seed": 0, "neighbours": 15, "min_dist": 0.1, "no_pca": False}
-_FIGURES = {
+FIGURES = {
     "tsne": "t-SNE of features: plane, space, a rotation, and models side by side",
     "umap": "UMAP of features: plane, space, a rotation, and models side by side",
     "wasserstein": "1-Wasserstein distances between classes, their differences between models, and between models",
@@ -313,7 +313,7 @@ def viz_parser() -> Parser:
         "comparator": _add_comparator_flags,
     }
     for name, declare in declarations.items():
-        command = commands.add_parser(name, help=_FIGURES[name], description=_FIGURES[name])
+        command = commands.add_parser(name, help=FIGURES[name], description=FIGURES[name])
         declare(command)
         if name != "comparator":
             _add_figure_flags(command)

@@ -140,8 +140,6 @@ def _picture(compared: _Comparison, whole: bool) -> Figure:
 
 def _caption_of(compared: _Comparison) -> str:
     """Say how to read the figure."""
-    from salun.metrics.hsic import SMALLEST_BATCH
-
     parts = [_YARDSTICK] if compared.trio.retrained is not None else []
     for side, matrices in zip(compared.sides, compared.values, strict=True):
         if len(side.sample.indices) >= SMALLEST_BATCH and np.isnan(matrices).any() and _ALIKE not in parts:

@@ -85,8 +85,6 @@ def _draw_model(figures: FigureWriter, entry: FeatureFile) -> None:
 
 def _draw_group(figures: FigureWriter, group: Group, root: Path) -> None:
     """Draw the models of a group side by side, and write their matrices."""
-    from salun.reports.plots.heatmap import heatmaps
-
     titles = model_titles(group.entries)
     matrices = [_matrices_of(entry) for entry in group.entries]
     classes = group.entries[0].features.classes

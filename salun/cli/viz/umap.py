@@ -70,8 +70,6 @@ def _notebook_method(flags: argparse.Namespace) -> Method:
 
 def _notebook_entry(entry: FeatureFile) -> FeatureFile:
     """Keep the notebook's samples: equally many of each class, drawn with its seed."""
-    from salun.errors import SalunError
-
     features = entry.features
     if features.source.split != "train":
         raise SalunError(f"{entry.path}: holds {features.source.split} images; --notebook draws training images")

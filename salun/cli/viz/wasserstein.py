@@ -209,8 +209,6 @@ def _write_matrix(
 
 def _arrays_of(distances: DistanceCache, found: Distances, features: Features) -> dict[str, Any]:
     """Gather what is written of distances."""
-    from salun.latent.wasserstein import LINES
-
     arrays = {
         "matrix": found.values,
         "classes": list(features.classes),
@@ -227,8 +225,6 @@ def _panel(title: str, found: Distances, features: Features) -> Panel:
 
 def _scale_between_classes(label: str, several: Sequence[Distances]) -> Scale:
     """Make a scale from the smallest distance of two classes on, as the zeros on the diagonal would stretch it."""
-    from salun.reports.plots.heatmap import Scale
-
     values = np.concatenate([found.values[~np.eye(len(found.values), dtype=bool)] for found in several])
     values = values[np.isfinite(values)]
     low = float(values.min(initial=np.inf))
