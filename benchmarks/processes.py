@@ -18,7 +18,7 @@ def command(name: str, *arguments: str) -> list[str]:
     Returns:
         What starts it under this Python.
     """
-    return [sys.executable, "-c", f"import sys; from salun.cli.{name} import main; sys.exit(main())", *arguments]
+    return [sys.executable, "-c", f"import sys; from salun.cli.entry import {name}; sys.exit({name}())", *arguments]
 
 
 def called(arguments: list[str], folder: Path) -> None:

@@ -16,14 +16,14 @@ SIGN = "first step done"
 FIRST_STEP = f"""
 import sys
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from salun.cli.train import main
+from salun.cli.entry import train
 
 def tell(*step):
     hook.remove()
     print("{SIGN}", flush=True)
 
 hook = register_optimizer_step_post_hook(tell)
-sys.exit(main())
+sys.exit(train())
 """
 
 

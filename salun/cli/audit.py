@@ -3,25 +3,36 @@
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from salun.cli.arguments import (
-    INTERRUPTED,
-    Parser,
-    add_name_flag,
-    add_place_flags,
-    check_folder,
-    filled,
-    guarded,
-    name_of,
-    notice,
-    positive,
-)
-from salun.cli.viz.album import FigureWriter, add_figure_flags
+from rich.console import Console
+from rich.text import Text
+
+from salun.cli import entry
+from salun.cli.console import make_console, plain_table, print_table
+from salun.cli.progress import Display
+from salun.cli.status import INTERRUPTED, check_folder, notice, results_name
+from salun.cli.steps import watched
+from salun.cli.viz.figures import FigureWriter
+from salun.device import pick_device, settle_threads
+from salun.errors import SalunError
+from salun.experiments.audit import BASE, FEWEST, Audit, Auditor, audits_of, name_of
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.schema import load_experiments
+from salun.experiments.source import check_source, keeping_source
+from salun.io.files import write_text
+from salun.reports.audit import Verdict, judge
+from salun.reports.labels import told_apart
+from salun.reports.plots.roc import draw_roc
+from salun.reports.plots.style import styled
+from salun.reports.roc import Roc
+
+main = entry.audit
 
 _PROGRAM = "salun-audit"
-_MOST = 10_000
+_MOST_SHADOWS = 10_000
 _HEADINGS = ("", "U-LiRA AUC", "TPR at 0.1 % FPR", "at 1 % FPR", "LiRA AUC", "KLoM forget", "retain", "test", "shadows")
 _LEGEND = (
     "U-LiRA: forgotten images against the same images in retrained models; LiRA: against images that the same model "
@@ -31,64 +42,17 @@ _LEGEND = (
 )
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = Parser(_PROGRAM, description="Attack methods with many shadow models: U-LiRA and KLoM.")
-    parser.add_argument("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
-    parser.add_argument(
-        "--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)"
-    )
-    parser.add_argument("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
-    parser.add_argument(
-        "--checkpoints",
-        type=filled,
-        default="checkpoints",
-        metavar="DIR",
-        help="where shadow models go (default: checkpoints)",
-    )
-    add_name_flag(parser)
-    add_figure_flags(parser)
-    add_place_flags(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Audit the methods of a list.
-
-    Args:
-        argv: arguments; None takes the process's.
-
-    Returns:
-        The exit status.
-    """
-    flags = _parse(argv)
-    return guarded(_PROGRAM, lambda: audit(flags), flags.plugin)
-
-
-def audit(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Check everything, do what is missing, attack, and show what was found.
 
     Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: the list, the data or a model is refused.
+        flags: of `audit_parser`.
     """
-    from salun.device import pick_device
-    from salun.errors import SalunError
-    from salun.experiments.audit import FEWEST, Auditor, audits_of
-    from salun.experiments.context import ModelCache, RunContext
-    from salun.experiments.schema import load_experiments
-    from salun.experiments.source import check_source, keeping_source
-
-    if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST:
-        raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST}")
-    device, album = pick_device(flags.device, flags.deterministic), FigureWriter.of(flags)
+    if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST_SHADOWS:
+        raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST_SHADOWS}")
+    device, figures = pick_device(flags.device, flags.deterministic), FigureWriter.of(flags)
     experiments = load_experiments(Path(flags.load))
-    name = name_of(flags, flags.load)
+    name = results_name(flags.name, flags.load)
     folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name
     check_folder("--runs", folder)
     check_folder("--checkpoints", weights)
@@ -102,11 +66,11 @@ def audit(flags: argparse.Namespace) -> int:
     with keeping_source(folder, flags.load):
         status = _do_missing(auditor, audits, flags.shadows, flags.load)
     if status == 0:
-        _conclude(auditor, audits, flags.shadows, album, name, folder / "audit.json")
+        _conclude(auditor, audits, flags.shadows, figures, name, folder / "audit.json")
     return status
 
 
-def _do_missing(auditor: Any, audits: list[Any], shadows: int, source: str) -> int:
+def _do_missing(auditor: Auditor, audits: Sequence[Audit], shadows: int, source: str) -> int:
     """Train and unlearn what is not kept; stop in good order when interrupted."""
     missing = [auditor.missing(one, shadows) for one in audits]
     whole, left = sum(shadows * len(one.named) for one in audits), sum(map(len, missing))
@@ -120,18 +84,14 @@ def _do_missing(auditor: Any, audits: list[Any], shadows: int, source: str) -> i
     return 0
 
 
-def _do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
+def _do_models(auditor: Auditor, audits: Sequence[Audit], missing: Sequence[list[tuple[int, str]]]) -> None:
     """Train and unlearn the models that are missing, with progress."""
-    from salun.cli.console import make_console
-    from salun.cli.progress import Display
-    from salun.device import settle_threads
-
     begun, done, count = time.perf_counter(), 0, sum(map(len, missing))
     with Display(make_console(), lines=False) as display:
         for one, wanted in zip(audits, missing, strict=True):
             settle_threads(one.pool.problem.dataset.size)
             images, titles = len(one.pool.problem.split.train), _titles_of(one)
-            for model in auditor.go(one, wanted, lambda title, images=images: display.callback(title, images)):
+            for model in auditor.go(one, wanted, partial(display.callback, images=images)):
                 done += 1
                 left = (time.perf_counter() - begun) / done * (count - done)
                 what = "trained" if model.experiment is None else titles[one.experiments.index(model.experiment)]
@@ -140,36 +100,29 @@ def _do_models(auditor: Any, audits: list[Any], missing: list[Any]) -> None:
                 display.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _titles_of(audit: Any) -> list[str]:
+def _titles_of(audit: Audit) -> list[str]:
     """Name the experiments of an audit so that no two are called alike."""
-    from salun.reports.labels import told_apart
-
     titles = told_apart({experiment.number: (experiment, ("", "")) for experiment in audit.experiments})
     return [titles[experiment.number] for experiment in audit.experiments]
 
 
-def _conclude(auditor: Any, audits: list[Any], shadows: int, album: FigureWriter, name: str, path: Path) -> None:
+def _conclude(
+    auditor: Auditor, audits: Sequence[Audit], shadows: int, figures: FigureWriter, name: str, path: Path
+) -> None:
     """Attack all models, print tables, write figures and verdicts."""
-    from salun.cli.console import make_console
-    from salun.io.files import write_text
-
     console, content = make_console(), []
     for number, one in enumerate(audits, 1):
         verdicts = _verdicts_of(auditor, one, shadows)
         place = Path(name) / ("audit" if len(audits) == 1 else f"audit_{number}")
-        _show(console, album, str(one), verdicts, place)
+        _show(console, figures, str(one), verdicts, place)
         content.append({"problem": str(one), "methods": [verdict.plain() for verdict in verdicts]})
     print("\n".join(_LEGEND))
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(path)
 
 
-def _verdicts_of(auditor: Any, audit: Any, shadows: int) -> list[Any]:
+def _verdicts_of(auditor: Auditor, audit: Audit, shadows: int) -> list[Verdict]:
     """Attack every method of an audit, and the models that unlearned nothing."""
-    from salun.cli.steps import watched
-    from salun.experiments.audit import BASE, name_of
-    from salun.reports.audit import judge
-
     pool, experiments = audit.pool, audit.experiments
     names = [BASE, *(name_of(experiment, pool) for experiment in experiments)]
     retrained, verdicts = auditor.margins(pool, names[1], shadows), []
@@ -181,29 +134,23 @@ def _verdicts_of(auditor: Any, audit: Any, shadows: int) -> list[Any]:
     return verdicts
 
 
-def _show(console: Any, album: FigureWriter, title: str, verdicts: list[Any], place: Path) -> None:
+def _show(console: Console, figures: FigureWriter, title: str, verdicts: Sequence[Verdict], place: Path) -> None:
     """Print the table and write the figure of an audit."""
-    from rich.text import Text
-
-    from salun.cli.console import plain_table, print_table
-    from salun.reports.plots.roc import draw_roc
-    from salun.reports.plots.style import styled
-
     table = plain_table(title)
     for column, heading in enumerate(_HEADINGS):
         table.add_column(Text(heading), justify="right" if column else "left", overflow="fold")
     for verdict in verdicts:
-        table.add_row(*map(Text, _cells(verdict)))
+        table.add_row(*map(Text, _table_row(verdict)))
     print_table(console, table)
     curves = [(verdict.title, verdict.ulira) for verdict in verdicts if verdict.ulira is not None]
     if curves:
         with styled():
-            album.keep(draw_roc(f"U-LiRA: {title}", curves), place)
+            figures.keep(draw_roc(f"U-LiRA: {title}", curves), place)
     else:
         notice("no method has finite margins; no figure")
 
 
-def _cells(verdict: Any) -> list[str]:
+def _table_row(verdict: Verdict) -> list[str]:
     """Lay a verdict out as text."""
     curve, alone = verdict.ulira, verdict.lira
     if curve is None or alone is None:
@@ -211,10 +158,10 @@ def _cells(verdict: Any) -> list[str]:
     rates = [f"{100 * rate:.2f} %" for rate in curve.tpr_at.values()]
     distances = (verdict.klom_forget, verdict.klom_retain, verdict.klom_test)
     numbers = ["–" if value is None else f"{value:.2f}" for value in distances]
-    return [verdict.title, _spanned(curve), *rates, _spanned(alone), *numbers, str(verdict.shadows)]
+    return [verdict.title, _with_interval(curve), *rates, _with_interval(alone), *numbers, str(verdict.shadows)]
 
 
-def _spanned(curve: Any) -> str:
+def _with_interval(curve: Roc) -> str:
     """Print an area with its interval."""
     low, high = curve.interval
     return f"{curve.auc:.3f} [{low:.3f}, {high:.3f}]"

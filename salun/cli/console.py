@@ -21,22 +21,11 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def plain_table(title: str) -> Table:
-    """Make an empty table in the house's look.
-
-    Args:
-        title: above it; shown as text.
-
-    Returns:
-        The table.
-    """
+    """Make an empty table in the house's look."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=Text(title), title_justify="left")
 
 
 def make_console() -> Console:
-    """Open the terminal; where the output goes elsewhere lines may be as long as they are.
-
-    Returns:
-        The console.
-    """
+    """Open the terminal; where the output goes elsewhere lines may be as long as they are."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)

@@ -2,78 +2,36 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from salun.cli.arguments import SOME_FAILED, Parser, add_place_flags, check_folder, filled, guarded, notice, positive
+import torch
+
+from salun.cli import entry
+from salun.cli.status import SOME_FAILED, check_folder, notice
 from salun.cli.steps import watched
+from salun.data.sets import to_device
+from salun.data.sources import load
+from salun.data.split import read_forget
+from salun.device import pick_device, settle_threads
+from salun.errors import SalunError, SalunErrors
+from salun.io.files import mirrored_apart
+from salun.latent import extraction
+from salun.latent.extraction import Model, Sample, by_dataset, choose, find_checkpoints, read_models
+from salun.latent.features import read_source, write_features
 
-if TYPE_CHECKING:
-    import torch
-
-    from salun.latent.extraction import Model, Sample
+main = entry.extract
 
 _PROGRAM = "salun-extract"
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = Parser(_PROGRAM, description="Extract the features of the same images from every checkpoint of a folder.")
-    parser.add_argument(
-        "-D",
-        "--directory",
-        type=filled,
-        default="checkpoints",
-        metavar="DIR",
-        help="folder of checkpoints, looked for as given, then under checkpoints/; or one file (default: checkpoints)",
-    )
-    parser.add_argument(
-        "-S",
-        "--samples",
-        type=positive,
-        default=5000,
-        metavar="N",
-        help="the first N images of the set (default: 5000)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "test", "forget", "retain"),
-        default="train",
-        help="the set; forget and retain are those of the checkpoints found, together (default: train)",
-    )
-    parser.add_argument("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
-    parser.add_argument(
-        "--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)"
-    )
-    parser.add_argument("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
-    parser.add_argument("--out", type=filled, default="features", metavar="DIR", help="default: features")
-    parser.add_argument("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
-    parser.add_argument(
-        "-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device"
-    )
-    add_place_flags(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Extract features.
+def run(flags: argparse.Namespace) -> int:
+    """Extract the features of every checkpoint that can be read.
 
     Args:
-        argv: arguments; None takes the process's.
+        flags: of `extract_parser`.
 
     Returns:
         The exit status: 3 where some checkpoints failed.
     """
-    flags = _parse(argv)
-    return guarded(_PROGRAM, lambda: _extract(flags), flags.plugin)
-
-
-def _extract(flags: argparse.Namespace) -> int:
-    """Extract the features of every checkpoint that can be read."""
-    from salun.device import pick_device
-    from salun.errors import SalunError, SalunErrors
-    from salun.io.files import mirrored_apart
-    from salun.latent.extraction import by_dataset, find_checkpoints, read_models
-
     check_folder("--out", Path(flags.out))
     device = pick_device(flags.device, flags.deterministic)
     paths = find_checkpoints(Path(flags.directory))
@@ -100,14 +58,8 @@ def _extract(flags: argparse.Namespace) -> int:
     return SOME_FAILED if failed else 0
 
 
-def _chosen(flags: argparse.Namespace, name: str, models: list["Model"], device: "torch.device") -> "Sample":
+def _chosen(flags: argparse.Namespace, name: str, models: list[Model], device: torch.device) -> Sample:
     """Choose the images for the models of one data set."""
-    from salun.data.sets import to_device
-    from salun.data.sources import load
-    from salun.data.split import read_forget
-    from salun.device import settle_threads
-    from salun.latent.extraction import choose
-
     dataset = to_device(load(name, Path(flags.data_dir), skip_corrupt=flags.skip_corrupt), device)
     for line in dataset.notices:
         notice(f"{_PROGRAM}: {line}")
@@ -116,11 +68,8 @@ def _chosen(flags: argparse.Namespace, name: str, models: list["Model"], device:
     return choose(dataset, models, flags.split, flags.samples, listed)
 
 
-def _one(flags: argparse.Namespace, model: "Model", place: Path, sample: "Sample", device: "torch.device") -> str:
+def _one(flags: argparse.Namespace, model: Model, place: Path, sample: Sample, device: torch.device) -> str:
     """Extract and write one model's features, unless they are there already."""
-    from salun.latent import extraction
-    from salun.latent.features import read_source, write_features
-
     target = Path(flags.out, f"{place}.{flags.format}")
     source = extraction.source_of(model, sample, flags.layer, model.path)
     known = read_source(target)

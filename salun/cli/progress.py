@@ -56,9 +56,6 @@ def epoch_line(done: Epoch, epochs: int, rate: float, left: float) -> str:
         epochs: planned.
         rate: images a second.
         left: seconds.
-
-    Returns:
-        One line.
     """
     validation = "" if done.validation is None else f"  validation {100 * done.validation:.2f} %"
     figures = f"loss {done.loss:.4f}  accuracy {100 * done.accuracy:.2f} %{validation}"
@@ -138,11 +135,7 @@ class Display:
         self.live.stop()
 
     def render(self) -> RenderableType:
-        """Lay out what is under way.
-
-        Returns:
-            What the terminal shows: a line for each training.
-        """
+        """Lay out what is under way."""
         lines = list(self.shown.values()) or [_Line()]
         return Group(*(line.fitted(self.console.width) for line in lines))
 
@@ -153,9 +146,6 @@ class Display:
             title: what is trained.
             images: of an epoch, as expected.
             name: of its line; it takes the place of an earlier training of that name.
-
-        Returns:
-            A watch for the training loop.
         """
         if not self.console.is_interactive and not self.lines:
             return no_callback

@@ -21,9 +21,7 @@ from types import FunctionType, ModuleType
 from typing import Any, cast
 
 _COMPILER = "torch._dynamo"
-
 _TOOLS = "torch._dynamo.utils"
-
 _TRIED = ("2.15.",)
 
 
@@ -160,14 +158,7 @@ class _Postponed(MetaPathFinder, Loader):
 
 
 def is_compile_supported(device_type: Any) -> Any:
-    """Ask the compiler whether it supports a device.
-
-    Args:
-        device_type: as torch names it.
-
-    Returns:
-        Its answer.
-    """
+    """Ask the compiler whether it supports a device."""
     import_module(f"{_COMPILER}.eval_frame")  # brings the real modules in
     return import_module(_TOOLS).is_compile_supported(device_type)
 

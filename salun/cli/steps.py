@@ -3,22 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
 
 @contextmanager
 def watched(title: str, steps: int) -> Iterator[Callable[[], object]]:
-    """Show a progress bar on a terminal.
-
-    Args:
-        title: before the bar.
-        steps: how many there are.
-
-    Yields:
-        What is to be called after each step.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
+    """Show a progress bar on a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(escape(title), total=steps)

@@ -14,7 +14,6 @@ from salun.errors import one_line
 from salun.experiments.problem import Group
 from salun.io.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
-from salun.reports.statistics import figure
 from salun.reports.summary import Row, bold_of, grouped
 from salun.reports.tables import INTERVAL, SPREAD, cell, columns_of, group_title, legend, lines_of
 
@@ -48,13 +47,10 @@ def print_rows(console: Console, rows: list[Row]) -> None:
 def dispensable(rows: list[Row]) -> list[str]:
     """Order what a narrow terminal can do without.
 
-    Args:
-        rows: of one group.
-
     Returns:
-        Metrics, the least telling first: those kept to reproduce faulty codes, then those that nobody gets unasked,
-        the costliest first, then the others but for the four of the gap; last the gap's interval, and the spreads
-        of the metrics.
+        Metrics, the least telling first: those kept to reproduce faulty codes, then those that nobody gets unasked, the
+        costliest first, then the others but for the four of the gap; last the gap's interval, and the spreads of the
+        metrics.
     """
 
     def worth(name: str) -> tuple[bool, bool, int]:
@@ -62,7 +58,7 @@ def dispensable(rows: list[Row]) -> list[str]:
         return not found.original, found.default, _COSTLIEST_FIRST.index(found.cost)
 
     names = [name for name in columns_of(rows) if name not in GAP_METRICS]
-    spread = [value for row in rows for value in (*row.figures.values(), row.gap) if value.low is not None]
+    spread = [value for row in rows for value in (*row.estimates.values(), row.gap) if value.low is not None]
     return [*sorted(names, key=worth), *((INTERVAL, SPREAD) if spread else ())]
 
 
@@ -127,16 +123,13 @@ def _published_table(rows: list[Row]) -> Table | None:
     for row, match in found:
         figures = []
         for name in names:
-            figures += [cell(row.figures.get(name, figure([])), "%"), f"{match['metrics'][name]:.2f}"]
+            figures += [cell(row.value(name), "%"), f"{match['metrics'][name]:.2f}"]
         table.add_row(Text(one_line(row.title)), *figures, cell(row.gap, "%"), f"{match['metrics']['gap']:.2f}")
     return table
 
 
 def published_for(row: Row) -> dict[str, Any] | None:
     """Find what a paper reports for an experiment's setting.
-
-    Args:
-        row: of the table.
 
     Returns:
         Source and percentages by metric, or None.

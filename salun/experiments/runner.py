@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,8 @@ from salun.training.progress import Callback, no_callback
 from salun.training.state import STATES
 
 _Keep = Literal["all", "last", "none"]
+
+_Outcomes = Generator[tuple[Job, Record | RunFailure], None, None]
 
 _FAILED = "failed"
 
@@ -66,7 +68,7 @@ class Runner:
         jobs: list[Job],
         callback_for: Callable[[Job], Callback],
         callback_for_base: Callable[[BaseModelSpec], Callback] = lambda spec: no_callback,
-    ) -> Iterator[tuple[Job, Record | RunFailure]]:
+    ) -> _Outcomes:
         """Train the base models that are missing, do the runs that are not finished, and record each as it ends.
 
         Other processes may be at work on the same list: each run is done by the one that locks it, and all wait until
@@ -105,7 +107,7 @@ class Runner:
         locks: Locks,
         log: records.Log,
         callback_for: Callable[[Job], Callback],
-    ) -> Iterator[tuple[Job, Record | RunFailure]]:
+    ) -> _Outcomes:
         """Do runs whose base models are trained, as the executor has room for them."""
         running: dict[str, Job] = {}
         told = False

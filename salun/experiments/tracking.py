@@ -3,80 +3,49 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
 
-_KEYS = ("WANDB_API_KEY", "WANDB_SECRET")
-
-_KEYLESS_MODES = ("offline", "dryrun")
-
-_SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
-
-_SHORTEST_SECRET = 6
-
-_OFF = "disabled"
-
 PATIENCE = 20
-
-_PROJECT = "salun"
-
-_Log = Callable[[dict[str, Any]], None]
+_LIMITS = ("WANDB_INIT_TIMEOUT", "WANDB_LOGIN_TIMEOUT", "WANDB_FINISH_TIMEOUT")
+_SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+_SHORTEST_SECRET = 6
 
 
 class Tracker:
-    """Sends runs to Weights & Biases where a key or an offline mode is set, and says once where not.
-
-    The first failure, whatever it is, ends the logging with a notice and leaves the run to go on.
-
-    Attributes:
-        enabled: whether runs are sent.
-    """
+    """Sends runs to Weights & Biases; its first failure ends the logging with a notice, never the run."""
 
     def __init__(self, wanted: bool, notice: Callable[[str], None]) -> None:
-        """Find the key, asking nobody.
-
-        Args:
-            wanted: False turns logging off without a word, as does the mode "disabled".
-            notice: is told, once, why runs are not logged.
-        """
         self.notice = notice
         self.enabled = False
         try:
-            self.enabled = wanted and self.find_key()
+            self.enabled = wanted and self._is_configured()
         except (OSError, ValueError) as error:
-            self.give_up(f".env cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}")
+            self._give_up(f".env cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}")
 
-    def find_key(self) -> bool:
-        """Read `.env` and prepare the environment that wandb reads.
-
-        Returns:
-            Whether runs can be sent; where they cannot, and the mode is not "disabled", the user was told.
-
-        Raises:
-            OSError: `.env` cannot be read.
-            ValueError: `.env` is not text.
-        """
+    def _is_configured(self) -> bool:
+        """Read `.env`, and prepare the environment that wandb reads; it asks nobody for a key."""
         load_dotenv(Path.cwd() / ".env")
         mode = os.environ.get("WANDB_MODE")
-        key = next((os.environ[name].strip() for name in _KEYS if os.environ.get(name, "").strip()), None)
-        if mode == _OFF:
+        keys = (os.environ.get(name, "").strip() for name in ("WANDB_API_KEY", "WANDB_SECRET"))
+        key = next(filter(None, keys), None)
+        if mode == "disabled":
             return False
         if key is not None:
             os.environ["WANDB_API_KEY"] = key
-        elif mode not in _KEYLESS_MODES:
-            self.give_up("no WANDB_API_KEY or WANDB_SECRET in .env (-NL hides this notice)")
+        elif mode not in ("offline", "dryrun"):
+            self._give_up("no WANDB_API_KEY or WANDB_SECRET in .env (-NL hides this notice)")
             return False
         # In the environment a user's own limits win, and versions of wandb that lack one pass it over.
-        for limit in ("WANDB_INIT_TIMEOUT", "WANDB_LOGIN_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+        for limit in _LIMITS:
             os.environ.setdefault(limit, str(PATIENCE))
         os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
         return True
 
     @contextmanager
-    def run(self, name: str, group: str, config: dict[str, Any]) -> Iterator[_Log]:
+    def run(self, name: str, group: str, config: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], object]]:
         """Log one run.
 
         Args:
@@ -85,66 +54,36 @@ class Tracker:
             config: its settings.
 
         Yields:
-            A function that takes figures by name; it does nothing where runs are not logged.
+            A function that logs values by name; it does nothing where runs are not logged.
         """
-        started = self.attempt(partial(start, name, group, config))
-        if started is None:
-            yield lambda figures: None
-            return
+        run = self._attempt(lambda: _start(name, group, config))
         try:
-            yield lambda figures: self.attempt(partial(started.log, figures))
+            yield lambda values: self._attempt(lambda: run.log(values))
         finally:
-            self.attempt(started.finish)
+            self._attempt(lambda: run.finish())
 
-    def attempt(self, action: Callable[[], Any]) -> Any:
-        """Do something with wandb, unless logging is off; a failure turns it off.
-
-        Args:
-            action: a call of wandb.
-
-        Returns:
-            What the call returns; None where it was not made or failed.
-        """
-        if not self.enabled:
-            return None
+    def _attempt(self, action: Callable[[], Any]) -> Any:
+        """Call wandb, unless logging is off; a failure turns it off."""
         try:
-            return action()
+            return action() if self.enabled else None
         except Exception as error:
             # Whatever goes wrong in a logger, the run that it logs is worth more.
-            self.give_up(str(error).partition("\n")[0] or type(error).__name__)
+            self._give_up(str(error).partition("\n")[0] or type(error).__name__)
             return None
 
-    def give_up(self, reason: str) -> None:
-        """Log no more.
-
-        Args:
-            reason: for the notice.
-        """
+    def _give_up(self, reason: str) -> None:
+        """Log no more, and say why without the keys and passwords that a client's message may hold."""
         self.enabled = False
-        self.notice(f"not logged to Weights & Biases: {_without_secrets(reason)}")
+        for name, value in os.environ.items():
+            if any(word in name.upper() for word in _SECRETS) and len(value.strip()) >= _SHORTEST_SECRET:
+                reason = reason.replace(value.strip(), "***")
+        self.notice(f"not logged to Weights & Biases: {reason}")
 
 
-def _without_secrets(text: str) -> str:
-    """Blot out keys and passwords of the environment, which the words of a client or a server may hold."""
-    for name, value in os.environ.items():
-        if any(word in name.upper() for word in _SECRETS) and len(value.strip()) >= _SHORTEST_SECRET:
-            text = text.replace(value.strip(), "***")
-    return text
-
-
-def start(name: str, group: str, config: dict[str, Any]) -> Any:
-    """Open a run.
-
-    Args:
-        name: of the run.
-        group: of the experiment that it belongs to.
-        config: its settings.
-
-    Returns:
-        wandb's run.
-    """
+def _start(name: str, group: str, config: dict[str, Any]) -> Any:
+    """Open a run of wandb."""
     import wandb
 
     settings = wandb.Settings(silent=True, console="off")
-    project = os.environ.get("WANDB_PROJECT", _PROJECT)
+    project = os.environ.get("WANDB_PROJECT", "salun")
     return wandb.init(project=project, name=name, group=group, config=config, settings=settings)

@@ -44,9 +44,6 @@ class LayerComparison:
             device: where the models run.
             layers: names of modules; None for stem, blocks and head.
 
-        Returns:
-            The bench.
-
         Raises:
             SalunError: a checkpoint, the images or a layer are refused.
         """
@@ -65,8 +62,8 @@ class LayerComparison:
             batch_size: images a batch at most, at least 4; they are divided evenly, and a batch is of at least 4.
 
         Returns:
-            (L, L) similarities of each pair: row i is layer i of the pair's first model. NaN where there are
-            fewer than 4 images.
+            (L, L) similarities of each pair: row i is layer i of the pair's first model. NaN where there are fewer than
+            4 images.
 
         Raises:
             SalunError: the images do not belong to a model.

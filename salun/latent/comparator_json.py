@@ -17,7 +17,7 @@ from salun.experiments.record import Record
 from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Model, Sample, forgotten_classes, pre_head
 from salun.latent.subset import four_sides, notebook_subset
-from salun.latent.trios import Triple, run_of
+from salun.latent.trios import Trio, run_of
 from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_SEED, umap
 from salun.metrics.fqs import (
     TEMPERATURE,
@@ -38,17 +38,11 @@ from salun.metrics.fqs import (
 from salun.training.evaluate import predict
 
 _Definition = Literal["notebook", "comparator"]
-
 _Singles = NDArray[np.float32]
-
 _Labels = NDArray[np.int64]
-
 _UNKNOWN = "N/A"
-
 _BATCH = 1000
-
 _SHARE = {"train": 10, "test": 2}
-
 _LEAST_SHOWN = 0.001
 
 
@@ -71,22 +65,12 @@ class Predictions:
 
         Args:
             positions: (K,) int64, or (N,) bool.
-
-        Returns:
-            Them.
         """
         return Predictions(self.logits[positions], self.labels[positions], self.indices[positions])
 
 
 def forgotten_class(dataset: Dataset, model: Model) -> int:
     """Tell which class a model was to forget.
-
-    Args:
-        dataset: the data.
-        model: an unlearned one.
-
-    Returns:
-        The class.
 
     Raises:
         SalunError: it was to forget several classes, or some images only, which the page cannot show.
@@ -102,76 +86,75 @@ def forgotten_class(dataset: Dataset, model: Model) -> int:
 
 
 def describe_run(
-    definition: _Definition, triple: Triple, dataset: Dataset, record: Record | None, device: torch.device
+    definition: _Definition, trio: Trio, dataset: Dataset, record: Record | None, device: torch.device
 ) -> dict[str, Any]:
     """Gather all that the page shows of an unlearned model.
 
     Args:
-        definition: whose scores: the notebook's, which look at the unlearned model alone, or the
-            Comparator's, which need a retrained one.
-        triple: the models.
+        definition: whose scores: the notebook's, which look at the unlearned model alone, or the Comparator's, which
+            need a retrained one.
+        trio: the models.
         dataset: their data, on the device.
         record: of the run; None where it is lost.
         device: where the models run.
 
     Returns:
-        What goes into the file; NaN where a value does not exist. Where the notebook has ln 10, the
-        logarithm of the number of classes is taken.
+        What goes into the file; NaN where a value does not exist. Where the notebook has ln 10, the logarithm of the
+        number of classes is taken.
 
     Raises:
-        SalunError: more than one class was to be forgotten, a retrained model is missing, or a checkpoint
-            does not fit the data.
+        SalunError: more than one class was to be forgotten, a retrained model is missing, or a checkpoint does not fit
+            the data.
     """
-    model, forget = triple.unlearned, forgotten_class(dataset, triple.unlearned)
-    if definition == "comparator" and triple.retrained is None:
+    model, forget = trio.unlearned, forgotten_class(dataset, trio.unlearned)
+    if definition == "comparator" and trio.retrained is None:
         reason = "the Comparator's score compares with a retrained model; name one with --retrained"
         raise SalunError(f"{model.path}: {reason}")
     network = model.restore(device).eval()
-    parts = make_split(dataset, ForgetRequest(), model.spec.split_seed)
-    train = Sample(dataset, parts.train, "train", None)
-    said, tested = (_says(network, model, part, device) for part in (train, Sample(dataset, parts.test, "test", None)))
-    subset = notebook_subset(torch.from_numpy(said.labels), len(dataset.classes))
-    shown = said.at(subset.numpy())
-    layout = notebook_umap(_features_of(network, model, Sample(dataset, parts.train[subset], "train", None), device))
-    measured = accuracies(definition, said, tested, forget)
+    split = make_split(dataset, ForgetRequest(), model.spec.split_seed)
+    train = Sample(dataset, split.train, "train", None)
+    predictions, tested = (
+        _predictions_of(network, model, part, device) for part in (train, Sample(dataset, split.test, "test", None))
+    )
+    subset = notebook_subset(torch.from_numpy(predictions.labels), len(dataset.classes))
+    shown = predictions.at(subset.numpy())
+    layout = notebook_umap(_features_of(network, model, Sample(dataset, split.train[subset], "train", None), device))
+    measured = accuracies(definition, predictions, tested, forget)
     if definition == "notebook":
         scores = notebook_scores(shown, forget, len(dataset.classes))
     else:
-        assert triple.retrained is not None
-        other = _says(triple.retrained.restore(device).eval(), triple.retrained, train, device)
-        scores = comparator_scores(said, other, subset.numpy(), forget)
+        assert trio.retrained is not None
+        other = _predictions_of(trio.retrained.restore(device).eval(), trio.retrained, train, device)
+        scores = comparator_scores(predictions, other, subset.numpy(), forget)
         scores["PA"] = privacy(measured)
-    content = _heading(triple, forget, record) | {"definition": definition} | measured | scores
+    content = _heading(trio, forget, record) | {"definition": definition} | measured | scores
     content["points"] = points(definition, shown, layout, forget)
-    return content | _similarities(definition, triple, dataset, device)
+    return content | _similarities(definition, trio, dataset, device)
 
 
-def _heading(triple: Triple, forget: int, record: Record | None) -> dict[str, Any]:
+def _heading(trio: Trio, forget: int, record: Record | None) -> dict[str, Any]:
     """Describe a run by what its checkpoint and its record say."""
-    run = run_of(triple.unlearned)
+    run = run_of(trio.unlearned)
     settings, mask = run.get("settings") or {}, run.get("mask")
     seconds = None if record is None else record.seconds["mask"] + record.seconds["method"]
     found = {
-        "CreatedAt": _created(triple.unlearned, record),
-        "ID": identity(triple.unlearned)[:4],
+        "CreatedAt": _created(trio.unlearned, record),
+        "ID": identity(trio.unlearned)[:4],
         "FC": forget,
         "Type": "Unlearned",
-        "Base": triple.base.path.stem,
-        "Method": triple.unlearned.title,
+        "Base": trio.base.path.stem,
+        "Method": trio.unlearned.title,
         "Epoch": settings.get("epochs", _UNKNOWN),
         "BS": settings.get("batch_size", _UNKNOWN),
         "LR": settings.get("lr", _UNKNOWN),
         "RTE": _UNKNOWN if seconds is None else round(seconds, 1),
-        "run": identity(triple.unlearned),
+        "run": identity(trio.unlearned),
     }
     return found | ({"saliency_threshold": mask.get("keep")} if isinstance(mask, dict) else {})
 
 
 def identity(model: Model) -> str:
     """Tell which run made a model.
-
-    Args:
-        model: an unlearned one.
 
     Returns:
         The run's id; the weights' where none is recorded.
@@ -189,7 +172,7 @@ def _created(model: Model, record: Record | None) -> str:
 
 
 @torch.no_grad()
-def _says(network: nn.Module, model: Model, sample: Sample, device: torch.device) -> Predictions:
+def _predictions_of(network: nn.Module, model: Model, sample: Sample, device: torch.device) -> Predictions:
     """Run a model on images."""
     outputs = predict(network, sample.images(model, device))
     if not bool(outputs.logits.isfinite().all()):
@@ -226,20 +209,20 @@ def accuracies(definition: _Definition, train: Predictions, test: Predictions, f
     """Compute accuracies and distributions by class.
 
     Args:
-        definition: the notebook averages, for each predicted class, its own probability, to 4 decimals; the
-            Comparator the probabilities of all classes, to 3.
+        definition: the notebook averages, for each predicted class, its own probability, to 4 decimals; the Comparator
+            the probabilities of all classes, to 3.
         train: of the whole training split.
         test: of the whole test part.
         forget: the forgotten class.
 
     Returns:
-        UA and TUA, which are accuracies, not errors; RA and TRA, means over the other classes; and what each
-        class is taken for.
+        UA and TUA, which are accuracies, not errors; RA and TRA, means over the other classes; and what each class is
+        taken for.
     """
     found: dict[str, Any] = {}
     decimals = 4 if definition == "notebook" else 3
-    for said, prefix, names in ((train, "", ("UA", "RA")), (test, "t_", ("TUA", "TRA"))):
-        spread = distributions(said.logits, said.labels)
+    for predictions, prefix, names in ((train, "", ("UA", "RA")), (test, "t_", ("TUA", "TRA"))):
+        spread = distributions(predictions.logits, predictions.labels)
         values = (float(spread.accuracy[forget]), retained_accuracy(spread.accuracy, forget))
         found |= {name: round(value, 3) for name, value in zip(names, values, strict=True)}
         found[f"{prefix}accs"] = np.round(spread.accuracy, 3).tolist()
@@ -253,9 +236,6 @@ def accuracies(definition: _Definition, train: Predictions, test: Predictions, f
 def privacy(measured: Mapping[str, Any]) -> float:
     """Compute PA as the Comparator's own files have it: the mean of 1 - UA, RA, 1 - TUA and TRA.
 
-    Args:
-        measured: accuracies.
-
     Returns:
         In [0, 1], 3 decimals.
     """
@@ -265,14 +245,9 @@ def privacy(measured: Mapping[str, Any]) -> float:
 def notebook_scores(shown: Predictions, forget: int, classes: int) -> dict[str, Any]:
     """Compute the notebook's scores and tables.
 
-    Args:
-        shown: of the notebook's subset.
-        forget: the forgotten class.
-        classes: how many there are.
-
     Returns:
-        FQS, PA and attack. Images are named by their index in the data set, by which the page fetches
-        them; the notebook counts them from 0.
+        FQS, PA and attack. Images are named by their index in the data set, by which the page fetches them; the
+        notebook counts them from 0.
     """
     entropies, confidences = notebook_values(shown.logits)
     forgotten = shown.labels == forget
@@ -285,27 +260,24 @@ def notebook_scores(shown: Predictions, forget: int, classes: int) -> dict[str, 
     }
 
 
-def comparator_scores(said: Predictions, retrained: Predictions, subset: _Labels, forget: int) -> dict[str, Any]:
+def comparator_scores(predictions: Predictions, retrained: Predictions, subset: _Labels, forget: int) -> dict[str, Any]:
     """Compute the Comparator's score and tables.
 
     Args:
-        said: of the whole training split.
+        predictions: of the whole training split.
         retrained: the same of the retrained model.
         subset: positions of the notebook's subset, whose values and tables are shown.
         forget: the forgotten class.
-
-    Returns:
-        FQS, over all training images of the class, and attack.
     """
-    every, some = said.labels == forget, subset[said.labels[subset] == forget]
-    shown = said.at(some)
+    every, some = predictions.labels == forget, subset[predictions.labels[subset] == forget]
+    shown = predictions.at(some)
     values = {
         "entropy": two_decimals(tempered_entropy(shown.logits)),
         "confidence": two_decimals(top_confidence(shown.logits)),
     }
     attacks = comparator_attacks(shown.logits, retrained.logits[some])
     return {
-        "FQS": comparator_fqs(comparator_attacks(said.logits[every], retrained.logits[every])),
+        "FQS": comparator_fqs(comparator_attacks(predictions.logits[every], retrained.logits[every])),
         "attack": {"values": _by_image(shown.indices, values), "results": _tables(attacks)},
     }
 
@@ -338,8 +310,8 @@ def points(definition: _Definition, shown: Predictions, layout: NDArray[np.float
         forget: the forgotten class.
 
     Returns:
-        True class, predicted class, index, whether of the forgotten class (1 or 0), x, y, and the
-        probability of each class, 3 decimals.
+        True class, predicted class, index, whether of the forgotten class (1 or 0), x, y, and the probability of each
+        class, 3 decimals.
     """
     least = _LEAST_SHOWN if definition == "comparator" else -1.0
     probabilities = softmax(shown.logits, TEMPERATURE if definition == "comparator" else 1.0).tolist()
@@ -352,19 +324,19 @@ def points(definition: _Definition, shown: Predictions, layout: NDArray[np.float
     return found
 
 
-def _similarities(definition: _Definition, triple: Triple, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+def _similarities(definition: _Definition, trio: Trio, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """Compute CKA of the base model and of the retrained one with the unlearned one, layer by layer."""
-    models = [triple.unlearned, triple.base, *([triple.retrained] if triple.retrained else [])]
+    models = [trio.unlearned, trio.base, *([trio.retrained] if trio.retrained else [])]
     names = ("cka", "cka_retrain")[: len(models) - 1]
-    sides = list(four_sides(dataset, triple.unlearned))
-    bench = LayerComparison.of(models, sides[1].sample, device)
-    found: dict[str, Any] = {name: {"layers": bench.layers, "train": {}, "test": {}} for name in names}
+    sides = list(four_sides(dataset, trio.unlearned))
+    comparison = LayerComparison.of(models, sides[1].sample, device)
+    found: dict[str, Any] = {name: {"layers": comparison.layers, "train": {}, "test": {}} for name in names}
     for side in sides:
         some = side.first(len(side.sample.indices) // _SHARE[side.part]).sample
-        matrices = bench.compare(some, [(1, 0), (2, 0)][: len(names)], _BATCH)
+        matrices = comparison.compare(some, [(1, 0), (2, 0)][: len(names)], _BATCH)
         for name, matrix in zip(names, matrices, strict=True):
             limited = matrix.clip(0, 1) if definition == "comparator" else matrix
             group = "forget_class" if side.forgotten else "other_classes"
             found[name][side.part][group] = np.round(limited, 3).tolist()
-    zeros = {group: [[0.0] for _ in bench.layers] for group in ("forget_class", "other_classes")}
-    return {"cka_retrain": {"layers": bench.layers, "train": zeros, "test": zeros}} | found
+    zeros = {group: [[0.0] for _ in comparison.layers] for group in ("forget_class", "other_classes")}
+    return {"cka_retrain": {"layers": comparison.layers, "train": zeros, "test": zeros}} | found

@@ -15,8 +15,8 @@ def prediction_shares(logits: NDArray[np.float32], labels: NDArray[np.int64], cl
         classes: C.
 
     Returns:
-        (C, C): in row i the share of the samples of class i that are predicted as each class, of sum 1;
-        NaN where the class is empty.
+        (C, C): in row i the share of the samples of class i that are predicted as each class, of sum 1; NaN where the
+        class is empty.
     """
     return _by_class(np.eye(classes)[logits.argmax(1)], labels, classes)
 
@@ -30,8 +30,8 @@ def mean_confidence(logits: NDArray[np.float32], labels: NDArray[np.int64], clas
         classes: C.
 
     Returns:
-        (C, C): in row i the mean probability of each class over the samples of class i, of sum 1; NaN
-        where the class is empty.
+        (C, C): in row i the mean probability of each class over the samples of class i, of sum 1; NaN where the class
+        is empty.
     """
     scores = logits.astype(np.float64)
     powers = np.exp(scores - scores.max(1, keepdims=True))

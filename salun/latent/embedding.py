@@ -15,7 +15,6 @@ from salun.latent.features import Features
 
 _Floats = NDArray[np.float64]
 _Singles = NDArray[np.float32]
-
 COMPONENTS = 50
 _NEAREST = 5
 
@@ -42,9 +41,6 @@ Fit = Callable[[_Singles], tuple[_Floats, _Floats]]
 
 def prototypes_of(features: Features) -> _Singles:
     """Give the prototypes that can be embedded beside the samples.
-
-    Args:
-        features: of one model.
 
     Returns:
         (C, D), or (0, D) where the head's weights live in another space.
@@ -84,12 +80,9 @@ def embed_together(models: Sequence[Features], fit: Fit, fit_prototypes: bool = 
     Args:
         models: of equal width.
         fit: gives (M, 2) and (M, 3) coordinates of (M, D) points.
-        fit_prototypes: whether prototypes are fitted as points among the samples. Those of several models,
-            which hardly differ, would be each other's neighbours where neighbourhoods are small; else each is
-            put at the mean of its model's samples that are nearest to it.
-
-    Returns:
-        The coordinates of each model.
+        fit_prototypes: whether prototypes are fitted as points among the samples. Those of several models, which hardly
+            differ, would be each other's neighbours where neighbourhoods are small; else each is put at the mean of its
+            model's samples that are nearest to it.
     """
     stars = [prototypes_of(features) if fit_prototypes else prototypes_of(features)[:0] for features in models]
     parts = [part for features, star in zip(models, stars, strict=True) for part in (features.features, star)]
@@ -111,10 +104,6 @@ def _put_prototypes(coordinates: Coordinates, features: Features) -> Coordinates
 
 def key_of(models: Sequence[Features], settings: dict[str, object]) -> str:
     """Identify an embedding by everything that decides it.
-
-    Args:
-        models: embedded together.
-        settings: of the embedding, plain values.
 
     Returns:
         16 hexadecimal digits.
@@ -144,10 +133,6 @@ def write_coordinates(path: Path, coordinates: Coordinates, features: Features, 
 
 def read_coordinates(path: Path, key: str) -> Coordinates | None:
     """Read coordinates that were kept.
-
-    Args:
-        path: of the file, which need not exist.
-        key: of the embedding that is wanted.
 
     Returns:
         The coordinates; None where the file holds those of another embedding, or cannot be read.

@@ -25,7 +25,6 @@ from salun.models.layers import outputs_at
 
 Subset = Literal["train", "test", "forget", "retain"]
 _Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
-
 ENDINGS = (".pt", ".pth")
 
 
@@ -36,8 +35,7 @@ class Model:
     Attributes:
         origin: the file and what it records, its weights left on disk.
         fingerprint: of the weights.
-        role: "unlearned" where a method made it, "retrained" where it was trained without some images,
-            else "base".
+        role: "unlearned" where a method made it, "retrained" where it was trained without some images, else "base".
         title: what it is, in a figure.
         forget: what it was to forget, in words; "" of a base model.
         forget_key: identity of the images that it was to forget; "" of a base model.
@@ -66,9 +64,6 @@ class Model:
         Args:
             device: where it goes.
 
-        Returns:
-            The model.
-
         Raises:
             SalunError: the file cannot be read any more.
         """
@@ -77,12 +72,6 @@ class Model:
 
 def recorded(spec: BaseModelSpec) -> Checkpoint:
     """Give what a checkpoint records.
-
-    Args:
-        origin: of a checkpoint that exists.
-
-    Returns:
-        Its content.
 
     Raises:
         SalunError: there is none.
@@ -98,9 +87,6 @@ def find_checkpoints(folder: Path, default: Path = Path("checkpoints")) -> list[
     Args:
         folder: looked for as given, then under `default`; or one file.
         default: where checkpoints are kept.
-
-    Returns:
-        The files, sorted.
 
     Raises:
         SalunError: there is no such folder, or no checkpoint in it.
@@ -118,12 +104,6 @@ def find_checkpoints(folder: Path, default: Path = Path("checkpoints")) -> list[
 
 def read_model(path: Path) -> Model:
     """Read a checkpoint and tell what it is.
-
-    Args:
-        path: of a checkpoint of ours or of the seed system.
-
-    Returns:
-        The model.
 
     Raises:
         SalunError: the file cannot be read.
@@ -147,14 +127,7 @@ def read_model(path: Path) -> Model:
 
 
 def read_models(paths: list[Path]) -> tuple[list[Model], list[str]]:
-    """Read what checkpoints record.
-
-    Args:
-        paths: the files.
-
-    Returns:
-        The models, and a line for each file that cannot be read.
-    """
+    """Read what checkpoints record."""
     models, failed = [], []
     for path in paths:
         try:
@@ -183,8 +156,7 @@ class Sample:
         dataset: the data, on the device.
         indices: (N,) int64, sorted, into the training or test part.
         split: which of "train", "test", "forget" and "retain" they are.
-        forget: (K,) int64, training indices of the forget set that all models share; None where
-            several differ.
+        forget: (K,) int64, training indices of the forget set that all models share; None where several differ.
     """
 
     dataset: Dataset
@@ -198,9 +170,6 @@ class Sample:
         Args:
             model: says how.
             device: where batches go.
-
-        Returns:
-            N images.
 
         Raises:
             SalunError: the model belongs to other data or to another split.
@@ -242,9 +211,6 @@ def forgotten_classes(dataset: Dataset, listed: Tensor, split_seed: int) -> Tens
         dataset: the data.
         listed: (K,) training indices of the forget set.
         split_seed: of the validation split.
-
-    Returns:
-        Labels.
     """
     train = make_split(dataset, ForgetRequest(), split_seed).train
     labels = dataset.train.labels.cpu()
@@ -260,9 +226,6 @@ def choose(dataset: Dataset, models: list[Model], name: Subset, samples: int, li
         name: which set.
         samples: how many at most.
         listed: training indices of a forget set that stands in for the models' own.
-
-    Returns:
-        The images.
 
     Raises:
         SalunError: the set is empty, or the models were trained on different splits.
@@ -334,13 +297,10 @@ def extract(
         images: N images.
         forgotten: (N,) bool, which of them were to be forgotten.
         classes: class names.
-        source: its layer names what is read: the input of the head, or a module's output, averaged
-            over all dimensions but the first and the channels.
+        source: its layer names what is read: the input of the head, or a module's output, averaged over all dimensions
+            but the first and the channels.
         batch_size: images at once.
-        watch: is told how many images are done.
-
-    Returns:
-        The features.
+        callback: is called with how many images are done.
 
     Raises:
         SalunError: the model has no such layer, or no linear head, or its features are no numbers.
@@ -417,13 +377,6 @@ def pooled(output: Tensor) -> Tensor:
 
 
 def by_dataset(models: list[Model]) -> Iterator[tuple[str, list[Model]]]:
-    """Group models by their data set.
-
-    Args:
-        models: in order.
-
-    Yields:
-        A data set's name and its models.
-    """
+    """Group models by their data set."""
     for name in dict.fromkeys(model.spec.dataset for model in models):
         yield name, [model for model in models if model.spec.dataset == name]

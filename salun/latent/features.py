@@ -14,7 +14,6 @@ from salun.io.files import read_json, write_text
 from salun.io.limits import LARGEST_FEATURES, check_length
 
 Role = Literal["base", "unlearned", "retrained"]
-
 PRE_HEAD = "pre-head"
 SUFFIXES = (".npz", ".json")
 _BY_SAMPLE = ("features", "labels", "indices", "logits", "forgotten")
@@ -115,9 +114,6 @@ class Features:
 
         Args:
             positions: (K,) int64.
-
-        Returns:
-            The K samples.
         """
         return replace(self, **{name: getattr(self, name)[positions] for name in _BY_SAMPLE})
 
@@ -126,9 +122,6 @@ class Features:
 
         Args:
             samples: how many at most.
-
-        Returns:
-            Them.
         """
         return self.at(np.arange(min(samples, len(self.features))))
 
@@ -137,8 +130,8 @@ def write_features(path: Path, features: Features) -> None:
     """Write features whole, in the format that the path's ending names.
 
     Args:
-        path: ends in `.npz`, or in `.json` for the seed system's form, which holds features, labels and
-            prototypes, and beside them what that form would lose.
+        path: ends in `.npz`, or in `.json` for the seed system's form, which holds features, labels and prototypes, and
+            beside them what that form would lose.
         features: what to write.
 
     Raises:
@@ -169,12 +162,9 @@ def write_features(path: Path, features: Features) -> None:
 def read_features(path: Path) -> Features:
     """Read features of ours, or a `.json` file of the seed system.
 
-    Args:
-        path: the file.
-
     Returns:
-        The features; of a file that lacks them, indices count from 0, logits are features times
-        prototypes, classes are numbered, nothing is marked as forgotten, and the file's name is the title.
+        The features; of a file that lacks them, indices count from 0, logits are features times prototypes, classes are
+        numbered, nothing is marked as forgotten, and the file's name is the title.
 
     Raises:
         SalunError: the file is missing, damaged, or holds something else.

@@ -24,8 +24,8 @@ def notebook_subset(labels: Tensor, classes: int, count: int = NOTEBOOK_COUNT, s
         seed: of the permutations.
 
     Returns:
-        (classes * n,) int64 positions, class by class, with n = count // classes, at least 1; fewer where
-        the smallest class has fewer. A class without images has no part.
+        (classes * n,) int64 positions, class by class, with n = count // classes, at least 1; fewer where the smallest
+        class has fewer. A class without images has no part.
     """
     generator = torch.Generator().manual_seed(seed)
     members = [(labels.cpu() == label).nonzero().flatten() for label in range(classes)]
@@ -40,8 +40,8 @@ class Side:
 
     Attributes:
         part: "train" or "test".
-        forgotten: whether these are the images that were to be forgotten; of the test part those of
-            classes that were to be forgotten whole.
+        forgotten: whether these are the images that were to be forgotten; of the test part those of classes that were
+            to be forgotten whole.
         sample: the images, in index order.
     """
 
@@ -54,19 +54,12 @@ class Side:
 
         Args:
             count: how many at most.
-
-        Returns:
-            Them.
         """
         return replace(self, sample=replace(self.sample, indices=self.sample.indices[:count]))
 
 
 def four_sides(dataset: Dataset, model: Model) -> Iterator[Side]:
     """Part a data set by what a model was to forget.
-
-    Args:
-        dataset: the data, on the device.
-        model: an unlearned one.
 
     Yields:
         Forgotten and other training images, forgotten and other test images; each may be empty.

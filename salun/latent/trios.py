@@ -1,24 +1,24 @@
-"""Which base model and which retrained model belong to an unlearned model."""
+"""Unlearned models with the base model and the retrained model that each is compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from salun.errors import SalunError
+from salun.errors import SalunError, SalunErrors
 from salun.experiments.base_model import recipe_identity
 from salun.experiments.record import is_superseded
-from salun.latent.extraction import Model, recorded
+from salun.io.files import each_once
+from salun.latent.extraction import ENDINGS, Model, find_checkpoints, read_model, read_models, recorded
+
+CHECKPOINTS = Path("checkpoints")
 
 
 @dataclass(frozen=True)
-class Triple:
-    """An unlearned model, and what it is compared with.
+class Trio:
+    """An unlearned model, the model before, and one retrained without what was to be forgotten, if there is one.
 
-    Attributes:
-        base: the model before.
-        unlearned: the model after.
-        retrained: trained without what was to be forgotten; None where there is none.
-        remarks: what a user might not expect of the choice, one line each.
+    `remarks` tells what a user might not expect of the choice, one line each.
     """
 
     base: Model
@@ -27,12 +27,12 @@ class Triple:
     remarks: tuple[str, ...] = ()
 
 
-def make_triples(
+def make_trios(
     unlearned: Sequence[Model],
     candidates: Sequence[Model],
     base: Model | None = None,
     retrained: Model | None = None,
-) -> tuple[list[Triple], list[str]]:
+) -> tuple[list[Trio], list[str]]:
     """Find the base model and the retrained model of each unlearned one.
 
     Args:
@@ -42,14 +42,14 @@ def make_triples(
         retrained: stands in for the retrained model of each.
 
     Returns:
-        A triple for each unlearned model, and a line for each whose base model is missing or ambiguous.
+        A trio for each unlearned model, and a line for each whose base model is missing or ambiguous.
 
     Raises:
         SalunError: a model that was named does not fit.
     """
     for model in unlearned:
         _check_named(model, base, retrained)
-    triples, failed = [], []
+    trios, failed = [], []
     for model in unlearned:
         try:
             before, doubts = (base, []) if base is not None else _base_of(model, candidates)
@@ -57,15 +57,69 @@ def make_triples(
             failed.append(str(error))
             continue
         after, choices = (retrained, []) if retrained is not None else _retrained_of(model, candidates)
-        triples.append(Triple(before, model, after, (*doubts, *choices)))
-    return triples, failed
+        trios.append(Trio(before, model, after, (*doubts, *choices)))
+    return trios, failed
+
+
+def find_trios(
+    paths: Sequence[str], base: str | None = None, retrained: str | None = None
+) -> tuple[list[Trio], list[str]]:
+    """Find the unlearned models below some paths, and what each is compared with.
+
+    Base and retrained models are looked for among the paths, then beside them and under `checkpoints/`.
+
+    Args:
+        paths: files and folders of checkpoints; none for all under `checkpoints/`.
+        base: file that stands in for the base model of each.
+        retrained: file that stands in for the retrained model of each.
+
+    Returns:
+        At least one trio, and a line for each model that cannot be read or compared.
+
+    Raises:
+        SalunError: a path is missing, a named model does not fit, or no unlearned model can be compared.
+    """
+    places = paths or [str(CHECKPOINTS)]
+    files = each_once(file for path in places for file in find_checkpoints(Path(path)))
+    models, failed = read_models(files)
+    if not models:
+        raise SalunErrors(failed)
+    unlearned = [model for model in models if model.role == "unlearned"]
+    if not unlearned:
+        none = f"{', '.join(places)}: {len(models)} readable checkpoints, none of an unlearned model"
+        raise SalunErrors([*failed, none])
+    named = [_read_one(path) if path else None for path in (base, retrained)]
+    candidates = models if all(named) else [*models, *_read_others(files)]
+    trios, orphans = make_trios([model for model in unlearned if model.excluded], candidates, *named)
+    unknown = [model.path for model in unlearned if not model.excluded]
+    failed += [f"{path}: does not record which images were to be forgotten" for path in unknown] + orphans
+    if not trios:
+        raise SalunErrors(failed)
+    return trios, failed
+
+
+def _read_one(path: str) -> Model:
+    """Read the only checkpoint of a path."""
+    files = find_checkpoints(Path(path))
+    if len(files) > 1:
+        raise SalunError(f"{path}: holds {len(files)} checkpoints; name one")
+    return read_model(files[0])
+
+
+def _read_others(known: Sequence[Path]) -> list[Model]:
+    """Read the checkpoints beside those that are known, and under `checkpoints/`."""
+    beside = [file for folder in dict.fromkeys(path.parent for path in known) for file in sorted(folder.iterdir())]
+    files = {file.resolve(): file for file in [*beside, *sorted(CHECKPOINTS.rglob("*"))] if file.suffix in ENDINGS}
+    for file in known:
+        files.pop(file.resolve(), None)
+    return read_models(list(files.values()))[0]
 
 
 def _check_named(model: Model, base: Model | None, retrained: Model | None) -> None:
     """Check that the models that were named can be compared with an unlearned one."""
     for flag, named in (("--base", base), ("--retrained", retrained)):
         if named is not None and _kind_of(named) != _kind_of(model):
-            raise SalunError(f"{flag} {named.path}: is {_said(named)}, but {model.path} is {_said(model)}")
+            raise SalunError(f"{flag} {named.path}: is {_described(named)}, but {model.path} is {_described(model)}")
     if retrained is not None and retrained.forget_key != model.forget_key:
         raise SalunError(f"--retrained {retrained.path}: was trained without other images than {model.path} forgot")
 
@@ -75,7 +129,7 @@ def _kind_of(model: Model) -> tuple[Any, ...]:
     return recorded(model.spec).architecture, model.spec.dataset, model.spec.split_seed
 
 
-def _said(model: Model) -> str:
+def _described(model: Model) -> str:
     """Name a model's kind."""
     shape = recorded(model.spec).architecture
     images = f"{shape.classes} classes of {shape.size} x {shape.size} images"
@@ -84,9 +138,6 @@ def _said(model: Model) -> str:
 
 def run_of(model: Model) -> dict[str, Any]:
     """Give what a checkpoint records of the run that made it.
-
-    Args:
-        model: an unlearned or retrained one.
 
     Returns:
         Settings, seed and id; empty where nothing is recorded.
@@ -97,9 +148,6 @@ def run_of(model: Model) -> dict[str, Any]:
 
 def seed_of(model: Model) -> int:
     """Tell the seed of the run that made a model.
-
-    Args:
-        model: an unlearned or retrained one.
 
     Returns:
         The seed; 0 where none is recorded.
@@ -121,7 +169,7 @@ def _base_of(model: Model, candidates: Sequence[Model]) -> tuple[Model, list[str
     known = [found for found in fitting if _is_base(found, str(identity))] if identity else []
     bases = known or [found for found in fitting if found.role == "base"]
     if not bases:
-        raise SalunError(f"{model.path}: its base model ({_said(model)}) is not here; name it with --base")
+        raise SalunError(f"{model.path}: its base model ({_described(model)}) is not here; name it with --base")
     if len({found.fingerprint for found in bases}) > 1:
         names = " and ".join(str(found.path) for found in bases[:2])
         raise SalunError(f"{model.path}: {names} may be its base model; name one with --base")
@@ -135,9 +183,8 @@ def _is_base(candidate: Model, identity: str) -> bool:
     if identity.startswith("weights "):
         return identity.split(" ")[1] == candidate.fingerprint
     spec = candidate.spec
-    return candidate.role == "base" and identity == recipe_identity(
-        spec.model, spec.dataset, spec.recipe, spec.split_seed
-    )
+    identities = recipe_identity(spec.model, spec.dataset, spec.recipe, spec.split_seed)
+    return candidate.role == "base" and identities == identity
 
 
 def _retrained_of(model: Model, candidates: Sequence[Model]) -> tuple[Model | None, list[str]]:

@@ -1,6 +1,6 @@
 """t-SNE in two and three dimensions."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,8 @@ if TYPE_CHECKING:
 
 _Floats = NDArray[np.float64]
 _Singles = NDArray[np.float32]
-_Backend = Literal["opentsne", "sklearn", "torch"]
-
-_PERPLEXITY = 30.0
 _EXACT_NEIGHBOURS = 20_000
 _FFT_FROM = 10_000
-_TENSOR_UP_TO = 20_000
 _EXAGGERATED = 125
 _STEPS = 250
 _STEPS_IN_SPACE = 250
@@ -28,10 +24,6 @@ _START = 2.0
 def check_perplexity(perplexity: float, count: int) -> None:
     """Check that there are points enough.
 
-    Args:
-        perplexity: effective number of neighbours.
-        count: points.
-
     Raises:
         SalunError: there are fewer than three times as many.
     """
@@ -41,32 +33,13 @@ def check_perplexity(perplexity: float, count: int) -> None:
         raise SalunError(f"--perplexity {perplexity:g}: {accepted}")
 
 
-def settle_backend(name: str, count: int, on_gpu: bool) -> _Backend:
-    """Choose what computes the plane: what was measured fastest for the size.
-
-    Args:
-        name: "auto", "opentsne", "sklearn" or "torch".
-        count: points.
-        on_gpu: whether tensors live on a GPU.
-
-    Returns:
-        The backend; "auto" is the exact tensor form on a GPU up to 20,000 points, else openTSNE.
-    """
-    if name == "auto":
-        return "torch" if on_gpu and count <= _TENSOR_UP_TO else "opentsne"
-    return name  # type: ignore[return-value]
-
-
-def in_plane(points: _Singles, perplexity: float, seed: int, backend: _Backend, device: str = "cpu") -> _Floats:
-    """Embed points in the plane.
+def in_plane(points: _Singles, perplexity: float, seed: int) -> _Floats:
+    """Embed points in the plane by openTSNE: Barnes-Hut, interpolation by FFT from 10,000 points on.
 
     Args:
         points: (N, D), compared by Euclidean distance.
         perplexity: effective number of neighbours, at most a third of N - 1.
         seed: of all randomness.
-        backend: "opentsne" (Barnes-Hut, interpolation by FFT from 10,000 points on), "sklearn"
-            (Barnes-Hut), or "torch" (exact).
-        device: of "torch".
 
     Returns:
         (N, 2).
@@ -79,14 +52,6 @@ def in_plane(points: _Singles, perplexity: float, seed: int, backend: _Backend, 
         Linderman et al., Nature Methods 2019.
     """
     check_perplexity(perplexity, len(points))
-    if backend == "torch":
-        from salun.latent.tensor_tsne import exact_tsne
-
-        return exact_tsne(points, 2, perplexity, seed, device)
-    if backend == "sklearn":
-        from sklearn.manifold import TSNE
-
-        return np.asarray(TSNE(2, perplexity=perplexity, random_state=seed).fit_transform(points), dtype=np.float64)
     import openTSNE
 
     method = openTSNE.TSNE(

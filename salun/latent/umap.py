@@ -9,7 +9,6 @@ from salun.errors import SalunError
 
 _Floats = NDArray[np.float64]
 _Singles = NDArray[np.float32]
-
 _FEWEST = 8
 NOTEBOOK_NEIGHBOURS = 9
 NOTEBOOK_DISTANCE = 0.45
@@ -18,10 +17,6 @@ NOTEBOOK_SEED = 2048
 
 def check_neighbours(neighbours: int, count: int) -> None:
     """Check that there are points enough.
-
-    Args:
-        neighbours: size of the neighbourhood.
-        count: points.
 
     Raises:
         SalunError: there are not more points than neighbours, and more than a layout needs.

@@ -2,6 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +15,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from salun.errors import SalunError
+from salun.latent.groups import FeatureFile
 
 _Floats = NDArray[np.float64]
 _Points = NDArray[np.floating[Any]]
 Measure = Callable[[_Points, _Points], tuple[float, float]]
-
 LINES = 200
 _MOST_ITERATIONS = 10_000_000
 _TOLERANCE = 1e-10
@@ -133,9 +137,6 @@ def sliced_wasserstein(first: _Points, second: _Points, lines: _Floats) -> tuple
         second: (M, D) points.
         lines: (D, K) directions of length 1, K at least 2.
 
-    Returns:
-        The mean over the lines and its standard error.
-
     Source:
         Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
@@ -187,7 +188,7 @@ def between_classes(
         labels: (N,), below `classes`.
         classes: C.
         measure: gives a distance and its standard error.
-        watch: is called after each of the C (C - 1) / 2 pairs.
+        callback: is called after each of the C (C - 1) / 2 pairs.
 
     Returns:
         (C, C) symmetric, zero diagonal; rows and columns of empty classes are NaN.
@@ -224,7 +225,7 @@ def between_models(
         labels: (N,), below `classes`.
         classes: C.
         measure: gives a distance and its standard error.
-        watch: is called after each class.
+        callback: is called after each class.
 
     Returns:
         (C,); NaN for empty classes.
@@ -244,9 +245,6 @@ def between_models(
 def stacked(rows: Sequence[Distances]) -> Distances:
     """Put distances below each other.
 
-    Args:
-        rows: R of the same shape.
-
     Returns:
         (R, ...).
     """
@@ -256,13 +254,9 @@ def stacked(rows: Sequence[Distances]) -> Distances:
 def difference(first: Distances, second: Distances) -> Distances:
     """Subtract distances.
 
-    Args:
-        first: any shape.
-        second: the same shape.
-
     Returns:
-        The second's values less the first's; with the sum of their errors, which the error of the
-        difference cannot exceed, whether or not they were measured on the same lines.
+        The second's values less the first's; with the sum of their errors, which the error of the difference cannot
+        exceed, whether or not they were measured on the same lines.
     """
     return Distances(second.values - first.values, first.errors + second.errors)
 
@@ -280,3 +274,65 @@ def mean_distances(several: Sequence[Distances]) -> Distances:
     known = ~np.isnan(together)
     sums, counts = np.where(known, together, 0).sum(0), known.sum(0)
     return Distances(*np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+
+
+@dataclass(frozen=True)
+class DistanceCache:
+    """Measures distances of models' features, those between the classes of a file only once.
+
+    Attributes:
+        sliced: whether distances are the approximate ones.
+        watched: shows progress under a title over a number of steps; gives what is called after each.
+        known: distances between the classes of a model, by file and images.
+    """
+
+    sliced: bool
+    watched: Callable[[str, int], AbstractContextManager[Callable[[], object]]]
+    known: dict[tuple[Path, bytes], Distances] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What is measured."""
+        return "sliced 1-Wasserstein distance" if self.sliced else "1-Wasserstein distance"
+
+    @property
+    def title(self) -> str:
+        """What is measured, at the beginning of a line."""
+        return self.name[0].upper() + self.name[1:]
+
+    def _measure(self, width: int) -> Measure:
+        """Choose the function that measures."""
+        return partial(sliced_wasserstein, lines=random_lines(width)) if self.sliced else exact_wasserstein
+
+    def between_classes(self, file: FeatureFile) -> Distances:
+        """Measure the distance of every two classes.
+
+        Returns:
+            (C, C).
+
+        Raises:
+            SalunError: the solver gave up.
+        """
+        features = file.features
+        key = file.path, np.sort(features.indices).tobytes()
+        if key not in self.known:
+            count = len(features.classes)
+            with self.watched(str(file.path), count * (count - 1) // 2) as callback:
+                measure = self._measure(features.features.shape[1])
+                self.known[key] = between_classes(features.features, features.labels, count, measure, callback)
+        return self.known[key]
+
+    def between_models(self, first: FeatureFile, second: FeatureFile) -> Distances:
+        """Measure the distance of two models' features of each class.
+
+        Returns:
+            (C,).
+
+        Raises:
+            SalunError: the solver gave up.
+        """
+        one, other = first.features, second.features
+        count = len(one.classes)
+        with self.watched(f"{first.title} → {second.title}", count) as callback:
+            measure = self._measure(one.features.shape[1])
+            return between_models(one.features, other.features, one.labels, count, measure, callback)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salun.experiments.audit import Flags, Margins, Pool, Singles
-from salun.experiments.roc import Roc, roc_of
 from salun.metrics.klom import klom
 from salun.metrics.ulira import left_out_scores
+from salun.reports.roc import Roc, roc_of
 
 _Places = NDArray[np.int64]
 
@@ -22,14 +22,13 @@ class Verdict:
     Attributes:
         title: of the method.
         shadows: how many models it was run on.
-        diverged: how many of them, and of the retrained ones, gave margins that are not finite; one is enough for
-            the figures to be None.
-        ulira: the attack that tells images that were trained on and unlearned from the same images in retrained
-            models.
-        lira: the attack that tells, in the unlearned model alone, images that were trained on and unlearned from
-            images that were never trained on.
-        klom_forget: KL divergence of margins between unlearned and retrained models, nats, mean over the images
-            that were unlearned.
+        diverged: how many of them, and of the retrained ones, gave margins that are not finite; one is enough for the
+            figures to be None.
+        ulira: the attack that tells images that were trained on and unlearned from the same images in retrained models.
+        lira: the attack that tells, in the unlearned model alone, images that were trained on and unlearned from images
+            that were never trained on.
+        klom_forget: KL divergence of margins between unlearned and retrained models, nats, mean over the images that
+            were unlearned.
         klom_retain: the same of retained images.
         klom_test: of test images; None where there are none.
     """
@@ -63,11 +62,8 @@ def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence
         pool: the images.
         title: of the method.
         models: one a shadow model, an even number of them.
-        retrained: the retrained models of the same shadow models; where these are `models` themselves, one half of
-            them stands against the other, which shows what the figures are where there is nothing to find.
-
-    Returns:
-        The verdict.
+        retrained: the retrained models of the same shadow models; where these are `models` themselves, one half of them
+            stands against the other, which shows what the figures are where there is nothing to find.
 
     Source:
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv

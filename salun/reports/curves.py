@@ -12,13 +12,10 @@ from salun.experiments.config import Experiment
 from salun.experiments.record import experiment_of
 from salun.reports.formats import csv_table
 from salun.reports.labels import told_apart
-from salun.reports.statistics import Figure, figure
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
-
 _QUANTITIES = ("loss", "accuracy", "validation")
-
 _UNMASKED = 1.0
 
 
@@ -55,9 +52,6 @@ class Curve:
 def curve_of(row: Row) -> Curve | None:
     """Gather the curves of an experiment's runs.
 
-    Args:
-        row: of a table.
-
     Returns:
         The curve; None of a base model and of methods without epochs.
     """
@@ -76,9 +70,6 @@ def curve_of(row: Row) -> Curve | None:
 
 def curves_as_csv(curves: Iterable[Curve]) -> str:
     """Render curves for a spreadsheet: one line an epoch of a run.
-
-    Args:
-        curves: of experiments.
 
     Returns:
         CSV text; accuracies are fractions, base model and forget set are what tells theirs from others.
@@ -113,9 +104,6 @@ class Sweep:
 
 def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
     """Find the methods that were run at two mask thresholds or more, no mask counting as 1.
-
-    Args:
-        rows: of one group.
 
     Returns:
         The sweeps; experiments with a mask from a file, whose threshold is unknown, are in none.
@@ -155,9 +143,6 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
     Args:
         sweeps: of methods.
         names: metrics; "gap" is the average gap.
-
-    Returns:
-        CSV text; metrics are fractions.
     """
     parts = ("mean", "sd", "n", "low", "high")
     lines = [
@@ -165,22 +150,9 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
             sweep.title,
             keep,
             row.title,
-            *(getattr(value_of(row, name), part) for name in names for part in parts),
+            *(getattr(row.value(name), part) for name in names for part in parts),
         ]
         for sweep in sweeps
         for keep, row in sweep.rows.items()
     ]
     return csv_table([["sweep", "mask_keep", "title", *(f"{name}_{part}" for name in names for part in parts)], *lines])
-
-
-def value_of(row: Row, name: str) -> Figure:
-    """Look a row's value up.
-
-    Args:
-        row: of a table.
-        name: of a metric; "gap" is the average gap.
-
-    Returns:
-        Mean and spread, empty where the row has none.
-    """
-    return row.gap if name == "gap" else row.figures.get(name, figure([]))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from salun.errors import one_line
 
 DIFFERS, NEARER = "†", "‡"
-
 _FORMULAS = ("=", "+", "-", "@")
 
 
@@ -18,9 +17,6 @@ def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold
         headings: of the columns, the first of which is aligned left, the others right.
         lines: the cells.
         bold: place of the line that is printed bold, if any is.
-
-    Returns:
-        Markdown text.
     """
     rule = ["---", *["---:"] * (len(headings) - 1)]
     shown = [
@@ -37,9 +33,6 @@ def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: i
         headings: of the columns, the first of which is aligned left, the others right.
         lines: the cells.
         bold: place of the line that is printed bold, if any is.
-
-    Returns:
-        LaTeX text.
     """
     shown = [
         [f"\\textbf{{{text}}}" if place == bold and text else text for text in map(_escape_latex, line)]
@@ -51,14 +44,7 @@ def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: i
 
 
 def escape_markdown(text: str) -> str:
-    """Keep text from being read as Markdown or HTML.
-
-    Args:
-        text: from a user.
-
-    Returns:
-        The text, its special characters escaped.
-    """
+    """Keep text from being read as Markdown or HTML."""
     return "".join("\\" + mark if mark in "\\`*_|<>[]~$&#" else mark for mark in one_line(text))
 
 
@@ -87,9 +73,6 @@ def csv_table(lines: Iterable[Iterable[object]]) -> str:
 
     Args:
         lines: the cells of each, headings first; None is left empty.
-
-    Returns:
-        CSV text.
     """
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(map(csv_cell, line) for line in lines)
@@ -99,12 +82,9 @@ def csv_table(lines: Iterable[Iterable[object]]) -> str:
 def csv_cell(value: object) -> object:
     """Keep a spreadsheet from taking a text for a formula.
 
-    Args:
-        value: of a cell.
-
     Returns:
-        The value; of a text one line, with an apostrophe before it where a formula would begin like that, and which
-        is no number.
+        The value; of a text one line, with an apostrophe before it where a formula would begin like that, and which is
+        no number.
     """
     if not isinstance(value, str):
         return value

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr
 
+from salun.experiments.problem import Group
 from salun.metrics import GAP_METRICS
 from salun.reports.statistics import (
-    Cell,
     Comparison,
     Draw,
-    Figure,
+    Estimate,
     Sample,
     judged,
     mean_of,
@@ -30,15 +30,10 @@ from salun.reports.statistics import (
 )
 
 _Floats = NDArray[np.float64]
-
 _UNCERTAIN = 2.0  # standard errors from 0 within which a difference may have either sign
-
 _BIASES = 2.4  # where the distance is 0, the estimated bias is on average 1/2.4 of the true one
-
 _KNOWN = 1e6  # degrees of freedom of a variance that is known
-
 _FAR = 40.0  # standard errors beyond which noise changes no sign
-
 _SMALLEST = np.finfo(np.float64).tiny
 
 
@@ -110,18 +105,18 @@ def distance_to(ours: Sample, gold: Sample, steps: Sequence[float]) -> Distance 
     Returns:
         The distance; without noise where neither side has several models. None where a side has no model.
     """
-    sides = _by_cell(ours), _by_cell(gold)
-    cells = [cell for cell in sides[0] if cell in sides[1]]
-    if not cells:
+    sides = _by_group(ours), _by_group(gold)
+    groups = [group for group in sides[0] if group in sides[1]]
+    if not groups:
         return None
-    means = [np.array([np.mean([*side[cell].values()], axis=0) for cell in cells]) for side in sides]
-    apart, runs = means[0] - means[1], sum(len(sides[0][cell]) for cell in cells)
+    means = [np.array([np.mean([*side[group].values()], axis=0) for group in groups]) for side in sides]
+    apart, runs = means[0] - means[1], sum(len(sides[0][group]) for group in groups)
     rounding = np.array([rounding_of(step) for step in steps])
-    if len(cells) > 1:
-        keys = unit_keys([(*cell, 0) for cell in cells])
+    if len(groups) > 1:
+        keys = unit_keys([(*group, 0) for group in groups])
         pairs = {key: apart[[other == key for other in keys]].mean(0) for key in dict.fromkeys(keys)}
         return Distance(np.mean([*pairs.values()], axis=0), _noise(pairs, 2 * rounding), None, runs)
-    models, retrained = (side[cells[0]] for side in sides)
+    models, retrained = (side[groups[0]] for side in sides)
     if len(models) > 1 and len(retrained) > 1:
         return Distance(apart[0], _noise(models, rounding), _noise(retrained, rounding), runs)
     several = max(models, retrained, key=len)
@@ -130,15 +125,12 @@ def distance_to(ours: Sample, gold: Sample, steps: Sequence[float]) -> Distance 
     return Distance(apart[0], _noise(several, rounding, scale=1 + len(several)), None, runs, lent=True)
 
 
-def gap_figure(found: Distance) -> Figure:
+def gap_estimate(found: Distance) -> Estimate:
     """Estimate a gap and its 95 % interval.
 
     The interval reaches from T - t s - 2.4 b to T + t s and is cut at 0: T is the estimate, s the standard error of the
     signed mean of the four differences, t Student's quantile at Welch and Satterthwaite's degrees of freedom, b the
     estimated bias. An interval that begins at 0 means that the method was not told from retraining.
-
-    Args:
-        found: distance of a method.
 
     Returns:
         Estimate, runs and interval, fractions; no interval where neither side has several models.
@@ -149,11 +141,11 @@ def gap_figure(found: Distance) -> Figure:
         "The folded normal distribution", Technometrics 3 (1961).
     """
     if not found.own:
-        return Figure(found.gap, None, found.runs, None, None)
+        return Estimate(found.gap, None, found.runs, None, None)
     signs = np.where(found.values < 0, -1.0, 1.0)[None]
     (error,), (freedom,) = _spread(found.own, found.retrained, signs, signs)
     reach = quantile(freedom) * error
-    return Figure(found.gap, None, found.runs, max(0.0, found.gap - reach - _BIASES * found.bias), found.gap + reach)
+    return Estimate(found.gap, None, found.runs, max(0.0, found.gap - reach - _BIASES * found.bias), found.gap + reach)
 
 
 def nearer(first: Distance, second: Distance) -> Comparison | None:
@@ -161,17 +153,13 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
 
     Runs of the same draw are pairs, and the error of the retrained models is that of both. Where a difference to
     retraining may have either sign, the signs that give the largest p count. What bias adds to the gaps' difference
-    is taken off, as in `gap_figure`.
-
-    Args:
-        first: distance of a method.
-        second: of another, to the same retrained models.
+    is taken off, as in `gap_estimate`.
 
     Returns:
         The gaps' difference, first less second, and p; no interval. None where a side has too few models.
 
     Source:
-        As `gap_figure`.
+        As `gap_estimate`.
     """
     if not first.own or not second.own or first.lent or second.lent:
         return None
@@ -190,14 +178,11 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
 def noise_floor(gold: Sample) -> float | None:
     """Compute the gap of retraining to itself: each retrained model against the mean of the others.
 
-    Args:
-        gold: sample of retrained models.
-
     Returns:
         The mean over all of them, a fraction; None where no base model and forget set has two with all four metrics.
     """
     gaps = []
-    for models in _by_cell(gold).values():
+    for models in _by_group(gold).values():
         values = np.array([*models.values()])
         if len(values) > 1:
             others = (values.sum(0) - values) / (len(values) - 1)
@@ -205,9 +190,9 @@ def noise_floor(gold: Sample) -> float | None:
     return mean_of(gaps)
 
 
-def _by_cell(sample: Sample) -> dict[Cell, dict[Draw, _Floats]]:
+def _by_group(sample: Sample) -> dict[Group, dict[Draw, _Floats]]:
     """The four metrics of each model that has them, by base model and forget set, then by draw."""
-    found: dict[Cell, dict[Draw, _Floats]] = {}
+    found: dict[Group, dict[Draw, _Floats]] = {}
     for values, draw in zip(sample.values, sample.draws, strict=True):
         four = [values.get(name) for name in GAP_METRICS]
         if None not in four:

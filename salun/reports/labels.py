@@ -11,18 +11,15 @@ from salun.experiments.record import group_named
 def titles_of(jobs: list[Job]) -> dict[int, str]:
     """Name the experiments of a list so that a table can tell them apart.
 
-    Args:
-        jobs: all runs of the list.
-
     Returns:
-        By entry number its tag, or method and mask; where entries on the same forgetting problem share
-        that, what differs between them follows, as in `rl (lr 0.1)`.
+        By entry number its tag, or method and mask; where entries on the same forgetting problem share that, what
+        differs between them follows, as in `rl (lr 0.1)`.
     """
-    cells: dict[int, list[Group]] = {}
+    groups: dict[int, list[Group]] = {}
     for job in jobs:
-        cells.setdefault(job.experiment.number, []).append(job.group)
+        groups.setdefault(job.experiment.number, []).append(job.group)
     first = {job.experiment.number: job.experiment for job in reversed(jobs)}
-    return told_apart({number: (first[number], group_named(cells[number])) for number in cells})
+    return told_apart({number: (first[number], group_named(groups[number])) for number in groups})
 
 
 def told_apart(entries: dict[int, tuple[Experiment, Group]]) -> dict[int, str]:

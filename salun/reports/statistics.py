@@ -7,24 +7,21 @@ from statistics import mean, stdev, variance
 
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
-Cell = tuple[str, str]
+from salun.experiments.problem import Group
 
 Draw = tuple[str, str, int]
-
 _LEVEL = 0.05
-
 _POWER = 0.8
-
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A value over several runs.
 
     Attributes:
-        mean: of the independent units, which is that of the runs where each unit has as many; None where no run
-            has a value.
+        mean: of the independent units, which is that of the runs where each unit has as many; None where no run has a
+            value.
         sd: sample standard deviation over all runs; None of fewer than two.
         n: runs that have a value.
         low: of the 95 % interval of the mean, over independent units; None of fewer than two.
@@ -40,12 +37,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Sample:
-    """What several models were measured to be.
-
-    Attributes:
-        values: metrics of each model.
-        draws: base model, forget set and seed of each.
-    """
+    """What several models were measured to be."""
 
     values: list[dict[str, float | None]]
     draws: list[Draw]
@@ -58,35 +50,21 @@ class Sample:
     def of(self, name: str) -> list[float | None]:
         """Take one metric of every model.
 
-        Args:
-            name: of the metric.
-
         Returns:
             A value a model; None where it has none.
         """
         return [values.get(name) for values in self.values]
 
-    def within(self, cells: Collection[Cell]) -> "Sample":
-        """Keep the models of some base models and forget sets.
-
-        Args:
-            cells: pairs of both.
-
-        Returns:
-            Their sample.
-        """
-        kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in cells]
+    def within(self, groups: Collection[Group]) -> "Sample":
+        """Keep the models of some base models and forget sets."""
+        kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in groups]
         return Sample([values for values, _ in kept], [draw for _, draw in kept])
 
-    def by_cell(self) -> dict[Cell, dict[str, float | None]]:
-        """Average over the models of the same base model and forget set.
-
-        Returns:
-            Means by metric of each such pair.
-        """
-        cells = dict.fromkeys(draw[:2] for draw in self.draws)
-        parts = {cell: self.within([cell]) for cell in cells}
-        return {cell: {name: mean_of(part.of(name)) for name in part.names} for cell, part in parts.items()}
+    def by_group(self) -> dict[Group, dict[str, float | None]]:
+        """Average over the models of the same base model and forget set."""
+        groups = dict.fromkeys(draw[:2] for draw in self.draws)
+        parts = {group: self.within([group]) for group in groups}
+        return {group: {name: mean_of(part.of(name)) for name in part.names} for group, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -120,7 +98,7 @@ class Comparison:
         return self.adjusted < _LEVEL
 
 
-def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure:
+def estimate(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Estimate:
     """Summarise a value over runs.
 
     Args:
@@ -134,13 +112,13 @@ def figure(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Figure
     known = [value for value in values if value is not None]
     independent = units(values, draws) if draws else known
     if not known:
-        return Figure(None, None, 0, None, None)
+        return Estimate(None, None, 0, None, None)
     centre = mean(independent)
     sd = stdev(known) if len(known) > 1 else None
     if len(independent) < 2:
-        return Figure(centre, sd, len(known), None, None)
+        return Estimate(centre, sd, len(known), None, None)
     reach = quantile(len(independent) - 1) * stdev(independent) / math.sqrt(len(independent))
-    return Figure(centre, sd, len(known), centre - reach, centre + reach)
+    return Estimate(centre, sd, len(known), centre - reach, centre + reach)
 
 
 def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
@@ -154,18 +132,12 @@ def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
     Args:
         values: one a run; None where it does not apply.
         draws: base model, forget set and seed of each run, those without a value too.
-
-    Returns:
-        A value a unit that has one.
     """
     return means_by(values, unit_keys(draws))
 
 
 def unit_keys(draws: Sequence[Draw]) -> list[Hashable]:
     """Name the unit of each run, as `units` chooses them.
-
-    Args:
-        draws: base model, forget set and seed of each run.
 
     Returns:
         A base model, a forget set or, where only the seed varies, the place of the run.
@@ -232,7 +204,7 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: 
     return judged(mean(apart), error, len(apart) - 1, size, len(draws))
 
 
-def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0) -> Comparison | None:
+def versus(values: Sequence[float], reference: Sequence[float], step: float = 0.0) -> Comparison | None:
     """Compare two independent samples, by Welch's t-test.
 
     A side of one value has no spread of its own and is given the other's: it is then held against the other's
@@ -242,24 +214,24 @@ def versus(values: Sequence[float], standard: Sequence[float], step: float = 0.0
 
     Args:
         values: independent units of a method, or of base models.
-        standard: of the retrained models.
+        reference: of the retrained models.
         step: in which values move: 1 over the number of images of a share of them; 0 where they move smoothly.
 
     Returns:
-        The comparison, values less standard; None where a side has no value, or neither has two.
+        The comparison, values less reference; None where a side has no value, or neither has two.
 
     Source:
         Welch, "The generalization of Student's problem when several different population variances are
         involved", Biometrika 34 (1947); the variance of rounding: Sheppard, Proc. London Math. Soc. 29 (1897).
     """
-    sides = (values, standard)
+    sides = (values, reference)
     counts = [len(side) for side in sides]
     if min(counts) < 1 or max(counts) < 2:
         return None
     size = max(abs(value) for side in sides for value in side)
-    apart = mean(values) - mean(standard)
+    apart = mean(values) - mean(reference)
     if min(counts) == 1:
-        shared = max(variance(standard if len(values) == 1 else values), rounding_of(step))
+        shared = max(variance(reference if len(values) == 1 else values), rounding_of(step))
         return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
     parts = [max(variance(side), rounding_of(step)) / len(side) for side in sides]
     error = math.sqrt(sum(parts))
@@ -289,9 +261,6 @@ def judged(apart: float, error: float, freedom: float, size: float, n: int) -> C
         freedom: degrees of freedom of the error.
         size: of the largest value that it was computed from, which says what is rounding.
         n: of the comparison.
-
-    Returns:
-        The comparison.
     """
     rounding = _ROUNDING * max(1.0, size)
     if error <= rounding:
@@ -338,12 +307,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Adjust comparisons for their number.
 
-    Args:
-        comparisons: all that were made together.
-
     Returns:
-        The same in the same order, with adjusted p, and with the difference that they could have found were it the
-        only one (Holm's first step; power 80 %).
+        The same in the same order, with adjusted p, and with the difference that they could have found were it the only
+        one (Holm's first step; power 80 %).
     """
     found = holm([comparison.p for comparison in comparisons])
     pairs = zip(comparisons, found, strict=True)

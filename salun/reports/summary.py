@@ -8,16 +8,16 @@ from salun.experiments.plan import Job
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, experiment_of, group_named, group_of, run_id
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
-from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor
+from salun.reports.gap import Distance, distance_to, gap_estimate, nearer, noise_floor
 from salun.reports.labels import titles_of, told_apart
 from salun.reports.statistics import (
     Comparison,
     Draw,
-    Figure,
+    Estimate,
     Sample,
     adjusted_by_holm,
     difference,
-    figure,
+    estimate,
     mean_of,
     means_by,
     units,
@@ -37,17 +37,17 @@ class Row:
         kind: "base", "retrain" or "method".
         records: its runs; none for a base model.
         draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
-        figures: by metric.
-        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and
-            MIA; empty where the list holds no retraining.
-        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the
-            noise floor, one retrained model against the mean of the others.
+        estimates: by metric.
+        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and MIA;
+            empty where the list holds no retraining.
+        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the noise
+            floor, one retrained model against the mean of the others.
         diverged: runs whose outputs stopped being numbers.
         distance: what the gap is computed from; None of retraining, and where nothing was retrained.
-        against: by metric the comparison with the retrained models, adjusted over the table; without those that
-            are not best when as retrained, or of which there are too few values.
-        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself,
-            and of too few runs or retrained models.
+        against: by metric the comparison with the retrained models, adjusted over the table; without those that are not
+            best when as retrained, or of which there are too few values.
+        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself, and
+            of too few runs or retrained models.
     """
 
     title: str
@@ -55,13 +55,24 @@ class Row:
     kind: str
     records: tuple[Record, ...]
     draws: tuple[Draw, ...]
-    figures: dict[str, Figure]
+    estimates: dict[str, Estimate]
     gaps: tuple[dict[str, Value], ...]
-    gap: Figure
+    gap: Estimate
     diverged: int
     distance: Distance | None = None
     against: dict[str, Comparison] = field(default_factory=dict)
     behind: Comparison | None = None
+
+    def value(self, name: str) -> Estimate:
+        """Look a metric up.
+
+        Args:
+            name: of a metric, or "gap".
+
+        Returns:
+            Its estimate, empty where the row has none.
+        """
+        return self.gap if name == "gap" else self.estimates.get(name, estimate([]))
 
 
 def _sample_of(records: Iterable[Record]) -> Sample:
@@ -77,8 +88,8 @@ def _draw_of(record: Record) -> Draw:
 def _once_a_pair(gold: Sample) -> Sample:
     """Count the distance between two retrained models once."""
     values = [dict(value) for value in gold.values]
-    for cell in {draw[:2] for draw in gold.draws}:
-        members = [value for value, draw in zip(values, gold.draws, strict=True) if draw[:2] == cell]
+    for group in {draw[:2] for draw in gold.draws}:
+        members = [value for value, draw in zip(values, gold.draws, strict=True) if draw[:2] == group]
         for name in gold.names:
             held = [value for value in members if value.get(name) is not None]
             if len(held) == 2 and name in METRICS and "retrained" in METRICS[name].against:
@@ -86,22 +97,22 @@ def _once_a_pair(gold: Sample) -> Sample:
     return Sample(values, gold.draws)
 
 
-def gap_to(values: Mapping[str, Value], standard: Mapping[str, Value]) -> dict[str, Value]:
+def gap_to(values: Mapping[str, Value], reference: Mapping[str, Value]) -> dict[str, Value]:
     """Compute the distance to retraining.
 
     Args:
         values: of one run.
-        standard: mean over the retrained models of the same base model and forget set.
+        reference: mean over the retrained models of the same base model and forget set.
 
     Returns:
-        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA,
-        RA, TA and MIA, None where one of them is missing.
+        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA, RA,
+        TA and MIA, None where one of them is missing.
     """
     gaps: dict[str, Value] = {}
     for name, value in values.items():
-        reference = standard.get(name)
+        expected = reference.get(name)
         if _is_compared(name) and METRICS[name].unit == "%":
-            gaps[name] = None if value is None or reference is None else abs(value - reference)
+            gaps[name] = None if value is None or expected is None else abs(value - expected)
     parts = [gaps.get(name) for name in GAP_METRICS]
     known = [part for part in parts if part is not None]
     gaps["average"] = fmean(known) if len(known) == len(parts) else None
@@ -122,9 +133,9 @@ def _gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
     """Compute every model's distance to retraining."""
     if not gold.values:
         return ()
-    standard = gold.by_cell()
+    reference = gold.by_group()
     pairs = zip(sample.values, sample.draws, strict=True)
-    return tuple(gap_to(values, standard.get(draw[:2], {})) for values, draw in pairs)
+    return tuple(gap_to(values, reference.get(draw[:2], {})) for values, draw in pairs)
 
 
 def step_of(name: str, records: Iterable[Record]) -> float:
@@ -163,15 +174,15 @@ def against(
     Returns:
         Comparisons by metric, where one can be made; p is not adjusted yet.
     """
-    cells = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
-    ours, theirs = sample.within(cells), gold.within(cells)
+    groups = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
+    ours, theirs = sample.within(groups), gold.within(groups)
     found: dict[str, Comparison] = {}
     for name in filter(_is_compared, ours.names):
         step, comparison = step_of(name, records), None
         if name in partnered:
             comparison = difference(partnered[name], _known(theirs, name), step)
-        elif len(cells) > 1:
-            comparison = difference(_cell_means(ours, name), _cell_means(theirs, name), step)
+        elif len(groups) > 1:
+            comparison = difference(_group_means(ours, name), _group_means(theirs, name), step)
         if comparison is None:
             comparison = versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step)
         if comparison is not None:
@@ -185,10 +196,10 @@ def _known(sample: Sample, name: str) -> dict[Draw, float]:
     return {draw: value for draw, value in pairs if value is not None}
 
 
-def _cell_means(sample: Sample, name: str) -> dict[Draw, float]:
+def _group_means(sample: Sample, name: str) -> dict[Draw, float]:
     """The mean of a metric for each base model and forget set that has one."""
-    means = {cell: values.get(name) for cell, values in sample.by_cell().items()}
-    return {(*cell, 0): value for cell, value in means.items() if value is not None}
+    means = {group: values.get(name) for group, values in sample.by_group().items()}
+    return {(*group, 0): value for group, value in means.items() if value is not None}
 
 
 def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) -> dict[str, dict[Draw, float]]:
@@ -212,17 +223,14 @@ def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mappi
     Args:
         experiments: title and finished runs of each entry.
         joint: by entry the metrics that belong to all of its runs together; none at all, or as many as entries.
-
-    Returns:
-        The rows, group by group, in the order of the list.
     """
     load_metrics()
     whole = joint or [{}] * len(experiments)
     entries = [(*experiment, values) for experiment, values in zip(experiments, whole, strict=True) if experiment[1]]
-    cells = [{group_of(record) for record in records} for _, records, _ in entries]
+    sources = [{group_of(record) for record in records} for _, records, _ in entries]
     groups: dict[Group, list[_Entry]] = {}
-    for entry, own in zip(entries, cells, strict=True):
-        widest = max((other for other in cells if own <= other), key=len)
+    for entry, own in zip(entries, sources, strict=True):
+        widest = max((other for other in sources if own <= other), key=len)
         groups.setdefault(group_named(widest), []).append(entry)
     return [row for group, members in groups.items() for row in _rows_within(group, members)]
 
@@ -237,18 +245,18 @@ def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
 def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> Row:
     """Summarise base models, each of which counts once, whatever the number of its forget sets and runs."""
     gold = _once_a_pair(_sample_of(retrained))
-    cells = Sample([run.base_metrics for run in records], _sample_of(records).draws).by_cell()
-    sample = Sample(list(cells.values()), [(*cell, 0) for cell in cells])
-    owners, distance = [base for base, _ in cells], _distance_of(sample, gold, records)
+    groups = Sample([run.base_metrics for run in records], _sample_of(records).draws).by_group()
+    sample = Sample(list(groups.values()), [(*group, 0) for group in groups])
+    owners, distance = [base for base, _ in groups], _distance_of(sample, gold, records)
     return Row(
         title="base",
         group=group,
         kind="base",
         records=(),
         draws=tuple(sample.draws),
-        figures={name: figure(means_by(sample.of(name), owners)) for name in sample.names},
+        estimates={name: estimate(means_by(sample.of(name), owners)) for name in sample.names},
         gaps=_gaps_of(sample, gold),
-        gap=gap_figure(distance) if distance else figure([]),
+        gap=gap_estimate(distance) if distance else estimate([]),
         diverged=0,
         distance=distance,
         against=against(sample, gold, records, _partnered(records, retrained, base=True)),
@@ -267,24 +275,29 @@ def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
     sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
     distance = _distance_of(sample, gold, records) if is_method else None
     floor = None if is_method else noise_floor(sample)
-    gap = gap_figure(distance) if distance else Figure(floor, None, 0 if floor is None else len(records), None, None)
-    figures = {name: figure(sample.of(name), sample.draws) for name in sample.names}
-    together = {
-        name: Figure(value, None, 0 if value is None else len(records), None, None) for name, value in joint.items()
-    }
+    gap = (
+        gap_estimate(distance) if distance else Estimate(floor, None, 0 if floor is None else len(records), None, None)
+    )
+    estimates = {name: estimate(sample.of(name), sample.draws) for name in sample.names}
+    together = {name: _alone(value, len(records)) for name, value in joint.items()}
     return Row(
         title=title,
         group=group,
         kind=kind,
         records=tuple(records),
         draws=tuple(sample.draws),
-        figures=figures | together,
+        estimates=estimates | together,
         gaps=_gaps_of(sample, gold) if is_method else (),
         gap=gap,
         diverged=sum(record.diverged for record in records),
         distance=distance,
         against=against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
     )
+
+
+def _alone(value: Value, runs: int) -> Estimate:
+    """Make an estimate of what all runs give together, which has no spread."""
+    return Estimate(value, None, 0 if value is None else runs, None, None)
 
 
 def _tested(rows: list[Row]) -> list[Row]:
@@ -317,57 +330,24 @@ def _family(name: str) -> str:
 
 
 def floor_of(rows: list[Row], group: Group) -> float | None:
-    """Look up the noise floor: how far one retrained model is from the mean of the others.
-
-    Args:
-        rows: all rows.
-        group: which of them are compared.
-
-    Returns:
-        A fraction; None where fewer than two models were retrained.
-    """
+    """Look up how far one retrained model is from the mean of the others; None of fewer than two models."""
     gaps = [row.gap.mean for row in rows if row.group == group and row.kind == "retrain" and row.gap.mean is not None]
     return max(gaps, default=None)
 
 
 def contenders(rows: list[Row], group: Group) -> list[Row]:
-    """List the methods that can be nearest to retraining.
-
-    Args:
-        rows: all rows.
-        group: which of them are compared.
-
-    Returns:
-        Those with an average gap; none of which a run diverged, however near the others came.
-    """
+    """List the methods with an average gap, none of whose runs diverged."""
     methods = [row for row in rows if row.group == group and row.kind == "method" and not row.diverged]
     return [row for row in methods if row.gap.mean is not None]
 
 
 def best_of(rows: list[Row], group: Group) -> Row | None:
-    """Find the unlearned row that is nearest to retraining.
-
-    Args:
-        rows: all rows.
-        group: which of them are compared.
-
-    Returns:
-        The method's row with the smallest average gap; None where nothing can be compared.
-    """
+    """Find the method with the smallest average gap; None where nothing can be compared."""
     return min(contenders(rows, group), key=lambda row: row.gap.mean or 0.0, default=None)
 
 
 def is_distinct(rows: list[Row], best: Row | None) -> bool:
-    """Tell whether the best method can be told from every other that could be best.
-
-    Args:
-        rows: all rows.
-        best: of its group, if there is one.
-
-    Returns:
-        Whether each other's gap differs from its gap beyond noise, and by more than the noise floor; never of the only
-        method.
-    """
+    """Tell whether every other contender is farther than the best method; never of the only method."""
     if best is None:
         return False
     others = [row for row in contenders(rows, best.group) if row is not best]
@@ -375,41 +355,19 @@ def is_distinct(rows: list[Row], best: Row | None) -> bool:
 
 
 def is_farther(rows: list[Row], row: Row) -> bool:
-    """Tell whether a method is farther from retraining than the best one.
-
-    Args:
-        rows: all rows.
-        row: of a method that is not the best.
-
-    Returns:
-        Whether its gap differs beyond noise, and by more than the noise floor.
-    """
+    """Tell whether a method's gap differs from the best one's beyond noise, and by more than the noise floor."""
     floor = floor_of(rows, row.group) or 0.0
     return row.behind is not None and row.behind.differs and row.behind.difference > floor
 
 
 def bold_of(rows: list[Row]) -> int | None:
-    """Find the row that is printed bold.
-
-    Args:
-        rows: of one group.
-
-    Returns:
-        Place of the best method's, where it can be told from all others.
-    """
+    """Find the place of the best method's row, where it can be told from all others."""
     best = best_of(rows, rows[0].group)
     return next((place for place, row in enumerate(rows) if row is best and is_distinct(rows, row)), None)
 
 
 def mixtures(rows: list[Row]) -> list[str]:
-    """Say where a table's runs were not made alike.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        A line for devices and one for revisions of the code, where there are several.
-    """
+    """List, in a line each, devices and revisions where a table's runs were made on several."""
     runs = [record for row in rows for record in row.records]
     lines = []
     for what, found in (("devices", {run.device for run in runs}), ("revisions", {run.revision for run in runs})):
@@ -419,33 +377,19 @@ def mixtures(rows: list[Row]) -> list[str]:
 
 
 def partly_known(rows: list[Row]) -> list[str]:
-    """Say which figures are over fewer runs than their row.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        A line a row that has such figures.
-    """
+    """Say which figures are over fewer runs than their row."""
     lines = []
     for row in rows:
         whole = len(row.records) - row.diverged
-        short = [name for name, value in row.figures.items() if row.records and 0 < value.n < whole]
+        short = [name for name, value in row.estimates.items() if row.records and 0 < value.n < whole]
         if short:
-            counts = sorted({str(row.figures[name].n) for name in short})
+            counts = sorted({str(row.estimates[name].n) for name in short})
             lines.append(f"{row.title}: {', '.join(short)}: only of {' or '.join(counts)} of {whole} runs")
     return lines
 
 
 def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
-    """Gather rows by what they are compared within.
-
-    Args:
-        rows: all rows.
-
-    Returns:
-        Rows by group, in order.
-    """
+    """Gather rows by what they are compared within."""
     groups: dict[Group, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
@@ -461,9 +405,6 @@ def rows_of(
         jobs: all runs of the list.
         done: records by id.
         joint: metrics of all runs of an experiment together, by entry number.
-
-    Returns:
-        The rows of the table.
     """
     titles = titles_of(jobs)
     finished: dict[int, list[Record]] = {number: [] for number in titles}

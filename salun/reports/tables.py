@@ -13,25 +13,21 @@ from salun.experiments.record import Record, group_of
 from salun.io.files import write_text
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.formats import DIFFERS, NEARER, csv_table, escape_markdown, latex_table, markdown_table
-from salun.reports.statistics import Comparison, Figure, figure
+from salun.reports.statistics import Comparison, Estimate
 from salun.reports.summary import Row, best_of, bold_of, contenders, floor_of, grouped, is_distinct, is_farther
 
 INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
-
 _MOST_NAMED = 3
 
 
 def columns_of(rows: list[Row]) -> list[str]:
     """List the metrics that a table shows.
 
-    Args:
-        rows: the table's.
-
     Returns:
         Metrics that some row has a value of, no tables of their own: accuracies first, cost last.
     """
     able = [name for name in METRICS if METRICS[name].unit != "table"]
-    shown = [name for name in able if any(row.figures.get(name, figure([])).n for row in rows)]
+    shown = [name for name in able if any(row.value(name).n for row in rows)]
     first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
     others = [name for name in shown if name not in first + last]
     return [name for name in (*first, *others, *last) if name in shown]
@@ -43,8 +39,8 @@ def _heading(name: str) -> str:
     return name if unit == "images" else f"{name} {unit}".rstrip()
 
 
-def cell(value: Figure, unit: str) -> str:
-    """Print a figure, the spread only where there is one.
+def cell(value: Estimate, unit: str) -> str:
+    """Print an estimate, the spread only where there is one.
 
     Args:
         value: mean and spread.
@@ -61,11 +57,8 @@ def cell(value: Figure, unit: str) -> str:
     return f"{value.mean * factor:.{digits}f}{spread}"
 
 
-def interval(gap: Figure) -> str:
+def interval(gap: Estimate) -> str:
     """Print the 95 % interval of an average gap, which is never negative.
-
-    Args:
-        gap: estimate and interval.
 
     Returns:
         For example "0.15–0.47", in percent; nothing where there is no interval.
@@ -88,16 +81,13 @@ def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], 
     Args:
         rows: of one group.
         hidden: metrics that are left out, and `INTERVAL` or `SPREAD`.
-
-    Returns:
-        Column headings, and the cells of each row.
     """
     names = [name for name in columns_of(rows) if name not in hidden]
     with_interval = INTERVAL not in hidden and any(interval(row.gap) for row in rows)
     headings = ["", *map(_heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
     lines = []
     for row in rows:
-        values = {name: row.figures.get(name, figure([])) for name in names}
+        values = {name: row.value(name) for name in names}
         if SPREAD in hidden:
             values = {name: replace(value, sd=None) for name, value in values.items()}
         figures = [cell(value, METRICS[name].unit) + _mark_of(row, name) for name, value in values.items()]
@@ -118,9 +108,6 @@ def _count_of(row: Row) -> str:
 
 def legend(rows: list[Row]) -> list[str]:
     """Explain a table.
-
-    Args:
-        rows: of one group.
 
     Returns:
         A line each: what is averaged over what, which method is nearest to retraining, what the marks mean.
@@ -237,10 +224,6 @@ def _enumerated(names: list[str]) -> str:
 def group_title(rows: list[Row], group: Group) -> str:
     """Say what the rows of a group have in common.
 
-    Args:
-        rows: all rows.
-        group: which.
-
     Returns:
         One line: model, data set and forget set, and what tells them apart where that does not.
     """
@@ -271,13 +254,6 @@ def _problem_of(records: list[Record]) -> str:
 def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
     """Write `summary.json`, `.csv`, `.md` and `.tex`.
 
-    Args:
-        folder: of the list's records.
-        rows: the table.
-
-    Returns:
-        The files.
-
     Raises:
         SalunError: they cannot be written.
     """
@@ -290,14 +266,7 @@ def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
 
 
 def as_json(rows: list[Row]) -> str:
-    """Render rows for programs: fractions and seconds, every run with its gap.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        JSON text.
-    """
+    """Render rows for programs: fractions and seconds, every run with its gap."""
     return json.dumps([_described(rows, row) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
@@ -315,7 +284,7 @@ def _described(rows: list[Row], row: Row) -> dict[str, Any]:
         "problem": group_title(rows, row.group),
         "settings": row.records[0].settings if row.records else None,
         **_sources_of(row),
-        "metrics": {name: asdict(value) for name, value in row.figures.items()},
+        "metrics": {name: asdict(value) for name, value in row.estimates.items()},
         "against_retrained": {name: _numbers_of(comparison) for name, comparison in row.against.items()},
         "average_gap": asdict(row.gap) | {"bias": row.distance.bias if row.distance else None},
         "behind_best": _numbers_of(row.behind) if row.behind else None,
@@ -368,7 +337,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
     for row in rows:
         line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": row.title, "kind": row.kind}
         line |= _sources_of(row) | _standing_of(rows, row)
-        for name, value in [*((name, row.figures.get(name, figure([]))) for name in names), ("gap", row.gap)]:
+        for name, value in [*((name, row.value(name)) for name in names), ("gap", row.gap)]:
             line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
         tests = {f"{name}_vs_retrained": row.against.get(name) for name in names} | {"gap_vs_best": row.behind}
         for name, comparison in tests.items():
@@ -379,14 +348,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """Render rows for a README, the best method of each group in bold where it can be told from the others.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        Markdown text, with a legend below each table.
-    """
+    """Render rows for a README, the best method of each group in bold where it can be told from the others."""
     blocks = []
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)
@@ -397,14 +359,7 @@ def as_markdown(rows: list[Row]) -> str:
 
 
 def as_latex(rows: list[Row]) -> str:
-    """Render rows for a paper, in bold what `as_markdown` has in bold.
-
-    Args:
-        rows: the table.
-
-    Returns:
-        LaTeX text, with a legend as comments below each table.
-    """
+    """Render rows for a paper, in bold what `as_markdown` has in bold."""
     blocks = []
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from salun.cli.arguments import Parser, check_folder, filled, guarded, notice
+from salun.cli.parsers import Parser, filled
+from salun.cli.status import check_folder, guarded, notice
 from salun.errors import SalunError, SalunErrors
 
 
@@ -66,7 +67,7 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
-    code = "import sys; from salun.cli.arguments import guarded\n"
+    code = "import sys; from salun.cli.status import guarded\n"
     code += "sys.exit(guarded('x', lambda: max(print(9) or 0 for _ in iter(int, 1))))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
         assert command.stdout is not None

@@ -4,9 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,29 +291,3 @@ def test_a_training_that_diverges_is_one_line(write: Write, capsys: pytest.Captu
     assert audit() == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "diverged at lr 1e+30" in line
-
-
-# Help
-
-
-def test_help_is_instant() -> None:
-    program, took = Path(sys.executable).with_name("salun-audit"), []
-    for _ in range(5):
-        begun = time.perf_counter()
-        shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
-        took.append(time.perf_counter() - begun)
-    for flag in ("-L", "--shadows", "--runs", "--checkpoints", "--out", "--format", "--dpi", "--device", "--data-dir"):
-        assert flag in shown
-    assert min(took) < 0.3
-
-
-@pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), (["--no-such-flag"], 2)])
-def test_parsing_imports_nothing_heavy(argv: list[str], status: int) -> None:
-    code = f"from salun.cli.audit import main; main({argv})"
-    shown = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert shown.returncode == status
-    imported = {line.split("|")[-1].strip().partition(".")[0] for line in shown.stderr.splitlines() if "|" in line}
-    assert "argparse" in imported
-    assert not imported & {"torch", "numpy", "timm", "pydantic", "rich", "sklearn", "scipy", "matplotlib", "numba"}

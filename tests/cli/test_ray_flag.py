@@ -63,7 +63,7 @@ def test_flags_that_cannot_be_are_refused(refuse: Refuse, given: list[str], reas
 
 
 def test_without_the_package_the_way_to_it_is_told(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salun.cli.unlearn.find_spec", lambda name: None)
+    monkeypatch.setattr("salun.cli.experiments.find_spec", lambda name: None)
     told = "salun-unlearn: --ray: Ray is not installed here; pip install 'salun[ray]' does that"
     assert refuse(main, [*ONE, "--ray"]) == [told]
 

@@ -13,7 +13,7 @@ def test_without_a_terminal_nothing_is_shown(capsys: pytest.CaptureFixture[str])
 
 def test_a_title_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(force_terminal=True, record=True, width=80, height=10)
-    monkeypatch.setattr("rich.console.Console", lambda stderr: console)
+    monkeypatch.setattr("salun.cli.steps.Console", lambda stderr: console)
     with watched("[red]a[/b] name", 2) as step:
         step()
     assert "[red]a[/b] name" in console.export_text()

@@ -113,7 +113,7 @@ def test_restyling_fits_nothing(study: None, monkeypatch: pytest.MonkeyPatch) ->
     def fitted(*arguments: object) -> None:
         raise SalunError("fitted again")
 
-    monkeypatch.setattr("salun.latent.tsne.in_plane", fitted)
+    monkeypatch.setattr("salun.cli.viz.tsne.in_plane", fitted)
     assert main(["tsne", "--perplexity", "8", "--format", "svg"]) == 0
     assert "base/tsne_2d.svg" in written()
     assert np.array_equal(coordinates("base/tsne.npz")["flat"], before)
@@ -127,13 +127,6 @@ def test_other_formats(ending: str) -> None:
     assert main(["tsne", "--perplexity", "8", "--format", ending]) == 0
     head = {"svg": b"<?xml", "pdf": b"%PDF"}[ending]
     assert Path(f"images/base/tsne_2d.{ending}").read_bytes().startswith(head)
-
-
-@pytest.mark.parametrize("backend", ["opentsne", "sklearn", "torch"])
-def test_every_backend_can_be_chosen(backend: str) -> None:
-    put("base.npz")
-    assert main(["tsne", *SMALL, "--backend", backend, "--no-pca"]) == 0
-    assert np.isfinite(coordinates("base/tsne.npz")["flat"]).all()
 
 
 def test_the_notebooks_figure_takes_equally_many_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:

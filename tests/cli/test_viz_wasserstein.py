@@ -13,7 +13,7 @@ from scipy.stats import wasserstein_distance_nd
 
 from features import make_features
 from salun.cli.viz import main
-from salun.cli.viz.album import FigureWriter
+from salun.cli.viz.figures import FigureWriter
 from salun.latent.features import Features, read_features, write_features
 
 Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
@@ -134,7 +134,7 @@ def test_differences_of_a_series_have_one_scale_centred_at_zero(
         scales.append((scale, np.abs(panels[0].values).max(), panels[0].marked))
         return draw(panels, scale, *given, caption=caption)
 
-    monkeypatch.setattr(heatmap, "heatmaps", noted)
+    monkeypatch.setattr("salun.cli.viz.wasserstein.heatmaps", noted)
     assert main(["wasserstein", *QUICK]) == 0
     diverging = [(scale, reach) for scale, reach, _ in scales if scale.centre == 0]
     assert len(diverging) == 3

@@ -136,8 +136,8 @@ def test_metrics_of_several_runs_are_of_the_whole_experiment() -> None:
     assert joint[2]["KLoM"] > 0
     assert 0 <= joint[2]["ULiRA_auc"] <= 1
     rows = {row.title: row for row in rows_of(jobs, held.done, joint)}
-    assert rows["ga_small"].figures["KLoM"].mean == joint[2]["KLoM"]
-    assert rows["ga_small"].figures["KLoM"].sd is None
+    assert rows["ga_small"].estimates["KLoM"].mean == joint[2]["KLoM"]
+    assert rows["ga_small"].estimates["KLoM"].sd is None
     kept = json.loads((RECORDS.parent / JOINT).read_text())
     assert len(kept) == 2
     assert held.joint(jobs) == joint

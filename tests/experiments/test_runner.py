@@ -277,7 +277,7 @@ def test_a_run_from_before_passes_were_counted_is_finished_without_them() -> Non
     assert runner().is_finished(job, {job.id: old})
     assert not runner().is_finished(job, {job.id: replace(old, metrics={})})
     (_, row) = rows_of(jobs, {job.id: old})
-    assert row.figures["UA"].mean == record.metrics["UA"]
+    assert row.estimates["UA"].mean == record.metrics["UA"]
 
 
 @pytest.mark.usefixtures("base_model")
@@ -288,8 +288,8 @@ def test_a_diverged_run_is_finished() -> None:
     assert [record.diverged for record in done.values()] == [True]
     assert all(runner().is_finished(job, done) for job in jobs)
     (base, row) = rows_of(jobs, done)
-    assert base.figures["UA"].mean is not None
-    assert (row.diverged, row.figures["UA"].mean) == (1, None)
+    assert base.estimates["UA"].mean is not None
+    assert (row.diverged, row.estimates["UA"].mean) == (1, None)
 
 
 # Titles

@@ -22,7 +22,7 @@ from salun.latent.comparator_json import (
 )
 from salun.latent.extraction import Model, read_model
 from salun.latent.subset import notebook_subset
-from salun.latent.trios import Triple, make_triples
+from salun.latent.trios import Trio, make_trios
 
 CPU = torch.device("cpu")
 FIELDS = {
@@ -113,14 +113,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def triple(folder: Path) -> Triple:
+def triple(folder: Path) -> Trio:
     models = {name: read_model(path) for name, path in trios.put_trio(str(folder)).items()}
-    (found,), _ = make_triples([models["unlearned"]], list(models.values()))
+    (found,), _ = make_trios([models["unlearned"]], list(models.values()))
     return found
 
 
 @pytest.fixture(scope="module")
-def contents(triple: Triple) -> dict[str, dict[str, Any]]:
+def contents(triple: Trio) -> dict[str, dict[str, Any]]:
     definitions = ("notebook", "comparator")
     return {name: describe_run(name, triple, trios.pictures(), None, CPU) for name in definitions}
 
@@ -184,8 +184,8 @@ def test_layers_are_compared_with_both_models(contents: dict[str, dict[str, Any]
     assert content["cka"] != content["cka_retrain"]
 
 
-def test_without_a_retrained_model_the_notebook_shows_zeros_and_the_comparator_refuses(triple: Triple) -> None:
-    alone = Triple(triple.base, triple.unlearned, None)
+def test_without_a_retrained_model_the_notebook_shows_zeros_and_the_comparator_refuses(triple: Trio) -> None:
+    alone = Trio(triple.base, triple.unlearned, None)
     content = describe_run("notebook", alone, trios.pictures(), None, CPU)
     zeros = [[0.0]] * len(content["cka_retrain"]["layers"])
     assert content["cka_retrain"]["test"] == {"forget_class": zeros, "other_classes": zeros}

@@ -8,11 +8,9 @@ import pytest
 from features import make_features
 from salun.errors import SalunError
 from salun.latent.embedding import directions, trustworthy
-from salun.latent.tensor_tsne import joint_probabilities
-from salun.latent.tsne import check_perplexity, in_plane, in_space, settle_backend
+from salun.latent.tsne import check_perplexity, in_plane, in_space
 
 ROOT = Path(__file__).resolve().parents[2]
-BACKENDS = ["opentsne", "sklearn", "torch"]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +31,8 @@ def neighbours_agree(embedded: np.ndarray, labels: np.ndarray) -> float:
     return float((labels[distances.argmin(1)] == labels).mean())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_backend_keeps_neighbours_and_repeats_itself(
-    points: np.ndarray, labels: np.ndarray, backend: str
-) -> None:
-    first, again = (in_plane(points, 20, 3, backend) for _ in range(2))
+def test_the_plane_keeps_neighbours_and_repeats_itself(points: np.ndarray, labels: np.ndarray) -> None:
+    first, again = (in_plane(points, 20, 3) for _ in range(2))
     assert np.array_equal(first, again)
     assert first.shape == (200, 2)
     assert neighbours_agree(first, labels) > 0.97
@@ -45,7 +40,7 @@ def test_every_backend_keeps_neighbours_and_repeats_itself(
 
 
 def test_space_follows_the_plane_and_repeats_itself(points: np.ndarray, labels: np.ndarray) -> None:
-    plane = in_plane(points, 20, 0, "opentsne")
+    plane = in_plane(points, 20, 0)
     first, again = (in_space(points, plane, 20, 0) for _ in range(2))
     assert np.array_equal(first, again)
     assert first.shape == (200, 3)
@@ -78,35 +73,6 @@ def test_a_perplexity_that_fits_is_accepted(count: int, perplexity: float) -> No
 def test_a_perplexity_that_does_not_fit_names_what_would(count: int, perplexity: float, accepted: str) -> None:
     with pytest.raises(SalunError, match=f"--perplexity .*: {accepted}"):
         check_perplexity(perplexity, count)
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "gpu", "backend"),
-    [
-        ("auto", 3000, False, "opentsne"),
-        ("auto", 3000, True, "torch"),
-        ("auto", 50_000, True, "opentsne"),
-        ("sklearn", 10, True, "sklearn"),
-        ("torch", 10, False, "torch"),
-    ],
-)
-def test_the_backend_is_chosen_by_size_and_device(name: str, count: int, gpu: bool, backend: str) -> None:
-    assert settle_backend(name, count, gpu) == backend
-
-
-def test_the_neighbour_probabilities_have_the_perplexity_asked_for(points: np.ndarray) -> None:
-    import torch
-
-    squared = torch.cdist(torch.from_numpy(points), torch.from_numpy(points)).square()
-    joint = joint_probabilities(squared, 20)
-    assert float(joint.sum()) == pytest.approx(1, abs=1e-5)
-    assert torch.equal(joint, joint.T)
-    assert not joint.diagonal().any()
-    from scipy.spatial.distance import squareform
-    from sklearn.manifold._t_sne import _joint_probabilities
-
-    reference = squareform(_joint_probabilities(squared.numpy(), 20, 0))
-    assert joint.numpy() == pytest.approx(reference, abs=2e-6)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record, run_id
 from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
-from salun.reports.statistics import figure
+from salun.reports.statistics import estimate
 from salun.reports.summary import Row, rows_of_records, summarise
 from salun.training.progress import Epoch
 
@@ -152,7 +152,7 @@ def test_the_numbers_of_a_sweep_are_means_and_intervals_of_the_runs() -> None:
     records = sweep_runs(keeps=(0.3, 0.1)) + runs(method="retrain")
     lines = table(sweeps_as_csv(sweeps_of(rows_of_records(records)), ["UA", "gap"]))
     assert [(line["sweep"], line["mask_keep"]) for line in lines] == [("rl", "0.1"), ("rl", "0.3")]
-    expected = figure(record.metrics["UA"] for record in runs(keep=0.3))
+    expected = estimate(record.metrics["UA"] for record in runs(keep=0.3))
     assert float(lines[1]["UA_mean"]) == expected.mean
     assert (float(lines[1]["UA_low"]), float(lines[1]["UA_high"])) == (expected.low, expected.high)
     assert all(float(line["gap_mean"]) > 0 for line in lines)

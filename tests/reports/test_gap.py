@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from records import make, measured
 from scipy import stats
 
-from salun.reports.gap import Distance, distance_to, gap_figure, nearer, noise_floor
-from salun.reports.statistics import Figure, Sample
+from salun.reports.gap import Distance, distance_to, gap_estimate, nearer, noise_floor
+from salun.reports.statistics import Estimate, Sample
 from salun.reports.summary import bold_of, summarise
 
 POINT = 0.01
@@ -32,7 +32,7 @@ def models(
     return 0.5 + POINT * (np.array(shift) + noise)
 
 
-def covers(found: Figure, truth: float) -> bool:
+def covers(found: Estimate, truth: float) -> bool:
     assert found.low is not None
     assert found.high is not None
     return found.low - 1e-12 <= truth <= found.high + 1e-12
@@ -64,7 +64,7 @@ def simulated(
         against = by_title["rl"].against["TA"]
         assert against.half_width is not None
         found["against"] += abs(against.difference - POINT * shift[2]) <= against.half_width
-        found["mean"] += covers(by_title["retrain"].figures["RA"], 0.5)
+        found["mean"] += covers(by_title["retrain"].estimates["RA"], 0.5)
         found["bold"] += bold_of(rows) is not None
         found["marked"] += any(
             found.differs for name in ("rl", "ga") for metric, found in by_title[name].against.items() if metric == "UA"
@@ -119,14 +119,14 @@ def test_far_from_retraining_the_interval_is_welchs_of_the_signed_mean(ours: int
     runs, gold = models(chance, FAR, 0.3, ours), models(chance, (0, 0, 0, 0), 0.5, theirs)
     sides = [values @ np.sign(FAR) / 4 for values in (runs, gold)]
     low, high = stats.ttest_ind(*sides, equal_var=False).confidence_interval()
-    found = gap_figure(found_for(runs, gold))
+    found = gap_estimate(found_for(runs, gold))
     assert (found.mean, found.low, found.high) == pytest.approx((sides[0].mean() - sides[1].mean(), low, high))
     assert (found.n, found.sd) == (ours, None)
 
 
 def test_a_method_without_noise_has_the_retrained_models_interval() -> None:
     gold = models(np.random.default_rng(0), (0, 0, 0, 0), 0.5, 3)
-    found = gap_figure(found_for(np.full((3, 4), 0.6), gold))
+    found = gap_estimate(found_for(np.full((3, 4), 0.6), gold))
     error = np.std(gold.mean(1), ddof=1) / 3**0.5
     assert found.mean == pytest.approx(0.6 - gold.mean())
     assert found.high == pytest.approx(0.6 - gold.mean() + stats.t.ppf(0.975, 2) * error)
@@ -139,19 +139,19 @@ def test_a_method_without_noise_has_the_retrained_models_interval() -> None:
 def test_a_single_model_is_lent_the_other_sides_spread(single: str) -> None:
     several = models(np.random.default_rng(1), FAR, 0.5, 4)
     sides = (several, np.full((1, 4), 0.5)) if single == "theirs" else (np.full((1, 4), 0.5), several)
-    found = gap_figure(found_for(*sides))
+    found = gap_estimate(found_for(*sides))
     signed = several @ np.sign(FAR) / 4
     reach = stats.t.ppf(0.975, 3) * np.std(signed, ddof=1) * (1 + 1 / 4) ** 0.5
     assert found.high == pytest.approx((found.mean or 0) + reach)
-    assert gap_figure(found_for(several[:1], several[1:2])).low is None
+    assert gap_estimate(found_for(several[:1], several[1:2])).low is None
 
 
 def test_values_that_agree_by_rounding_have_its_variance() -> None:
     step = 0.02
-    found = gap_figure(found_for(np.full((3, 4), 0.9), np.full((3, 4), 0.5), step))
+    found = gap_estimate(found_for(np.full((3, 4), 0.9), np.full((3, 4), 0.5), step))
     error = (step**2 / 12 / 3 * 2 * 4) ** 0.5 / 4
     assert found.high == pytest.approx(0.4 + stats.norm.ppf(0.975) * error, rel=1e-5)
-    assert gap_figure(found_for(np.full((3, 4), 0.9), np.full((3, 4), 0.5))).high == pytest.approx(0.4)
+    assert gap_estimate(found_for(np.full((3, 4), 0.9), np.full((3, 4), 0.5))).high == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 0, 0), (0.2, 0, -0.1, 1), (3, 3, 3, 3)])
@@ -166,8 +166,8 @@ def test_an_interval_that_begins_at_0_tells_no_method_from_retraining() -> None:
     chance = np.random.default_rng(3)
     equal, other = (models(chance, shift, 0.3, 5) for shift in ((0, 0, 0, 0), (2, 2, 2, 2)))
     gold = models(chance, (0, 0, 0, 0), 0.3, 5)
-    assert gap_figure(found_for(equal, gold)).low == 0
-    assert (gap_figure(found_for(other, gold)).low or 0) > 0
+    assert gap_estimate(found_for(equal, gold)).low == 0
+    assert (gap_estimate(found_for(other, gold)).low or 0) > 0
 
 
 def test_the_noise_floor_is_each_retrained_model_against_the_others() -> None:
@@ -238,7 +238,7 @@ def test_base_models_are_pairs_of_both_sides() -> None:
         sides.append(Sample([v for part in parts for v in part.values], [d for part in parts for d in part.draws]))
     found = distance_to(*sides, [0.0] * 4)
     assert found is not None
-    estimate = gap_figure(found)
+    estimate = gap_estimate(found)
     assert covers(estimate, 2 * POINT)
     assert (estimate.high or 1) - (estimate.low or 0) < POINT
     assert estimate.n == 10

@@ -8,11 +8,11 @@ from scipy.special import nctdtrinc
 from salun.reports.statistics import (
     Comparison,
     Draw,
-    Figure,
+    Estimate,
     Sample,
     adjusted_by_holm,
     difference,
-    figure,
+    estimate,
     holm,
     means_by,
     units,
@@ -33,7 +33,7 @@ def alone(values: list[float]) -> dict[Draw, float]:
     return {("A", "F", seed): value for seed, value in enumerate(values)}
 
 
-def reach(found: Figure) -> float | None:
+def reach(found: Estimate) -> float | None:
     """Half the width of an interval, which must have its mean in the middle."""
     if found.low is None or found.high is None:
         assert found.low is found.high is None
@@ -54,7 +54,7 @@ def crossed(bases: int, forgets: int, seeds: int) -> list[Draw]:
 )
 def test_a_figure_is_mean_spread_number_and_t_interval(values: list[float | None]) -> None:
     known = [value for value in values if value is not None]
-    found = figure(values)
+    found = estimate(values)
     assert found.n == len(known)
     assert found.mean == pytest.approx(sum(known) / len(known))
     assert found.sd == pytest.approx(np.std(known, ddof=1))
@@ -64,11 +64,11 @@ def test_a_figure_is_mean_spread_number_and_t_interval(values: list[float | None
         assert (found.low, found.high) == pytest.approx((low, high))
     else:
         assert reach(found) == 0
-    assert figure(values, [("A", "F", seed) for seed in range(len(values))]) == found
+    assert estimate(values, [("A", "F", seed) for seed in range(len(values))]) == found
 
 
 def test_a_figure_worked_out_by_hand() -> None:
-    found = figure([1.0, 2.0, 3.0])
+    found = estimate([1.0, 2.0, 3.0])
     assert (found.mean, found.sd, found.n) == (2, 1, 3)
     assert reach(found) == pytest.approx(4.302652729911275 / 3**0.5)
 
@@ -76,14 +76,14 @@ def test_a_figure_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("values", [[0.25], [None, 0.25, None]])
 @pytest.mark.parametrize("bases", [1, 3])
 def test_one_run_has_no_spread(values: list[float | None], bases: int) -> None:
-    found = figure(values, crossed(bases, 1, 3)[: len(values)])
+    found = estimate(values, crossed(bases, 1, 3)[: len(values)])
     assert (found.mean, found.sd, found.n, reach(found)) == (0.25, None, 1, None)
 
 
 @pytest.mark.parametrize("values", [[], [None], [None, None]])
 def test_no_run_has_no_figure(values: list[float | None]) -> None:
     for draws in ([], crossed(1, len(values), 1)):
-        found = figure(values, draws)
+        found = estimate(values, draws)
         assert (found.mean, found.sd, found.n, reach(found)) == (None, None, 0, None)
 
 
@@ -116,23 +116,23 @@ def test_units_are_the_runs_or_the_means_of_the_rarer_source(
 
 def test_more_runs_of_the_same_models_do_not_narrow_the_interval() -> None:
     means = [0.1, 0.5, 0.4]
-    expected = figure(means)
+    expected = estimate(means)
     for copies in (1, 2, 10):
         draws = crossed(3, 1, copies)
-        found = figure([means[int(base[1])] for base, _, _ in draws], draws)
+        found = estimate([means[int(base[1])] for base, _, _ in draws], draws)
         assert reach(found) == pytest.approx(reach(expected))
         assert found.mean == pytest.approx(expected.mean)
         assert found.n == 3 * copies
     values = [value for mean in means for value in (mean - 0.3, mean, mean + 0.3)]
-    found = figure(values, crossed(3, 1, 3))
+    found = estimate(values, crossed(3, 1, 3))
     assert reach(found) == pytest.approx(reach(expected))
     assert found.sd == pytest.approx(np.std(values, ddof=1))
-    assert (reach(found) or 0) > (reach(figure(values)) or 0)
+    assert (reach(found) or 0) > (reach(estimate(values)) or 0)
 
 
 def test_a_base_model_without_values_is_no_unit_and_its_loss_does_not_free_the_others() -> None:
     draws = crossed(2, 1, 3)
-    found = figure([0.1, 0.2, 0.3, None, None, None], draws)
+    found = estimate([0.1, 0.2, 0.3, None, None, None], draws)
     assert (found.n, reach(found)) == (3, None)
     assert found.mean == pytest.approx(0.2)
     assert found.sd == pytest.approx(0.1)
@@ -147,13 +147,13 @@ def test_means_are_taken_of_what_belongs_together() -> None:
 def test_a_sample_is_averaged_over_each_base_model_and_forget_set() -> None:
     draws = crossed(2, 2, 2)
     sample = Sample([{"UA": float(place), "RA": None} for place in range(8)], draws)
-    assert {cell: values["UA"] for cell, values in sample.by_cell().items()} == {
+    assert {group: values["UA"] for group, values in sample.by_group().items()} == {
         ("b0", "f0"): 0.5,
         ("b0", "f1"): 2.5,
         ("b1", "f0"): 4.5,
         ("b1", "f1"): 6.5,
     }
-    assert all(values["RA"] is None for values in sample.by_cell().values())
+    assert all(values["RA"] is None for values in sample.by_group().values())
     assert sample.within([("b1", "f0")]).of("UA") == [4.0, 5.0]
 
 

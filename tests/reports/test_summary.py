@@ -10,7 +10,7 @@ from scipy import stats
 
 from salun.experiments.record import Record
 from salun.metrics import Value
-from salun.reports.statistics import figure
+from salun.reports.statistics import estimate
 from salun.reports.summary import best_of, gap_to, grouped, is_distinct, partly_known, step_of, summarise
 from salun.reports.tables import as_csv, as_json, as_latex, as_markdown, columns_of, group_title, legend
 
@@ -78,7 +78,7 @@ def test_a_diverged_run_counts_as_a_run_without_figures() -> None:
         ("rl", [make("rl"), make("rl", 1, metrics=nothing, diverged=True)]),
         ("ga", [make("ga", metrics=nothing, diverged=True)]),
     )
-    assert (rows["rl"].diverged, rows["rl"].figures["UA"].n, rows["rl"].gap.n) == (1, 1, 1)
+    assert (rows["rl"].diverged, rows["rl"].estimates["UA"].n, rows["rl"].gap.n) == (1, 1, 1)
     assert rows["ga"].gap.mean is None
     text = as_markdown(list(rows.values()))
     assert re.search(r"rl .*\| 2 \(1 diverged\) \|", text)
@@ -136,7 +136,7 @@ def test_every_group_starts_with_its_base_model() -> None:
     )
     titles = [[row.title for row in members] for members in grouped(rows).values()]
     assert titles == [["base", "rl a", "ft a"], ["base", "rl b"], ["base", "rl c"]]
-    assert [row.figures["UA"].mean for row in rows if row.kind == "base"] == [0.1, 0.2, 0.3]
+    assert [row.estimates["UA"].mean for row in rows if row.kind == "base"] == [0.1, 0.2, 0.3]
 
 
 def test_the_base_row_holds_every_metric_that_some_entry_asked_for() -> None:
@@ -144,7 +144,7 @@ def test_the_base_row_holds_every_metric_that_some_entry_asked_for() -> None:
         ("rl", [make("rl", metrics={"UA": 0.1}, base_metrics={"UA": 0.2})]),
         ("ft", [make("ft", metrics={"UA": 0.1, "RA": 0.3}, base_metrics={"UA": 0.2, "RA": 0.9})]),
     )
-    assert {name: value.mean for name, value in rows["base"].figures.items()} == {"UA": 0.2, "RA": 0.9}
+    assert {name: value.mean for name, value in rows["base"].estimates.items()} == {"UA": 0.2, "RA": 0.9}
 
 
 def test_no_records_make_no_table() -> None:
@@ -434,8 +434,8 @@ def test_two_retrained_models_have_one_distance_to_each_other() -> None:
     runs = [make("rl", seed, metrics=near(0.1) | {"JS": 0.1 + 0.01 * seed}) for seed in (0, 1)]
     base = [replace(record, base_metrics=near(0.3) | {"JS": 0.1}) for record in (*gold, *runs)]
     rows = rows_by_title(("retrain", base[:2]), ("rl", base[2:]))
-    assert rows["retrain"].figures["JS"] == figure([0.2])
-    assert rows["retrain"].figures["UA"].n == 2
+    assert rows["retrain"].estimates["JS"] == estimate([0.2])
+    assert rows["retrain"].estimates["UA"].n == 2
     assert "JS" not in rows["base"].against
     assert rows["rl"].against["JS"].n == 3
 
@@ -522,7 +522,7 @@ def test_intervals_and_tests_are_over_base_models_where_they_vary() -> None:
     rows = rows_by_title(("retrain", gold), ("rl", runs))
     means = [np.reshape([run.metrics["UA"] for run in side], (3, 4)).mean(1) for side in (runs, gold)]
     assert rows["rl"].against["UA"].p == pytest.approx(stats.ttest_rel(*means).pvalue)
-    found, expected = rows["rl"].figures["UA"], figure(means[0].tolist())
+    found, expected = rows["rl"].estimates["UA"], estimate(means[0].tolist())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.sd == pytest.approx(np.std([run.metrics["UA"] for run in runs], ddof=1))
     assert found.n == 12
@@ -532,10 +532,10 @@ def test_a_base_model_counts_once() -> None:
     def base(name: str, forget: str, ua: float) -> list[Record]:
         return [make("rl", seed, base=name, forget=forget, base_metrics={"UA": ua + seed / 100}) for seed in (0, 1)]
 
-    one = summarise([("rl", base("A", "F", 0.1) + base("A", "G", 0.3))])[0].figures["UA"]
+    one = summarise([("rl", base("A", "F", 0.1) + base("A", "G", 0.3))])[0].estimates["UA"]
     assert (one.mean, one.sd, one.n, one.low, one.high) == (pytest.approx(0.205), None, 1, None, None)
     several_models = base("A", "F", 0.1) + base("A", "G", 0.3) + base("B", "F", 0.5) + base("B", "G", 0.7)
-    two = summarise([("rl", several_models)])[0].figures["UA"]
+    two = summarise([("rl", several_models)])[0].estimates["UA"]
     assert (two.mean, two.n) == (pytest.approx(0.405), 2)
     assert two.sd == pytest.approx(np.std([0.205, 0.605], ddof=1))
 
@@ -562,7 +562,7 @@ def test_metrics_of_all_runs_together_have_a_column_and_no_spread() -> None:
     rows = summarise(
         [("retrain", gold), ("none yet", []), ("rl", runs)], [{}, {"KLoM": 9.0}, {"KLoM": 0.1234, "of_yore": 1}]
     )
-    found = next(row for row in rows if row.title == "rl").figures["KLoM"]
+    found = next(row for row in rows if row.title == "rl").estimates["KLoM"]
     assert (found.mean, found.sd, found.n, found.low, found.high) == (0.1234, None, 4, None, None)
     text = as_markdown(rows)
     assert "| KLoM nats |" in text

@@ -13,7 +13,7 @@ from records import METRIC_VALUES, ODD_TEXT, make, with_request
 
 from salun.experiments.record import Record
 from salun.metrics import Value
-from salun.reports.statistics import Comparison, Figure, figure
+from salun.reports.statistics import Comparison, Estimate, estimate
 from salun.reports.summary import grouped, summarise
 from salun.reports.tables import (
     as_csv,
@@ -43,16 +43,16 @@ from salun.reports.tables import (
     ],
 )
 def test_a_cell_shows_percentages_or_the_unit_with_its_digits(unit: str, text: str) -> None:
-    assert cell(figure([1.0, 2.0]), unit) == text
-    assert cell(figure([1.5]), unit) == text.partition("±")[0]
-    assert cell(figure([None, None]), unit) == "–"
+    assert cell(estimate([1.0, 2.0]), unit) == text
+    assert cell(estimate([1.5]), unit) == text.partition("±")[0]
+    assert cell(estimate([None, None]), unit) == "–"
 
 
 @pytest.mark.parametrize(
     ("ends", "text"), [((0.1, 0.1), "10.00–10.00"), ((0.0, 0.68534), "0.00–68.53"), ((None, None), "")]
 )
 def test_the_interval_of_a_gap_is_blank_where_there_is_none(ends: tuple[Value, Value], text: str) -> None:
-    assert interval(Figure(0.1, None, 2, *ends)) == text
+    assert interval(Estimate(0.1, None, 2, *ends)) == text
 
 
 # Summaries
@@ -89,9 +89,9 @@ def test_json_holds_every_number() -> None:
         assert told["title"] == row.title
         assert told["kind"] == row.kind
         assert {name: value["mean"] for name, value in told["metrics"].items()} == {
-            name: value.mean for name, value in row.figures.items()
+            name: value.mean for name, value in row.estimates.items()
         }
-        for name, value in row.figures.items():
+        for name, value in row.estimates.items():
             assert told["metrics"][name] == vars(value)
         assert told["average_gap"] == vars(row.gap) | {"bias": row.distance.bias if row.distance else None}
         assert [run["metrics"] for run in told["runs"]] == [record.metrics for record in row.records]
@@ -128,7 +128,7 @@ def test_csv_holds_every_number() -> None:
     assert len(told) == len(rows)
     for row, line in zip(rows, told, strict=True):
         assert (line["title"], line["kind"]) == (row.title, row.kind)
-        for name, value in [*((name, row.figures[name]) for name in columns_of(rows)), ("gap", row.gap)]:
+        for name, value in [*((name, row.estimates[name]) for name in columns_of(rows)), ("gap", row.gap)]:
             for part, number in vars(value).items():
                 found = line[f"{name}_{part}"]
                 assert (None if found == "" else float(found)) == number
@@ -182,7 +182,7 @@ def expected_cells(members: list[Any]) -> list[list[str]]:
     lines = []
     for row in members:
         figures = [
-            (row.figures[name], 1 if name == "RTE" else 100, row.against.get(name)) for name in columns_of(members)
+            (row.estimates[name], 1 if name == "RTE" else 100, row.against.get(name)) for name in columns_of(members)
         ]
         line = [row.title]
         for value, factor, found in [*figures, (row.gap, 100, None)]:

@@ -3,94 +3,55 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from salun.cli.arguments import check_folder, filled, notice
-from salun.cli.viz.models import add_model_flags, find_triples, report, shelf
+from salun.cli.status import check_folder, notice
+from salun.cli.viz.models import DatasetCache, report
+from salun.errors import SalunError
+from salun.experiments.edits import corrected
+from salun.experiments.record import Record
+from salun.experiments.records import numbers_only, read
+from salun.io.files import name_part, read_json, write_text
+from salun.latent.comparator_json import describe_run, identity
+from salun.latent.trios import find_trios
 
-if TYPE_CHECKING:
-    from salun.experiments.record import Record
-
-HELP = "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads"
 _PROGRAM = "salun-viz comparator"
 ENDINGS = {"notebook": ".json", "comparator": "_comparator.json"}
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags.
-
-    Args:
-        parser: gets the flags.
-    """
-    add_model_flags(parser)
-    parser.add_argument(
-        "--definition",
-        choices=("notebook", "comparator"),
-        default="notebook",
-        help="whose scores: the notebook's, of one model, with ln(number of classes) for its ln 10; or the "
-        "Comparator's, against a retrained model (default: notebook)",
-    )
-    parser.add_argument(
-        "--runs",
-        type=filled,
-        default="runs",
-        metavar="DIR",
-        help="where records lie, for the time taken (default: runs)",
-    )
-    parser.add_argument(
-        "--out",
-        type=filled,
-        default="images",
-        metavar="DIR",
-        help="files go to DIR/comparator/CLASS/ID.json, or ID_comparator.json by the Comparator's definition (images)",
-    )
-
-
-def draw(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Write a file for each unlearned model.
 
     Args:
-        flags: of the command line.
+        flags: of `viz_parser`.
 
     Returns:
         The exit status: 3 where some models could not be shown.
-
-    Raises:
-        SalunError: a flag is refused, or no model can be shown.
     """
-    from salun.errors import SalunError
-    from salun.io.files import name_part
-    from salun.latent.comparator_json import describe_run, identity
-
     check_folder("--out", Path(flags.out))
-    data = shelf(flags)
-    found = find_triples(flags)
+    data = DatasetCache.of(flags)
+    trios, failed = find_trios(flags.paths, flags.base, flags.retrained)
+    total = len(trios) + len(failed)
     records = _read_records(Path(flags.runs))
-    failed = list(found.failed)
-    for triple in found.triples:
-        record = records.get(identity(triple.unlearned))
+    for trio in trios:
+        record = records.get(identity(trio.unlearned))
         try:
-            content = describe_run(
-                flags.definition, triple, data.take(triple.unlearned.spec.dataset), record, data.device
-            )
+            content = describe_run(flags.definition, trio, data.take(trio.unlearned.spec.dataset), record, data.device)
         except SalunError as error:
             failed.append(str(error))
             continue
         path = free(Path(flags.out, "comparator", name_part(str(content["FC"]))), content)
-        remarks = list(triple.remarks)
+        remarks = list(trio.remarks)
         if record is None:
-            remarks.append(f"{triple.unlearned.path}: no record in {flags.runs}; {_keep_time(path, content)}")
+            remarks.append(f"{trio.unlearned.path}: no record in {flags.runs}; {_keep_time(path, content)}")
         for remark in remarks:
             notice(f"{_PROGRAM}: {remark}")
         _write(path, content)
-    return report(_PROGRAM, failed, len(found.triples) + len(found.failed))
+    return report(_PROGRAM, failed, total)
 
 
-def _read_records(folder: Path) -> "dict[str, Record]":
+def _read_records(folder: Path) -> dict[str, Record]:
     """Read all records below a folder."""
-    from salun.experiments.edits import corrected
-    from salun.experiments.records import read
-
     found: dict[str, Record] = {}
     for path in sorted(folder.rglob("records.jsonl")):
         records, notices = read(path)
@@ -107,12 +68,7 @@ def free(folder: Path, content: dict[str, Any]) -> Path:
     Args:
         folder: of the forgotten class.
         content: of the file; its "ID" is set.
-
-    Returns:
-        The path, which is another one for each definition.
     """
-    from salun.io.files import name_part
-
     run = str(content["run"])
     for digits in (4, 8, len(run)):
         content["ID"] = run[:digits]
@@ -133,9 +89,6 @@ def _keep_time(path: Path, content: dict[str, Any]) -> str:
 
 def _earlier(path: Path) -> dict[str, Any]:
     """Read what an earlier call wrote."""
-    from salun.errors import SalunError
-    from salun.io.files import read_json
-
     try:
         content = read_json(path)
     except SalunError:
@@ -145,8 +98,5 @@ def _earlier(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Write the file of a run and print where."""
-    from salun.experiments.records import numbers_only
-    from salun.io.files import write_text
-
     write_text(path, json.dumps(numbers_only(content), allow_nan=False))
     print(path, flush=True)

@@ -2,67 +2,50 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from salun.cli.arguments import notice
-from salun.cli.viz.album import FigureWriter, add_figure_flags
+from matplotlib.figure import Figure
+
+from salun.cli.status import notice
+from salun.cli.viz.figures import FigureWriter
+from salun.errors import SalunError
+from salun.experiments.edits import corrected
+from salun.experiments.problem import Group
+from salun.experiments.record import Record, experiment_of, is_superseded
+from salun.experiments.records import read
 from salun.io.files import each_once, find_place, mirrored, name_part, write_text
+from salun.metrics import GAP_METRICS
+from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.reports.plots.bars import bars
+from salun.reports.plots.curves import curves
+from salun.reports.plots.style import styled
+from salun.reports.plots.sweep import sweep
+from salun.reports.plots.tradeoff import plane
+from salun.reports.summary import Row, grouped, rows_of_records
+from salun.reports.tables import as_csv, columns_of, group_title
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from salun.experiments.problem import Group
-    from salun.experiments.record import Record
-    from salun.reports.summary import Row
-
-    Drawing = tuple[Figure, str] | str
-
-HELP = "bars, curves, mask sweeps and the plane of forgetting against utility, from records"
+_Drawing = tuple[Figure, str] | str
 _PROGRAM = "salun-viz runs"
 _RUNS = Path("runs")
 _FILE = "records.jsonl"
 _SUFFIX = ".jsonl"
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags.
-
-    Args:
-        parser: gets the flags.
-    """
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        metavar="FOLDER|_FILE",
-        help="records, looked for as given, then under runs/ (default: all under runs/)",
-    )
-    add_figure_flags(parser)
-
-
-def draw(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Draw the figures of every file of records.
 
     Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag is refused, or no records can be read.
+        flags: of `viz_parser`.
     """
-    album = FigureWriter.of(flags)
+    figures = FigureWriter.of(flags)
     tables = _read_tables(_find_records(flags.paths))
     for place, rows in tables.items():
         for group, folder in _folders_of(rows, place).items():
-            _draw_group(album, folder, rows, group)
+            _draw_group(figures, folder, rows, group)
     return 0
 
 
 def _find_records(paths: list[str]) -> list[Path]:
     """List files of records."""
-    from salun.errors import SalunError
-
     found: list[Path] = []
     for given in paths or [str(_RUNS)]:
         place = find_place(Path(given), _RUNS)
@@ -78,11 +61,8 @@ def _find_records(paths: list[str]) -> list[Path]:
     return each_once(found)
 
 
-def _read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:
+def _read_tables(paths: list[Path]) -> dict[Path, list[Row]]:
     """Read files of records; what cannot be read is named and passed over."""
-    from salun.errors import SalunError
-    from salun.reports.summary import rows_of_records
-
     tables: dict[Path, list[Row]] = {}
     sources: dict[Path, Path] = {}
     lines = []
@@ -103,13 +83,8 @@ def _read_tables(paths: list[Path]) -> dict[Path, list["Row"]]:
     return tables
 
 
-def _read_records(path: Path) -> tuple[list["Record"], list[str]]:
+def _read_records(path: Path) -> tuple[list[Record], list[str]]:
     """Read one file of records."""
-    from salun.errors import SalunError
-    from salun.experiments.edits import corrected
-    from salun.experiments.record import experiment_of, is_superseded
-    from salun.experiments.records import read
-
     found, torn = read(path)
     found, wrong = corrected(path, found)
     kept = []
@@ -133,10 +108,8 @@ def _place_of(path: Path) -> Path:
     return place.parent if path.name == _FILE else place
 
 
-def _folders_of(rows: list["Row"], place: Path) -> dict["Group", Path]:
+def _folders_of(rows: list[Row], place: Path) -> dict[Group, Path]:
     """Give each forgetting problem of a file a folder."""
-    from salun.reports.summary import grouped
-
     groups = grouped(rows)
     if len(groups) == 1:
         return dict.fromkeys(groups, place)
@@ -147,78 +120,59 @@ def _folders_of(rows: list["Row"], place: Path) -> dict["Group", Path]:
     return {group: place / name for group, name in names.items()}
 
 
-def _problem_name(rows: list["Row"]) -> str:
+def _problem_name(rows: list[Row]) -> str:
     """Name a forgetting problem's folder."""
     settings = next(record.settings for row in rows for record in row.records)
     base, forget = settings["base"], settings["forget"]
     return name_part(f"{base['model']}_{base['dataset']}_{forget['request']}")
 
 
-def _draw_group(album: FigureWriter, folder: Path, rows: list["Row"], group: "Group") -> None:
+def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], group: Group) -> None:
     """Draw what a forgetting problem's records allow, and say in a line what they do not."""
-    from salun.reports.plots.style import styled
-    from salun.reports.summary import grouped
-    from salun.reports.tables import group_title
-
     members, title = grouped(rows)[group], group_title(rows, group)
     with styled():
         for name, make in {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane}.items():
-            made = make(members, title)
-            if isinstance(made, str):
-                notice(f"{_PROGRAM}: {album.folder / folder}: no {name}: {made}")
+            drawing = make(members, title)
+            if isinstance(drawing, str):
+                notice(f"{_PROGRAM}: {figures.folder / folder}: no {name}: {drawing}")
                 continue
-            figure, numbers = made
-            album.keep(figure, folder / name)
-            write_text(album.at(folder / name, ".csv"), numbers)
+            figure, numbers = drawing
+            figures.keep(figure, folder / name)
+            write_text(figures.at(folder / name, ".csv"), numbers)
 
 
-def _bars(rows: list["Row"], title: str) -> "Drawing":
+def _bars(rows: list[Row], title: str) -> _Drawing:
     """Draw the metrics."""
-    from salun.metrics import GAP_METRICS
-    from salun.reports.plots import runs
-    from salun.reports.tables import as_csv, columns_of
-
     names = [name for name in columns_of(rows) if name in GAP_METRICS]
     if not names:
         return f"no run has a value of {', '.join(GAP_METRICS)}"
-    return runs.bars(rows, names, title), as_csv(rows, names)
+    return bars(rows, names, title), as_csv(rows, names)
 
 
-def _curves(rows: list["Row"], title: str) -> "Drawing":
+def _curves(rows: list[Row], title: str) -> _Drawing:
     """Draw what was measured epoch by epoch."""
-    from salun.reports.curves import curve_of, curves_as_csv
-    from salun.reports.plots import runs
-
     found = [curve for curve in map(curve_of, rows) if curve is not None]
     if not found:
         return "no run has epochs"
-    return runs.curves(found, rows, title), curves_as_csv(found)
+    return curves(found, rows, title), curves_as_csv(found)
 
 
-def _sweep(rows: list["Row"], title: str) -> "Drawing":
+def _sweep(rows: list[Row], title: str) -> _Drawing:
     """Draw the metrics against the mask's threshold."""
-    from salun.metrics import GAP_METRICS
-    from salun.reports.curves import sweeps_as_csv, sweeps_of, value_of
-    from salun.reports.plots import runs
-
     sweeps = sweeps_of(rows)
     if not sweeps:
         return "no method was run with two mask thresholds, no mask counting as one"
     swept = [row for found in sweeps for row in found.rows.values()]
-    names = [name for name in (*GAP_METRICS, "gap") if any(value_of(row, name).n for row in swept)]
+    names = [name for name in (*GAP_METRICS, "gap") if any(row.value(name).n for row in swept)]
     if not names:
         return f"no run of it has a value of {', '.join(GAP_METRICS)}"
-    return runs.sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
+    return sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
 
 
-def _plane(rows: list["Row"], title: str) -> "Drawing":
+def _plane(rows: list[Row], title: str) -> _Drawing:
     """Draw forgetting against utility."""
-    from salun.reports.curves import value_of
-    from salun.reports.plots import runs
-    from salun.reports.tables import as_csv
-
     for utility in ("TA", "RA"):
         names = ("UA", utility)
-        if any(row.kind != "base" and all(value_of(row, name).n for name in names) for row in rows):
-            return runs.plane(rows, names, title), as_csv(rows, names)
+        if any(row.kind != "base" and all(row.value(name).n for name in names) for row in rows):
+            return plane(rows, names, title), as_csv(rows, names)
     return "no run has a value of UA, and of TA or RA"

@@ -2,79 +2,45 @@
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from salun.cli.arguments import notice, positive
-from salun.cli.viz.album import FigureWriter
-from salun.cli.viz.embeddings import Method, add_embedding_flags, check_films, check_seed, draw_all
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from salun.cli.viz.inputs import Entry
-
-HELP = "UMAP of features: plane, space, a rotation, and models side by side"
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags.
-
-    Args:
-        parser: gets the flags.
-    """
-    add_embedding_flags(parser)
-    parser.add_argument(
-        "--neighbours", type=positive, default=15, metavar="N", help="size of a neighbourhood (default: 15)"
-    )
-    parser.add_argument(
-        "--min-dist", type=float, default=0.1, metavar="X", help="how close points may lie, 0 to 1 (default: 0.1)"
-    )
-    parser.add_argument(
-        "--notebook",
-        action="store_true",
-        help="the SalUn notebook's figure: of all samples of a file 2,000, equally many of each class; features as "
-        "they are, 9 neighbours, distance 0.45, seed 2048",
-    )
+from salun.cli.parsers import UMAP_DEFAULTS
+from salun.cli.status import notice
+from salun.cli.viz.embeddings import Method, check_flags, draw_all
+from salun.cli.viz.figures import FigureWriter
+from salun.errors import SalunError
+from salun.latent.embedding import COMPONENTS, directions
+from salun.latent.groups import FeatureFile, read_entries
+from salun.latent.subset import NOTEBOOK_COUNT, notebook_subset
+from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_SEED, check_neighbours, umap
 
 
-def draw(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Embed features by UMAP and draw them.
 
     Args:
-        flags: of the command line.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SalunError: a flag or a file is refused.
+        flags: of `viz_parser`.
     """
-    from salun.cli.viz.inputs import read_entries
-    from salun.latent.umap import check_neighbours
-
     method = _notebook_method(flags) if flags.notebook else _method_of(flags)
-    check_films(flags)
-    album = FigureWriter.of(flags)
+    check_flags(flags)
+    figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths, None if flags.notebook else flags.samples)
     if flags.notebook:
         entries = [_notebook_entry(entry) for entry in entries]
     for entry in entries:
         check_neighbours(int(str(method.settings["neighbours"])), len(entry.features.features))
-    return draw_all(flags, album, entries, method)
+    return draw_all(flags, figures, entries, method)
 
 
 def _method_of(flags: argparse.Namespace) -> Method:
     """Set UMAP up."""
-    from salun.errors import SalunError
-    from salun.latent.embedding import COMPONENTS, directions
-    from salun.latent.umap import umap
-
     if not 0 <= flags.min_dist <= 1:
         raise SalunError(f"--min-dist {flags.min_dist:g}: must be from 0 to 1")
-    check_seed(flags.seed)
 
-    def fit(points: "NDArray[np.float32]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    def fit(points: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         near = directions(points, None if flags.no_pca else COMPONENTS, flags.seed)
         plane, space = (umap(near, axes, flags.neighbours, flags.min_dist, flags.seed) for axes in (2, 3))
         return plane, space
@@ -85,16 +51,11 @@ def _method_of(flags: argparse.Namespace) -> Method:
 
 def _notebook_method(flags: argparse.Namespace) -> Method:
     """Set UMAP up as the SalUn notebook does."""
-    from salun.errors import SalunError
-    from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_SEED, umap
-
-    defaults = argparse.ArgumentParser()
-    add_flags(defaults)
-    for name in ("samples", "seed", "neighbours", "min_dist", "no_pca"):
-        if getattr(flags, name) != defaults.get_default(name):
+    for name, default in UMAP_DEFAULTS.items():
+        if getattr(flags, name) != default:
             raise SalunError(f"--{name.replace('_', '-')} and --notebook exclude each other: the notebook has its own")
 
-    def fit(points: "NDArray[np.float32]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    def fit(points: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         settings = (NOTEBOOK_NEIGHBOURS, NOTEBOOK_DISTANCE, NOTEBOOK_SEED)
         return umap(points, 2, *settings), umap(points, 3, *settings)
 
@@ -107,14 +68,8 @@ def _notebook_method(flags: argparse.Namespace) -> Method:
     return Method("umap_notebook", "UMAP as in the notebook", fit, settings)
 
 
-def _notebook_entry(entry: "Entry") -> "Entry":
+def _notebook_entry(entry: FeatureFile) -> FeatureFile:
     """Keep the notebook's samples: equally many of each class, drawn with its seed."""
-    import numpy as np
-    import torch
-
-    from salun.errors import SalunError
-    from salun.latent.subset import NOTEBOOK_COUNT, notebook_subset
-
     features = entry.features
     if features.source.split != "train":
         raise SalunError(f"{entry.path}: holds {features.source.split} images; --notebook draws training images")

@@ -18,33 +18,19 @@ from numpy.typing import NDArray
 from salun.reports.plots.style import EMPTY, FAINT, INK, shorten
 
 SEQUENTIAL = "Blues"
-
 DIVERGING = "PuOr"
-
 _POINTS = 72
-
 _GLYPH = 0.6
-
 _CELL = 0.42
-
 _LARGE_CELL, _FEW = 0.7, 5
-
 _SIDE = 9.6
-
 _NUMBERED = 30
-
 _TITLE, _PANEL_TITLE, _LABEL, _CAPTION = 11.0, 10.0, 9.0, 7.5
-
 _LARGEST_NUMBER, _LARGEST_LABEL, _SMALLEST_LABEL = 7.5, 8.0, 5.0
-
 _ROW_LETTERS, _COLUMN_LETTERS = 44, 24
-
 _TALLEST_BAR, _SHORTEST_BAR = 4.0, 1.2
-
 _LONE_TITLE = 4.0
-
 _CROSS = "#8C8C8C"
-
 _EMPTY_NOTE = "×: no images"
 
 
@@ -236,9 +222,6 @@ def draw(axis: Axes, panel: Panel, cells: _Cells, norm: Normalize) -> AxesImage:
         panel: what.
         cells: sizes of cells and texts.
         norm: limits; its kind tells whether the colours diverge.
-
-    Returns:
-        The image, for a colour bar.
     """
     colours = mpl.colormaps[DIVERGING if isinstance(norm, TwoSlopeNorm) else SEQUENTIAL].with_extremes(bad=EMPTY)
     masked = np.ma.masked_invalid(panel.values)
@@ -358,9 +341,6 @@ def contrast(colour: tuple[float, float, float, float]) -> str:
     Args:
         colour: red, green, blue and opacity in [0, 1].
 
-    Returns:
-        White or ink, whichever stands out more.
-
     Source:
         Web Content Accessibility Guidelines 2.2, "contrast ratio".
     """
@@ -371,9 +351,6 @@ def contrast(colour: tuple[float, float, float, float]) -> str:
 
 def luminance(colour: str | tuple[float, float, float, float]) -> float:
     """Compute how light a colour is.
-
-    Args:
-        colour: as matplotlib takes it.
 
     Returns:
         Relative luminance: 0 of black, 1 of white.

@@ -6,22 +6,16 @@ from textwrap import fill
 import numpy as np
 from matplotlib.figure import Figure
 
-from salun.experiments.roc import LEVELS, Roc
 from salun.reports.plots.style import COLOURS, FAINT, INK, shorten
+from salun.reports.roc import LEVELS, Roc
 
 _STYLES = ("-", "--", "-.", ":")
-
 _LETTERS = 100
-
 _LINE = 0.17
 
 
 def draw_roc(title: str, curves: Sequence[tuple[str, Roc]]) -> Figure:
     """Draw ROC curves of attacks on several methods.
-
-    Args:
-        title: above the figure.
-        curves: name and curve of each method.
 
     Returns:
         The figure; both axes are logarithmic, the diagonal is what guessing gives. Rates below the axes, zero among

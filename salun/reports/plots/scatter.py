@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, LineCollection, PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -14,40 +13,23 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 from numpy.typing import NDArray
-from PIL import Image
 
-from salun.reports.plots.style import FAINT, INK, look_of, shorten
+from salun.reports.plots.style import FAINT, INK, shorten, style_of
 
 _Floats = NDArray[np.float64]
-
 _ELEVATION = 20.0
-
 _AZIMUTH = 30.0
-
 _FRAMES = 40
-
-_FRAME_DPI = 80
-
 _RETAINED_OPACITY = 0.55
-
 _LARGEST = 22.0
-
 _STAR = 90.0
-
 _LEGEND_ROWS = 25
-
 _TALLEST_LEGEND = 5.2
-
 _LONGEST_NAME = 20
-
 _KEY_WIDTH, _LETTER_WIDTH = 0.45, 0.072
-
 _ACROSS = 5
-
 _FORGOTTEN, _TO_FORGET = " (forgotten)", "to be forgotten"
-
 UNIT_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-
 _EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(UNIT_CUBE[a] - UNIT_CUBE[b]).sum() == 2]
 
 
@@ -78,15 +60,7 @@ class Cloud:
 
 
 def flat(cloud: Cloud, title: str) -> Figure:
-    """Draw a cloud in the plane.
-
-    Args:
-        cloud: in two dimensions.
-        title: above it.
-
-    Returns:
-        The figure.
-    """
+    """Draw a cloud in the plane."""
     figure, axis = _framed([cloud], title)
     _place(axis, cloud, cloud.points, cloud.prototypes)
     _fit_limits(axis, [cloud])
@@ -94,15 +68,7 @@ def flat(cloud: Cloud, title: str) -> Figure:
 
 
 def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
-    """Draw several models' clouds of the same samples, embedded together, on the same axes.
-
-    Args:
-        clouds: in two dimensions.
-        title: above all.
-
-    Returns:
-        The figure; one legend for all panels.
-    """
+    """Draw several models' clouds of the same samples, embedded together, on the same axes."""
     down = -(-len(clouds) // _ACROSS)
     across = -(-len(clouds) // down)
     width, legend = 3.1 * across, _legend_width(clouds[0])
@@ -121,15 +87,7 @@ def side_by_side(clouds: Sequence[Cloud], title: str) -> Figure:
 
 
 def solid(cloud: Cloud, title: str) -> Figure:
-    """Draw a cloud in space, seen from the side.
-
-    Args:
-        cloud: in three dimensions.
-        title: above it.
-
-    Returns:
-        The figure.
-    """
+    """Draw a cloud in space, seen from the side."""
     figure, axis = _framed([cloud], title)
     stage = _Stage(cloud)
     stage.frame(axis)
@@ -137,32 +95,19 @@ def solid(cloud: Cloud, title: str) -> Figure:
     return figure
 
 
-def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Image.Image]:
-    """Draw a cloud in space from all around.
-
-    What does not move is drawn once, which makes a frame several times cheaper than a new drawing.
-
-    Args:
-        cloud: in three dimensions.
-        title: above it.
-        frames: pictures in a full turn.
-
-    Yields:
-        RGB pictures of equal size.
-    """
+def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Figure]:
+    """Draw a cloud in space from all around."""
     figure, axis = _framed([cloud], title)
-    figure.set_dpi(_FRAME_DPI)
-    canvas = FigureCanvasAgg(figure)
     stage = _Stage(cloud)
     stage.frame(axis)
-    canvas.draw()
-    still = canvas.copy_from_bbox(figure.bbox)
+    # The layout is settled once: nothing but the cloud moves.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for azimuth in np.linspace(0, 360, frames, endpoint=False):
-        canvas.restore_region(still)
-        for artist in stage.turn(axis, _AZIMUTH + float(azimuth)):
-            axis.draw_artist(artist)
+        artists = stage.turn(axis, _AZIMUTH + float(azimuth))
+        yield figure
+        for artist in artists:
             artist.remove()
-        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
 class _Stage:
@@ -244,12 +189,12 @@ class _Layer:
 
     def outlines(self) -> list[Path]:
         """Give the markers' outlines."""
-        known = {label: _path_of("*" if self.star else look_of(label).marker) for label in set(self.labels.tolist())}
+        known = {label: _path_of("*" if self.star else style_of(label).marker) for label in set(self.labels.tolist())}
         return [known[label] for label in self.labels.tolist()]
 
     def faces(self) -> _Floats:
         """Give the colours of the faces."""
-        colours = [to_rgba(self.face or look_of(label).colour, self.opacity) for label in self.labels.tolist()]
+        colours = [to_rgba(self.face or style_of(label).colour, self.opacity) for label in self.labels.tolist()]
         return np.array(colours).reshape(-1, 4)
 
 
@@ -339,10 +284,10 @@ def _add_legend(figure: Figure, clouds: Sequence[Cloud]) -> None:
     labels = sorted(range(len(cloud.classes)), key=lambda label: (label not in gone, label))
     handles = []
     for label in labels:
-        look = look_of(label)
+        style = style_of(label)
         ring = INK if label in gone else "none"
         name = shorten(cloud.classes[label], _LONGEST_NAME) + (_FORGOTTEN if label in gone else "")
-        handles.append(key(name, look.marker, look.colour, ring))
+        handles.append(key(name, style.marker, style.colour, ring))
     if cloud.forgotten.any() and not gone:
         handles.append(key(_TO_FORGET, "o", "white", INK))
     if any(len(each.prototypes) for each in clouds):
@@ -354,16 +299,6 @@ def _add_legend(figure: Figure, clouds: Sequence[Cloud]) -> None:
 
 
 def key(name: str, marker: str, face: str, edge: str) -> Line2D:
-    """Make an entry of a legend.
-
-    Args:
-        name: what it stands for.
-        marker: its shape.
-        face: its colour.
-        edge: colour of its ring.
-
-    Returns:
-        A handle.
-    """
+    """Make an entry of a legend."""
     size = 10 if marker == "*" else 6
     return Line2D([], [], linestyle="", marker=marker, color=face, markeredgecolor=edge, markersize=size, label=name)

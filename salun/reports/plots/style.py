@@ -28,13 +28,9 @@ COLOURS = (
 )
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
-
 INK = "#1A1A1A"
-
 FAINT = "#BDBDBD"
-
 EMPTY = "#F2F2F2"
-
 _SETTINGS: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -58,38 +54,26 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-class Look(NamedTuple):
-    """How a class is drawn.
-
-    Attributes:
-        colour: distinguishable by colour-blind readers among its ten neighbours.
-        marker: differs between classes that share a colour, and between neighbours in greyscale.
-    """
+class ClassStyle(NamedTuple):
+    """How a class is drawn: in a colour that colour-blind readers can tell from its neighbours', and a marker."""
 
     colour: str
     marker: str
 
 
-def look_of(label: int) -> Look:
+def style_of(label: int) -> ClassStyle:
     """Choose colour and marker of a class: a hundred pairs, no two alike.
 
     Args:
         label: of the class, from 0.
-
-    Returns:
-        The look; from the hundredth class on looks repeat.
     """
     turn, place = divmod(label % (len(COLOURS) * len(MARKERS)), len(COLOURS))
-    return Look(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
+    return ClassStyle(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Give all figures made in the block one look: dark text on white, no window, class names as plain text.
-
-    Yields:
-        Nothing.
-    """
+    """Give all figures made in the block one style: dark text on white, no window, class names as plain text."""
     with mpl.rc_context(_SETTINGS):
         yield
 
@@ -136,12 +120,5 @@ def shorten(text: str, limit: int) -> str:
 
 
 def printable(line: str) -> str:
-    """Leave out of a line what cannot be printed.
-
-    Args:
-        line: of a text in a figure.
-
-    Returns:
-        The line; its blanks stay as they are.
-    """
+    """Leave out of a line what cannot be printed."""
     return "".join(mark for mark in line if mark.isprintable())

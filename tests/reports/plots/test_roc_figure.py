@@ -7,9 +7,9 @@ from figures import assert_tidy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from salun.experiments.roc import Roc, roc_of
 from salun.reports.plots.roc import draw_roc
 from salun.reports.plots.style import save_figure, styled
+from salun.reports.roc import Roc, roc_of
 
 TITLE = "U-LiRA: resnet_tiny on digits, forgetting 0.1 of the training split: 235 images asked for"
 LONG = "a tag that says a great deal about what was done and why, and then goes on to say it once more"

@@ -13,8 +13,11 @@ from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record
 from salun.reports.curves import curve_of, sweeps_of
-from salun.reports.plots.runs import bars, curves, plane, sweep
+from salun.reports.plots.bars import bars
+from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
+from salun.reports.plots.sweep import sweep
+from salun.reports.plots.tradeoff import plane
 from salun.reports.summary import Row, rows_of_records
 from salun.training.progress import Epoch
 
@@ -121,7 +124,7 @@ def test_texts_do_not_overlap(name: str, group: str) -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_row_has_a_label_and_a_look_of_its_own(group: str) -> None:
+def test_every_row_has_a_label_and_a_style_of_its_own(group: str) -> None:
     figure = shown("bars", group)
     rows = rows_of_records(GROUPS[group])
     labels = ticks_of(figure.axes[0])
@@ -141,7 +144,7 @@ def test_bars_are_the_means_and_a_line_is_the_retrained_ones() -> None:
     titles = ["base", "retrain", "rl", "rl + mask 0.5"]
     assert ticks_of(figure.axes[0]) == titles
     for name, axis in zip(NAMES, figure.axes, strict=True):
-        means = [100 * (rows[title].figures[name].mean or 0) for title in titles]
+        means = [100 * (rows[title].estimates[name].mean or 0) for title in titles]
         assert [bar.get_width() for bar in axis.patches] == pytest.approx(means)
         (line,) = [line for line in axis.lines if line.get_linestyle() == "--"]
         assert np.ravel(line.get_xdata()) == pytest.approx(means[1])
@@ -155,9 +158,9 @@ def test_whiskers_are_t_intervals_that_stay_within_percentages() -> None:
     row = rows_of_records(records)[1]
     figure = rendered("bars", records)
     ends = [axis.collections[0].get_segments()[0][:, 0] for axis in figure.axes[:2]]
-    assert (row.figures["UA"].low or 0) < -0.8
+    assert (row.estimates["UA"].low or 0) < -0.8
     assert ends[0] == pytest.approx([0, 100])
-    assert ends[1] == pytest.approx([100 * (row.figures["RA"].low or 0), 100 * (row.figures["RA"].high or 0)])
+    assert ends[1] == pytest.approx([100 * (row.estimates["RA"].low or 0), 100 * (row.estimates["RA"].high or 0)])
 
 
 def test_one_run_has_no_whisker_and_no_word_of_one() -> None:
@@ -238,14 +241,14 @@ def test_a_sweep_shows_every_threshold_between_base_and_retrained() -> None:
     titles = ["rl + mask 0.1", "rl + mask 0.5", "rl"]
     assert labels_in(figure) == ["rl", "retrained", "base model"]
     for name, axis in zip((*NAMES, "gap"), figure.axes, strict=False):
-        values = [rows[title].gap if name == "gap" else rows[title].figures[name] for title in titles]
+        values = [rows[title].gap if name == "gap" else rows[title].estimates[name] for title in titles]
         (line,) = [line for line in axis.lines if len(line.get_xdata()) == 3 and line.get_linestyle() == "-"]
         assert line.get_xdata() == pytest.approx([0.1, 0.5, 1.0])
         assert line.get_ydata() == pytest.approx([100 * (value.mean or 0) for value in values])
     levels = {
         round(float(line.get_ydata()[0]), 6) for line in figure.axes[0].lines if line.get_linestyle() in ("--", ":")
     }
-    assert levels == {2.0, round(100 * (rows["retrain"].figures["UA"].mean or 0), 6)}
+    assert levels == {2.0, round(100 * (rows["retrain"].estimates["UA"].mean or 0), 6)}
 
 
 @pytest.mark.parametrize(("keeps", "scale"), [((0.1, 0.5, None), "linear"), ((0.001, 0.01, None), "log")])
@@ -268,7 +271,7 @@ def test_each_row_is_a_point_and_the_target_is_marked() -> None:
     figure = rendered("plane", records)
     rows = rows_of_records(records)
     expected = [
-        tuple(100 * (row.figures[name].mean or 0) for name in ("UA", "TA"))
+        tuple(100 * (row.estimates[name].mean or 0) for name in ("UA", "TA"))
         for row in sorted(rows, key=lambda row: ["base", "retrain", "rl", "ga"].index(row.title))[:3]
     ]
     assert places(figure.axes[0]) == [pytest.approx(place) for place in expected]

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from figures import assert_tidy, texts_of
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from tidy import assert_tidy, texts_of
 
 from salun.reports.plots.scatter import UNIT_CUBE, Cloud, flat, project, side_by_side, solid, turning
-from salun.reports.plots.style import COLOURS, INK, MARKERS, look_of, save_figure, styled
+from salun.reports.plots.style import COLOURS, INK, MARKERS, save_figure, style_of, styled
 
 
 def make_cloud(
@@ -127,7 +128,7 @@ def test_class_names_are_plain_text(name: str, tmp_path: Path) -> None:
 
 
 def test_a_hundred_classes_look_different() -> None:
-    looks = [look_of(label) for label in range(100)]
+    looks = [style_of(label) for label in range(100)]
     assert len(set(looks)) == 100
     assert {look.colour for look in looks} == set(COLOURS)
     assert {look.marker for look in looks} == set(MARKERS)
@@ -174,12 +175,21 @@ def test_the_cube_stays_in_the_frame(azimuth: int) -> None:
     assert low < screen[:, 1].min() < screen[:, 1].max() < high
 
 
-def test_a_turn_shows_the_cloud_from_all_sides() -> None:
+def rasters(count: int) -> list[np.ndarray]:
+    """The pictures of a turn."""
     with styled():
-        frames = list(turning(make_cloud(axes=3), "t", 6))
-    assert [frame.mode for frame in frames] == ["RGB"] * 6
-    assert len({frame.size for frame in frames}) == 1
-    pictures = [np.asarray(frame) for frame in frames]
+        return [raster(figure) for figure in turning(make_cloud(axes=3), "t", count)]
+
+
+def raster(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
+
+
+def test_a_turn_shows_the_cloud_from_all_sides() -> None:
+    pictures = rasters(6)
+    assert len(pictures) == 6
     for one, other in pairwise([*pictures, pictures[0]]):
         assert (one != other).any()
     legend = [picture[:, int(picture.shape[1] * 0.8) :] for picture in pictures]
@@ -187,10 +197,7 @@ def test_a_turn_shows_the_cloud_from_all_sides() -> None:
 
 
 def test_a_turn_leaves_nothing_of_the_frame_before() -> None:
-    with styled():
-        once = list(turning(make_cloud(axes=3), "t", 4))
-        alone = next(iter(turning(make_cloud(axes=3), "t", 4)))
-    assert np.array_equal(np.asarray(once[0]), np.asarray(alone))
+    assert np.array_equal(rasters(2)[1], rasters(4)[2])
 
 
 @pytest.mark.parametrize("count", [1, 2])

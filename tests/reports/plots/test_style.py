@@ -8,13 +8,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from salun.errors import SalunError
-from salun.reports.plots.style import COLOURS, look_of, save_figure, shorten, styled
+from salun.reports.plots.style import COLOURS, save_figure, shorten, style_of, styled
 
 
 def test_a_hundred_classes_look_different() -> None:
-    looks = [look_of(label) for label in range(100)]
+    looks = [style_of(label) for label in range(100)]
     assert len(set(looks)) == 100
-    assert look_of(100) == look_of(0)
+    assert style_of(100) == style_of(0)
     for first, second in pairwise(looks):
         assert first.colour != second.colour
         assert first.marker != second.marker
@@ -22,7 +22,7 @@ def test_a_hundred_classes_look_different() -> None:
 
 def test_ten_classes_in_a_row_have_ten_colours() -> None:
     for start in range(0, 100, 10):
-        assert {look_of(label).colour for label in range(start, start + 10)} == set(COLOURS)
+        assert {style_of(label).colour for label in range(start, start + 10)} == set(COLOURS)
 
 
 def test_colours_are_dark_enough_for_white_paper() -> None:

@@ -1,6 +1,7 @@
-"""The features that a figure is made of: found, read, and put beside each other."""
+"""Files of features: found, read, aligned, and grouped by what can be compared."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +16,12 @@ from salun.latent.features import SUFFIXES, Features, read_features
 _FEATURES = Path("features")
 _ORDER = {"base": 0, "unlearned": 1, "retrained": 2}
 _LONGEST = 60
+_MOST = 0.5
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file of features.
-
-    Attributes:
-        path: of the file.
-        place: where its figures go in the folder of figures.
-        features: its content.
-    """
+class FeatureFile:
+    """A file of features, and where its figures go in the folder of figures."""
 
     path: Path
     place: Path
@@ -39,16 +35,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Models whose features are of the same images and may be compared: base, unlearned, retrained.
-
-    Attributes:
-        name: of a folder for its figures.
-        entries: base models first, retrained last; the same samples in the same order, and the same marks
-            of what was to be forgotten.
-    """
+    """Models that may be compared: base models first, retrained last, with the same samples and forget marks."""
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[FeatureFile, ...]
 
 
 def find_features(paths: Sequence[str]) -> list[Path]:
@@ -56,9 +46,6 @@ def find_features(paths: Sequence[str]) -> list[Path]:
 
     Args:
         paths: files and folders, looked for as given, then under `features/`; none for all under `features/`.
-
-    Returns:
-        The files, each once, in the order of the paths.
 
     Raises:
         SalunError: a path does not exist, or a folder holds no file.
@@ -81,15 +68,12 @@ def _is_features(path: Path) -> bool:
     return path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Entry]:
+def read_entries(paths: Sequence[str], samples: int | None = None) -> list[FeatureFile]:
     """Read files of features.
 
     Args:
         paths: as `find_features` takes them.
         samples: of each file the first, at most; None for all.
-
-    Returns:
-        The entries.
 
     Raises:
         SalunError: a file is missing or cannot be read.
@@ -98,7 +82,7 @@ def read_entries(paths: Sequence[str], samples: int | None = None) -> list[Entry
     unlike = [path for path in found if not _is_copy(path, found)]
     places = mirrored_apart(unlike, _FEATURES)
     return [
-        Entry(path, place, found[path] if samples is None else found[path].first(samples))
+        FeatureFile(path, place, found[path] if samples is None else found[path].first(samples))
         for path, place in zip(unlike, places, strict=True)
     ]
 
@@ -111,13 +95,12 @@ def _is_copy(path: Path, found: Mapping[Path, Features]) -> bool:
     return bool(found[path].source.key) and found[path].source.key == found[archive].source.key
 
 
-def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
+def comparable(entries: Sequence[FeatureFile], strict: bool) -> list[Group]:
     """Put models beside each other: for each forget set its unlearned and retrained models and all base models.
 
     Args:
         entries: files of features.
-        strict: whether files that cannot be compared with each other are refused; else they are grouped apart.
-            Strictly, files of several forget sets that have no common base model are one group.
+        strict: whether to refuse files that cannot be compared, and to join forget sets without a common base model.
 
     Returns:
         The groups of at least two models.
@@ -125,7 +108,7 @@ def comparable(entries: Sequence[Entry], strict: bool) -> list[Group]:
     Raises:
         SalunError: the files are of different data, images or layers, though they were named together.
     """
-    kinds: dict[tuple[object, ...], list[Entry]] = {}
+    kinds: dict[tuple[object, ...], list[FeatureFile]] = {}
     for entry in entries:
         kinds.setdefault(_kind_of(entry), []).append(entry)
     if strict and len(kinds) > 1:
@@ -148,20 +131,20 @@ def _named_apart(groups: list[Group]) -> list[Group]:
     ]
 
 
-def _mark_of(entry: Entry) -> str:
+def _mark_of(entry: FeatureFile) -> str:
     """Tell models of one group from those of others."""
-    told = [*_kind_of(entry), entry.features.source.forget_key]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
+    identity = [*_kind_of(entry), entry.features.source.forget_key]
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
 
 
-def _kind_of(entry: Entry) -> tuple[object, ...]:
+def _kind_of(entry: FeatureFile) -> tuple[object, ...]:
     """Tell what must be equal for features to be compared."""
     features = entry.features
     source = features.source
     return source.dataset, source.split, source.layer, features.features.shape[1], features.classes
 
 
-def _difference(first: Entry, second: Entry) -> str:
+def _difference(first: FeatureFile, second: FeatureFile) -> str:
     """Say why two files cannot be compared."""
     names = ("data sets", "sets of images", "layers", "widths", "class names")
     for name, one, other in zip(names, _kind_of(first), _kind_of(second), strict=True):
@@ -170,7 +153,7 @@ def _difference(first: Entry, second: Entry) -> str:
     return "they differ"
 
 
-def _by_forget_set(entries: list[Entry], strict: bool) -> list[Group]:
+def _by_forget_set(entries: list[FeatureFile], strict: bool) -> list[Group]:
     """Group comparable models by what they were to forget."""
     keys = dict.fromkeys(entry.features.source.forget_key for entry in entries)
     base = [entry for entry in entries if not entry.features.source.forget_key]
@@ -186,7 +169,7 @@ def _by_forget_set(entries: list[Entry], strict: bool) -> list[Group]:
     return groups
 
 
-def _group_name(entries: list[Entry]) -> str:
+def _group_name(entries: list[FeatureFile]) -> str:
     """Name the folder of a group's figures."""
     source = entries[-1].features.source
     forget = next((entry.features.source.forget for entry in entries if entry.features.source.forget), "models")
@@ -194,7 +177,7 @@ def _group_name(entries: list[Entry]) -> str:
     return name_part(f"{source.dataset or 'features'}_{forget}"[:_LONGEST] + split)
 
 
-def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:
+def align(entries: list[FeatureFile], strict: bool) -> tuple[FeatureFile, ...]:
     """Keep the images that all models have, in the same order, with the same marks.
 
     Args:
@@ -221,7 +204,7 @@ def align(entries: list[Entry], strict: bool) -> tuple[Entry, ...]:
     return tuple(replace(entry, features=replace(entry.features, forgotten=marks)) for entry in taken)
 
 
-def _taken_at(entry: Entry, indices: NDArray[np.int64]) -> Entry:
+def _taken_at(entry: FeatureFile, indices: NDArray[np.int64]) -> FeatureFile:
     """Take some images of a file."""
     order = np.argsort(entry.features.indices, kind="stable")
     positions = order[np.searchsorted(entry.features.indices, indices, sorter=order)]
@@ -229,13 +212,45 @@ def _taken_at(entry: Entry, indices: NDArray[np.int64]) -> Entry:
 
 
 def gather(paths: Iterable[str]) -> str:
-    """Name a comparison after the paths that were given together.
-
-    Args:
-        paths: of the command line.
-
-    Returns:
-        A name for a folder.
-    """
+    """Name a comparison after the paths that were given together."""
     names = (path.stem if path.suffix in SUFFIXES else path.name for path in map(Path, paths))
     return name_part("_with_".join(name or "features" for name in names))
+
+
+def forgotten_classes(features: Features) -> frozenset[str]:
+    """Find the classes of which most samples were to be forgotten."""
+    return frozenset(
+        name
+        for label, name in enumerate(features.classes)
+        if (members := features.labels == label).any() and features.forgotten[members].mean() > _MOST
+    )
+
+
+def about(features: Features) -> str:
+    """Say what images a figure is of, and what its marks mean."""
+    words = [features.source.dataset, f"{len(features.labels):,} {features.source.split} images"]
+    words += ["bold and framed: to be forgotten"] if forgotten_classes(features) else []
+    return "; ".join(filter(None, words))
+
+
+def model_titles(entries: Sequence[FeatureFile]) -> list[str]:
+    """Name models in figures so that no two are called alike.
+
+    Returns:
+        Their titles, where these are equal with the file's name, or with its folder where that is equal too.
+    """
+    seen = Counter(entry.title for entry in entries)
+    alike = Counter((entry.title, entry.path.stem) for entry in entries)
+    return [
+        entry.title
+        if seen[entry.title] == 1
+        else f"{entry.title} ({entry.path.stem if alike[entry.title, entry.path.stem] == 1 else entry.place})"
+        for entry in entries
+    ]
+
+
+def file_names(entries: Sequence[FeatureFile]) -> list[str]:
+    """Name models in the names of files."""
+    seen = Counter(entry.place.name for entry in entries)
+    alike = [name_part("-".join(entry.place.parts)) for entry in entries]
+    return [entry.place.name if seen[entry.place.name] == 1 else alike[at] for at, entry in enumerate(entries)]

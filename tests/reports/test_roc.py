@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from salun.experiments.roc import Roc, roc_of
+from salun.reports.roc import Roc, roc_of
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clouds import make_features
 
-from features import make_features
-from salun.cli.viz.inputs import comparable, find_features, gather, read_entries
 from salun.errors import SalunError
 from salun.latent.features import Features, write_features
+from salun.latent.groups import comparable, find_features, gather, read_entries
 
 
 def put(name: str, features: Features) -> Path:

@@ -6,15 +6,15 @@ import trios
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
 from salun.latent.extraction import Model, read_model
-from salun.latent.trios import Triple, make_triples, run_of
+from salun.latent.trios import Trio, make_trios, run_of
 
 
 def models(*paths: Path) -> list[Model]:
     return [read_model(path) for path in paths]
 
 
-def triple_of(unlearned: Model, candidates: list[Model], base: Model | None = None) -> Triple:
-    (found,), failed = make_triples([unlearned], candidates, base)
+def triple_of(unlearned: Model, candidates: list[Model], base: Model | None = None) -> Trio:
+    (found,), failed = make_trios([unlearned], candidates, base)
     assert not failed
     return found
 
@@ -60,7 +60,7 @@ def test_base_models_that_differ_are_ambiguous() -> None:
     after = trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run())
     bases = models(trios.put("a.pt", 1), trios.put("b.pt", 2))
     line = "after.pt: a.pt and b.pt may be its base model; name one with --base"
-    assert make_triples(models(after), bases) == ([], [line])
+    assert make_trios(models(after), bases) == ([], [line])
     found = triple_of(read_model(after), bases, base=bases[1])
     assert found.base == bases[1]
 
@@ -78,17 +78,17 @@ def test_another_base_model_than_the_recorded_one_is_said() -> None:
 def test_a_base_model_of_another_kind_is_none(other: dict[str, object]) -> None:
     base = trios.put("base.pt", **other)
     after = trios.put("after.pt", 1, trios.forget_of(), unlearned=trios.run())
-    triples, (line,) = make_triples(models(after), models(base, after))
+    triples, (line,) = make_trios(models(after), models(base, after))
     assert not triples
     assert line.startswith("after.pt: its base model (resnet_tiny for 4 classes")
     assert line.endswith("name it with --base")
     with pytest.raises(SalunError, match=r"--base base.pt: is .*, but after.pt is resnet_tiny"):
-        make_triples(models(after), models(after), base=read_model(base))
+        make_trios(models(after), models(after), base=read_model(base))
 
 
 def test_a_model_without_its_base_model_does_not_stop_the_others(trio: dict[str, Model]) -> None:
     orphan = read_model(trios.put("orphan.pt", 4, trios.forget_of(), split_seed=1, unlearned=trios.run()))
-    triples, (line,) = make_triples([orphan, trio["unlearned"]], [orphan, *trio.values()])
+    triples, (line,) = make_trios([orphan, trio["unlearned"]], [orphan, *trio.values()])
     assert [found.unlearned for found in triples] == [trio["unlearned"]]
     assert line.startswith("orphan.pt: its base model")
 
@@ -97,7 +97,7 @@ def test_a_model_that_was_named_must_fit_every_unlearned_one(trio: dict[str, Mod
     other = read_model(trios.put("other.pt", 4, trios.forget_of(), split_seed=1, unlearned=trios.run()))
     for unlearned in ([trio["unlearned"], other], [other, trio["unlearned"]]):
         with pytest.raises(SalunError, match=r"--base checkpoints/base.pt: is .*, but other.pt is resnet_tiny"):
-            make_triples(unlearned, list(trio.values()), base=trio["base"])
+            make_trios(unlearned, list(trio.values()), base=trio["base"])
 
 
 def test_the_retrained_model_is_of_the_same_forget_set(trio: dict[str, Model]) -> None:
@@ -106,7 +106,7 @@ def test_the_retrained_model_is_of_the_same_forget_set(trio: dict[str, Model]) -
     assert found.retrained is None
     assert "--retrained" in found.remarks[0]
     with pytest.raises(SalunError, match=r"--retrained other.pt: was trained without other images than .*rl.pt"):
-        make_triples([trio["unlearned"]], list(trio.values()), retrained=read_model(other))
+        make_trios([trio["unlearned"]], list(trio.values()), retrained=read_model(other))
 
 
 def test_of_several_retrained_models_that_of_the_smallest_seed_is_taken_and_named(trio: dict[str, Model]) -> None:

@@ -1,0 +1,60 @@
+"""Entry points of the commands: parse the flags, then import the command and run it, so that help is instant."""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from salun.cli import parsers
+from salun.cli.startup import uncollected
+from salun.cli.status import guarded
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-train` with the given or the process's arguments, and return the exit status."""
+    flags = parsers.train_parser().parse_args(argv)
+    if "RANK" in os.environ:
+        # In each process of a launcher torch would report at length that others ended.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    return guarded("salun-train", lambda: _command("train")(flags))
+
+
+def unlearn(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-unlearn` with the given or the process's arguments, and return the exit status."""
+    return _run("unlearn", parsers.unlearn_parser().parse_args(argv))
+
+
+def audit(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-audit` with the given or the process's arguments, and return the exit status."""
+    return _run("audit", parsers.audit_parser().parse_args(argv))
+
+
+def extract(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-extract` with the given or the process's arguments, and return the exit status."""
+    return _run("extract", parsers.extract_parser().parse_args(argv))
+
+
+def viz(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
+    flags = parsers.viz_parser().parse_args(argv)
+    return _run(f"viz.{flags.command}", flags)
+
+
+def _run(name: str, flags: Namespace) -> int:
+    """Run a command after the plugins that the user named."""
+
+    def command() -> int:
+        run = _command(name)
+        if getattr(flags, "plugin", ()):
+            import_module("salun.experiments.plugins").load_plugins(map(Path, flags.plugin))
+        return run(flags)
+
+    return guarded(f"salun-{name.replace('.', ' ')}", command)
+
+
+def _command(name: str) -> Callable[[Namespace], int]:
+    """Import the function that runs a command."""
+    with uncollected():
+        run: Callable[[Namespace], int] = import_module(f"salun.cli.{name}").run
+    return run

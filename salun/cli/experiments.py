@@ -1,0 +1,165 @@
+"""The experiments that the flags of `salun-unlearn` name: read, checked, and printed by `--dry-run`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+
+from salun.cli.status import results_name
+from salun.errors import SalunError, SalunErrors, one_line
+from salun.experiments.base_model import find_spec
+from salun.experiments.config import Experiment
+from salun.experiments.schema import load_experiments, validate
+from salun.experiments.source import COMMAND_LINE, check_source
+from salun.metrics import check_metrics
+from salun.unlearning.mask import load_mask
+
+_MOST_RUNS = 10_000
+_MOST_JOBS = 64
+ENTRY_FLAGS = {
+    "checkpoint": "-c",
+    "model": "--model",
+    "dataset": "--dataset",
+    "class_to_forget": "-CF",
+    "unlearning_rate": "-UL",
+    "stratified": "--stratified",
+    "idxs_to_forget": "-IF",
+    "epochs": "-E",
+    "lr": "-LR",
+    "method": "-M",
+    "use_mask": "-UM",
+    "mask_thr": "-MT",
+    "load_mask": "-LM",
+    "seed": "--seed",
+    "forget_seed": "--forget-seed",
+    "base_seed": "--base-seed",
+    "tag": "--tag",
+}
+
+
+def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Experiment], str]:
+    """Read the experiments that the flags name.
+
+    Args:
+        flags: of `unlearn_parser`.
+        files_must_exist: whether a missing checkpoint or mask is refused.
+    """
+    for flag in ("nexp", "nbase", "nforget"):
+        if not 1 <= getattr(flags, flag) <= _MOST_RUNS:
+            raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {_MOST_RUNS}")
+    _check_executor(flags)
+    if flags.budget is not None and flags.budget < 1:
+        raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
+    metrics = _requested_metrics(flags)
+    given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
+    if flags.load is None:
+        if len(given.get("class_to_forget", ())) == 1:
+            given["class_to_forget"] = given["class_to_forget"][0]
+        return _overridden(validate([given], COMMAND_LINE, files_must_exist), metrics, flags.budget), COMMAND_LINE
+    if given:
+        key = next(iter(given))
+        raise SalunError(f"{ENTRY_FLAGS[key]} goes without -L: put '{key}' into the entries of {flags.load}")
+    return _overridden(load_experiments(Path(flags.load), files_must_exist), metrics, flags.budget), flags.load
+
+
+def _check_executor(flags: argparse.Namespace) -> None:
+    """Check the flags that say who does the runs."""
+    most = _MOST_JOBS if flags.ray is None else _MOST_RUNS
+    if flags.jobs is not None and not 1 <= flags.jobs <= most:
+        raise SalunError(f"--jobs {flags.jobs}: must be from 1 to {most}")
+    if flags.gpus_per_run is not None and flags.ray is None:
+        raise SalunError(f"--gpus-per-run {flags.gpus_per_run:g}: goes with --ray; --ray local needs no cluster")
+    if flags.gpus_per_run is not None and not 0 <= flags.gpus_per_run <= 1:
+        raise SalunError(f"--gpus-per-run {flags.gpus_per_run:g}: must be from 0 to 1")
+    if flags.ray is not None and "://" in flags.ray:
+        raise SalunError(f"--ray {flags.ray}: run the command on a machine of the cluster; give HOST:PORT or nothing")
+    if flags.ray is not None and util.find_spec("ray") is None:
+        raise SalunError("--ray: Ray is not installed here; pip install 'salun[ray]' does that")
+
+
+def _requested_metrics(flags: argparse.Namespace) -> tuple[str, ...]:
+    """Check the metrics of the command line."""
+    try:
+        return check_metrics(tuple(flags.metrics)) if flags.metrics else ()
+    except SalunError as error:
+        raise SalunError(f"--metrics: {error}") from error
+
+
+def _overridden(experiments: list[Experiment], metrics: tuple[str, ...], budget: int | None) -> list[Experiment]:
+    """Put metrics and budget of the command line in the place of the entries' own."""
+    if metrics:
+        experiments = [experiment.model_copy(update={"metrics": metrics}) for experiment in experiments]
+    if budget is not None:
+        experiments = [
+            experiment if experiment.method == "retrain" else experiment.model_copy(update={"budget": budget})
+            for experiment in experiments
+        ]
+    return experiments
+
+
+def print_plan(flags: argparse.Namespace) -> int:
+    """Print every resolved experiment with its number of runs.
+
+    Args:
+        flags: of `unlearn_parser`.
+    """
+    experiments, source = read_experiments(flags, files_must_exist=False)
+    _check_files(experiments, Path(flags.checkpoints), source)
+    check_source(Path(flags.out) / results_name(flags.name, source), source)
+    each = flags.nexp * flags.nbase * flags.nforget
+    for experiment in experiments:
+        last = experiment.seed + flags.nexp - 1
+        seeds = f"seeds {experiment.seed} to {last}" if flags.nexp > 1 else f"seed {last}"
+        seeds += "".join(
+            f", {counted(number, what)}"
+            for number, what in ((flags.nbase, "base model"), (flags.nforget, "forget set"))
+            if number > 1
+        )
+        what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
+        tag = f" [{experiment.tag}]" if experiment.tag else ""
+        print(one_line(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})"))
+        _print_details(experiment)
+    runs = len(experiments) * each
+    print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
+    return 0
+
+
+def _print_details(experiment: Experiment) -> None:
+    """Print what decides an experiment's outcome."""
+    print(f"   settings {json.dumps(experiment.settings)}")
+    if experiment.recipe is not None:
+        print(f"   recipe {experiment.recipe.model_dump_json()}")
+    if experiment.prune is not None:
+        epochs = "the recipe's" if experiment.prune.epochs is None else experiment.prune.epochs
+        print(f"   prune {experiment.prune.share:g}, then train for {epochs} epochs")
+    if experiment.budget is not None:
+        print(f"   budget {experiment.budget} image passes, mask included")
+    if experiment.metrics:
+        print(f"   metrics {', '.join(experiment.metrics)}")
+
+
+def counted(number: int, what: str) -> str:
+    """Name a number of things.
+
+    Returns:
+        For example "2 runs".
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _check_files(experiments: Sequence[Experiment], folder: Path, source: str) -> None:
+    """Check the checkpoints and masks that are there; what is missing may still come."""
+    wrong = []
+    for experiment in experiments:
+        mask = experiment.mask.file if experiment.mask else None
+        try:
+            if experiment.checkpoint is None or experiment.checkpoint.exists():
+                find_spec(experiment, folder)
+            if mask is not None and mask.exists():
+                load_mask(mask)
+        except SalunError as error:
+            where = source if source == COMMAND_LINE else f"{source}: entry {experiment.number}"
+            wrong.append(f"{where}: {error}")
+    if wrong:
+        raise SalunErrors(wrong)

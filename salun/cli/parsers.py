@@ -1,0 +1,415 @@
+"""The flags of all commands, declared with argparse alone, so that `--help` needs no library."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from salun.cli.status import USER_ERROR
+from salun.errors import one_line
+
+UMAP_DEFAULTS = {"samples": 3000, "seed": 0, "neighbours": 15, "min_dist": 0.1, "no_pca": False}
+FIGURES = {
+    "tsne": "t-SNE of features: plane, space, a rotation, and models side by side",
+    "umap": "UMAP of features: plane, space, a rotation, and models side by side",
+    "wasserstein": "1-Wasserstein distances between classes, their differences between models, and between models",
+    "cka": "linear CKA of unlearned against base and retrained models, layer by layer",
+    "confusion": "predictions and mean confidence per true class, before, after and retrained",
+    "runs": "bars, curves, mask sweeps and the plane of forgetting against utility, from records",
+    "comparator": "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads",
+}
+_FEATURES_HELP = "features of salun-extract (default: features)"
+_SLICED_HELP = (
+    "approximate, for large S: the mean distance of the classes' shadows on 200 random lines (always the same), with "
+    "its standard error; a lower bound of the exact distance, many times smaller in hundreds of dimensions, to be "
+    "compared with other sliced distances only"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with status 2."""
+        self.exit(USER_ERROR, f"{self.prog}: {one_line(message)}; {self.prog} --help lists the flags\n")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from error
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def filled(text: str) -> str:
+    """Parse a text that is not empty, as an unset shell variable makes it."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def _minutes(text: str) -> float:
+    """Parse a length of time."""
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number") from error
+    if not 0 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to a million minutes")
+    return number
+
+
+def _add_machine_flags(parser: Parser) -> None:
+    """Add the flags of commands that train."""
+    add = parser.add_argument
+    add(
+        "--save-every",
+        type=_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="write the state of base and retrain trainings, to go on after a kill; 0 for never (default: 10)",
+    )
+    _add_data_flags(parser)
+    add("--compile", action="store_true", help="compile models; pays for long trainings only")
+    add("--cuda-graphs", action="store_true", help="record training steps as CUDA graphs; not measured on a GPU yet")
+    add("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
+
+
+def _add_data_flags(parser: Parser) -> None:
+    """Add the flags that name a device, a folder of data, and files of code."""
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--deterministic", action="store_true", help="the same bits for the same seed, at the price of speed")
+    add("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
+    add("--skip-corrupt", action="store_true", help="leave out images of folder: data that cannot be decoded")
+    add(
+        "--plugin",
+        type=filled,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run a Python file that adds methods, metrics or data sets; may be given several times",
+    )
+
+
+def _add_name_flag(parser: Parser) -> None:
+    """Add the flag that names the folders of a list's results."""
+    parser.add_argument(
+        "--name", type=filled, help="of the folders of results, where two lists are called alike (default: the list's)"
+    )
+
+
+def _add_figure_flags(parser: Parser) -> None:
+    """Add the flags that all figures share."""
+    add = parser.add_argument
+    add("--out", type=filled, default="images", metavar="DIR", help="default: images")
+    add("--format", choices=("png", "svg", "pdf"), default="png", help="of figures (default: png)")
+    add("--dpi", type=positive, default=150, help="dots per inch of figures (default: 150)")
+
+
+def train_parser() -> Parser:
+    """Declare the flags of `salun-train`."""
+    parser = Parser(
+        "salun-train", description="Train a classifier on all of its training split, or without a forget set."
+    )
+    add = parser.add_argument
+    add("--model", type=filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
+    add(
+        "--dataset",
+        default="cifar10",
+        help="digits, cifar10, cifar100, svhn, mnist, fashion_mnist, folder:PATH[:size=PIXELS] or "
+        "synthetic[:n=..,size=..,classes=..,noise=..,seed=..], or a plugin's (default: cifar10)",
+    )
+    add(
+        "--comment",
+        type=filled,
+        help="end of the checkpoint's name (default: base, or what is left out, and seeds other than 0)",
+    )
+    recipe = parser.add_argument_group("recipe (defaults: the SalUn paper's; for digits 10 epochs, cosine, batch 64)")
+    recipe.add_argument("--lr", type=float, help="learning rate at the start (default: 0.1)")
+    recipe.add_argument("--epochs", type=int, help="passes over the data (default: 182)")
+    recipe.add_argument("--pat", type=int, metavar="N", help="stop after N epochs without a better validation accuracy")
+    recipe.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 256)")
+    recipe.add_argument("--schedule", choices=("constant", "plateau", "multistep", "cosine"), help="default: multistep")
+    recipe.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), help="default: sgd")
+    recipe.add_argument("--momentum", type=float, help="default: 0.9")
+    recipe.add_argument("--weight-decay", type=float, help="default: 0.0005")
+    recipe.add_argument("--precision", choices=("auto", "float32", "bf16"), help="default: auto, bf16 on CUDA")
+    recipe.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
+    recipe.add_argument("--pretrained", action="store_true", default=None, help="start from timm's weights")
+    forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
+    forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
+    forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
+    forget.add_argument("--itf", type=filled, metavar="FILE", help="the images listed in a forget-set file")
+    add(
+        "--stratified",
+        action="store_true",
+        help="with --unlr: that share of each class (default: as in the SalUn paper's code, whatever the class)",
+    )
+    add("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
+    add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
+    add("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    _add_machine_flags(parser)
+    return parser
+
+
+def unlearn_parser() -> Parser:
+    """Declare the flags of `salun-unlearn`."""
+    parser = Parser("salun-unlearn", description="Unlearn, N times, and measure the distance to retraining.")
+    add = parser.add_argument
+    add("-L", "--load", metavar="FILE", help="JSON list of experiments")
+    _add_experiment_flags(parser)
+    add("--nexp", type=int, default=5, metavar="N", help="unlearning seeds (default: 5)")
+    add("--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)")
+    add("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
+    _add_executor_flags(parser)
+    add("--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too")
+    add(
+        "--budget",
+        type=int,
+        metavar="PASSES",
+        help="image passes, forward and backward, mask included, within which all but retrain stay",
+    )
+    add("--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)")
+    _add_name_flag(parser)
+    add("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
+    add("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
+    add("--published", action="store_true", help="show published figures beside ours")
+    add("--schema", action="store_true", help="print the JSON Schema of experiment files")
+    add("--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source")
+    add("--list-methods", action="store_true", help="print every method")
+    _add_machine_flags(parser)
+    return parser
+
+
+def _add_experiment_flags(parser: Parser) -> None:
+    """Add the flags that stand for the keys of one entry."""
+    one = parser.add_argument_group("one experiment, without a file")
+    one.add_argument("-c", "--checkpoint", metavar="FILE", help="the base model")
+    one.add_argument("--model", help="with --dataset, in place of a checkpoint: trained on first need, and kept")
+    one.add_argument("--dataset", help="see salun-train --help")
+    one.add_argument("-M", "--method", help="unlearning method (default: rl)")
+    one.add_argument("-LR", "--lr", type=float, help="learning rate")
+    one.add_argument("-E", "--epochs", type=int, help="number of epochs")
+    one.add_argument(
+        "-UM", "--use-mask", action="store_true", default=None, help="let only salient weights move (SalUn)"
+    )
+    one.add_argument("-MT", "--mask-thr", type=float, metavar="SHARE", help="weights that may move (default: 0.5)")
+    one.add_argument("-LM", "--load-mask", metavar="FILE", help="use this mask")
+    one.add_argument("--seed", type=int, help="of the first run (default: 0)")
+    one.add_argument(
+        "--stratified",
+        action="store_true",
+        default=None,
+        help="with -UL: that share of each class (default: as in the SalUn paper's code, whatever the class)",
+    )
+    one.add_argument("--forget-seed", type=int, metavar="N", help="of -UL (default: 0)")
+    one.add_argument("--base-seed", type=int, metavar="N", help="of the base model's training (default: its recipe's)")
+    one.add_argument("--tag", help="name in tables and logs")
+    forget = one.add_mutually_exclusive_group()
+    forget.add_argument("-CF", "--class-to-forget", type=int, nargs="+", metavar="CLASS", help="forget these classes")
+    forget.add_argument("-UL", "--unlearning-rate", type=float, metavar="SHARE", help="forget a random share")
+    forget.add_argument("-IF", "--idxs-to-forget", metavar="FILE", help="forget the images of a forget-set file")
+
+
+def _add_executor_flags(parser: Parser) -> None:
+    """Add the flags that say who does the runs."""
+    add = parser.add_argument
+    add(
+        "--jobs",
+        "--parallel",
+        type=int,
+        metavar="N",
+        help="runs side by side, each in a process (default: 1; with --ray as many as find room)",
+    )
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="runs on a Ray cluster: HOST:PORT, or local; alone, the one of this machine, started where there is none",
+    )
+    add(
+        "--gpus-per-run",
+        type=float,
+        metavar="SHARE",
+        help="with --ray: of a GPU, 0 to 1 (default: 1 where the cluster has GPUs, else 0)",
+    )
+
+
+def audit_parser() -> Parser:
+    """Declare the flags of `salun-audit`."""
+    parser = Parser("salun-audit", description="Attack methods with many shadow models: U-LiRA and KLoM.")
+    add = parser.add_argument
+    add("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
+    add("--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)")
+    add("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
+    add(
+        "--checkpoints",
+        type=filled,
+        default="checkpoints",
+        metavar="DIR",
+        help="where shadow models go (default: checkpoints)",
+    )
+    _add_name_flag(parser)
+    _add_figure_flags(parser)
+    _add_data_flags(parser)
+    return parser
+
+
+def extract_parser() -> Parser:
+    """Declare the flags of `salun-extract`."""
+    description = "Extract the features of the same images from every checkpoint of a folder."
+    parser = Parser("salun-extract", description=description)
+    add = parser.add_argument
+    add(
+        "-D",
+        "--directory",
+        type=filled,
+        default="checkpoints",
+        metavar="DIR",
+        help="folder of checkpoints, looked for as given, then under checkpoints/; or one file (default: checkpoints)",
+    )
+    add(
+        "-S",
+        "--samples",
+        type=positive,
+        default=5000,
+        metavar="N",
+        help="the first N images of the set (default: 5000)",
+    )
+    add(
+        "--split",
+        choices=("train", "test", "forget", "retain"),
+        default="train",
+        help="the set; forget and retain are those of the checkpoints found, together (default: train)",
+    )
+    add("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
+    add("--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
+    add("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
+    add("--out", type=filled, default="features", metavar="DIR", help="default: features")
+    add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
+    _add_data_flags(parser)
+    return parser
+
+
+def viz_parser() -> Parser:
+    """Declare the flags of `salun-viz` and of its commands."""
+    parser = Parser("salun-viz", description="Draw figures of features, models and runs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    declarations: dict[str, Callable[[Parser], None]] = {
+        "tsne": _add_tsne_flags,
+        "umap": _add_umap_flags,
+        "wasserstein": _add_wasserstein_flags,
+        "cka": _add_cka_flags,
+        "confusion": lambda parser: _add_paths(parser, _FEATURES_HELP),
+        "runs": lambda parser: _add_paths(
+            parser, "records, looked for as given, then under runs/ (default: all under runs/)"
+        ),
+        "comparator": _add_comparator_flags,
+    }
+    for name, declare in declarations.items():
+        command = commands.add_parser(name, help=FIGURES[name], description=FIGURES[name])
+        declare(command)
+        if name != "comparator":
+            _add_figure_flags(command)
+    return parser
+
+
+def _add_paths(parser: Parser, meaning: str) -> None:
+    """Add the paths that a figure is made of."""
+    parser.add_argument("paths", nargs="*", metavar="FOLDER|FILE", help=meaning)
+
+
+def _add_samples_flag(parser: Parser, default: int, meaning: str) -> None:
+    """Add the flag that limits the samples."""
+    parser.add_argument("-S", "--samples", type=positive, default=default, metavar="N", help=meaning)
+
+
+def _add_embedding_flags(parser: Parser) -> None:
+    """Add the flags that t-SNE and UMAP share."""
+    _add_paths(
+        parser, "features; several together are embedded in one space (default: each file under features/ by itself)"
+    )
+    _add_samples_flag(parser, 3000, "first N of each file (default: 3000)")
+    add = parser.add_argument
+    add("--no-pca", action="store_true", help="do not reduce features to 50 dimensions first")
+    add("--seed", type=int, default=0, metavar="N", help="of all randomness (default: 0)")
+    add("--mp4", action="store_true", help="write the rotation as an MP4 too; needs ffmpeg")
+
+
+def _add_tsne_flags(parser: Parser) -> None:
+    """Add the flags of t-SNE."""
+    _add_embedding_flags(parser)
+    parser.add_argument("--perplexity", type=float, default=30.0, help="effective number of neighbours (default: 30)")
+
+
+def _add_umap_flags(parser: Parser) -> None:
+    """Add the flags of UMAP."""
+    _add_embedding_flags(parser)
+    add = parser.add_argument
+    add("--neighbours", type=positive, default=15, metavar="N", help="size of a neighbourhood (default: 15)")
+    add("--min-dist", type=float, default=0.1, metavar="X", help="how close points may lie, 0 to 1 (default: 0.1)")
+    add(
+        "--notebook",
+        action="store_true",
+        help="the SalUn notebook's figure: of all samples of a file 2,000, equally many of each class; features as "
+        "they are, 9 neighbours, distance 0.45, seed 2048",
+    )
+
+
+def _add_wasserstein_flags(parser: Parser) -> None:
+    """Add the flags of Wasserstein distances."""
+    _add_paths(parser, _FEATURES_HELP)
+    _add_samples_flag(parser, 1000, "the first N of each file (default: 1000)")
+    parser.add_argument("--sliced", action="store_true", help=_SLICED_HELP)
+
+
+def _add_model_flags(parser: Parser) -> None:
+    """Add the flags that name checkpoints, a device and a folder of data."""
+    _add_paths(parser, "checkpoints, looked for as given, then under checkpoints/ (default: checkpoints)")
+    parser.add_argument("--base", type=filled, metavar="FILE", help="the base model (default: found)")
+    parser.add_argument("--retrained", type=filled, metavar="FILE", help="the retrained model (default: found)")
+    _add_data_flags(parser)
+
+
+def _add_cka_flags(parser: Parser) -> None:
+    """Add the flags of layer comparison."""
+    _add_model_flags(parser)
+    _add_samples_flag(parser, 1000, "the first N images of each set (1000)")
+    add = parser.add_argument
+    add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    add("--layers", nargs="+", metavar="NAME", help="modules (default: stem, blocks and head)")
+    add("--all-layers", action="store_true", help="every layer with every layer, not just its own kind")
+
+
+def _add_comparator_flags(parser: Parser) -> None:
+    """Add the flags of files for the Comparator's page."""
+    _add_model_flags(parser)
+    add = parser.add_argument
+    add(
+        "--definition",
+        choices=("notebook", "comparator"),
+        default="notebook",
+        help="whose scores: the notebook's, of one model, with ln(number of classes) for its ln 10; or the "
+        "Comparator's, against a retrained model (default: notebook)",
+    )
+    add(
+        "--runs",
+        type=filled,
+        default="runs",
+        metavar="DIR",
+        help="where records lie, for the time taken (default: runs)",
+    )
+    add(
+        "--out",
+        type=filled,
+        default="images",
+        metavar="DIR",
+        help="files go to DIR/comparator/CLASS/ID.json, or ID_comparator.json by the Comparator's definition (images)",
+    )

@@ -1,0 +1,103 @@
+"""Metrics against the share of the weights that may move."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from salun.reports.curves import Sweep
+from salun.reports.plots.rows import (
+    LINE_STYLES,
+    LONGEST_LABEL,
+    MEANINGS,
+    add_title,
+    describe_means,
+    figure_with_legend,
+    hues_of,
+    line_style,
+    method_of,
+    whiskers,
+)
+from salun.reports.plots.style import INK, ClassStyle, shorten, style_of
+from salun.reports.summary import Row
+
+_ROOM = 12
+
+
+def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], title: str) -> Figure:
+    """Draw each metric against the fraction of the weights that may move.
+
+    Args:
+        sweeps: at least one.
+        rows: of their group; the base model and the retrained ones are drawn as lines.
+        names: metrics in percent, "gap" for the average gap; at least one.
+        title: the problem.
+    """
+    methods = [method_of(next(iter(found.rows.values()))) for found in sweeps]
+    hues = hues_of(row for row in rows if row.kind == "method")
+    alone = len(set(methods)) == len(methods)
+    styles = [style_of(hues[method] if alone else place) for place, method in enumerate(methods)]
+    ends = [row for row in rows if row.kind != "method"]
+    entries = [
+        Line2D([], [], **line_style(style), label=shorten(found.title, LONGEST_LABEL))
+        for found, style in zip(sweeps, styles, strict=True)
+    ]
+    entries += [
+        Line2D([], [], color=INK, linewidth=1.1, linestyle=LINE_STYLES[kind], label=label)
+        for kind, label in (("retrain", "retrained"), ("base", "base model"))
+        if any(row.kind == kind for row in ends)
+    ]
+    across = 3 if len(names) > 4 else min(2, len(names))
+    down = -(-len(names) // across)
+    roomy = across * down > len(names) and len(entries) <= _ROOM
+    figure = figure_with_legend(max(3.2 * across, 5.0), 2.6 * down, [] if roomy else entries)
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    if roomy:
+        axes[-1].legend(handles=entries, loc="center")
+    for axis, name in zip(axes, names, strict=False):
+        _sweep_panel(axis, list(zip(sweeps, styles, strict=True)), ends, name)
+    add_title(figure, title, f"by share of weights that may move: {describe_means(rows, names)}")
+    return figure
+
+
+def _sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, ClassStyle]], ends: Sequence[Row], name: str) -> None:
+    """Draw one metric of every sweep."""
+    for row in ends:
+        mean = row.value(name).mean
+        if mean is not None:
+            axis.axhline(100 * mean, color=INK, linewidth=1.1, linestyle=LINE_STYLES[row.kind], zorder=1)
+    keeps = sorted({keep for found, _ in sweeps for keep in found.rows})
+    wide = keeps[-1] > 20 * keeps[0]
+    for place, (found, style) in enumerate(sweeps):
+        known = {keep: row.value(name) for keep, row in found.rows.items() if row.value(name).n}
+        shift = (place - (len(sweeps) - 1) / 2) * min(0.008, 0.04 / len(sweeps))
+        axis.errorbar(
+            [keep * (keeps[-1] / keeps[0]) ** shift if wide else keep + shift for keep in known],
+            [100 * (value.mean or 0.0) for value in known.values()],
+            yerr=whiskers(list(known.values())),
+            **line_style(style),
+            linewidth=1.3,
+            elinewidth=0.9,
+            capsize=2,
+        )
+    axis.set_title(f"{name}: {MEANINGS[name]}, %", fontsize=8.5)
+    axis.set(xlabel="mask keep (1: no mask)", xscale="log" if wide else "linear")
+    ticks = _spaced(keeps, wide)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _spaced(values: Sequence[float], wide: bool) -> list[float]:
+    """Choose which values are written below an axis: those far enough from each other."""
+    places = np.log(values) if wide else np.asarray(values)
+    least = (places[-1] - places[0]) / 9.5
+    kept = [len(values) - 1]
+    for place in range(len(values) - 2, -1, -1):
+        if places[kept[-1]] - places[place] >= least:
+            kept.append(place)
+    return [values[place] for place in sorted(kept)]
