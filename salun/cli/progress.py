@@ -16,13 +16,7 @@ _GAP = 2
 
 
 class _Countdown:
-    """Estimates how long a training still takes, from its mean pace so far.
-
-    Attributes:
-        images: of an epoch: as expected, and once an epoch is over as counted.
-        spent: seconds of the finished epochs.
-        share: how much of the training is done.
-    """
+    """Estimates how long a training still takes, from its mean pace so far."""
 
     def __init__(self, images: int) -> None:
         self.images = max(images, 1)
@@ -82,13 +76,7 @@ def _live_line(step: Progress, last: Epoch | None, left: float, width: int) -> s
 
 @dataclass(frozen=True)
 class _Line:
-    """What is shown of a training.
-
-    Attributes:
-        title: of the training.
-        figures: where it stands.
-        share: how much of it is done.
-    """
+    """What is shown of a training."""
 
     title: str = ""
     figures: str = ""

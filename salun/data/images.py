@@ -104,21 +104,13 @@ class Images:
         Yields:
             One `Batch` after another.
         """
-        for at, rows, y in self.ordered(size, generator):
+        for at, rows, y in self._ordered(size, generator):
             yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
 
-    def ordered(
+    def _ordered(
         self, size: int | list[int], generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Put the images into batches.
-
-        Args:
-            size: as in `batches`.
-            generator: shuffles; without it the images come in order.
-
-        Returns:
-            Positions, rows and labels of one batch after another.
-        """
+        """Put the images into batches."""
         count = len(self)
         if generator is None:
             order = torch.arange(count, device=self.device)

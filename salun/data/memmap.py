@@ -23,14 +23,7 @@ class PixelFile:
     device = torch.device("cpu")
 
     def __init__(self, path: Path) -> None:
-        """Look at a file.
-
-        Args:
-            path: a `.npy` file of (N, C, H, W) uint8.
-
-        Raises:
-            SalunError: it is missing, damaged, or holds anything else.
-        """
+        """Look at a file."""
         try:
             with path.open("rb") as file:
                 header = read_header(file)
@@ -46,17 +39,7 @@ class PixelFile:
         return self.shape[0]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Read images.
-
-        Args:
-            rows: (B,) int64 from 0 to N - 1, in any order.
-
-        Returns:
-            (B, C, H, W) uint8.
-
-        Raises:
-            SalunError: the file can no longer be read.
-        """
+        """Read images."""
         length = math.prod(self.shape[1:])
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         try:

@@ -32,15 +32,7 @@ class Preparation:
     resize: int | None = None
 
     def __call__(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Prepare one batch.
-
-        Args:
-            pixels: (B, C, H, W) uint8, or float32 in [0, 1].
-            generator: draws crops and flips; without it the images stay as they are.
-
-        Returns:
-            (B, C, H', W') float32; channels last only where that layout is the device's.
-        """
+        """Prepare one batch."""
         if generator is not None and self.padding:
             pixels = _crop(pixels, self.padding, generator)
         if generator is not None and self.flip:

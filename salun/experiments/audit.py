@@ -251,13 +251,7 @@ class Margins:
 
 @dataclass(frozen=True)
 class _Done:
-    """One model that was trained or unlearned just now.
-
-    Attributes:
-        number: of the shadow model.
-        experiment: what was done to it; None where it was trained.
-        seconds: wall time.
-    """
+    """One model that was trained or unlearned just now."""
 
     number: int
     experiment: Experiment | None

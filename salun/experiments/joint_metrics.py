@@ -54,7 +54,7 @@ class Comparison:
         Returns:
             How many records `complete` will write anew.
         """
-        return sum(1 for _ in self.lacking(jobs))
+        return sum(1 for _ in self._lacking(jobs))
 
     def complete(self, jobs: Sequence[Job]) -> Iterator[Record]:
         """Compute the metrics that records lack, and write the records anew.
@@ -68,22 +68,15 @@ class Comparison:
         Raises:
             SalunError: records or weights cannot be read or written.
         """
-        for job, partner, names in self.lacking(jobs):
-            record = self.completed(job, self.done[job.id], partner, names)
+        for job, partner, names in self._lacking(jobs):
+            record = self._completed(job, self.done[job.id], partner, names)
             if record != self.done[job.id]:
                 self.done[job.id] = record
                 records.append(self.path, record)
                 yield record
 
-    def lacking(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record | None, tuple[str, ...]]]:
-        """Find the runs whose records lack metrics.
-
-        Args:
-            jobs: all runs of the list.
-
-        Yields:
-            The run, the retrained model that it is compared with, and the names of what its record lacks.
-        """
+    def _lacking(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record | None, tuple[str, ...]]]:
+        """Find the runs whose records lack metrics."""
         self.done, _ = records.read(self.path)
         standards = _standards_of(jobs)
         for job in {job.id: job for job in jobs if job.id in self.done}.values():
@@ -104,20 +97,9 @@ class Comparison:
         found = {job.id: self.done[job.id] for job in standards if job.id in self.done}
         return sorted((record for record in found.values() if not record.diverged), key=lambda record: record.seed)
 
-    def completed(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> Record:
-        """Compute metrics of one run.
-
-        Args:
-            job: the run.
-            record: of it.
-            partner: the retrained model that it is compared with.
-            names: which metrics.
-
-        Returns:
-            The record with them, without those that outputs or weights are not kept for: neither None nor a value
-            that compares with another retrained model stands in their place, so that a later call asks again.
-        """
-        found = dict.fromkeys(names) if record.diverged else self.measured(job, record, partner, names)
+    def _completed(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> Record:
+        """Compute metrics of one run."""
+        found = dict.fromkeys(names) if record.diverged else self._measured(job, record, partner, names)
         metrics, details = split_tables(found)
         kept = [{name: old[name] for name in old if name not in names} for old in (record.metrics, record.details)]
         return replace(
@@ -128,18 +110,8 @@ class Comparison:
             retrained=None if partner is None else partner.id,
         )
 
-    def measured(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> dict[str, Any]:
-        """Compute metrics of a run from what is kept of it.
-
-        Args:
-            job: the run.
-            record: of it.
-            partner: the retrained model that it is compared with.
-            names: which metrics.
-
-        Returns:
-            Values by name, of those that can be computed.
-        """
+    def _measured(self, job: Job, record: Record, partner: Record | None, names: tuple[str, ...]) -> dict[str, Any]:
+        """Compute metrics of a run from what is kept of it."""
         found: dict[str, Any] = {}
         evaluation, weights = evaluation_of(self.path.parent, record, partner), self.file(record)
         if evaluation is not None:
@@ -210,23 +182,11 @@ class Comparison:
             kept = [self.done[run.id] for run in runs if run.id in self.done and not self.done[run.id].diverged]
             gold = self.retrained(standards.get(cell, ()))
             if names and kept:
-                found.setdefault(number, []).append(self.of_cell(kept, gold, tuple(names)))
+                found.setdefault(number, []).append(self._of_cell(kept, gold, tuple(names)))
         return {number: _averaged(values) for number, values in found.items()}
 
-    def of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
-        """Compute the metrics of the runs on one base model and forget set together.
-
-        Args:
-            kept: records of the runs.
-            gold: of the retrained models.
-            names: which metrics.
-
-        Returns:
-            Values by name; None, and not recorded, where outputs of a run are not kept.
-
-        Raises:
-            SalunError: `joint.json` cannot be written.
-        """
+    def _of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
+        """Compute the metrics of the runs on one base model and forget set together."""
         path = self.path.parent / JOINT
         known = _read_joint(path)
         unlearned, retrained = _apart(kept, gold)

@@ -63,14 +63,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class _PrunedModel:
-    """A base model that was pruned and trained on.
-
-    Attributes:
-        weights: its state.
-        survivors: which weights are not zero, and so may move.
-        seconds: wall time that it took.
-        passes: images that went "forward" and "backward" through it.
-    """
+    """A base model that was pruned and trained on."""
 
     weights: dict[str, Tensor]
     survivors: Mask

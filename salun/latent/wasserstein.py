@@ -91,11 +91,7 @@ def _shares(weights: _Floats | None, count: int) -> _Floats:
 
 
 def _transported(cost: _Floats, supply: _Floats, demand: _Floats) -> float:
-    """Solve a transport problem, and check that its solution is optimal.
-
-    Source:
-        Peyré and Cuturi, "Computational Optimal Transport", 2019, proposition 2.4.
-    """
+    """Solve a transport problem, and check that its solution is optimal."""
     cost = np.ascontiguousarray(cost[np.ix_(supply > 0, demand > 0)])
     supply, demand = supply[supply > 0], demand[demand > 0]
     with warnings.catch_warnings():
@@ -145,11 +141,7 @@ def sliced_wasserstein(first: _Points, second: _Points, lines: _Floats) -> tuple
 
 
 def _along_lines(first: _Floats, second: _Floats) -> _Floats:
-    """Compute 1-Wasserstein distances of numbers: the area between the two quantile functions.
-
-    Source:
-        Peyré and Cuturi, "Computational Optimal Transport", 2019, remark 2.30.
-    """
+    """Compute 1-Wasserstein distances of numbers: the area between the two quantile functions."""
     first, second = np.sort(first, axis=0), np.sort(second, axis=0)
     count, other = len(first), len(second)
     # In units of 1 / (N M) both functions jump at whole numbers only.

@@ -7,11 +7,7 @@ _BINS = 15
 
 
 def _expected_calibration_error(outputs: Outputs) -> Value:
-    """Compute the expected calibration error of the largest probability.
-
-    Source:
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
-    """
+    """Compute the expected calibration error of the largest probability."""
     # The package takes seconds to import.
     from torchmetrics.functional.classification import multiclass_calibration_error
 

@@ -16,15 +16,7 @@ SMALLEST_BATCH = 4
 
 
 def _centred_grams(outputs: Iterable[Tensor]) -> Tensor:
-    """Compute the Gram matrix of each layer's output, centred without bias, in float64 where the device has it.
-
-    A matrix K of products is centred to K_ij - r_i / (n-2) - r_j / (n-2) + s / ((n-1)(n-2)) off the diagonal,
-    0 on it, with r the sums of its rows and s their sum, its diagonal taken as 0. The outputs are first
-    shifted to mean 0, which changes nothing but rounding: those that are all alike give exactly 0.
-
-    Source:
-        Szekely and Rizzo, "Partial distance correlation with methods for dissimilarities", 2014, definition 2.
-    """
+    """Compute the Gram matrix of each layer's output, centred without bias, in float64 where the device has it."""
     grams = []
     for output in outputs:
         flat = (output.cpu() if output.device.type == "mps" else output).flatten(1).double()
@@ -54,15 +46,7 @@ def layer_grams(network: nn.Module, layers: Sequence[str], x: Tensor) -> Tensor:
 
 
 def _unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
-    """Compute the unbiased estimate of HSIC between every two layers, (L, M), which may be negative.
-
-    With K and L the Gram matrices, their diagonals 0, it is
-    [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)): the product of the centred matrices,
-    entry by entry, summed, over n(n-3).
-
-    Source:
-        Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 4.
-    """
+    """Compute the unbiased estimate of HSIC between every two layers, (L, M), which may be negative."""
     count = first.shape[1]
     return first.flatten(1) @ second.flatten(1).T / (count * (count - 3))
 

@@ -21,13 +21,7 @@ def _likelihood_ratios(target: _Reals, references: _Reals) -> _Floats:
 
 
 def _scores(target: _Reals, references: _Reals, population: _Reals, population_references: _Reals) -> _Floats:
-    """Score images, in [0, 1], by the share of a population whose likelihood ratio they reach.
-
-    Source:
-        Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks", ICML 2024, arXiv
-        2312.03262, equations 1 to 4, offline; a = 0.3 and gamma = 1 are what the authors' code takes
-        (privacytrustlab/ml_privacy_meter, `modules/mia/attacks/rmia.py`).
-    """
+    """Score images, in [0, 1], by the share of a population whose likelihood ratio they reach."""
     others = np.sort(_likelihood_ratios(population, population_references))
     return np.searchsorted(others, _likelihood_ratios(target, references), side="right") / len(others)
 

@@ -23,13 +23,7 @@ def _gaussian(values: _Floats, shared: bool) -> tuple[_Floats, _Floats]:
 
 
 def _scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
-    """Compute (N,) log likelihood ratios: how much likelier a margin is of an unlearned model than of a retrained one.
-
-    Source:
-        Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
-        2403.01218, algorithm 1; the variance that all images share below 64 models after Carlini et al., "Membership
-        Inference Attacks From First Principles", S&P 2022, section VI.
-    """
+    """Compute (N,) log likelihood ratios: how much likelier a margin is of an unlearned model than of a retrained one."""
     shared = min(len(unlearned), len(retrained)) < _FEWEST_FOR_OWN_VARIANCE
     logs = []
     for known in (unlearned, retrained):

@@ -24,11 +24,7 @@ def _jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _zero_retrain_forgetting(unlearned: Tensor, random: Tensor, variant: Variant = "corrected") -> float:
-    """Compute 1 less the mean divergence of predictions from a random model's.
-
-    The divergence is [KL(m || p) + KL(m || q)] / 2 with m = (p + q) / 2, as the authors' code has it: the reverse
-    of Jensen and Shannon's, and without their bound. The original form averages over classes too.
-    """
+    """Compute 1 less the mean divergence of predictions from a random model's."""
     p, q, m = _logs_of_mixture(unlearned, random)
     terms = (m.exp() * (2 * m - p - q) / 2).sum(1)
     return float(1 - terms.mean() / (p.shape[1] if variant == "original" else 1))

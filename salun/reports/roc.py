@@ -101,10 +101,7 @@ def _draw(size: int, times: int, generator: np.random.Generator) -> list[_Counts
 
 
 def _curve(truth: NDArray[np.bool_], last: NDArray[np.bool_], weights: _Counts) -> tuple[_Floats, _Floats, list[float]]:
-    """Compute the curve of scores in descending order, its area and its rates at the levels.
-
-    `last` marks the last of equal scores. All figures are NaN where members or others have no weight.
-    """
+    """Compute the curve of scores in descending order, its area and its rates at the levels."""
     hits, misses = (np.append(0, np.cumsum(weights * kind)[last]) for kind in (truth, ~truth))
     with np.errstate(invalid="ignore"):
         fpr, tpr = misses / misses[-1], hits / hits[-1]

@@ -21,16 +21,7 @@ class CudaGraphStep:
     """
 
     def __init__(self, take: Callable[[Batch], None], batch: Batch, optimizer: Optimizer) -> None:
-        """Record a step; nothing is computed yet.
-
-        Args:
-            take: the step, taken often enough before that libraries have made their choices.
-            batch: of the shapes and the layout that all others will have.
-            optimizer: that the step uses, with state from earlier steps.
-
-        Raises:
-            RuntimeError: the step does something that cannot be recorded.
-        """
+        """Record a step; nothing is computed yet."""
         device = batch.x.device
         self.batch = Batch(*(part.clone() for part in batch))
         self.groups = optimizer.param_groups

@@ -91,17 +91,7 @@ def fit(
 
 
 class _Course:
-    """A training under way: all that decides how it goes on.
-
-    Attributes:
-        curve: the epochs that are over.
-        best, risen, best_weights: highest validation accuracy, the epoch in which it rose last, and its weights.
-        number, taken, images: of the epoch under way, from 0; steps and images seen in it.
-        seconds: that earlier processes spent on it.
-        left: what an earlier process left of it; None once it is taken up.
-        drawn: where all generators stood when it began.
-        over: whether the budget allows no further step.
-    """
+    """A training under way: all that decides how it goes on."""
 
     def __init__(self, stepper: TrainStep, schedules: list[LRScheduler], writer: StateWriter | None) -> None:
         self.stepper, self.schedules, self.writer = stepper, schedules, writer

@@ -62,15 +62,7 @@ def run(flags: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The layers of three models, compared on four sets of images.
-
-    Attributes:
-        trio: the models.
-        layers: L names.
-        pairs: names of the two models that are compared.
-        sides: the sets, with as many images as were asked for.
-        values: by set and pair, (L, L).
-    """
+    """The layers of three models, compared on four sets of images."""
 
     trio: Trio
     layers: list[str]

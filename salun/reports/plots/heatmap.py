@@ -80,19 +80,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class _Cells:
-    """How large the cells of all panels are drawn, so that every number and label can be read.
-
-    Attributes:
-        width: of a cell, inches.
-        height: of a cell, inches.
-        row_step: of how many rows one is labelled.
-        column_step: of how many columns one is labelled.
-        row_size: points, of the labels.
-        column_size: points, of the labels.
-        turn: of the column labels, degrees.
-        form: of the numbers in the cells; None where there are too many cells for numbers.
-        number_size: points.
-    """
+    """How large the cells of all panels are drawn, so that every number and label can be read."""
 
     width: float
     height: float

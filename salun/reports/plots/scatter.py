@@ -111,13 +111,7 @@ def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Figure]
 
 
 class _Stage:
-    """A cube around a cloud, seen in parallel projection.
-
-    Attributes:
-        cloud: what stands in it.
-        points: (N, 3) of the samples, within [-1, 1].
-        prototypes: (C, 3), likewise.
-    """
+    """A cube around a cloud, seen in parallel projection."""
 
     def __init__(self, cloud: Cloud) -> None:
         everything = np.concatenate([cloud.points, cloud.prototypes])
@@ -165,18 +159,7 @@ def project(points: _Floats, azimuth: float, elevation: float = _ELEVATION) -> t
 
 @dataclass(frozen=True)
 class _Layer:
-    """Points that are drawn alike but for their class.
-
-    Attributes:
-        points: (K, 2).
-        labels: (K,) classes.
-        size: of a marker, in square points.
-        rim: colour of the markers' edge.
-        width: of that edge, in points.
-        opacity: of the faces.
-        face: colour of all faces; "" for the classes' own.
-        star: whether the marker is a star in place of the classes' own.
-    """
+    """Points that are drawn alike but for their class."""
 
     points: _Floats
     labels: NDArray[np.int64]

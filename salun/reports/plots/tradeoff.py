@@ -72,13 +72,7 @@ def plane(rows: Sequence[Row], names: tuple[str, str], title: str) -> Figure:
 
 @dataclass(frozen=True)
 class _Point:
-    """A row's place in the plane, in percent.
-
-    Attributes:
-        member: the row.
-        place: (2,) means, across and up.
-        reach: (2, 2) lengths of the whiskers, left and right, down and up.
-    """
+    """A row's place in the plane, in percent."""
 
     member: DrawnRow
     place: _Floats
