@@ -5,7 +5,7 @@ import time
 from benchmarks.items import Bench, item
 from benchmarks.measure import Result, Spread
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.executors.ray import RayRequest
+from salun.experiments.executors.cluster import RayRequest
 from salun.experiments.plan import Repeats, plan
 from salun.experiments.runner import Runner
 from salun.experiments.schema import validate

@@ -22,8 +22,8 @@ from salun.experiments import records
 from salun.experiments.base_model import BaseModelSpec
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.edits import checks_of, in_doubt
+from salun.experiments.executors.cluster import RayRequest
 from salun.experiments.executors.executor import RunFailure
-from salun.experiments.executors.ray import RayRequest
 from salun.experiments.joint_metrics import Comparison
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.plugins import outdated

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -24,18 +24,16 @@ from salun.experiments.base_model import recipe_identity
 from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
+from salun.experiments.margins import Margins, Singles, are_kept, read_margins, write_margins
 from salun.experiments.problem import ForgettingProblem, check_problem, load_with
 from salun.experiments.record import resolved_settings, run_id
-from salun.experiments.run import unlearn_once
-from salun.io.arrays import read_arrays, readable, write_arrays
+from salun.experiments.run import UnlearningResult, unlearn_once
 from salun.metrics.scores import margins
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.training.evaluate import predict
 from salun.training.progress import Callback, no_callback
 from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
-
-Singles = NDArray[np.float32]
 
 Flags = NDArray[np.bool_]
 
@@ -115,20 +113,11 @@ class Pool:
         return replace(split, train=train, forget=forget, retain=without(train, forget), listed=forget)
 
 
-def pool_of(experiment: Experiment, problem: ForgettingProblem) -> Pool:
+def _pool_of(experiment: Experiment, problem: ForgettingProblem) -> Pool:
     """Choose the images that an audit of an experiment asks about.
 
-    Args:
-        experiment: says what is forgotten.
-        problem: its data.
-
-    Returns:
-        The pool: the images of the classes or of the list, or of a share r of N training images 2rN / (1 + r), half
-        of which are a share r of what a shadow model is trained on.
-
-    Raises:
-        SalunError: the mask is one model's, it is unknown how the base model was trained, or there are too few
-            images to ask about.
+    Those of the classes or of the list; of a share r of N training images 2rN / (1 + r), half of which are a share r
+    of what a shadow model is trained on.
     """
     if experiment.mask is not None and experiment.mask.file is not None:
         raise SalunError("load_mask: a mask belongs to one model; an audit computes one for each (use_mask)")
@@ -210,7 +199,7 @@ def audits_of(experiments: Sequence[Experiment], cache: ModelCache, source: str)
     wrong = []
     for experiment in experiments:
         try:
-            pool = pool_of(experiment, check_problem(experiment, cache))
+            pool = _pool_of(experiment, check_problem(experiment, cache))
             pools.setdefault(pool.key, (pool, []))[1].append(experiment)
         except SalunError as error:
             wrong.append(f"{source}: entry {experiment.number}: {error}")
@@ -227,26 +216,6 @@ def _with_retraining(experiments: Sequence[Experiment]) -> tuple[Experiment, ...
     plain = {"mask": None, "metrics": (), "tag": None, "prune": None, "budget": None}
     added = found[0].model_copy(update=plain | {"number": 0, "method": "retrain", "settings": {}, "seed": 0})
     return (added, *found)
-
-
-@dataclass(frozen=True)
-class Margins:
-    """Margins z_y - ln sum over c != y of exp z_c of one model.
-
-    Attributes:
-        candidates: (N,).
-        witnesses: (R,) of retained images.
-        test: (T,).
-    """
-
-    candidates: Singles
-    witnesses: Singles
-    test: Singles
-
-    @property
-    def diverged(self) -> bool:
-        """Whether any is not a number, or infinite."""
-        return not all(np.isfinite(part).all() for part in vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -296,7 +265,7 @@ class Auditor:
             Number of the shadow model and name, by number.
         """
         wanted = [(number, name) for number in range(shadows) for name in audit.named]
-        return [(number, name) for number, name in wanted if not _is_kept(self.path(audit.pool, name, number))]
+        return [(number, name) for number, name in wanted if not are_kept(self.path(audit.pool, name, number))]
 
     def go(self, audit: Audit, missing: Sequence[tuple[int, str]], callback: _Watched) -> Iterator[_Done]:
         """Do what is missing, shadow model by shadow model.
@@ -389,8 +358,8 @@ class Auditor:
             SalunError: what is recorded of the shadow model is not usable.
         """
         loaded = load_with(base, replace(pool.problem, split=pool.split(number)), self.cache)
-        task = unlearn_once(experiment, loaded, experiment.seed + number, self.cache, callback).task
-        return task.model if task.diverged is None else None
+        done: UnlearningResult = unlearn_once(experiment, loaded, experiment.seed + number, self.cache, callback)
+        return done.task.model if done.task.diverged is None else None
 
     def keep(self, path: Path, pool: Pool, model: nn.Module | None, base: Checkpoint) -> None:
         """Write the margins of a model.
@@ -413,7 +382,7 @@ class Auditor:
             return margins(predict(model, images))
 
         found = Margins(of(sets.forget), of(sets.retain), np.concatenate([of(sets.test), of(sets.forgotten_test)]))
-        write_arrays(path, asdict(found))
+        write_margins(path, found)
 
     def margins(self, pool: Pool, name: str, shadows: int) -> list[Margins]:
         """Read the margins of all shadow models.
@@ -430,32 +399,3 @@ class Auditor:
             SalunError: one is missing or damaged.
         """
         return [read_margins(self.path(pool, name, number)) for number in range(shadows)]
-
-
-def read_margins(path: Path) -> Margins:
-    """Read margins that were kept.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The margins.
-
-    Raises:
-        SalunError: the file is missing or damaged.
-    """
-    with readable(path, "margins"):
-        content = read_arrays(path, Margins.__dataclass_fields__)
-        for name, part in content.items():
-            if part.dtype != np.float32 or part.ndim != 1:
-                raise ValueError(f"{name} of type {part.dtype} in {part.ndim} dimensions, not a list of float32")
-        return Margins(**{name: content[name] for name in Margins.__dataclass_fields__})
-
-
-def _is_kept(path: Path) -> bool:
-    """Tell whether margins are kept and whole."""
-    try:
-        read_margins(path)
-    except SalunError:
-        return False
-    return True

@@ -14,7 +14,7 @@ from salun.unlearning.mask import Score
 _BUDGET_RULE = "within"
 
 
-class MaskRequest(BaseModel):
+class _MaskRequest(BaseModel):
     """Which mask an experiment uses.
 
     Attributes:
@@ -84,7 +84,7 @@ class Experiment(BaseModel):
     recipe: Recipe | None = None
     split_seed: int = 0
     forget: ForgetRequest
-    mask: MaskRequest | None = None
+    mask: _MaskRequest | None = None
     metrics: tuple[str, ...] = ()
     seed: int = 0
     tag: str | None = None

@@ -15,12 +15,12 @@ from salun.experiments.evaluate import measure, split_tables, with_references
 from salun.experiments.outputs import kept_outputs
 from salun.experiments.plan import Job
 from salun.experiments.problem import Group, load_models
-from salun.experiments.record import Record, weights_name
+from salun.experiments.record import Record, partner_of, weights_name
 from salun.experiments.runner import missing_from
 from salun.io.files import read_json, write_text
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
 
-JOINT = "joint.json"
+_JOINT = "joint.json"
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Comparison:
         standards = _standards_of(jobs)
         for job in {job.id: job for job in jobs if job.id in self.done}.values():
             partner = partner_of(self.done[job.id], self.retrained(standards.get(job.group, ())))
-            names = lacking(self.done[job.id], partner, job.experiment.metrics)
+            names = _lacking(self.done[job.id], partner, job.experiment.metrics)
             if names:
                 yield job, partner, names
 
@@ -187,7 +187,7 @@ class Comparison:
 
     def _of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
         """Compute the metrics of the runs on one base model and forget set together."""
-        path = self.path.parent / JOINT
+        path = self.path.parent / _JOINT
         known = _read_joint(path)
         unlearned, retrained = _apart(kept, gold)
         asked = [[(record.id, record.outputs) for record in side] for side in (unlearned, retrained)]
@@ -269,31 +269,7 @@ def _standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
     return found
 
 
-def partner_of(record: Record, gold: list[Record]) -> Record | None:
-    """Choose the retrained model that a run is compared with.
-
-    Each run is compared with the retrained model of its own seed, so that runs stay independent of each other; a
-    retrained model with that of the next seed, which shows how far two retrainings are apart.
-
-    Args:
-        record: of the run.
-        gold: retrained models, by seed.
-
-    Returns:
-        The retrained model's record; where none has the seed, the runs' seeds go round. None where there is none
-        but the run itself.
-    """
-    seeds = [other.seed for other in gold]
-    if record.settings["method"] == "retrain":
-        others = [other for other in gold if other.id != record.id]
-        later = [other for other in others if other.seed > record.seed]
-        return next(iter([*later, *others]), None)
-    if record.seed in seeds:
-        return gold[seeds.index(record.seed)]
-    return gold[record.seed % len(gold)] if gold else None
-
-
-def lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> tuple[str, ...]:
+def _lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> tuple[str, ...]:
     """List the metrics that a record lacks, or that compare it with another retrained model than they should.
 
     Args:

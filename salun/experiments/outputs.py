@@ -70,7 +70,7 @@ def digest_of(evaluation: Evaluation) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_outputs(path: Path, seconds: float | None = None, passes: int | None = None) -> Evaluation:
+def _read_outputs(path: Path, seconds: float | None = None, passes: int | None = None) -> Evaluation:
     """Read a model's outputs.
 
     Args:
@@ -123,7 +123,7 @@ def kept_outputs(
         The outputs, or None.
     """
     try:
-        evaluation = read_outputs(outputs_path(folder, name), seconds, passes)
+        evaluation = _read_outputs(outputs_path(folder, name), seconds, passes)
     except SalunError:
         return None
     return evaluation if digest in (None, digest_of(evaluation)) else None

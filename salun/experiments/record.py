@@ -296,3 +296,27 @@ def group_named(cells: Iterable[Group]) -> Group:
     """
     bases, forgets = zip(*cells, strict=True)
     return " ".join(sorted(set(bases))), " ".join(sorted(set(forgets)))
+
+
+def partner_of(record: Record, gold: list[Record]) -> Record | None:
+    """Choose the retrained model that a run is compared with.
+
+    Each run is compared with the retrained model of its own seed, so that runs stay independent of each other; a
+    retrained model with that of the next seed, which shows how far two retrainings are apart.
+
+    Args:
+        record: of the run.
+        gold: retrained models, by seed.
+
+    Returns:
+        The retrained model's record; where none has the seed, the runs' seeds go round. None where there is none
+        but the run itself.
+    """
+    seeds = [other.seed for other in gold]
+    if record.settings["method"] == "retrain":
+        others = [other for other in gold if other.id != record.id]
+        later = [other for other in others if other.seed > record.seed]
+        return next(iter([*later, *others]), None)
+    if record.seed in seeds:
+        return gold[seeds.index(record.seed)]
+    return gold[record.seed % len(gold)] if gold else None

@@ -21,7 +21,7 @@ from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, load_metrics, outdated, revisions
 from salun.training.progress import Epoch
 
-TORN = "records.torn"
+_TORN = "records.torn"
 
 DIGEST, _NAMED_AT_WILL = "digest", "tag"
 
@@ -49,7 +49,7 @@ def append(path: Path, record: Record) -> None:
         try:
             with path.open("a+b", buffering=0) as file:
                 _set_torn_aside(path, file)
-                add(file, line.encode())
+                _add(file, line.encode())
             settle_folder(path.parent)
         except OSError as error:
             raise SalunError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -101,7 +101,7 @@ def _canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def add(file: FileIO, content: bytes) -> None:
+def _add(file: FileIO, content: bytes) -> None:
     """Add to the end of a file, and see to it that it is on the disk; in part is not at all.
 
     Args:
@@ -134,10 +134,10 @@ def _set_torn_aside(path: Path, file: FileIO) -> None:
     file.seek(begin)
     torn = file.read()
     if _record_of(torn) is not None:
-        add(file, b"\n")
+        _add(file, b"\n")
         return
-    with path.with_name(TORN).open("ab", buffering=0) as aside:
-        add(aside, torn + b"\n")
+    with path.with_name(_TORN).open("ab", buffering=0) as aside:
+        _add(aside, torn + b"\n")
     file.truncate(begin)
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from salun.experiments import records
-from salun.experiments.base_model import BaseModelSpec
 from salun.experiments.base_training import save_with_forget
-from salun.experiments.bases import prepare_base, prepare_bases
+from salun.experiments.bases import CallbackForBase, prepare_base, prepare_bases
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.experiments.evaluate import split_tables
+from salun.experiments.executors.cluster import RayRequest
 from salun.experiments.executors.executor import Answer, Executor, RunFailure, RunRequest, SerialExecutor
 from salun.experiments.executors.processes import ProcessExecutor
-from salun.experiments.executors.ray import RayExecutor, RayRequest
+from salun.experiments.executors.ray import RayExecutor
 from salun.experiments.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.experiments.plan import Job, untrained
 from salun.experiments.problem import check_problem
@@ -67,7 +67,7 @@ class Runner:
         self,
         jobs: list[Job],
         callback_for: Callable[[Job], Callback],
-        callback_for_base: Callable[[BaseModelSpec], Callback] = lambda spec: no_callback,
+        callback_for_base: CallbackForBase = lambda spec: no_callback,
     ) -> _Outcomes:
         """Train the base models that are missing, do the runs that are not finished, and record each as it ends.
 

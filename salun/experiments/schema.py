@@ -46,7 +46,7 @@ _Label = Annotated[int, Field(ge=0)]
 _Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Entry(BaseModel):
+class _Entry(BaseModel):
     """The keys of one experiment that all methods share; null means not given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -95,7 +95,7 @@ class Entry(BaseModel):
     tag: str | None = Field(None, max_length=200, description="Name of the experiment in tables and logs.")
 
 
-def method_models() -> dict[str, type[Entry]]:
+def _method_models() -> dict[str, type[_Entry]]:
     """Build the schema of an entry for each method, from the method's signature.
 
     Returns:
@@ -105,9 +105,9 @@ def method_models() -> dict[str, type[Entry]]:
         SalunError: a method's setting is called as a key that all of them share.
     """
     load_methods()
-    models: dict[str, type[Entry]] = {}
+    models: dict[str, type[_Entry]] = {}
     for name, found in METHODS.items():
-        for key in found.settings.keys() & Entry.model_fields.keys():
+        for key in found.settings.keys() & _Entry.model_fields.keys():
             raise SalunError(f"method '{name}': setting '{key}': every experiment has a key of that name; rename it")
         names = (name, found.alias) if found.alias else (name,)
         fields: dict[str, Any] = {"method": (Literal[names], name), **found.settings}
@@ -117,7 +117,7 @@ def method_models() -> dict[str, type[Entry]]:
             fields["budget"] = (None, None)
         if found.classwise:
             fields |= dict.fromkeys(_SHARE_KEYS, (None, None))
-        model = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
+        model = cast(type[_Entry], create_model(f"{name}_entry", __base__=_Entry, __doc__=found.summary, **fields))
         models |= dict.fromkeys(names, model)
     return models
 
@@ -130,7 +130,7 @@ def json_schema() -> dict[str, Any]:
     """
     load_metrics()
     union: Any = None
-    for model in dict.fromkeys(method_models().values()):
+    for model in dict.fromkeys(_method_models().values()):
         union = model if union is None else union | model
     schema = TypeAdapter(list[union] | union).json_schema()
     for definition in schema["$defs"].values():
@@ -210,7 +210,7 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
     Raises:
         SalunErrors: every mistake, a line each, with entry number, key and what is accepted.
     """
-    models, found, wrong = method_models(), [], []
+    models, found, wrong = _method_models(), [], []
     for number, entry in enumerate(entries, 1):
         where = f"{source}: entry {number}" if source != "command line" else source
         try:
@@ -222,15 +222,15 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
     return found
 
 
-def _read_entry(entry: Any, number: int, models: dict[str, type[Entry]], files_must_exist: bool) -> Experiment:
+def _read_entry(entry: Any, number: int, models: dict[str, type[_Entry]], files_must_exist: bool) -> Experiment:
     """Validate one experiment."""
     if not isinstance(entry, dict):
-        raise SalunErrors([f"{shown(entry)}: must be an object of keys and values"])
+        raise SalunErrors([f"{_shown(entry)}: must be an object of keys and values"])
     name = _DEFAULT_METHOD if entry.get("method") is None else entry["method"]
     model, lines = models.get(name) if isinstance(name, str) else None, []
     if model is None:
-        lines = [f"method: {shown(name)}: unknown{did_you_mean(str(name), models)}"]
-        model, entry = Entry, {key: entry[key] for key in entry if key in Entry.model_fields and key != "method"}
+        lines = [f"method: {_shown(name)}: unknown{did_you_mean(str(name), models)}"]
+        model, entry = _Entry, {key: entry[key] for key in entry if key in _Entry.model_fields and key != "method"}
     given = _not_null(entry, model)
     try:
         valid = model.model_validate(given)
@@ -252,7 +252,7 @@ def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     return given
 
 
-def _resolve(entry: Entry, number: int) -> Experiment:
+def _resolve(entry: _Entry, number: int) -> Experiment:
     """Turn a valid entry into an experiment, with every default filled in."""
     chosen, share, listed = entry.class_to_forget, entry.unlearning_rate, entry.idxs_to_forget
     classes = tuple(sorted(set(chosen))) if isinstance(chosen, list) else () if chosen is None else (chosen,)
@@ -279,7 +279,7 @@ def _resolve(entry: Entry, number: int) -> Experiment:
     )
 
 
-def _explain(error: ValidationError, model: type[Entry]) -> list[str]:
+def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
     """Put pydantic's findings into one line a key."""
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
@@ -291,27 +291,27 @@ def _explain(error: ValidationError, model: type[Entry]) -> list[str]:
             lines[key] = f"{key}: unknown key{_instead_of(path, model)}"
         elif problem["type"] == "none_required" or (key == "use_mask" and problem["type"] == "literal_error"):
             name = model.model_fields["method"].default
-            lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' {_REFUSALS[key]}"
+            lines[key] = f"{key}: {_shown(problem['input'])}: method '{name}' {_REFUSALS[key]}"
         elif problem["type"] == "model_type":
-            lines[key] = f"{key}: {shown(problem['input'])}: must be an object of keys and values"
+            lines[key] = f"{key}: {_shown(problem['input'])}: must be an object of keys and values"
         elif key == "class_to_forget":
-            lines[key] = f"{key}: {shown(problem['input'])}: must be a class, from 0, or a list of classes"
+            lines[key] = f"{key}: {_shown(problem['input'])}: must be a class, from 0, or a list of classes"
         else:
-            lines[key] = f"{key}: {shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            lines[key] = f"{key}: {_shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     return list(lines.values())
 
 
-def _instead_of(path: list[str], model: type[Entry]) -> str:
+def _instead_of(path: list[str], model: type[_Entry]) -> str:
     """Say which keys there are in place of an unknown one."""
     if path[0] == "recipe":
         return did_you_mean(path[-1], Recipe.model_fields)
     if not any(path[0] in found.settings for found in METHODS.values()):
         return did_you_mean(path[0], model.model_fields)
-    settings = [name for name in model.model_fields if name not in Entry.model_fields]
+    settings = [name for name in model.model_fields if name not in _Entry.model_fields]
     return f" of method '{model.model_fields['method'].default}'; its settings: {', '.join(settings) or 'none'}"
 
 
-def _conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
+def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
     """Find keys that do not go together."""
     lines = []
     asked = [key for key in _FORGET_KEYS if key in given]
@@ -337,7 +337,7 @@ def _conflicts(given: dict[str, Any], model: type[Entry]) -> list[str]:
     return lines
 
 
-def _outside(entry: Entry, given: dict[str, Any], files_must_exist: bool) -> list[str]:
+def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> list[str]:
     """Check what an entry names: models, data sets, classes, metrics, files."""
     lines = []
 
@@ -366,7 +366,7 @@ def _outside(entry: Entry, given: dict[str, Any], files_must_exist: bool) -> lis
     return lines
 
 
-def shown(value: Any) -> str:
+def _shown(value: Any) -> str:
     """Show a value as it stands in JSON.
 
     Args:

@@ -8,17 +8,23 @@ from typing import Any
 
 from dotenv import load_dotenv
 
-PATIENCE = 20
 _LIMITS = ("WANDB_INIT_TIMEOUT", "WANDB_LOGIN_TIMEOUT", "WANDB_FINISH_TIMEOUT")
 _SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 _SHORTEST_SECRET = 6
 
 
 class Tracker:
-    """Sends runs to Weights & Biases; its first failure ends the logging with a notice, never the run."""
+    """Sends runs to Weights & Biases; its first failure ends the logging with a notice, never the run.
 
-    def __init__(self, wanted: bool, notice: Callable[[str], None]) -> None:
+    Args:
+        wanted: whether anything is to be logged.
+        notice: is given a line that the user reads.
+        patience: seconds that wandb may take to begin or to end, unless the user's environment says otherwise.
+    """
+
+    def __init__(self, wanted: bool, notice: Callable[[str], None], patience: int = 20) -> None:
         self.notice = notice
+        self.patience = patience
         self.enabled = False
         try:
             self.enabled = wanted and self._is_configured()
@@ -40,7 +46,7 @@ class Tracker:
             return False
         # In the environment a user's own limits win, and versions of wandb that lack one pass it over.
         for limit in _LIMITS:
-            os.environ.setdefault(limit, str(PATIENCE))
+            os.environ.setdefault(limit, str(self.patience))
         os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
         return True
 

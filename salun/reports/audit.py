@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salun.experiments.audit import Flags, Margins, Pool, Singles
+from salun.experiments.audit import Flags, Pool
+from salun.experiments.margins import Margins, Singles
 from salun.metrics.klom import klom
 from salun.metrics.ulira import left_out_scores
 from salun.reports.roc import Roc, roc_of

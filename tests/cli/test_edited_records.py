@@ -11,7 +11,6 @@ from lists import BASE, RECORDS, entries, train_small
 
 from salun.cli import viz
 from salun.cli.unlearn import main
-from salun.experiments.joint_metrics import JOINT
 from salun.experiments.outputs import outputs_path
 from salun.experiments.records import read
 from salun.models.checkpoint import save_checkpoint
@@ -197,7 +196,7 @@ def test_a_metric_that_is_added_later_is_no_change(capsys: pytest.CaptureFixture
 
 
 def test_changed_metrics_of_several_runs_are_computed_anew(capsys: pytest.CaptureFixture[str]) -> None:
-    path = RECORDS.parent / JOINT
+    path = RECORDS.parent / "joint.json"
     whole, table = json.loads(path.read_text()), table_of("ga_small")
     key = list(whole)[-1]
     path.write_text(json.dumps(whole | {key: whole[key] | {"KLoM": 0.123}}))

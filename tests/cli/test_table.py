@@ -1,6 +1,6 @@
 import io
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +8,6 @@ from rich.console import Console
 
 from salun.cli.console import make_console
 from salun.cli.table import dispensable, print_published, print_rows, published_for
-from salun.experiments.config import MaskRequest
 from salun.experiments.record import Record
 from salun.metrics import METRICS, load_metrics
 from salun.reports.summary import Row, summarise
@@ -16,7 +15,7 @@ from salun.reports.tables import INTERVAL, SPREAD
 
 load_metrics()
 
-MASK = asdict(MaskRequest(keep=0.5, score="sum"))
+MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
 
 
 def record(

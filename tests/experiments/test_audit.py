@@ -12,7 +12,7 @@ import torch
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, SalunErrors
-from salun.experiments.audit import BASE, Audit, Auditor, Pool, audits_of, name_of, pool_of, read_margins
+from salun.experiments.audit import BASE, Audit, Auditor, Pool, audits_of, name_of
 from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment, PruneRequest
 from salun.experiments.context import ModelCache, RunContext
@@ -103,7 +103,7 @@ def do(
 
 def contents() -> dict[Path, list[list[float]]]:
     """All margins that are kept."""
-    return {path: [part.tolist() for part in vars(read_margins(path)).values()] for path in FOLDER.rglob("*.npz")}
+    return {path: [part.tolist() for part in np.load(path).values()] for path in FOLDER.rglob("*.npz")}
 
 
 def numbers(tensor: torch.Tensor) -> set[int]:
@@ -306,10 +306,12 @@ def test_refusals_name_the_entry(entry: dict[str, Any], text: str) -> None:
 
 
 def test_a_base_model_of_unknown_recipe_is_refused() -> None:
-    found = pool(**SHARE).problem
-    experiment = audit_of(SHARE).experiments[1]
+    split = make_split(load(DATA), ForgetRequest())
+    checkpoint, _ = train_checkpoint("resnet_tiny", load(DATA), split, Recipe(**SHORT), CPU)
+    save_checkpoint(Path("foreign.pt"), replace(checkpoint, config={}))
+    own = {"model": None, "dataset": None, "recipe": None, "checkpoint": "foreign.pt"}
     with pytest.raises(SalunError, match=r"records no recipe to train shadow models by; .*'recipe'"):
-        pool_of(experiment, replace(found, spec=replace(found.spec, recipe=None)))
+        audits(SHARE | own)
 
 
 # Models
@@ -401,7 +403,7 @@ def test_a_damaged_file_of_margins_is_done_again(content: bytes | None, kept: di
     path = auditor().path(audit.pool, name_of(audit.experiments[1], audit.pool), 2)
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     with pytest.raises(SalunError, match="not a readable file of margins"):
-        read_margins(path)
+        auditor().margins(audit_of(SHARE).pool, path.stem.rpartition("_")[0], 4)
     assert do(audit, 4, seen) == [(2, "ft")]
     assert seen.trained == []
     assert contents() == kept

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salun.data.split import read_forget
-from salun.experiments.schema import Entry, load_experiments
+from salun.experiments.schema import json_schema, load_experiments
 from salun.io.limits import read_plain
 from salun.latent.features import read_features, read_source
-from salun.unlearning import METHODS, load_methods
+from salun.unlearning import load_methods
 
 FILE = Path("a.json")
 load_methods()
-KEYS = sorted({*Entry.model_fields, *(key for method in METHODS.values() for key in method.settings), "unknown", ""})
+KEYS = sorted({*(key for shape in json_schema()["$defs"].values() for key in shape["properties"]), "unknown", ""})
 NAMES = ["", "rl", "ft", "retrain", "digits", "resnet_tiny", "resnet18.x", "sum", "all", "synthetic:n=", "folder:/dev"]
 ODD = ["a\0b", "/dev/zero", "../../x", "\x1b[31m", "\u202e", "x" * 5000, "\ud800", "two\nlines"]
 WORDS = st.sampled_from([*NAMES, *ODD])

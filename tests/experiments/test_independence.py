@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, make_split
 from salun.device import derived_seed, seeded, seeded_globally
-from salun.experiments.audit import Auditor, pool_of
+from salun.experiments.audit import Auditor, audits_of
 from salun.experiments.base_model import fresh_model
 from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment
@@ -158,9 +158,8 @@ def test_no_two_models_start_from_the_same_weights(
 
 def test_no_two_models_of_an_audit_start_from_the_same_weights(cache: ModelCache, starts: Starts) -> None:
     experiment = entry(method="retrain")
-    problem = check_problem(experiment, cache)
     found = {"base model": base_of(cache, experiment)}
-    pool, worker = pool_of(experiment, problem), Auditor(cache, Path("audit"), Path("shadows"))
+    pool, worker = audits_of([experiment], cache, "list")[0].pool, Auditor(cache, Path("audit"), Path("shadows"))
     for number in range(3):
         shadow = worker.base(pool, number)
         found[f"shadow model {number}"] = starts.last

@@ -8,10 +8,10 @@ from lists import BASE, CPU, RECORDS, WEIGHTS, do, planned, train_small
 from records import recorded
 
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.joint_metrics import JOINT, Comparison, partner_of
-from salun.experiments.outputs import outputs_path, read_outputs
+from salun.experiments.joint_metrics import Comparison
+from salun.experiments.outputs import kept_outputs, outputs_path
 from salun.experiments.plan import Job
-from salun.experiments.record import Record, weights_name
+from salun.experiments.record import Record, partner_of, weights_name
 from salun.experiments.records import read
 from salun.metrics import METRICS, check_metrics, evaluate
 from salun.metrics.agreement import disagreement
@@ -60,7 +60,7 @@ def test_a_run_is_compared_with_the_retrained_model_of_its_seed() -> None:
         record = found["ga_small", seed]
         assert record.retrained == found["retrain", seed].id
         assert found["retrain", seed].retrained == found["retrain", 1 - seed].id
-        own, gold = (read_outputs(outputs_path(RECORDS.parent, one.id)) for one in (record, found["retrain", seed]))
+        own, gold = (kept_outputs(RECORDS.parent, one.id) for one in (record, found["retrain", seed]))
         assert record.metrics["disagreement"] == disagreement(replace(own, retrained=gold))
         assert set(PAIRED) <= record.metrics.keys()
         assert all(record.base_metrics[name] is not None for name in PAIRED)
@@ -138,7 +138,7 @@ def test_metrics_of_several_runs_are_of_the_whole_experiment() -> None:
     rows = {row.title: row for row in rows_of(jobs, held.done, joint)}
     assert rows["ga_small"].estimates["KLoM"].mean == joint[2]["KLoM"]
     assert rows["ga_small"].estimates["KLoM"].sd is None
-    kept = json.loads((RECORDS.parent / JOINT).read_text())
+    kept = json.loads((RECORDS.parent / "joint.json").read_text())
     assert len(kept) == 2
     assert held.joint(jobs) == joint
 
@@ -179,7 +179,7 @@ def test_all_metrics_of_outputs_can_be_had_of_kept_outputs() -> None:
     wanted = {name for name in check_metrics(("all",)) if METRICS[name].cost != "many models"}
     assert record.retrained is not None
     assert record.metrics.keys() | record.details.keys() == wanted
-    own = read_outputs(outputs_path(RECORDS.parent, record.id), record.unlearning_seconds)
+    own = kept_outputs(RECORDS.parent, record.id, seconds=record.unlearning_seconds)
     assert evaluate(own, ("UA", "RA", "RTE")) == {name: record.metrics[name] for name in ("UA", "RA", "RTE")}
 
 
@@ -294,6 +294,6 @@ def test_a_revised_metric_of_several_runs_is_computed_again(monkeypatch: pytest.
     before = held.joint(jobs)
     revise(monkeypatch, "KLoM", 7.0)
     assert held.joint(jobs) == {number: values | {"KLoM": 7.0} for number, values in before.items()}
-    kept = (RECORDS.parent / JOINT).read_bytes()
+    kept = (RECORDS.parent / "joint.json").read_bytes()
     held.joint(jobs)
-    assert (RECORDS.parent / JOINT).read_bytes() == kept
+    assert (RECORDS.parent / "joint.json").read_bytes() == kept

@@ -15,7 +15,7 @@ from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
 from salun.errors import SalunError
 from salun.experiments.plugins import load_plugins, outdated
-from salun.experiments.schema import method_models, validate
+from salun.experiments.schema import json_schema, validate
 from salun.metrics import METRICS, check_metrics
 from salun.registry import ADDED, load_installed
 from salun.unlearning import METHODS, find_method
@@ -162,7 +162,7 @@ def test_two_files_of_one_name_are_refused(plug: Plug, tmp_path: Path) -> None:
 def test_a_setting_must_not_be_called_as_a_key_of_every_entry(plug: Plug) -> None:
     plug("mine.py", METHOD.format(name="mine").replace("task: Task", "task: Task, *, seed: float = 1.0"))
     with pytest.raises(SalunError, match="method 'mine': setting 'seed': every experiment has a key of that name"):
-        method_models()
+        json_schema()
 
 
 def test_a_list_names_no_plugin(plug: Plug, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from records import ODD_TEXT, make
 
 from salun.errors import SalunError
-from salun.experiments.records import TORN, Log, append, read
+from salun.experiments.records import Log, append, read
 from salun.metrics import METRICS, load_metrics
 from salun.training.progress import Epoch
 
@@ -90,7 +90,7 @@ def test_a_torn_last_line_is_passed_over_and_the_next_append_is_whole(tmp_path: 
     found, notices = read(path)
     assert [record.seed for record in found.values()] == [0, 2]
     assert notices == []
-    assert (tmp_path / TORN).read_bytes() == torn + b"\n"
+    assert (tmp_path / "records.torn").read_bytes() == torn + b"\n"
     assert len(lines_in(path)) == 2
 
 

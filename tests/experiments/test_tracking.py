@@ -11,11 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made import make
+from records import make
 from wandb_ends import Answering, offline_runs
 
 from salun.cli.unlearn import log_run
-from salun.experiments import tracking
 from salun.experiments.tracking import Tracker
 from salun.training.progress import Epoch
 
@@ -36,10 +35,10 @@ def clean(tmp_path: Path) -> Iterator[None]:
     os.environ |= before
 
 
-def tracker(wanted: bool = True, **environment: str) -> tuple[Tracker, list[str]]:
+def tracker(wanted: bool = True, patience: int = 20, **environment: str) -> tuple[Tracker, list[str]]:
     os.environ |= environment
     notices: list[str] = []
-    return Tracker(wanted, notices.append), notices
+    return Tracker(wanted, notices.append, patience), notices
 
 
 def log_one(track: Tracker, title: str = "rl", **fields: Any) -> float:
@@ -126,22 +125,21 @@ def test_the_users_environment_goes_first(name: str) -> None:
     Path(".env").write_text("WANDB_API_KEY=" + "f" * 40)
     assert tracker(WANDB_API_KEY=KEY, **{name: "77"})[0].enabled
     assert (os.environ["WANDB_API_KEY"], os.environ[name]) == (KEY, "77")
-    assert tracking.PATIENCE <= 30
+    assert int(os.environ["WANDB_LOGIN_TIMEOUT"]) <= 30
 
 
 @pytest.mark.parametrize(
     ("server", "key"), [("refuses", KEY), ("is silent", KEY), ("refuses", "a b cde"), ("refuses", "ключик")]
 )
 def test_an_unreachable_server_costs_little_once_and_nothing_later(
-    server: str, key: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: str, key: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE", 1)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if server == "is silent":
             listening.listen()
         Path(".env").write_text(f"WANDB_SECRET='{key}'")
-        track, notices = tracker(WANDB_BASE_URL=f"http://127.0.0.1:{listening.getsockname()[1]}")
+        track, notices = tracker(patience=1, WANDB_BASE_URL=f"http://127.0.0.1:{listening.getsockname()[1]}")
         first, *later = [log_one(track) for _ in range(3)]
     assert first < 6
     assert max(later) < 0.1
@@ -150,11 +148,12 @@ def test_an_unreachable_server_costs_little_once_and_nothing_later(
     assert key not in "".join([*capfd.readouterr(), *notices])
 
 
-def test_a_server_that_goes_away_costs_little_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE", 1)
+def test_a_server_that_goes_away_costs_little_once() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    track, notices = tracker(WANDB_BASE_URL=f"http://127.0.0.1:{server.server_address[1]}", WANDB_API_KEY=KEY)
+    track, notices = tracker(
+        patience=1, WANDB_BASE_URL=f"http://127.0.0.1:{server.server_address[1]}", WANDB_API_KEY=KEY
+    )
     begun = time.monotonic()
     with track.run("name", "group", {}) as log:
         log({"epoch": 1})

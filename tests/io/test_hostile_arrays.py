@@ -1,4 +1,5 @@
 import io
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salun.data.memmap import PixelFile
-from salun.experiments.audit import read_margins
-from salun.experiments.outputs import read_outputs
+from salun.experiments.margins import read_margins
+from salun.experiments.outputs import kept_outputs, outputs_path
 from salun.io.arrays import readable
 from salun.latent.embedding import read_coordinates
 from salun.latent.features import read_features, read_source
@@ -68,8 +69,16 @@ class Kind:
     read: Callable[[Path], Any]
 
 
+def read_kept(path: Path) -> Any:
+    """Outputs, from where a list of experiments keeps them."""
+    place = outputs_path(Path(), "kept")
+    place.parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, place)
+    return kept_outputs(Path(), "kept")
+
+
 KINDS = {
-    "outputs": Kind(outputs_arrays(), read_outputs),
+    "outputs": Kind(outputs_arrays(), read_kept),
     "features": Kind(features_arrays(), read_features),
     "source": Kind(features_arrays(), read_source),
     "coordinates": Kind(COORDINATES, lambda path: read_coordinates(path, "k")),

@@ -1,6 +1,8 @@
 """What an executor is asked for and gives, and the one that does runs in this process."""
 
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
@@ -18,7 +20,7 @@ from salun.experiments.context import ModelCache
 from salun.experiments.problem import ForgettingProblem
 from salun.experiments.run import RunResult, run_once
 from salun.models.checkpoint import Checkpoint
-from salun.training.progress import Callback
+from salun.training.progress import Callback, Progress
 from salun.unlearning.mask import Mask
 
 
@@ -161,6 +163,28 @@ def answer(request: Request, cache: ModelCache, callback: Callback, base: Checkp
         return result if request.keep_weights else replace(result, checkpoint=None)
     except Exception as error:  # one run that fails does not end the others
         return _failure(error)
+
+
+def reporting(name: str, send: Callable[[tuple[str, Progress]], object], pause: float) -> Callback:
+    """Make the callback of a worker, which sends steps to the command, not more often than they are looked at.
+
+    Args:
+        name: id of the request.
+        send: takes the id and a step.
+        pause: seconds between two steps; the last of an epoch is always sent.
+
+    Returns:
+        The callback.
+    """
+    latest = -pause
+
+    def report(step: Progress) -> None:
+        nonlocal latest
+        if step.done is not None or time.monotonic() - latest >= pause:
+            send((name, step))
+            latest = time.monotonic()
+
+    return report
 
 
 def portable(found: Answer) -> Answer:

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,7 @@ import torch
 from salun.device import deterministic, pick_device
 from salun.errors import SalunError, one_line
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.executors.executor import Answer, Request, RunFailure, answer, portable
+from salun.experiments.executors.executor import Answer, Request, RunFailure, answer, portable, reporting
 from salun.experiments.plugins import load_plugins
 from salun.training.progress import Callback, Progress, no_callback
 
@@ -74,21 +73,8 @@ def _work(request: bytes, is_watched: bool) -> bytes:
     if isinstance(worker.cache, RunFailure):
         return pickle.dumps(worker.cache)
     wanted: Request = pickle.loads(request)
-    callback = _sending(wanted.id, worker.steps) if is_watched else no_callback
+    callback = reporting(wanted.id, worker.steps.put, _PAUSE) if is_watched else no_callback
     return pickle.dumps(portable(answer(wanted, worker.cache, callback)))
-
-
-def _sending(name: str, steps: "SimpleQueue[tuple[str, Progress | None]]") -> Callback:
-    """Send the steps of a request home, not more often than they are looked at."""
-    latest = -_PAUSE
-
-    def send(step: Progress) -> None:
-        nonlocal latest
-        if step.done is not None or time.monotonic() - latest >= _PAUSE:
-            steps.put((name, step))
-            latest = time.monotonic()
-
-    return send
 
 
 # In the parent's process

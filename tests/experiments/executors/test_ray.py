@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,33 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from lists import BASE, CPU, RECORDS, SMALL, WEIGHTS, do, planned, runner, train_small
+from lists import CPU, RECORDS, SMALL, WEIGHTS, do, planned, runner
 from plugins import forgotten
 
-from salun import __version__
-from salun.errors import SalunError
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.executors.executor import Order, Outcome, RunFailure, setup_like
-from salun.experiments.executors.ray import (
-    Hand,
-    Parcel,
-    RayRequest,
-    Stored,
-    connect,
-    device_of,
-    gpus_of,
-    is_secret,
-    rooms,
-)
+from salun.experiments.executors.cluster import RayRequest
+from salun.experiments.executors.executor import RunFailure
 from salun.experiments.plan import Job
 from salun.experiments.plugins import load_plugins
 from salun.experiments.records import read
 from salun.experiments.runner import Runner
 from salun.models.architecture import TINY
-from salun.models.checkpoint import load_checkpoint, save_checkpoint
+from salun.models.checkpoint import load_checkpoint
 from salun.training.progress import Callback, Progress
-from salun.unlearning.mask import save_mask
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": {"epochs": 1, "batch_size": 32}, "method": "ft"}
 BARE = OWN | {"epochs": None}
@@ -116,7 +101,8 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
 
 def on_ray(address: str, plugins: tuple[Path, ...] = ()) -> Runner:
     """A runner of a cluster that keeps all weights."""
-    return replace(runner("all"), plugins=plugins, ray=RayRequest(address, device="cpu"))
+    cache = ModelCache(RunContext(CPU, plugins=plugins))
+    return replace(runner("all"), cache=cache, ray=RayRequest(address, device="cpu"))
 
 
 def results() -> dict[str, tuple[Any, ...]]:
@@ -142,134 +128,6 @@ def done_again(jobs: Callable[[], list[Job]]) -> dict[str, tuple[Any, ...]]:
         path.unlink()
     do(jobs(), keep="all")
     return results()
-
-
-def node(cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
-    return {"NodeID": f"{cpus:g}-{gpus:g}", "Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus, "memory": 1e9}}
-
-
-def test_machines_have_room_by_cpus_and_shares_of_gpus() -> None:
-    found = [node(4), node(8, 2), node(2, 4), node(16, 1, alive=False)]
-    assert rooms(found, 0) == {"4-0": 4, "8-2": 8, "2-4": 2}
-    assert rooms(found, 1) == {"8-2": 2, "2-4": 2}
-    assert rooms(found, 0.25) == {"8-2": 8, "2-4": 2}
-    assert rooms([node(64, 4)], 1 / 3) == {"64-4": 12}
-    assert rooms([node(64, 4)], 0.4) == {"64-4": 8}
-    assert rooms([node(0, 4)], 0) == {}
-
-
-@pytest.mark.parametrize(
-    ("asked", "share", "there", "given"),
-    [
-        ("auto", None, 0, (0, "cpu")),
-        ("auto", None, 2, (1, "cuda")),
-        ("auto", 0.25, 2, (0.25, "cuda")),
-        ("auto", 0.0, 2, (0, "cpu")),
-        ("cpu", None, 2, (0, "cpu")),
-        ("cuda:1", None, 2, (1, "cuda")),
-        ("mps", None, 0, (0, "mps")),
-    ],
-)
-def test_runs_have_a_gpu_where_there_is_one(
-    asked: str, share: float | None, there: int, given: tuple[float, str]
-) -> None:
-    gpus = gpus_of(RayRequest(gpus=share, device=asked), [node(4), node(8, there)])
-    assert (gpus, device_of(asked, gpus)) == given
-
-
-@pytest.mark.parametrize(
-    ("asked", "share", "there", "reason"),
-    [
-        ("cpu", 0.5, 2, "--gpus-per-run 0.5: does not go with --device cpu"),
-        ("cuda", 0.0, 2, "--gpus-per-run 0: does not go with --device cuda"),
-        ("auto", 1.0, 0, "no machine of the cluster has a GPU"),
-        ("cuda", None, 0, "no machine of the cluster has a GPU"),
-    ],
-)
-def test_devices_that_cannot_be_are_refused(asked: str, share: float | None, there: int, reason: str) -> None:
-    with pytest.raises(SalunError, match=reason):
-        gpus_of(RayRequest(gpus=share, device=asked), [node(8, there)])
-
-
-def test_keys_and_tokens_are_no_business_of_workers() -> None:
-    kept = ["WANDB_API_KEY", "WANDB_SECRET", "HF_TOKEN", "my_password", "RAY_AUTH_TOKEN", "PATH", "KEYBOARD", "HOME"]
-    assert [name for name in kept if is_secret(name)] == kept[:4]
-
-
-def begun(monkeypatch: pytest.MonkeyPatch, plugins: tuple[Path, ...] = ()) -> Hand:
-    """A worker without Ray, which changes no more of this process than it must."""
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(logging.getLogger("salun"), "level", logging.NOTSET)
-    hand = Hand()
-    contents = {path.name: path.read_bytes() for path in plugins}
-    assert hand.begin(setup_like(ModelCache(RunContext(CPU)), (), 1), contents, "nowhere", __version__) is None
-    return hand
-
-
-def packed(hand: Hand, job: Job, **more: Stored) -> Parcel:
-    """What a worker is brought of a run; what it consists of is there already."""
-    base = Stored("base", None)
-    hand.cache.kept["base"] = (job.problem.spec, ModelCache(RunContext(CPU)).base(job.problem))
-    return Parcel(Order(job.experiment, job.seed, job.id), base, **more)
-
-
-def test_a_worker_needs_no_file_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(Path(BASE), small := train_small())
-    Path("forget.json").write_text("[1, 2, 3]")
-    mask = {name: torch.rand_like(weight) > 0.5 for name, weight in small.restore().named_parameters()}
-    save_mask(Path("half.mask"), mask)
-    entry = {"class_to_forget": None, "idxs_to_forget": "forget.json", "load_mask": "half.mask", "method": "ft"}
-    (job,) = planned(entry)
-    do([job])
-    for path in (BASE, "forget.json", "half.mask"):
-        Path(path).unlink()
-    (tmp_path / "there").mkdir()
-    monkeypatch.chdir(tmp_path / "there")
-    hand = begun(monkeypatch)
-    hand.cache.kept |= {"forget": [1, 2, 3], "mask": job.problem.mask}
-    parcel = packed(hand, job, forget=Stored("forget", None), mask=Stored("mask", None))
-    outcome = hand.do(parcel).answer.outcome
-    assert isinstance(outcome, Outcome)
-    alone = read(tmp_path / RECORDS)[0][job.id]
-    here, there = (replace(record, **dict.fromkeys(TIMES)) for record in (alone, outcome.record))  # type: ignore
-    assert here == there
-    hand.cache.kept["forget"] = [1, 2, 4]
-    other = hand.do(parcel).answer.outcome
-    assert other == RunFailure(f"{BASE}: base model, data or mask have changed since the command began")
-    assert not list(Path().rglob("*"))
-
-
-def test_a_worker_of_another_version_does_not_begin() -> None:
-    assert (
-        Hand().begin(setup_like(ModelCache(RunContext(CPU)), (), 1), {}, ".", "0")
-        == f"has salun {__version__}, the command 0"
-    )
-
-
-def test_a_worker_without_its_device_or_plugin_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun(monkeypatch)
-    setup = setup_like(ModelCache(RunContext(CPU)), (), 1)
-    reason = Hand().begin(replace(setup, device="nothing"), {}, ".", __version__)
-    assert reason == "--device nothing: unknown; accepted: auto, cpu, cuda, cuda:N, mps"
-    assert "wrong.py" in str(Hand().begin(setup, {"wrong.py": b"1 / 0"}, ".", __version__))
-
-
-def test_a_worker_without_the_data_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(Path(BASE), train_small())
-    (job,) = planned({})
-    hand = begun(monkeypatch)
-    parcel = packed(hand, job)
-    hand.cache.kept["base"] = (replace(job.problem.spec, dataset="folder:nowhere"), None)
-    reply = hand.do(parcel)
-    assert "folder:nowhere" in str(reply.lacks)
-    assert reply.answer.outcome is None
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
-def test_a_cluster_that_is_not_there_is_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salun.experiments.executors.ray.REACHED_WITHIN", 4.0)
-    with pytest.raises(SalunError, match=f"^--ray {address}: no Ray cluster [^\n]*$"):
-        connect(address)
 
 
 def test_runs_on_ray_give_what_they_give_in_turn(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +185,7 @@ def test_a_machine_that_is_lost_in_mid_list_costs_no_run(plugin: Path, tmp_path:
     assert len(done) == 8
     assert lost.keys() == {"raising", "dying"}
     assert lost["raising"].startswith("ValueError: will not (")
-    assert lost["dying"].endswith(" was lost (ActorDiedError), the second time")
+    assert lost["dying"] == "its worker was lost twice (WorkerCrashedError)"
     seeds = [line.split()[0] for line in Path("begun").read_text().splitlines()]
     assert sorted(map(seeds.count, set(seeds))) == [1, 1, 2]
     found = results()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from figures import assert_tidy, texts_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from tidy import assert_tidy, texts_of
 
 from salun.reports.plots.scatter import UNIT_CUBE, Cloud, flat, project, side_by_side, solid, turning
 from salun.reports.plots.style import COLOURS, INK, MARKERS, save_figure, style_of, styled
