@@ -175,9 +175,11 @@ def test_runs_side_by_side_share_the_threads_and_have_one_each_where_bits_count(
 def test_threads_are_no_more_than_the_system_grants(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
 ) -> None:
+    file = tmp_path / "cpu.max"
     if quota is not None:
-        (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(device, "CPU_QUOTA", tmp_path / "cpu.max")
+        file.write_text(f"{quota}\n")
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path: read(file if path.name == "cpu.max" else path))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     own_threads.cache_clear()

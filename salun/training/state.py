@@ -14,9 +14,7 @@ from salun.io.files import sweep
 from salun.io.tensors import read_tensors, write_tensors
 
 _VERSION = 1
-
 MINUTES = 10.0
-
 STATES = "states"
 
 _log = logging.getLogger("salun")

@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from salun.unlearning.task import Task
 
 WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
-
 UNDECLARED = TrainingConfig(weight_decay=0.0)
-
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-
 _TRAINING = tuple(field.name for field in dataclasses.fields(TrainingConfig))
-
 _Settings = dict[str, tuple[Any, Any]]
 
 

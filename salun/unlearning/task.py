@@ -25,13 +25,10 @@ from salun.unlearning.mask import Mask, masked_updates
 from salun.unlearning.registry import UNDECLARED, chosen_for
 
 Labels = Literal["any", "other", "remaining"]
-
 Share = typing.Annotated[float, Field(ge=0, le=1)]
-
 Dual = bool | PositiveFloat
 
 _DUAL_LR = 1e-4
-
 _DUAL_DECAY = 0.05
 
 

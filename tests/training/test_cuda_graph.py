@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from salun.data.dataset import Dataset
 from salun.data.images import Batch
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.models.checkpoint import Checkpoint
 from salun.training import step as step_module
 from salun.training.cost import PassCounter
@@ -20,12 +18,6 @@ from salun.training.runtime import Runtime
 from salun.training.step import Step, TrainStep, cross_entropy
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 class Repeated:

@@ -7,16 +7,14 @@ import reference
 import torch
 from torch import nn
 
-from salun.data.dataset import Dataset
 from salun.data.images import Batch
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
 from salun.training.cost import PassCounter
 from salun.training.evaluate import accuracy, predict
-from salun.training.loop import Validation, fit
+from salun.training.loop import fit
 from salun.training.optim import make_schedule
 from salun.training.progress import Epoch, Progress
 from salun.training.recipe import TrainingConfig
@@ -26,12 +24,6 @@ from salun.unlearning.mask import masked_updates
 
 CPU = torch.device("cpu")
 RUNS = ["masked", "nomask", "masked_2epochs_lrdrop", "masked_concat", "nomask_concat"]
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    parts = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -125,21 +117,15 @@ def test_best_epoch_on_validation_is_kept_of_equal_ones_the_later(sets: Sets, tr
         states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return next(values)
 
-    curve, _ = fit(model, small(sets), TrainingConfig(epochs=4, lr=0.01), Runtime(), validation=Validation(validate))
+    curve, _ = fit(model, small(sets), TrainingConfig(epochs=4, lr=0.01), Runtime(), validate=validate)
     assert [point.validation for point in curve] == [0.2, 0.9, 0.9, 0.1]
     assert all(torch.equal(tensor, states[2][name]) for name, tensor in model.state_dict().items())
 
 
 def test_patience_ends_training(sets: Sets, trained: Checkpoint) -> None:
     values = iter([0.5, 0.6, 0.6, 0.5, 0.9])
-    validation = Validation(lambda: next(values), 2)
-    curve, _ = fit(
-        trained.restore(),
-        small(sets),
-        TrainingConfig(epochs=5, lr=0.01),
-        Runtime(),
-        validation=validation,
-    )
+    config = TrainingConfig(epochs=5, lr=0.01)
+    curve, _ = fit(trained.restore(), small(sets), config, Runtime(), validate=lambda: next(values), patience=2)
     assert len(curve) == 4
 
 
@@ -164,13 +150,8 @@ def test_schedules(name: str, epochs: int, expected: list[float]) -> None:
 
 
 def test_plateau_lowers_the_rate_when_validation_stalls(sets: Sets, trained: Checkpoint) -> None:
-    curve, _ = fit(
-        trained.restore(),
-        small(sets),
-        TrainingConfig(epochs=8, lr=0.01, schedule="plateau"),
-        Runtime(),
-        validation=Validation(lambda: 0.5),
-    )
+    config = TrainingConfig(epochs=8, lr=0.01, schedule="plateau")
+    curve, _ = fit(trained.restore(), small(sets), config, Runtime(), validate=lambda: 0.5)
     assert [point.lr for point in curve] == pytest.approx([0.01] * 7 + [0.001])
 
 

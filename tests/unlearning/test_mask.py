@@ -9,9 +9,7 @@ import torch
 from problems import mask_share
 from torch import Tensor, nn
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.errors import SalunError
 from salun.models.checkpoint import Checkpoint
 from salun.training.loop import fit
@@ -22,12 +20,6 @@ from salun.unlearning.mask import check_mask, load_mask, masked_updates, salienc
 from salun.unlearning.topk import largest, select
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 @pytest.mark.parametrize("keep", ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])

@@ -4,9 +4,7 @@ import torch
 from plain_training import in_order, reference_task
 from problems import make_task
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.models.checkpoint import Checkpoint
 from salun.models.features import features_seen, head
 from salun.training.evaluate import predict
@@ -16,17 +14,6 @@ from salun.unlearning.mask import saliency
 
 CPU = torch.device("cpu")
 STRONG = {"lr": 0.003, "epochs": 4, "batch_size": 64}
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
-
-
-@pytest.fixture
-def task(sets: Sets, trained: Checkpoint) -> Task:
-    return make_task(trained, sets)
 
 
 def test_boundary_shrink_trains_as_the_reference_does() -> None:

@@ -5,9 +5,7 @@ import pytest
 import torch
 from problems import make_task
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.device import seed_globally
 from salun.errors import SalunError
 from salun.models.checkpoint import Checkpoint
@@ -68,12 +66,6 @@ LARGEST_STEP = 5 * 64  # passes, of a batch of 64 forget images beside 64 retain
 WITHOUT_CHANCE = {"assd", "iu", "lfssd", "ssd"}
 SALIENT_ALONE = {"assd", "lfssd", "ssd"}
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 @pytest.fixture(scope="module")

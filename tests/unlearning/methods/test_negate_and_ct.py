@@ -15,17 +15,6 @@ from salun.unlearning import Task, find_method, unlearn
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
-
-
-@pytest.fixture
-def task(sets: Sets, trained: Checkpoint) -> Task:
-    return make_task(trained, sets)
-
-
 def before_training(task: Task, name: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """Run a method up to the point where it begins to train."""
     kept = [id(weight) for weight in task.model.parameters()]

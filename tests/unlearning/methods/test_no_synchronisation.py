@@ -9,9 +9,7 @@ from cuda_sync import host_reads
 from problems import make_task
 from test_every_method import RUM_FT, RUM_RL, quick
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.device import seed_globally
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import predict
@@ -63,12 +61,6 @@ class Follower:
     @property
     def within(self) -> list[int]:
         return [steps[-1] - steps[0] for steps in self.epochs if len(steps) > 1]
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
 
 
 def kth_largest(values: torch.Tensor, count: int) -> torch.Tensor:
