@@ -37,7 +37,7 @@ def first_step(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **setting
     def record(stream: Any, **rest: Any) -> None:
         step = next(iter(stream(0)))
         task.model.eval()
-        found.append((step, float(step.loss(task.model(step.batch.x), step.batch))))
+        found.append((step, float(step.loss(task.model(step.batch.x), step.batch).detach())))
 
     with monkeypatch.context() as patch:
         patch.setattr(task, "fit", record)
