@@ -1,12 +1,13 @@
 import pytest
 import reference
 import torch
+from problems import sets_of
 from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
 from salun.data.images import Images
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
+from salun.data.split import ForgetRequest
 from salun.data.transforms import Preparation
 from salun.models.checkpoint import Checkpoint
 from salun.training.cost import PassCounter
@@ -31,8 +32,7 @@ class Linear(nn.Module):
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(share=0.01))
-    return make_sets(digits, split, prepare(digits, split), CPU)
+    return sets_of(digits, ForgetRequest(share=0.01))
 
 
 def as_pixels(images: Images) -> Tensor:
