@@ -1,9 +1,10 @@
 """Forgetting problems for tests, and what a mask lets move."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
@@ -44,11 +45,18 @@ def make_task(
     )
 
 
-def same_weights(one: Task | Checkpoint, other: Task | Checkpoint, names: Iterable[str] | None = None) -> bool:
+Model = Task | Checkpoint | nn.Module
+
+
+def weights_of(model: Model) -> Mapping[str, Tensor]:
+    if isinstance(model, Checkpoint):
+        return model.weights
+    return (model.model if isinstance(model, Task) else model).state_dict()
+
+
+def same_weights(one: Model, other: Model, names: Iterable[str] | None = None) -> bool:
     """Whether two models have the same values bit for bit, buffers too unless weights are named."""
-    first, second = (
-        found.weights if isinstance(found, Checkpoint) else found.model.state_dict() for found in (one, other)
-    )
+    first, second = weights_of(one), weights_of(other)
     return all(torch.equal(first[name], second[name]) for name in names or first)
 
 
