@@ -36,10 +36,8 @@ class Group:
 
     Attributes:
         rank: of this process, from 0; the first is the one that prints and writes.
-        size: their number.
         local: rank among those of the same machine.
         store: of texts that all can read and write; None for one alone.
-        device: of this process.
     """
 
     rank: int = 0

@@ -84,9 +84,8 @@ def scrub(
     def stream(epoch: int) -> Iterator[Step]:
         if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(_mark(task))
-        if epoch < msteps:
-            for batch in task.batches(task.forget, forget_batch_size):
-                yield Step(batch, lambda logits, batch: -divergence(logits, batch), forgets=True, cost=3)
+        forget = task.batches(task.forget, forget_batch_size) if epoch < msteps else ()
+        yield from (Step(batch, lambda *given: -divergence(*given), forgets=True, cost=3) for batch in forget)
         yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
     with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
