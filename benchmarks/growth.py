@@ -32,14 +32,13 @@ from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, split
 from salun.device import pick_device, seeded
-from salun.training.evaluate import EVALUATION_BATCH
 
 device, root = pick_device(sys.argv[2]), Path(sys.argv[1])
 dataset = to_device(load(f"folder:{root}", root.parent), device)
 assert isinstance(dataset.train.pixels, PixelFile)
 parts = split(dataset, ForgetRequest())
 images = make_sets(dataset, parts, prepare(dataset, parts), device).train
-for size, generator in ((256, seeded(0, device)), (EVALUATION_BATCH, None)):
+for size, generator in ((256, seeded(0, device)), (1024, None)):
     for batch in images.batches(size, generator):
         pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

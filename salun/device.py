@@ -21,8 +21,8 @@ from salun.errors import SalunError
 
 Precision = Literal["auto", "float32", "bf16"]
 
-SMALL_IMAGE = 16
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_SMALL_IMAGE = 16
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device:
@@ -113,7 +113,7 @@ def _granted_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         limits.append(len(os.sched_getaffinity(0)))
     try:
-        quota, period = CPU_QUOTA.read_text().split()
+        quota, period = _CPU_QUOTA.read_text().split()
         limits.append(math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):
         pass
@@ -132,7 +132,7 @@ def settle_threads(image_size: int, runs: int = 1) -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         share = max(1, own_threads() // runs)
-        torch.set_num_threads(1 if image_size <= SMALL_IMAGE or deterministic() else share)
+        torch.set_num_threads(1 if image_size <= _SMALL_IMAGE or deterministic() else share)
 
 
 def precision_for(requested: Precision, device: torch.device, image_size: int = 0) -> Precision:
@@ -151,7 +151,7 @@ def precision_for(requested: Precision, device: torch.device, image_size: int = 
     """
     if requested != "auto":
         return requested
-    multiplies = device.type == "cpu" and image_size > SMALL_IMAGE and not deterministic() and _has_amx()
+    multiplies = device.type == "cpu" and image_size > _SMALL_IMAGE and not deterministic() and _has_amx()
     return "bf16" if multiplies or device.type == "cuda" else "float32"
 
 

@@ -97,8 +97,12 @@ def summary_of(described: object) -> str:
     Returns:
         The first paragraph in one line; empty where there is none.
     """
-    paragraph = (inspect.getdoc(described) or "").split("\n\n")[0]
-    return re.sub(r"\s+", " ", paragraph).strip()
+    return _in_one_line((inspect.getdoc(described) or "").split("\n\n")[0])
+
+
+def _in_one_line(text: str) -> str:
+    """Join the lines of a text."""
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def sections_of(described: object) -> dict[str, str]:
@@ -111,7 +115,7 @@ def sections_of(described: object) -> dict[str, str]:
         By heading, such as "Source", the text below it in one line.
     """
     parts = re.split(r"^([A-Z][a-z ]+):\n", inspect.getdoc(described) or "", flags=re.MULTILINE)
-    return {heading: re.sub(r"\s+", " ", body).strip() for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
+    return {heading: _in_one_line(body) for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def remarks_of(described: object) -> list[str]:
@@ -124,7 +128,7 @@ def remarks_of(described: object) -> list[str]:
         Paragraphs, each in one line.
     """
     introduction = re.split(r"^[A-Z][a-z ]+:\n", inspect.getdoc(described) or "", flags=re.MULTILINE)[0]
-    return [re.sub(r"\s+", " ", paragraph).strip() for paragraph in introduction.split("\n\n")[1:] if paragraph.strip()]
+    return [_in_one_line(paragraph) for paragraph in introduction.split("\n\n")[1:] if paragraph.strip()]
 
 
 def arguments_of(described: object) -> dict[str, str]:
@@ -138,4 +142,4 @@ def arguments_of(described: object) -> dict[str, str]:
     """
     section = re.search(r"^Args:\n((?: .*\n|\n)*)", (inspect.getdoc(described) or "") + "\n", flags=re.MULTILINE)
     parts = re.split(r"^    (\w+): ", section[1] if section else "", flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return {name: _in_one_line(text) for name, text in zip(parts[1::2], parts[2::2], strict=True)}

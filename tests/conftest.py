@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from problems import make_task, sets_of
 
 from salun.data.dataset import Dataset
+from salun.data.sets import Sets
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
@@ -18,6 +20,7 @@ from salun.experiments.plugins import load_plugins
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint
 from salun.training.recipe import Recipe
+from salun.unlearning import Task
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
@@ -70,10 +73,20 @@ def trained(digits: Dataset) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def sets(digits: Dataset) -> Sets:
+    """The digits, of which the zeros are to be forgotten: shared, so they must not be changed."""
+    return sets_of(digits, ForgetRequest(classes=(0,)))
+
+
+@pytest.fixture
+def task(sets: Sets, trained: Checkpoint) -> Task:
+    """The task of forgetting the zeros."""
+    return make_task(trained, sets)
+
+
+@pytest.fixture(scope="session")
 def trained_file(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, trained: Checkpoint) -> Path:
     """The same model as a file, with its forget file beside it: shared, so it must not be changed."""
-    from salun.data.split import make_split
-
     path = tmp_path_factory.mktemp("trained") / "resnet_tiny_digits_base.pt"
     save_with_forget(path, trained, make_split(digits, ForgetRequest()))
     return path

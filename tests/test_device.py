@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hostile import refuses
+from problems import same_weights
 
 from salun import device
 from salun.device import (
@@ -43,12 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     torch.set_float32_matmul_precision("highest")
 
 
-@pytest.mark.parametrize("name", ["cpu", "cpu:0"])
-def test_the_cpu_is_always_there(name: str) -> None:
-    assert pick_device(name).type == "cpu"
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+@pytest.mark.parametrize("name", ["cpu", "cpu:0", "cuda", "cuda:0", "cuda:1"])
 def test_a_present_device_is_taken(machine: pytest.MonkeyPatch, name: str) -> None:
     assert pick_device(name) == torch.device(name)
 
@@ -79,34 +76,20 @@ def test_full_precision_ends_with_its_block(machine: pytest.MonkeyPatch) -> None
         assert torch.get_float32_matmul_precision() == "high"
 
 
-@pytest.mark.parametrize(
-    ("channels", "side", "stride"), [(1, 3, (9, 1, 3, 1)), (4, 1, (4, 1, 4, 4)), (2, 3, (18, 1, 6, 2))]
-)
-def test_layout_is_beyond_doubt_where_one_channel_or_place_would_allow_both(
-    channels: int, side: int, stride: tuple[int, ...]
-) -> None:
-    assert placed(torch.nn.Conv2d(channels, 8, side), CPU).weight.stride() == stride
-
-
-def test_convolutions_are_laid_out_channels_last_and_nothing_else_changes() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_convolutions_of_pictures_are_laid_out_channels_last_and_nothing_else_changes() -> None:
+    layers = [torch.nn.Conv2d(1, 8, 3), torch.nn.Conv2d(8, 4, 1), torch.nn.Conv2d(2, 8, 3), torch.nn.Conv3d(1, 2, 3)]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(16, 2))
+    before, strides = deepcopy(model), [layer.weight.stride() for layer in model[3:]]
     assert placed(model, CPU) is model
-    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    # Beyond doubt where one channel or place would allow both layouts.
+    wanted = [(9, 1, 3, 1), (8, 1, 8, 8), (18, 1, 6, 2), *strides]
+    assert [layer.weight.stride() for layer in model] == wanted
+    assert same_weights(model, before)
 
 
-def test_convolutions_of_volumes_stay_as_they_are() -> None:
-    volumes = placed(torch.nn.Conv3d(1, 2, 3), CPU)
-    assert volumes(torch.ones(1, 1, 4, 4, 4)).shape == (1, 2, 2, 2, 2)
-
-
-@pytest.mark.parametrize(("name", "last"), [("cpu", True), ("cuda:1", True), ("mps", False)])
-def test_mps_lays_pictures_out_with_the_channels_first(name: str, last: bool) -> None:
-    assert layout(torch.device(name)) is (torch.channels_last if last else torch.contiguous_format)
-
-
-def test_weights_are_laid_out_as_the_device_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mps_lays_pictures_out_with_the_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts = [layout(torch.device(name)) for name in ("cpu", "cuda:1", "mps")]
+    assert layouts == [torch.channels_last, torch.channels_last, torch.contiguous_format]
     monkeypatch.setattr(device, "layout", lambda _: torch.contiguous_format)
     assert placed(torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), CPU).weight.is_contiguous()
 
@@ -175,9 +158,11 @@ def test_runs_side_by_side_share_the_threads_and_have_one_each_where_bits_count(
 def test_threads_are_no_more_than_the_system_grants(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
 ) -> None:
+    file = tmp_path / "cpu.max"
     if quota is not None:
-        (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(device, "CPU_QUOTA", tmp_path / "cpu.max")
+        file.write_text(f"{quota}\n")
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path: read(file if path.name == "cpu.max" else path))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     own_threads.cache_clear()
@@ -197,17 +182,12 @@ def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, thre
 @pytest.mark.parametrize(
     ("asked", "where", "size", "amx", "settled"),
     [
-        ("auto", CUDA, 8, False, "bf16"),
-        ("auto", CPU, 32, True, "bf16"),
-        ("auto", CPU, 32, False, "float32"),
-        ("auto", CPU, 16, True, "float32"),
-        ("auto", CPU, 0, True, "float32"),
-        ("auto", torch.device("mps"), 32, True, "float32"),
-        ("float32", CUDA, 32, True, "float32"),
-        ("float32", CPU, 32, True, "float32"),
+        ("auto", CUDA, 8, False, "bf16"), ("auto", CPU, 32, True, "bf16"), ("auto", CPU, 32, False, "float32"),
+        ("auto", CPU, 16, True, "float32"), ("auto", CPU, 0, True, "float32"), ("float32", CUDA, 32, True, "float32"),
+        ("auto", torch.device("mps"), 32, True, "float32"), ("float32", CPU, 32, True, "float32"),
         ("bf16", CPU, 8, False, "bf16"),
     ],
-)
+)  # fmt: skip
 def test_precision_follows_request_device_and_size(
     monkeypatch: pytest.MonkeyPatch, asked: str, where: torch.device, size: int, amx: bool, settled: str
 ) -> None:
@@ -232,20 +212,13 @@ def test_the_forward_pass_runs_in_that_precision_and_the_weights_do_not(precisio
     assert layer.weight.dtype == layer.weight.grad.dtype == torch.float32
 
 
-def test_a_generator_depends_on_its_seed_and_nothing_else() -> None:
-    first = torch.rand(5, generator=seeded(3, CPU))
-    torch.manual_seed(99)
-    torch.rand(7)
-    assert torch.equal(first, torch.rand(5, generator=seeded(3, CPU)))
+def test_a_generator_depends_on_its_seed_alone_and_leaves_the_global_one_as_it_is() -> None:
+    seed_globally(0)
+    first, expected = torch.rand(5, generator=seeded(3, CPU)), torch.rand(3)
+    seed_globally(0)
     assert not torch.equal(first, torch.rand(5, generator=seeded(4, CPU)))
-
-
-def test_drawing_from_a_generator_leaves_the_global_one_alone() -> None:
-    seed_globally(0)
-    expected = torch.rand(3)
-    seed_globally(0)
-    torch.rand(100, generator=seeded(0, CPU))
     assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, torch.rand(5, generator=seeded(3, CPU)))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1, 2**32, 2**63 - 1])
@@ -257,32 +230,21 @@ def test_global_seeding_repeats_torch_and_numpy(seed: int) -> None:
     assert np.array_equal(first[1], np.random.rand(3))
 
 
-def test_the_clock_goes_forward() -> None:
+def test_the_clock_goes_forward_and_peak_memory_holds_what_was_in_use() -> None:
     begun = clock(CPU)
-    assert 0 <= clock(CPU) - begun < 5
-
-
-def test_peak_memory_holds_what_was_in_use() -> None:
     forget_peak_memory(CPU)
     block = torch.ones(64 * 2**20, dtype=torch.uint8)
     assert len(block) < peak_memory(CPU) < 2**40
+    assert 0 <= clock(CPU) - begun < 5
 
 
-def test_the_cpu_is_named_with_its_threads() -> None:
-    assert device_name(CPU) == "cpu: 1 thread"
-    torch.set_num_threads(2)
-    assert device_name(CPU) == "cpu: 2 threads"
-    torch.set_num_threads(1)
-
-
-def test_how_steps_are_computed_stands_behind_the_name() -> None:
-    assert device_name(CPU, "bf16") == "cpu: 1 thread, bf16"
-    assert device_name(CPU, "bf16", True) == "cpu: 1 thread, bf16, compiled"
-    pick_device("cpu", True)
-    assert device_name(CPU, "float32") == "cpu: 1 thread, deterministic"
-
-
-def test_a_cuda_device_is_named_by_its_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_named_with_how_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     assert device_name(CUDA) == "cuda: NVIDIA H200"
     assert device_name(torch.device("mps")) == "mps"
+    torch.set_num_threads(2)
+    assert device_name(CPU) == "cpu: 2 threads"
+    torch.set_num_threads(1)
+    assert device_name(CPU, "bf16", True) == "cpu: 1 thread, bf16, compiled"
+    pick_device("cpu", True)
+    assert device_name(CPU, "float32") == "cpu: 1 thread, deterministic"

@@ -15,11 +15,8 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from salun.errors import SalunError
 
 LOCKS = "locks"
-
 POLL = 0.5
-
 _SILENCE = 5.0
-
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 _log = logging.getLogger("salun")

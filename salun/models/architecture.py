@@ -15,8 +15,6 @@ class Architecture:
 
     Attributes:
         model: a timm name, or "resnet_tiny".
-        classes: number of classes.
-        channels: colour channels of the images.
         size: side of the images in pixels, as they reach the model.
         native: whether the model keeps timm's own shape for large images.
     """

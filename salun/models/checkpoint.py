@@ -28,9 +28,7 @@ class Checkpoint:
 
     Attributes:
         weights: the model's state.
-        architecture: how to build the model.
         dataset: name of the data set it was trained on.
-        optimizer: the optimiser's state, or None.
         config: everything else that was recorded, plain values only.
         excluded: training indices that the model was never trained on.
         mask: the mask that it was unlearned under; it goes to a file of its own.

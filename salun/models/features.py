@@ -33,6 +33,12 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
     return cast(Tensor, cast(Any, model).forward_head(features, pre_logits=True))
 
 
+def classifiers(model: nn.Module) -> tuple[nn.Module, ...]:
+    """List the layers that give a model's logits: two of a distilled transformer, none of a model unlike timm's."""
+    found = getattr(model, "get_classifier", lambda: ())()
+    return found if isinstance(found, tuple) else (found,)
+
+
 @contextmanager
 def features_seen(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
     """Watch what the classification head of a model sees, for losses on the features of a forward pass.
@@ -43,8 +49,7 @@ def features_seen(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
     Yields:
         A function that gives the (B, D) float32 features of the model's last forward pass, with their gradient.
     """
-    found = cast(Any, model).get_classifier()
-    layers = found if isinstance(found, tuple) else (found,)
+    layers = classifiers(model)
     parts: dict[int, Tensor] = {}
 
     def see(layer: nn.Module, inputs: tuple[Tensor, ...], place: int) -> None:

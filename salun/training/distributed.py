@@ -23,15 +23,10 @@ if TYPE_CHECKING:
 _Made = TypeVar("_Made")
 
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-JOINING = timedelta(minutes=5)
-
+_JOINING = timedelta(minutes=5)
 _SILENCE = timedelta(minutes=10)
-
 _PAUSE = 0.1
-
 _LAST_WORDS = 3.0
-
 _FAILED, _HEARD, _GONE = "salun/failed", "salun/heard", "salun/gone"
 
 
@@ -41,10 +36,8 @@ class Group:
 
     Attributes:
         rank: of this process, from 0; the first is the one that prints and writes.
-        size: their number.
         local: rank among those of the same machine.
         store: of texts that all can read and write; None for one alone.
-        device: of this process.
     """
 
     rank: int = 0
@@ -159,10 +152,13 @@ SINGLE_PROCESS = Group()
 
 
 @contextmanager
-def joined() -> Iterator[Group]:
+def joined(patience: timedelta = _JOINING) -> Iterator[Group]:
     """Join the processes that a launcher started together, of which the leading one alone prints.
 
     A process that fails ends all others; the one that failed first says why, and they say nothing.
+
+    Args:
+        patience: how long to wait for the other processes.
 
     Yields:
         The group; of one where this process was started alone.
@@ -174,7 +170,7 @@ def joined() -> Iterator[Group]:
     if group.size == 1:
         yield group
         return
-    group.store = _meet(group)
+    group.store = _meet(group, patience)
     with nullcontext() if group.leads else _quiet():
         try:
             yield group
@@ -214,15 +210,15 @@ def _wait_until(come: Callable[[], bool]) -> None:
             time.sleep(_PAUSE)
 
 
-def _meet(group: Group) -> "Store":
+def _meet(group: Group, patience: timedelta) -> "Store":
     """Meet the other processes in a store that all share."""
     from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, _, _ = next(rendezvous("env://", group.rank, group.size, timeout=JOINING))
+        store, _, _ = next(rendezvous("env://", group.rank, group.size, timeout=patience))
     except (RuntimeError, ValueError, OSError) as error:
         address = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
-        met = f"process {group.rank} of {group.size} met no others in {JOINING.total_seconds():.0f} s"
+        met = f"process {group.rank} of {group.size} met no others in {patience.total_seconds():.0f} s"
         raise SalunError(f"{address}: {met}") from error
     return cast("Store", store)
 

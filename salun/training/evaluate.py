@@ -12,8 +12,7 @@ from salun.data.images import Images
 from salun.device import Precision, autocast
 from salun.training.distributed import Group
 
-EVALUATION_BATCH = 1024
-
+_EVALUATION_BATCH = 1024
 _EVALUATION_BYTES = 64 * 1024**2
 
 
@@ -30,6 +29,11 @@ class Outputs:
     logits: Tensor
     labels: Tensor
     indices: Tensor | None = None
+
+    @property
+    def correct(self) -> Tensor:
+        """Which images have their largest logit at their label: (N,) bool."""
+        return self.logits.argmax(1) == self.labels if len(self.labels) else torch.zeros(0, dtype=torch.bool)
 
     def in_order(self) -> "Outputs":
         """Sort by the images' indices, where they are known."""
@@ -50,7 +54,13 @@ def accuracy(outputs: Outputs) -> float:
     """
     if not bool(outputs.logits.isfinite().all()):
         return math.nan
-    return float((outputs.logits.argmax(1) == outputs.labels).float().mean())
+    return float(outputs.correct.float().mean())
+
+
+def class_accuracies(outputs: Outputs, classes: int) -> Tensor:
+    """Compute the (C,) share of each class's images that are predicted as labelled; 0 of a class without images."""
+    counts = torch.bincount(outputs.labels, minlength=classes).clamp(min=1)
+    return torch.bincount(outputs.labels, outputs.correct.float(), minlength=classes) / counts
 
 
 @contextmanager
@@ -86,7 +96,7 @@ def predict(
     """
     if batch_size is None and len(images):
         image = next(iter(images.batches(1))).x
-        batch_size = max(1, min(EVALUATION_BATCH, _EVALUATION_BYTES // (image.numel() * image.element_size())))
+        batch_size = max(1, min(_EVALUATION_BATCH, _EVALUATION_BYTES // (image.numel() * image.element_size())))
     size, logits = batch_size or 1, None
     while logits is None:
         try:
@@ -119,7 +129,6 @@ def accuracy_of_all(model: nn.Module, images: Images, precision: Precision, grou
         return accuracy(predict(model, images, precision=precision))
     own = torch.arange(group.rank, len(images), group.size)
     outputs = predict(model, images.take(own), precision=precision)
-    right = float((outputs.logits.argmax(1) == outputs.labels).sum()) if len(own) else 0.0
     broken = float(not bool(outputs.logits.isfinite().all()))
-    counts = group.total(torch.tensor([right, len(own), broken]))
+    counts = group.total(torch.tensor([float(outputs.correct.sum()), len(own), broken]))
     return math.nan if counts[2] else float(counts[0] / counts[1])

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +21,6 @@ from salun.training.state import StateWriter
 from salun.training.step import Loss, Step, Stream, TrainStep, cross_entropy
 
 
-class Validation(NamedTuple):
-    """What chooses the epoch that is kept.
-
-    Attributes:
-        accuracy: gives the accuracy on the validation set; the weights of the best epoch are kept, of equal ones the
-            later.
-        patience: epochs without a better one after which training stops; None for no end.
-    """
-
-    accuracy: Callable[[], float]
-    patience: int | None = None
-
-
 def fit(
     model: nn.Module,
     stream: Stream,
@@ -43,7 +30,8 @@ def fit(
     loss: Loss = cross_entropy,
     extra_parameters: Iterable[nn.Parameter] = (),
     forgetting: TrainingConfig | None = None,
-    validation: Validation | None = None,
+    validate: Callable[[], float] | None = None,
+    patience: int | None = None,
 ) -> tuple[list[Epoch], torch.optim.Optimizer]:
     """Train a model in place; an epoch whose loss is no number is the last.
 
@@ -55,7 +43,8 @@ def fit(
         loss: of logits and batch, where a step has none of its own.
         extra_parameters: weights outside the model that are trained with it.
         forgetting: of a second optimiser for the steps that forget; None lets one take all.
-        validation: chooses the epoch; None keeps the last.
+        validate: gives the accuracy that chooses the epoch, of equal ones the later; None keeps the last.
+        patience: epochs without a better one after which training stops; None for no end.
 
     Returns:
         The curve, one point an epoch, and the optimiser.
@@ -74,15 +63,15 @@ def fit(
         if images == 0:
             break
         trained = time.perf_counter()
-        score = validation.accuracy() if validation else None
-        idle = time.perf_counter() - trained if validation else 0.0
+        score = validate() if validate else None
+        idle = time.perf_counter() - trained if validate else 0.0
         course.curve.append(Epoch(number + 1, *figures, score, rate, seconds, idle))
         runtime.callback(Progress(number + 1, config.epochs, images, seconds, course.curve[-1]))
         course.judge(score)
         if course.over or not math.isfinite(figures[0]):
             break
         step_schedules(schedules, -figures[0] if score is None else score)
-        if validation and validation.patience is not None and number - course.risen >= validation.patience:
+        if validate and patience is not None and number - course.risen >= patience:
             break
         course.begin(number + 1)
     if course.best_weights is not None:
@@ -200,12 +189,7 @@ class _Course:
 
 
 def train(
-    model: nn.Module,
-    images: Images,
-    validation: Images,
-    recipe: Recipe,
-    generator: torch.Generator,
-    runtime: Runtime,
+    model: nn.Module, images: Images, validation: Images, recipe: Recipe, generator: torch.Generator, runtime: Runtime
 ) -> tuple[list[Epoch], dict[str, Any]]:
     """Train a fresh model by a recipe and keep the epoch that is best on validation.
 
@@ -236,6 +220,7 @@ def train(
         lambda epoch: images.batches(recipe.batch_size, generator),
         recipe.training,
         runtime,
-        validation=Validation(validated, recipe.patience) if len(validation) else None,
+        validate=validated if len(validation) else None,
+        patience=recipe.patience,
     )
     return curve, optimizer.state_dict()

@@ -29,15 +29,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands.
-
-    Attributes:
-        epoch: from 1.
-        epochs: planned.
-        images: seen in this epoch.
-        seconds: since the epoch began.
-        done: the epoch's figures, once it is over.
-    """
+    """Where a training stands: images and seconds are of the epoch, `done` its figures once it is over."""
 
     epoch: int
     epochs: int

@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from salun.device import Precision
 
 Schedule = Literal["constant", "plateau", "multistep", "cosine"]
-
 OptimizerName = Literal["sgd", "adam", "adamw"]
-
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 

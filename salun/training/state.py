@@ -14,9 +14,7 @@ from salun.io.files import sweep
 from salun.io.tensors import read_tensors, write_tensors
 
 _VERSION = 1
-
 MINUTES = 10.0
-
 STATES = "states"
 
 _log = logging.getLogger("salun")
@@ -24,13 +22,7 @@ _log = logging.getLogger("salun")
 
 @dataclass(frozen=True)
 class StateFile:
-    """Where a training keeps its state.
-
-    Attributes:
-        path: of the file.
-        every: seconds from one writing to the next.
-        mine: whether this process writes it; of several that train together one does.
-    """
+    """Where a training keeps its state, written every so many seconds by the process whose it is (`mine`)."""
 
     path: Path
     every: float
@@ -42,7 +34,6 @@ class StateWriter:
     """Writes the state of one training, and finds what an earlier process left of the same.
 
     Attributes:
-        file: where, and how often.
         identity: of the training; a state of another one is not taken up.
         generator: that shuffles and augments.
         earlier: seconds that earlier processes spent on what was taken up.
@@ -60,11 +51,7 @@ class StateWriter:
         return self.file.mine and time.monotonic() - self.written >= self.file.every
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write a state, whole or not at all; a training whose state has no room goes on.
-
-        Args:
-            state: tensors and plain values.
-        """
+        """Write tensors and plain values, whole or not at all; a training whose state has no room goes on."""
         spent = self.earlier + time.monotonic() - self.begun
         content = {"salun_state": _VERSION, "identity": self.identity, "spent": spent, **state}
         try:
@@ -124,11 +111,7 @@ class StateWriter:
 
 
 def forget_state(path: Path) -> None:
-    """Remove the state of a training that is over, which need not exist.
-
-    Args:
-        path: of the file.
-    """
+    """Remove the file of a training that is over, which need not exist."""
     with suppress(OSError):
         path.unlink()
     sweep(path.parent)

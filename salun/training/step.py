@@ -66,15 +66,7 @@ Stream = Callable[[int], Iterable[Batch | Step]]
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Compute the mean cross-entropy of a batch under its labels.
-
-    Args:
-        logits: (B, C) float32.
-        batch: its `y` holds the labels.
-
-    Returns:
-        A scalar.
-    """
+    """Compute the mean cross-entropy of (B, C) logits under a batch's labels."""
     return F.cross_entropy(logits, batch.y)
 
 
@@ -121,11 +113,7 @@ class TrainStep:
             self._captured, self._alike, self._state = None, 0, state
 
     def take(self, step: Step) -> None:
-        """Take a step.
-
-        Args:
-            step: what it sees, and by which loss.
-        """
+        """Take a step: forward pass, loss, backward pass, update."""
         plain = self.recordable and step.loss is None and not step.forgets
         if self._shape is None or step.images > self._shape[0]:
             self._shape, self._captured, self._alike = step.batch.x.shape, None, 0

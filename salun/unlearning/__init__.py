@@ -5,10 +5,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from salun.training.recipe import Momentum, OptimizerName, Schedule, TrainingConfig
 from salun.training.step import Step
 from salun.unlearning.registry import METHODS, Method, find_method, load_methods, method, settled
-from salun.unlearning.task import Dual, Labels, Share, Task, unlearn
+from salun.unlearning.task import Diverged, Dual, Labels, Share, Task, unlearn
 
 __all__ = [
     "METHODS",
+    "Diverged",
     "Dual",
     "Labels",
     "Method",

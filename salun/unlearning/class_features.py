@@ -22,38 +22,29 @@ def _feature_batches(model: nn.Module, images: Images, batch_size: int) -> Itera
             yield seen()
 
 
-def class_batches(
-    model: nn.Module, images: Images, batch_size: int, classes: int
-) -> Iterator[tuple[int, int, Iterator[Tensor]]]:
-    """Give each class that has images: the class, their number, and their (B, D) features in batches."""
-    counts = torch.bincount(images.labels, minlength=classes).tolist()
-    members = images.labels.argsort(stable=True).split(counts)
+def class_batches(task: Task) -> Iterator[tuple[int, int, Iterator[Tensor]]]:
+    """Give each class that has retain images: the class, their number, and their (B, D) features in batches."""
+    counts = torch.bincount(task.retain.labels, minlength=task.classes).tolist()
+    members = task.retain.labels.argsort(stable=True).split(counts)
     for label, places in enumerate(members):
         if len(places):
-            yield label, len(places), _feature_batches(model, images.take(places), batch_size)
-
-
-def _nearest_other(distances: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-    """Choose for each of N images the class of smallest (N, C) distance that is present and not its own."""
-    own = torch.zeros_like(distances, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    return distances.masked_fill(own | ~present, torch.inf).argmin(1)
+            batches = _feature_batches(task.model, task.retain.take(places), task.training.batch_size)
+            yield label, len(places), batches
 
 
 @torch.no_grad()
-def targets(
-    model: nn.Module, images: Images, batch_size: int, distances: Callable[[Tensor], Tensor], present: Tensor
-) -> Tensor:
-    """Choose for each of N images the present class, not its own, that its features are nearest to."""
-    labels = images.labels.split(batch_size)
-    found = _feature_batches(model, images, batch_size)
-    pairs = zip(found, labels, strict=True)
-    return torch.cat([_nearest_other(distances(features), own, present) for features, own in pairs])
+def targets(task: Task, distances: Callable[[Tensor], Tensor], present: Tensor) -> Tensor:
+    """Choose for each forget image the present class, not its own, that its features are nearest to."""
+    batches = _feature_batches(task.model, task.forget, task.training.batch_size)
+    found = torch.cat([distances(features) for features in batches])
+    own = torch.zeros_like(found, dtype=torch.bool).scatter_(1, task.forget.labels[:, None], True)
+    return found.masked_fill(own | ~present, torch.inf).argmin(1)
 
 
-def against_retain(task: Task, batch_size: int, retain_steps: int) -> Iterator[tuple[Batch, Batch]]:
+def against_retain(task: Task, retain_steps: int) -> Iterator[tuple[Batch, Batch]]:
     """Go once through the forget images, each batch beside at most `retain_steps` retain batches."""
-    for batch in task.forget.batches(batch_size, task.generator):
-        for _, kept in zip(range(retain_steps), task.retain.batches(batch_size, task.generator), strict=False):
+    for batch in task.batches(task.forget):
+        for _, kept in zip(range(retain_steps), task.batches(task.retain), strict=False):
             yield batch, kept
 
 

@@ -1,6 +1,7 @@
 """Gradients of single images, and weights that are dampened by them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import torch
@@ -12,19 +13,14 @@ from salun.data.images import Images
 from salun.training.evaluate import evaluating
 
 Gradients = dict[str, Tensor]
-
 _Objective = Callable[[Tensor, Tensor], Tensor]
-
 Each = Literal["image", "batch"]
 
 # Many images at once save the calls of single operations. A processor gains by it where the weights are few; of
 # ResNet-18 the gradients of single images outgrow its caches, and come 1.5 times as fast one by one.
 _FEW_WEIGHTS = 1_000_000
-
 _FEW_AT_ONCE = 32
-
 _DEVICE_BYTES = 1024**3
-
 _MOST_AT_ONCE = 64
 
 
@@ -54,7 +50,7 @@ def image_gradients(
     """
     at_once = _images_at_once(sum(map(torch.numel, trainable(model).values())), images.device)
     if at_once == 1:
-        yield from _stacks_of_one(model, images, 1, objective)
+        yield from _stacks(model, images, 1, objective)
     else:
         yield from _stacked_gradients(model, images, at_once, objective)
 
@@ -82,7 +78,7 @@ def _stacked_gradients(model: nn.Module, images: Images, at_once: int, objective
             yield gradients(weights, batch.x, batch.y)
 
 
-def _stacks_of_one(model: nn.Module, images: Images, batch_size: int, objective: _Objective) -> Iterator[Gradients]:
+def _stacks(model: nn.Module, images: Images, batch_size: int, objective: _Objective) -> Iterator[Gradients]:
     """Compute the gradient of every batch, in the form of those of single images: by name, (1, *shape)."""
     for gradients, _ in batch_gradients(model, images, batch_size, objective):
         yield {name: gradient[None] for name, gradient in gradients.items()}
@@ -114,14 +110,14 @@ def mean_gradient(
     model: nn.Module, images: Images, batch_size: int = 256, objective: _Objective = mean_cross_entropy
 ) -> Gradients:
     """Average the gradient over all images, whatever the batch size; the model is left as it is."""
-    total = _zeros(model)
+    total = zeros(model)
     for gradients, count in batch_gradients(model, images, batch_size, objective):
         torch._foreach_add_(list(total.values()), list(gradients.values()), alpha=count / len(images))
     return total
 
 
-def _zeros(model: nn.Module) -> Gradients:
-    """Make room for sums of gradients."""
+def zeros(model: nn.Module) -> Gradients:
+    """Make room for sums of gradients, by name of the weight."""
     return {name: torch.zeros_like(weight) for name, weight in trainable(model).items()}
 
 
@@ -148,7 +144,9 @@ def squared_gradients(
     Returns:
         A tensor a weight, by name; none negative.
     """
-    return _averaged(_add_squares, model, images, each, batch_size, objective)
+    return _averaged(
+        lambda total, found: torch._foreach_addcmul_(total, found, found), model, images, each, batch_size, objective
+    )
 
 
 def absolute_gradients(
@@ -159,21 +157,18 @@ def absolute_gradients(
     objective: _Objective = mean_cross_entropy,
 ) -> Gradients:
     """Average absolute gradients, of single images or of batches, as `squared_gradients` does squares."""
-    return _averaged(_add_sizes, model, images, each, batch_size, objective)
-
-
-def _add_squares(total: list[Tensor], gradients: list[Tensor]) -> None:
-    """Add the squares of gradients to their sums, in place."""
-    torch._foreach_addcmul_(total, gradients, gradients)
-
-
-def _add_sizes(total: list[Tensor], gradients: list[Tensor]) -> None:
-    """Add the absolute values of gradients to their sums, in place."""
-    torch._foreach_add_(total, torch._foreach_abs(gradients))
+    return _averaged(
+        lambda total, found: torch._foreach_add_(total, torch._foreach_abs(found)),
+        model,
+        images,
+        each,
+        batch_size,
+        objective,
+    )
 
 
 def _averaged(
-    add: Callable[[list[Tensor], list[Tensor]], None],
+    add: Callable[[list[Tensor], list[Tensor]], object],
     model: nn.Module,
     images: Images,
     each: Each,
@@ -181,18 +176,26 @@ def _averaged(
     objective: _Objective,
 ) -> Gradients:
     """Average what becomes of gradients."""
-    total = _zeros(model)
-    summed, count = list(total.values()), 0
-    if each == "image":
-        found = image_gradients(model, images, objective)
-    else:
-        found = _stacks_of_one(model, images, batch_size, objective)
+    total = zeros(model)
+    summed, count, single = list(total.values()), 0, each == "image"
+    found = image_gradients(model, images, objective) if single else _stacks(model, images, batch_size, objective)
     for gradients in found:
         for one in zip(*(gradient.unbind() for gradient in gradients.values()), strict=True):
             add(summed, list(one))
             count += 1
     torch._foreach_div_(summed, max(count, 1))
     return total
+
+
+@contextmanager
+def scaled_gradients(factors: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Multiply the gradient of each weight by a factor of its shape inside the block, before it is clipped."""
+    hooks = [weight.register_hook(factor.mul) for weight, factor in factors]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()

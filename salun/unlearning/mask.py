@@ -19,11 +19,8 @@ from salun.training.runtime import WeightHold
 from salun.unlearning.topk import select
 
 Mask = dict[str, Tensor]
-
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
 Score = Literal["sum", "mean_abs", "random", "inverted"]
-
 _SCORES: tuple[str, ...] = get_args(Score)
 
 

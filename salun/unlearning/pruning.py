@@ -1,10 +1,9 @@
 """Magnitude pruning, after which a method works on a sparse model."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
+from salun.models.features import classifiers
 from salun.unlearning.mask import Mask
 from salun.unlearning.topk import select
 
@@ -28,9 +27,7 @@ def prune(model: nn.Module, share: float) -> Mask:
         Jia, Liu, Ram, Yao, Liu, Liu, Sharma and Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
         https://arxiv.org/abs/2304.04934, one-shot magnitude pruning.
     """
-    classifier: Callable[[], object] = getattr(model, "get_classifier", lambda: None)
-    found = classifier()
-    heads = found if isinstance(found, tuple) else (found,)
+    heads = classifiers(model)
     weights = {
         f"{name}.weight": part.weight
         for name, part in model.named_modules()

@@ -21,34 +21,20 @@ if TYPE_CHECKING:
     from salun.unlearning.task import Task
 
 WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
-
 UNDECLARED = TrainingConfig(weight_decay=0.0)
-
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-
 _TRAINING = tuple(field.name for field in dataclasses.fields(TrainingConfig))
-
 _Settings = dict[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method.
+    """A registered method: what its docstring says of it, and what `method` was told.
 
     Attributes:
-        name: its function's name and its value in JSON.
         run: the function of a `Task` and keyword-only settings, those of its training among them.
         settings: annotation and default of each setting.
         meanings: text on each setting.
-        summary: first sentence of its docstring.
-        equation: of its docstring.
-        deviations: from the source, of its docstring.
-        source: of its docstring.
-        maskable: whether a mask may hold weights while it runs.
-        classwise: whether it can only forget whole classes.
-        forgets: whether it is meant to forget a class at the strength that the authors chose.
-        keeps: whether it is meant to keep the accuracy on the rest.
-        alias: another name that JSON may give it.
         home: the module that it stands in.
     """
 

@@ -25,13 +25,10 @@ from salun.unlearning.mask import Mask, masked_updates
 from salun.unlearning.registry import UNDECLARED, chosen_for
 
 Labels = Literal["any", "other", "remaining"]
-
 Share = typing.Annotated[float, Field(ge=0, le=1)]
-
 Dual = bool | PositiveFloat
 
 _DUAL_LR = 1e-4
-
 _DUAL_DECAY = 0.05
 
 
@@ -45,17 +42,14 @@ class Task:
 
     Attributes:
         model: the base model, on its device.
-        forget: images to forget.
-        retain: images to keep.
-        validation: chooses the epoch when a model is trained from scratch.
-        classes: number of classes.
+        validation: images that choose the epoch when a model is trained from scratch.
+        classes: their number.
         forgotten: classes that are to be forgotten as a whole; empty for other forget sets.
         recipe: how the base model was trained.
         fresh: builds the base model's architecture with weights from before training.
         generator: the source of all randomness.
         runtime: precision, callback, counter of passes and the like.
         untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
-        training: the settings of the method's training.
         curve: the epochs trained so far; `fit` and `retrain` add to it.
         diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
     """
@@ -194,9 +188,6 @@ class Task:
         Args:
             images: any.
             size: images a batch, of which the last may be smaller; None for the batch size of `training`.
-
-        Returns:
-            One batch after another.
         """
         return images.batches(size or self.training.batch_size, self.generator)
 

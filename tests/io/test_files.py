@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -55,12 +56,8 @@ def test_an_exception_in_the_block_leaves_the_old_file_and_nothing_else(
     assert names(tmp_path) == {"x.txt"}
 
 
-@pytest.mark.parametrize("text", ["folder:/x/\udcff", "\ud800"])
-def test_a_name_that_is_no_text_has_a_name(text: str) -> None:
-    assert name_part(text).isascii()
-
-
-def test_a_file_whose_name_is_no_text_has_a_place() -> None:
+def test_a_file_whose_name_is_no_text_has_a_name_and_a_place() -> None:
+    assert all(name_part(text).isascii() for text in ("folder:/x/\udcff", "\ud800"))
     first, second = mirrored_apart([Path("\udcff/x.pt"), Path("\udcfe/x.pt")], Path("checkpoints"))
     assert first != second
 
@@ -108,11 +105,7 @@ def test_a_full_disk_is_a_plain_error_and_leaves_the_old_file(tmp_path: Path) ->
 def test_a_place_that_cannot_be_written_is_a_plain_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("a file, no folder")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(SalunError) as caught:
-        write_text(tmp_path / place, "text")
-    assert str(tmp_path / place) in str(caught.value)
-    assert "cannot be written" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refuses(f"{re.escape(str(tmp_path / place))}.*cannot be written", lambda: write_text(tmp_path / place, "text"))
     assert names(tmp_path) == {"file", "folder"}
 
 
@@ -133,17 +126,12 @@ def test_a_forbidden_folder_is_a_plain_error(forbidden: Path) -> None:
     refuses("cannot be written: Permission denied", lambda: write_text(forbidden / "x.txt", "text"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("value", [[], {}, [1, "ü", None, True, 0.1, {"a": [1e-300]}], "text", 10**20])
-def test_json_is_read_as_written(tmp_path: Path, value: object) -> None:
+def test_json_is_read_as_written(tmp_path: Path, value: object, encoding: str) -> None:
     path = tmp_path / "x.json"
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding=encoding)
     assert read_json(path) == value
-
-
-def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_bytes(b"\xef\xbb\xbf[1]")
-    assert read_json(path) == [1]
 
 
 @pytest.mark.parametrize(
@@ -158,11 +146,7 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 def test_what_is_no_json_is_a_plain_error_that_names_the_file(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(SalunError) as caught:
-        read_json(path)
-    assert str(path) in str(caught.value)
-    assert told in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert told in refuses(re.escape(str(path)), lambda: read_json(path))
 
 
 @pytest.mark.parametrize("name", ["absent.json", ".", "nul\0.json", "n" * 300])
@@ -170,28 +154,21 @@ def test_what_is_no_file_is_a_plain_error(tmp_path: Path, name: str) -> None:
     refuses("cannot be read", lambda: read_json(tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["digits", "resnet18", "base-split3", "vit_tiny_patch16_224.augreg_in21k"])
-def test_a_plain_name_stays_as_it_is(name: str) -> None:
-    assert name_part(name) == name
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [("folder:猫", "folder:犬"), ("é", "è"), ("a" * 200 + "b" * 200, "a" * 200 + "c" + "b" * 200)],
-)
-def test_long_and_foreign_names_do_not_meet(first: str, second: str) -> None:
-    assert name_part(first) != name_part(second)
+def test_plain_names_stay_and_long_and_foreign_ones_do_not_meet() -> None:
+    for name in ("digits", "resnet18", "base-split3", "vit_tiny_patch16_224.augreg_in21k"):
+        assert name_part(name) == name
+    long = ("a" * 200 + "b" * 200, "a" * 200 + "c" + "b" * 200)
+    for first, second in (("folder:猫", "folder:犬"), ("é", "è"), long):
+        assert name_part(first) != name_part(second)
 
 
 @pytest.mark.parametrize(
     ("path", "place"),
     [
-        ("checkpoints/reduced/base/m_0.pt", "reduced/base/m_0"),
-        ("reduced/base/m_0.5.pt", "reduced/base/m_0.5"),
-        ("./checkpoints/../checkpoints/m.pt", "m"),
-        ("a b/ä.pt", None),
+        ("checkpoints/reduced/base/m_0.pt", "reduced/base/m_0"), ("reduced/base/m_0.5.pt", "reduced/base/m_0.5"),
+        ("./checkpoints/../checkpoints/m.pt", "m"), ("a b/ä.pt", None),
     ],
-)
+)  # fmt: skip
 def test_results_mirror_where_a_file_lies(path: str, place: str | None) -> None:
     found = mirrored(Path(path), Path("checkpoints"))
     assert not found.is_absolute()

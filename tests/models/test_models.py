@@ -2,6 +2,7 @@ import functools
 import io
 import os
 import pickle
+import re
 import socketserver
 import threading
 import time
@@ -20,37 +21,28 @@ from hostile import refuses
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture, check_model, default_model
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.models.features import embed, head
 from salun.models.pretrained import pretrained_size
 
+SIZES = ((3, 32), (1, 28), (1, 8))
 FAMILIES = [
-    *((TINY, channels, size) for channels, size in ((3, 32), (1, 28), (1, 8), (3, 64), (3, 96))),
-    *(("resnet18", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8), (3, 96))),
-    *(("resnet50", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
-    *(("vgg16_bn", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
-    *(("vit_tiny_patch16_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8), (3, 64), (3, 23))),
-    *(("swin_tiny_patch4_window7_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
-    *(("mobilenetv3_small_100", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
-    ("convnext_atto", 3, 32),
-    ("resnet50d", 3, 32),
-    ("resnetv2_18", 3, 32),
-    ("densenet121", 3, 32),
-    ("deit_tiny_patch16_224", 3, 32),
-    *(("deit_tiny_distilled_patch16_224", channels, size) for channels, size in ((3, 32), (1, 28), (1, 8))),
-    ("pit_ti_distilled_224", 3, 32),
-    ("efficientformerv2_s0", 3, 32),
+    *((TINY, *shape) for shape in (*SIZES, (3, 64), (3, 96))),
+    *(("resnet18", *shape) for shape in (*SIZES, (3, 96))),
+    *(("vit_tiny_patch16_224", *shape) for shape in (*SIZES, (3, 64), (3, 23))),
+    *((name, *shape) for name in (
+        "resnet50", "vgg16_bn", "swin_tiny_patch4_window7_224", "mobilenetv3_small_100",
+        "deit_tiny_distilled_patch16_224",
+    ) for shape in SIZES),
     ("eva02_tiny_patch14_224", 1, 8),
-    ("cait_xxs24_224", 3, 32),
-    ("xcit_nano_12_p16_224", 3, 32),
-    ("coat_tiny", 3, 32),
-    ("maxvit_pico_rw_256", 3, 32),
-    ("pit_ti_224", 3, 32),
-    ("swinv2_cr_tiny_224", 3, 32),
-]
+    *((name, 3, 32) for name in (
+        "convnext_atto", "resnet50d", "resnetv2_18", "densenet121", "deit_tiny_patch16_224", "pit_ti_distilled_224",
+        "efficientformerv2_s0", "cait_xxs24_224", "xcit_nano_12_p16_224", "coat_tiny", "maxvit_pico_rw_256",
+        "pit_ti_224", "swinv2_cr_tiny_224",
+    )),
+]  # fmt: skip
 HEADLESS = ["crossvit_9_240", "levit_128s", "volo_d1_224"]
 
 
@@ -171,22 +163,14 @@ class TestSmallImages:
 
 
 class TestBuild:
-    @pytest.mark.parametrize("name", [TINY, "mobilenetv3_small_100"])
-    def test_is_a_function_of_the_global_seed(self, name: str) -> None:
+    @pytest.mark.parametrize("name", [TINY, "mobilenetv3_small_100", "crossvit_9_240"])
+    def test_is_a_function_of_the_global_seed_whatever_was_built_before(self, name: str) -> None:
         def weights(seed: int) -> Tensor:
             torch.manual_seed(seed)
-            return nn.utils.parameters_to_vector(build(Architecture(name, 7)).parameters())
+            return nn.utils.parameters_to_vector(build(Architecture(name, 13)).parameters())
 
         assert torch.equal(weights(1), weights(1))
         assert not torch.equal(weights(1), weights(2))
-
-    @pytest.mark.parametrize("name", [TINY, "crossvit_9_240"])
-    def test_weights_do_not_depend_on_what_was_built_before(self, name: str) -> None:
-        def weights() -> Tensor:
-            torch.manual_seed(1)
-            return nn.utils.parameters_to_vector(build(Architecture(name, 13)).parameters())
-
-        assert torch.equal(weights(), weights())
 
     @pytest.mark.parametrize("name", [TINY, "resnet18"])
     def test_model_comes_in_training_mode_with_fresh_statistics(self, name: str) -> None:
@@ -219,9 +203,7 @@ class TestBuild:
 
     @pytest.mark.parametrize("name", ["resnet18.no_such_tag", "vit_tiny_patch16_224.augreg", f"{TINY}.a1_in1k"])
     def test_unknown_tag(self, name: str) -> None:
-        with pytest.raises(SalunError, match=f"'{name}': unknown") as caught:
-            check_model(name)
-        assert "\n" not in str(caught.value)
+        refuses(f"'{name}': unknown", lambda: check_model(name))
 
     @pytest.mark.parametrize("name", HEADLESS)
     def test_head_that_is_not_linear(self, name: str) -> None:
@@ -263,23 +245,24 @@ def cached_file(hub: Path) -> Path:
     return folder / "snapshots" / ("0" * 40) / "model.safetensors"
 
 
+def cannot_be_had() -> None:
+    refuses(r"test_resnet.*cannot be had", lambda: build(Architecture("test_resnet", 7), pretrained=True))
+
+
 class TestPretrained:
     @pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "vit_tiny_patch16_224", "resnet50.a1_in1k"])
     def test_without_network_is_refused_at_once(
         self, name: str, no_hub: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         begun = time.perf_counter()
-        with pytest.raises(SalunError, match=rf"{name}.*pretrained.*without --pretrained") as caught:
-            build(Architecture(name, 7), pretrained=True)
+        refuses(rf"{name}.*pretrained.*without --pretrained", lambda: build(Architecture(name, 7), pretrained=True))
         assert time.perf_counter() - begun < 3
-        assert "\n" not in str(caught.value)
         assert capfd.readouterr() == ("", "")
         assert not no_hub.exists()
 
     def test_offline_mode(self, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(SalunError, match=r"test_resnet.*cannot be had"):
-            build(Architecture("test_resnet", 7), pretrained=True)
+        cannot_be_had()
 
     @pytest.mark.parametrize("name", [TINY, "mnasnet_050", "resnet18.no_such_tag"])
     def test_model_without_such_weights(self, name: str, no_hub: Path) -> None:
@@ -287,11 +270,8 @@ class TestPretrained:
 
     @pytest.mark.parametrize(
         "answer",
-        [
-            b"",
-            b"nonsense\r\n\r\n",
-            *(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code for code in (403, 404, 429, 500, 503)),
-        ],
+        [b"", b"nonsense\r\n\r\n"]
+        + [b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code for code in (403, 404, 429, 500, 503)],
     )
     def test_host_that_answers_nonsense(self, answer: bytes, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class Answer(socketserver.BaseRequestHandler):
@@ -305,21 +285,19 @@ class TestPretrained:
             address = f"http://127.0.0.1:{server.server_address[1]}"
             monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
             monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{filename}}")
-            with pytest.raises(SalunError, match=r"test_resnet.*cannot be had") as caught:
-                build(Architecture("test_resnet", 7), pretrained=True)
+            cannot_be_had()
             server.shutdown()
         assert time.perf_counter() - begun < 5
-        assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("endpoint", ["nowhere", "http://", "http://127.0.0.1:port", "http://no such host"])
     def test_address_that_is_none(self, endpoint: str, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
-        refuses(r"test_resnet.*cannot be had", lambda: build(Architecture("test_resnet", 7), pretrained=True))
+        cannot_be_had()
 
     @pytest.mark.parametrize("content", [b"", b"half a file", bytes(1000)])
     def test_weights_that_are_damaged(self, content: bytes, no_hub: Path) -> None:
         cached_file(no_hub).write_bytes(content)
-        refuses(r"test_resnet.*cannot be had", lambda: build(Architecture("test_resnet", 7), pretrained=True))
+        cannot_be_had()
 
     @pytest.mark.parametrize("offline", [False, True])
     def test_weights_that_are_here_need_no_network(
@@ -399,16 +377,12 @@ class TestRoundTrip:
     def test_is_exact(self, tmp_path: Path, kind: str) -> None:
         model, optimizer = OPTIMIZERS[kind]()
         kept = described(model, optimizer)
-        save_checkpoint(tmp_path / "new" / "a.pt", kept)
+        for written in (replace(kept, dataset="older"), kept):
+            save_checkpoint(tmp_path / "new" / "a.pt", written)
         found = load_checkpoint(tmp_path / "new" / "a.pt")
         assert_same(dict(found.weights), dict(kept.weights))
         assert_same(found.optimizer, kept.optimizer)
-        assert (found.architecture, found.dataset, found.config, found.excluded) == (
-            kept.architecture,
-            kept.dataset,
-            kept.config,
-            kept.excluded,
-        )
+        assert replace(found, weights={}, optimizer=None) == replace(kept, weights={}, optimizer=None)
         assert found.fingerprint == kept.fingerprint
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.pt"]
 
@@ -464,13 +438,6 @@ class TestRoundTrip:
         load_checkpoint(tmp_path / "a.pt").restore()
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_restored_model_predicts_the_same(self, tmp_path: Path) -> None:
-        model, _ = trained()
-        save_checkpoint(tmp_path / "a.pt", described(model))
-        with torch.no_grad():
-            x = noise(1, 8)
-            assert torch.equal(load_checkpoint(tmp_path / "a.pt").restore().eval()(x), model.eval()(x))
-
     @pytest.mark.parametrize(
         "architecture",
         [
@@ -504,23 +471,13 @@ class TestRoundTrip:
             changed = dict(one.weights) | {name: one.weights[name] + 1}
             assert replace(one, weights=changed).fingerprint != one.fingerprint
 
-    def test_replaces_an_older_file(self, tmp_path: Path) -> None:
-        (tmp_path / "a.pt").write_text("old")
-        save_checkpoint(tmp_path / "a.pt", described(trained()[0]))
-        assert load_checkpoint(tmp_path / "a.pt").dataset == "digits"
-
     def test_place_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(SalunError, match=r"file.*cannot be written"):
-            save_checkpoint(tmp_path / "file" / "a.pt", described(trained()[0]))
+        refuses("file.*cannot be written", lambda: save_checkpoint(tmp_path / "file" / "a.pt", described(trained()[0])))
 
 
 def one_line(path: Path) -> str:
-    with pytest.raises(SalunError) as caught:
-        load_checkpoint(path)
-    assert len(str(caught.value).splitlines()) == 1
-    assert str(path) in str(caught.value)
-    return str(caught.value)
+    return refuses(re.escape(str(path)), lambda: load_checkpoint(path))
 
 
 @pytest.fixture(scope="module")
@@ -575,12 +532,9 @@ class TestRefused:
         (tmp_path / "a.pt").write_bytes(junk)
         assert "checkpoint" in one_line(tmp_path / "a.pt")
 
-    def test_missing_file(self, tmp_path: Path) -> None:
+    def test_no_file(self, tmp_path: Path) -> None:
         assert "no such checkpoint" in one_line(tmp_path / "a.pt")
-
-    def test_folder(self, tmp_path: Path) -> None:
-        (tmp_path / "a.pt").mkdir()
-        one_line(tmp_path / "a.pt")
+        one_line(tmp_path)
 
     @pytest.mark.parametrize(
         "other",
@@ -596,12 +550,22 @@ class TestRefused:
         torch.save(content | {key: value}, tmp_path / "a.pt")
         assert "not a checkpoint" in one_line(tmp_path / "a.pt")
 
-    @pytest.mark.parametrize("extra", [{"a": 1}, {"a": None}, {3: torch.zeros(2)}, {"a": [torch.zeros(2)]}])
-    def test_weights_that_are_no_named_tensors(
-        self, tmp_path: Path, content: dict[str, Any], extra: dict[Any, Any]
-    ) -> None:
-        torch.save(content | {"model": dict(content["model"]) | extra}, tmp_path / "a.pt")
-        assert "named tensors" in one_line(tmp_path / "a.pt")
+    @pytest.mark.parametrize(
+        ("extra", "told"),
+        [
+            ({"a": 1}, "named tensors"), ({"a": None}, "named tensors"), ({3: torch.zeros(2)}, "named tensors"),
+            ({"a": [torch.zeros(2)]}, "named tensors"), ({"more": torch.zeros(1)}, "do not fit"),
+            ({"fc.weight": torch.zeros(128, 3)}, "do not fit"),
+        ],
+    )  # fmt: skip
+    def test_other_weights(self, tmp_path: Path, content: dict[str, Any], extra: dict[Any, Any], told: str) -> None:
+        torch.save(content | {"model": content["model"] | extra}, tmp_path / "a.pt")
+        assert told in one_line(tmp_path / "a.pt")
+
+    def test_weights_that_lack_one(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        fewer = {name: tensor for name, tensor in content["model"].items() if name != "fc.bias"}
+        torch.save(content | {"model": fewer}, tmp_path / "a.pt")
+        assert "do not fit" in one_line(tmp_path / "a.pt")
 
     @pytest.mark.parametrize("key", ["model", "dataset", "nclasses"])
     def test_config_that_lacks_a_key(self, tmp_path: Path, content: dict[str, Any], key: str) -> None:
@@ -610,48 +574,24 @@ class TestRefused:
         assert f"lacks '{key}'" in one_line(tmp_path / "a.pt")
 
     @pytest.mark.parametrize(
-        ("key", "value"),
+        ("key", "value", "told"),
         [
-            ("model", 3), ("model", None), ("dataset", ["digits"]), ("nclasses", "3"), ("nclasses", 3.0),
-            ("nclasses", True), ("nclasses", 0), ("nclasses", -3), ("architecture", "small"), ("architecture", [1]),
-            ("architecture", {}), ("architecture", {"size": "8"}), ("architecture", {"size": 0}),
-            ("architecture", {"size": -8, "channels": 1}), ("architecture", {"size": 8, "channels": 0}),
-            ("architecture", {"size": 8, "channels": 1, "native": "no"}),
-            ("architecture", {"size": 8, "channels": 1, "depth": 3}), ("excluded", 3), ("excluded", ["1"]),
-            ("excluded", [-1]), ("excluded", [1.5]), ("split_seed", "0"), ("split_seed", -1), ("split_seed", None),
+            *(("model", value, "model") for value in (3, None)), ("dataset", ["digits"], "dataset"),
+            *(("nclasses", value, "nclasses") for value in ("3", 3.0, True, 0, -3)),
+            *(("architecture", value, "architecture") for value in ("small", [1], {}, {"size": "8"}, {"size": 0})),
+            *(("architecture", {"size": 8, "channels": 1} | odd, "architecture")
+              for odd in ({"size": -8}, {"channels": 0}, {"native": "no"}, {"depth": 3})),
+            *(("excluded", value, "excluded") for value in (3, ["1"], [-1], [1.5])),
+            *(("split_seed", value, "split_seed") for value in ("0", -1, None)),
+            *(("nclasses", value, "") for value in (4, 10**12)), ("model", "resnet81", "'resnet18'"),
+            *(("model", value, "") for value in ("resnet18", "mobilenetv3_small_100")),
+            *(("architecture", {"size": size, "channels": 1}, "") for size in (100, 10**9)),
+            ("architecture", {"size": 8, "channels": 3}, ""),
         ],
     )  # fmt: skip
-    def test_wrong_types_in_config(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
+    def test_other_config(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any, told: str) -> None:
         torch.save(content | {"config": content["config"] | {key: value}}, tmp_path / "a.pt")
-        assert key in one_line(tmp_path / "a.pt")
-
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
-            ("nclasses", 4), ("nclasses", 10**12), ("model", "resnet18"), ("model", "mobilenetv3_small_100"),
-            ("architecture", {"size": 8, "channels": 3}), ("architecture", {"size": 100, "channels": 1}),
-            ("architecture", {"size": 10**9, "channels": 1}),
-        ],
-    )  # fmt: skip
-    def test_weights_of_another_model(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
-        torch.save(content | {"config": content["config"] | {key: value}}, tmp_path / "a.pt")
-        one_line(tmp_path / "a.pt")
-
-    @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-    def test_weights_that_do_not_fit(self, tmp_path: Path, content: dict[str, Any], change: str) -> None:
-        weights = dict(content["model"])
-        if change == "missing":
-            weights.pop("fc.bias")
-        elif change == "extra":
-            weights["more"] = torch.zeros(1)
-        else:
-            weights["fc.weight"] = weights["fc.weight"].T
-        torch.save(content | {"model": weights}, tmp_path / "a.pt")
-        assert "do not fit" in one_line(tmp_path / "a.pt")
-
-    def test_unknown_model(self, tmp_path: Path, content: dict[str, Any]) -> None:
-        torch.save(content | {"config": content["config"] | {"model": "resnet81"}}, tmp_path / "a.pt")
-        assert "'resnet18'" in one_line(tmp_path / "a.pt")
+        assert told in one_line(tmp_path / "a.pt")
 
     def test_restoring_weights_that_do_not_fit(self) -> None:
         kept = described(trained()[0])
@@ -677,11 +617,7 @@ class TestSeedSystem:
         with torch.no_grad():
             assert torch.equal(found.restore().eval()(x), origin.eval()(x))
 
-    def test_native_stem_is_told_from_the_small_one(self, tmp_path: Path) -> None:
-        native = load_checkpoint(
-            seed_file(tmp_path / "a.pt", timm.create_model("resnet18", num_classes=10), "resnet18")
-        )
-        assert (native.architecture.native, native.architecture.size) == (True, 224)
+    def test_small_stem_is_told_from_the_native_one(self, tmp_path: Path) -> None:
         changed = timm.create_model("resnet18", num_classes=10)
         changed.conv1, changed.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         small = load_checkpoint(seed_file(tmp_path / "b.pt", changed, "resnet18"))
@@ -697,14 +633,10 @@ class TestSeedSystem:
         assert found.architecture == Architecture(name, 100, 3, 32)
         assert_same(dict(found.restore().state_dict()), dict(origin.state_dict()))
 
-    def test_model_that_small_images_cannot_be_given_to(self, tmp_path: Path) -> None:
-        found = load_checkpoint(
-            seed_file(tmp_path / "a.pt", timm.create_model("efficientformer_l1", num_classes=10), "efficientformer_l1")
-        )
-        assert found.architecture.native
-
-    @pytest.mark.parametrize("name", ["pit_ti_224", "deit_tiny_distilled_patch16_224"])
-    def test_transformer_for_large_images_is_told_from_the_small_one(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize(
+        "name", ["resnet18", "pit_ti_224", "deit_tiny_distilled_patch16_224", "efficientformer_l1"]
+    )
+    def test_model_for_large_images_is_told_from_one_for_small_images(self, tmp_path: Path, name: str) -> None:
         found = load_checkpoint(seed_file(tmp_path / "a.pt", timm.create_model(name, num_classes=10), name))
         assert (found.architecture.native, found.architecture.size) == (True, 224)
 
@@ -713,15 +645,11 @@ class TestSeedSystem:
         found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, TINY, epochs=30, note="mine"))
         assert found.config == {"epochs": 30, "note": "mine"}
 
-    @pytest.mark.parametrize("classes", [9, 11])
-    def test_another_number_of_classes(self, tmp_path: Path, classes: int) -> None:
+    @pytest.mark.parametrize(
+        ("name", "classes", "told"),
+        [("resnet18", 9, "do not fit"), ("resnet18", 11, "do not fit"), ("resnet34", 10, "do not fit"),
+         ("resnet81", 10, "'resnet18'")],
+    )  # fmt: skip
+    def test_another_model(self, tmp_path: Path, name: str, classes: int, told: str) -> None:
         origin = timm.create_model("resnet18", num_classes=10)
-        assert "do not fit" in one_line(seed_file(tmp_path / "a.pt", origin, "resnet18", classes))
-
-    def test_another_model(self, tmp_path: Path) -> None:
-        origin = timm.create_model("resnet18", num_classes=10)
-        assert "do not fit" in one_line(seed_file(tmp_path / "a.pt", origin, "resnet34"))
-
-    def test_unknown_model(self, tmp_path: Path) -> None:
-        origin = build(Architecture(TINY, 10))
-        assert "'resnet18'" in one_line(seed_file(tmp_path / "a.pt", origin, "resnet81"))
+        assert told in one_line(seed_file(tmp_path / "a.pt", origin, name, classes))

@@ -1,10 +1,14 @@
 """Forgetting problems for tests, and what a mask lets move."""
 
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
-from salun.data.sets import Sets
+from salun.data.dataset import Dataset
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, make_split
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
 from salun.training.recipe import Recipe
@@ -12,6 +16,17 @@ from salun.unlearning import Task
 from salun.unlearning.mask import Mask
 
 DEFAULT = Recipe()
+
+
+def sets_of(dataset: Dataset, request: ForgetRequest, most: int | None = None) -> Sets:
+    """The sets of a forgetting problem, of each the first `most` images."""
+    split = make_split(dataset, request)
+    sets = make_sets(dataset, split, prepare(dataset, split), torch.device("cpu"))
+    return sets if most is None else first_of(sets, most)
+
+
+def first_of(sets: Sets, most: int) -> Sets:
+    return Sets(**{name: images.take(torch.arange(min(most, len(images)))) for name, images in vars(sets).items()})
 
 
 def make_task(
@@ -28,6 +43,21 @@ def make_task(
         fresh=partial(build, trained.architecture),
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+Model = Task | Checkpoint | nn.Module
+
+
+def weights_of(model: Model) -> Mapping[str, Tensor]:
+    if isinstance(model, Checkpoint):
+        return model.weights
+    return (model.model if isinstance(model, Task) else model).state_dict()
+
+
+def same_weights(one: Model, other: Model, names: Iterable[str] | None = None) -> bool:
+    """Whether two models have the same values bit for bit, buffers too unless weights are named."""
+    first, second = weights_of(one), weights_of(other)
+    return all(torch.equal(first[name], second[name]) for name in names or first)
 
 
 def mask_share(mask: Mask) -> float:

@@ -3,25 +3,16 @@
 from typing import Any
 
 import pytest
-import torch
-from problems import make_task
+from problems import make_task, sets_of
 
 from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Step, Task, find_method
 
-CPU = torch.device("cpu")
-
 
 def task_of(digits: Dataset, trained: Checkpoint, request: ForgetRequest, most: int | None = None) -> Task:
-    split = make_split(digits, request)
-    sets = make_sets(digits, split, prepare(digits, split), CPU)
-    if most is not None:
-        taken = {name: images.take(torch.arange(min(most, len(images)))) for name, images in vars(sets).items()}
-        sets = Sets(**taken)
-    return make_task(trained, sets, forgotten=tuple(request.classes))
+    return make_task(trained, sets_of(digits, request, most), forgotten=tuple(request.classes))
 
 
 def steps_of(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[list[Step]]:
@@ -37,3 +28,18 @@ def steps_of(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **settings:
         patch.setattr(task, "fit", record)
         find_method(name).run(task, **settings)
     return seen
+
+
+def first_step(task: Task, name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Step, float]:
+    """Take the first step, and its loss for the model in evaluation mode."""
+    found: list[tuple[Step, float]] = []
+
+    def record(stream: Any, **rest: Any) -> None:
+        step = next(iter(stream(0)))
+        task.model.eval()
+        found.append((step, float(step.loss(task.model(step.batch.x), step.batch).detach())))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "fit", record)
+        find_method(name).run(task, **settings)
+    return found[0]

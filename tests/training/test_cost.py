@@ -2,26 +2,17 @@ from copy import deepcopy
 
 import pytest
 import torch
+from reference import raw_images
 from torch import Tensor, nn
 
-from salun.data.images import Images
 from salun.training.cost import PassCounter
 from salun.unlearning.gradients import image_gradients
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
-
-
-def images(count: int) -> Images:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(count, 3, 8, 8, generator=generator)
-    labels = torch.randint(0, 10, (count,), generator=generator)
-    return Images(pixels, torch.arange(count), labels, CPU, lambda stored, generator: stored)
 
 
 def test_forward_and_backward_are_counted_apart(model: nn.Module) -> None:
@@ -55,7 +46,7 @@ def test_copies_are_counted_too(model: nn.Module) -> None:
 def test_single_images_in_vmap_count_one_each(model: nn.Module) -> None:
     passes = PassCounter()
     with passes.counting(model):
-        found = list(image_gradients(model, images(70)))
+        found = list(image_gradients(model, raw_images(torch.rand(70, 3, 8, 8), torch.arange(70) % 10)))
     assert sum(len(gradients["3.weight"]) for gradients in found) == 70
     assert (passes.forward, passes.backward) == (70, 70)
 

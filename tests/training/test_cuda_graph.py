@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from salun.data.dataset import Dataset
 from salun.data.images import Batch
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.models.checkpoint import Checkpoint
 from salun.training import step as step_module
 from salun.training.cost import PassCounter
@@ -22,19 +20,13 @@ from salun.training.step import Step, TrainStep, cross_entropy
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
-
-
 class Repeated:
     """Takes the place of a recorded step: repeats it with its own copy of the batch, unseen by hooks."""
 
     made: ClassVar[list["Repeated"]] = []
     unseen: ClassVar[PassCounter] = PassCounter()
 
-    def __init__(self, take: Callable[[Batch], None], batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, take: Callable[[Batch], None], batch: Batch, optimizer: object) -> None:
         self.take, self.batch, self.replays = take, Batch(*(part.clone() for part in batch)), 0
         self.made.append(self)
 
@@ -125,17 +117,13 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     """What is asked of CUDA while a step is recorded, where there is none."""
     asked: list[tuple[str, object]] = []
 
-    def graph(_: object, **options: Any) -> AbstractContextManager[None]:
-        asked.append(("stream", options["stream"]))
-        return nullcontext()
-
-    def device(given: object) -> AbstractContextManager[None]:
-        asked.append(("device", given))
+    def note(name: str, value: object) -> AbstractContextManager[None]:
+        asked.append((name, value))
         return nullcontext()
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "graph", lambda _, stream, **options: note("stream", stream))
+    monkeypatch.setattr(torch.cuda, "device", lambda given: note("device", given))
     monkeypatch.setattr(torch.cuda, "Stream", lambda given: ("stream of", given))
     return asked
 
@@ -168,19 +156,21 @@ def test_what_cannot_be_recorded_is_taken_step_by_step(
     assert found[2] == plain[2]
 
 
-@pytest.mark.parametrize("change", ["frozen", "mode", "moved"])
+def move(model: Any) -> None:
+    model.fc.weight.data = model.fc.weight.data.clone()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda model: model.fc.weight.requires_grad_(False), lambda model: model.bn1.eval(), move]
+)
 def test_a_model_that_changed_is_recorded_anew(
-    sets: Sets, trained: Checkpoint, repeated: list[Repeated], change: str
+    sets: Sets, trained: Checkpoint, repeated: list[Repeated], change: Callable[[Any], object]
 ) -> None:
     model = trained.restore()
     stepper = stepper_of(model)
     taken = sets.retain.take(torch.arange(16 * (EAGER_STEPS + 2)))
-    for epoch in range(3):
-        if epoch == 2 and change == "frozen":
-            model.fc.weight.requires_grad_(False)
-        elif epoch == 2 and change == "mode":
-            model.bn1.eval()
-        elif epoch == 2:
-            model.fc.weight.data = model.fc.weight.data.clone()
+    for recorded in (1, 1, 2):
+        if recorded == 2:
+            change(model)
         take_epoch(stepper, map(Step, taken.batches(16)))
-        assert len(repeated) == (2 if epoch == 2 else 1)
+        assert len(repeated) == recorded

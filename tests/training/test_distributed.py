@@ -14,7 +14,6 @@ from processes import end, fit_in_double, free_port, start, train
 
 from salun.errors import SalunError
 from salun.models.checkpoint import load_checkpoint
-from salun.training import distributed
 from salun.training.distributed import SINGLE_PROCESS, Group, joined
 
 FIVE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -92,11 +91,10 @@ def test_what_is_no_such_number_is_named(launched: Launched, name: str, value: s
         pass
 
 
-def test_others_that_never_come_are_an_error(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_that_never_come_are_an_error(launched: Launched) -> None:
     launched(FIVE | {"MASTER_PORT": str(free_port())})
-    monkeypatch.setattr(distributed, "JOINING", timedelta(seconds=1))
     message = r"^MASTER_ADDR 127\.0\.0\.1, MASTER_PORT \d+: process 1 of 4 met no others in 1 s$"
-    with pytest.raises(SalunError, match=message), joined():
+    with pytest.raises(SalunError, match=message), joined(timedelta(seconds=1)):
         pass
 
 

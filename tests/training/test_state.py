@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import refuses
 from torch import nn
 
 from salun.data.dataset import Dataset
 from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, make_split
-from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import load_checkpoint
@@ -44,6 +44,14 @@ class Shaky(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(self.dropout(x))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> StateFile:
+    return StateFile(tmp_path / "state.pt", 0.0)
+
+
+SHORT = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -100,45 +108,41 @@ def same(one: object, other: object) -> bool:
     ],
     ids=lambda value: str(value),
 )
-def test_goes_on_bit_for_bit(kind: dict[str, object], kills: list[int], sets: Sets, tmp_path: Path) -> None:
+def test_goes_on_bit_for_bit(kind: dict[str, object], kills: list[int], sets: Sets, place: StateFile) -> None:
     recipe = Recipe(**{"epochs": 3, "lr": 0.05, "batch_size": BATCH, **kind})
     whole, chance = go(sets, recipe, None), torch.get_rng_state()
-    place, before = StateFile(tmp_path / "state.pt", 0.0), 0
+    before = 0
     for kill in kills:
         with pytest.raises(KilledError):
             go(sets, recipe, place, killed_after(kill - before))
         before = kill
-    resumed = go(sets, recipe, place)
-    assert same(resumed, whole)
+    assert same(go(sets, recipe, place), whole)
     assert torch.equal(torch.get_rng_state(), chance)
 
 
-def test_state_that_is_some_steps_old(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_that_is_some_steps_old(sets: Sets, place: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(epochs=2, lr=0.05, batch_size=BATCH)
     whole = go(sets, recipe, None)
     calls: list[bool] = []
     monkeypatch.setattr(StateWriter, "is_due", lambda _: calls.append(True) or len(calls) == 4)
     with pytest.raises(KilledError):
-        go(sets, recipe, StateFile(tmp_path / "state.pt", 0.0), killed_after(STEPS + 3))
+        go(sets, recipe, place, killed_after(STEPS + 3))
     steps: list[int] = []
-    found = go(sets, recipe, StateFile(tmp_path / "state.pt", 0.0), lambda step: steps.append(step.images))
+    found = go(sets, recipe, place, lambda step: steps.append(step.images))
     assert same(found, whole)
     assert steps[0] == 5 * BATCH
 
 
-def test_seconds_of_the_earlier_process_count(sets: Sets, tmp_path: Path) -> None:
-    recipe = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
-    place = StateFile(tmp_path / "state.pt", 0.0)
-
+def test_seconds_of_the_earlier_process_count(sets: Sets, place: StateFile) -> None:
     def slow(progress: Progress) -> None:
         time.sleep(0.05)
         if progress.images > 3 * BATCH:
             raise KilledError
 
     with pytest.raises(KilledError):
-        go(sets, recipe, place, slow)
+        go(sets, SHORT, place, slow)
     saving = StateWriter(place, "the same", torch.Generator().manual_seed(3))
-    curve, _ = train(Shaky(), sets.train, sets.validation, recipe, saving.generator, Runtime(state=saving))
+    curve, _ = train(Shaky(), sets.train, sets.validation, SHORT, saving.generator, Runtime(state=saving))
     assert curve[0].seconds > 0.15
     assert saving.earlier > 0.15
 
@@ -150,9 +154,8 @@ def test_is_written_as_often_as_asked(sets: Sets, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_training_starts_anew(sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), StateFile(tmp_path / "state.pt", 0.0)
-    go(sets, recipe, place)
+def test_another_training_starts_anew(sets: Sets, place: StateFile, caplog: pytest.LogCaptureFixture) -> None:
+    go(sets, SHORT, place)
     saving = StateWriter(place, "another", torch.Generator())
     assert saving.read() is None
     assert saving.earlier == 0
@@ -160,32 +163,27 @@ def test_another_training_starts_anew(sets: Sets, tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-900], lambda whole: b"x" * 99])
-def test_damaged_state_is_named(damage: Callable[[bytes], bytes], sets: Sets, tmp_path: Path) -> None:
-    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), StateFile(tmp_path / "state.pt", 0.0)
-    go(sets, recipe, place)
+def test_damaged_state_is_named(damage: Callable[[bytes], bytes], sets: Sets, place: StateFile) -> None:
+    go(sets, SHORT, place)
     place.path.write_bytes(damage(place.path.read_bytes()))
-    with pytest.raises(SalunError, match=r"state\.pt: .*delete it"):
-        go(sets, recipe, place)
+    refuses(r"state\.pt: .*delete it", lambda: go(sets, SHORT, place))
 
 
 @pytest.mark.parametrize("lost", ["model", "optimizers", "place", "chances", "summed", "curve", "spent"])
-def test_state_that_lacks_something_is_named(lost: str, sets: Sets, tmp_path: Path) -> None:
-    recipe, place = Recipe(epochs=1, lr=0.05, batch_size=BATCH), StateFile(tmp_path / "state.pt", 0.0)
-    go(sets, recipe, place)
+def test_state_that_lacks_something_is_named(lost: str, sets: Sets, place: StateFile) -> None:
+    go(sets, SHORT, place)
     content = torch.load(place.path, weights_only=True)
     del content[lost]
     torch.save(content, place.path)
-    with pytest.raises(SalunError, match=r"state\.pt: .*delete it"):
-        go(sets, recipe, place)
+    refuses(r"state\.pt: .*delete it", lambda: go(sets, SHORT, place))
 
 
 def test_training_goes_on_where_the_state_has_no_room(
     sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = Recipe(epochs=1, lr=0.05, batch_size=BATCH)
     (tmp_path / "file").write_text("in the way")
-    found = go(sets, recipe, StateFile(tmp_path / "file" / "state.pt", 0.0))
-    assert same(found, go(sets, recipe, None))
+    found = go(sets, SHORT, StateFile(tmp_path / "file" / "state.pt", 0.0))
+    assert same(found, go(sets, SHORT, None))
     assert "the training goes on" in caplog.text
 
 

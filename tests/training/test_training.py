@@ -1,22 +1,23 @@
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import reference
 import torch
+from problems import same_weights
 from torch import nn
 
-from salun.data.dataset import Dataset
-from salun.data.images import Batch
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.images import Batch, Images
+from salun.data.sets import Sets
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
 from salun.training.cost import PassCounter
 from salun.training.evaluate import accuracy, predict
-from salun.training.loop import Validation, fit
+from salun.training.loop import fit
 from salun.training.optim import make_schedule
 from salun.training.progress import Epoch, Progress
 from salun.training.recipe import TrainingConfig
@@ -24,14 +25,7 @@ from salun.training.runtime import Runtime
 from salun.training.step import Loss, Step, cross_entropy
 from salun.unlearning.mask import masked_updates
 
-CPU = torch.device("cpu")
 RUNS = ["masked", "nomask", "masked_2epochs_lrdrop", "masked_concat", "nomask_concat"]
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    parts = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, parts, prepare(digits, parts), CPU)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -54,10 +48,8 @@ def test_random_label_steps_equal_the_official_ones(name: str) -> None:
 
     drops = run["milestones"][0] < run["epochs"]
     config = TrainingConfig(
-        lr=run["lr"],
-        epochs=run["epochs"],
-        momentum=case["momentum"],
-        weight_decay=case["weight_decay"],
+        **{name: run[name] for name in ("lr", "epochs")},
+        **{name: case[name] for name in ("momentum", "weight_decay")},
         schedule="multistep" if drops else "constant",
     )
     mask = reference.tensors("rl_mask") if run["mask"] is not None else {}
@@ -68,32 +60,36 @@ def test_random_label_steps_equal_the_official_ones(name: str) -> None:
         assert torch.allclose(tensor.double(), final[key].double(), rtol=0, atol=1e-5), key
 
 
+PLAIN = Runtime()
+
+
+def train(model: nn.Module, images: Images, size: int = 32, runtime: Runtime = PLAIN, **given: Any) -> list[Epoch]:
+    """Train on images in order, for one epoch at a rate of 0.01 unless told otherwise."""
+    loss = given.pop("loss", cross_entropy)
+    config = TrainingConfig(**{"epochs": 1, "lr": 0.01, **given})
+    return fit(model, lambda epoch: images.batches(size), config, runtime, loss=loss)[0]
+
+
 def small(sets: Sets) -> object:
     taken = sets.retain.take(torch.arange(0, 192))
     return lambda epoch: taken.batches(64, torch.Generator().manual_seed(epoch))
 
 
 def test_same_seed_same_weights(sets: Sets) -> None:
-    states = []
+    models = []
     for _ in range(2):
         torch.manual_seed(3)
-        model = build(Architecture(TINY, 10, 1, 8))
-        fit(model, small(sets), TrainingConfig(epochs=2, lr=0.05), Runtime())
-        states.append(model.state_dict())
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        models.append(build(Architecture(TINY, 10, 1, 8)))
+        fit(models[-1], small(sets), TrainingConfig(epochs=2, lr=0.05), Runtime())
+    assert same_weights(*models)
 
 
 def test_curve_and_progress_tell_what_happened(sets: Sets, trained: Checkpoint) -> None:
     seen: list[Progress] = []
-    curve, _ = fit(
-        trained.restore(),
-        small(sets),
-        TrainingConfig(epochs=2, lr=0.001, schedule="cosine"),
-        Runtime(callback=seen.append),
-    )
+    config = TrainingConfig(epochs=2, lr=0.001, schedule="cosine")
+    curve, _ = fit(trained.restore(), small(sets), config, Runtime(callback=seen.append))
     assert [point.epoch for point in curve] == [1, 2]
-    assert curve[0].lr == pytest.approx(0.001)
-    assert curve[1].lr == pytest.approx(0.0005)
+    assert [point.lr for point in curve] == pytest.approx([0.001, 0.0005])
     assert [step.images for step in seen] == [64, 128, 192, 192] * 2
     assert [isinstance(step.done, Epoch) for step in seen] == [False, False, False, True] * 2
     assert curve[0].accuracy > 0.9
@@ -102,17 +98,10 @@ def test_curve_and_progress_tell_what_happened(sets: Sets, trained: Checkpoint) 
 
 def test_loss_is_the_mean_over_images_not_batches(sets: Sets, trained: Checkpoint) -> None:
     taken = sets.retain.take(torch.arange(70))
-    model = trained.restore()
-    model.train()
+    model = trained.restore().train()
     with torch.no_grad():
         expected = sum(float(nn.functional.cross_entropy(model(b.x), b.y)) * len(b.x) for b in taken.batches(64)) / 70
-    model = trained.restore()
-    curve, _ = fit(
-        model,
-        lambda epoch: taken.batches(64),
-        TrainingConfig(epochs=1, lr=1e-12, momentum=0, weight_decay=0),
-        Runtime(),
-    )
+    curve = train(trained.restore(), taken, 64, lr=1e-12, momentum=0, weight_decay=0)
     assert curve[0].loss == pytest.approx(expected, rel=1e-4)
 
 
@@ -125,21 +114,15 @@ def test_best_epoch_on_validation_is_kept_of_equal_ones_the_later(sets: Sets, tr
         states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return next(values)
 
-    curve, _ = fit(model, small(sets), TrainingConfig(epochs=4, lr=0.01), Runtime(), validation=Validation(validate))
+    curve, _ = fit(model, small(sets), TrainingConfig(epochs=4, lr=0.01), Runtime(), validate=validate)
     assert [point.validation for point in curve] == [0.2, 0.9, 0.9, 0.1]
     assert all(torch.equal(tensor, states[2][name]) for name, tensor in model.state_dict().items())
 
 
 def test_patience_ends_training(sets: Sets, trained: Checkpoint) -> None:
     values = iter([0.5, 0.6, 0.6, 0.5, 0.9])
-    validation = Validation(lambda: next(values), 2)
-    curve, _ = fit(
-        trained.restore(),
-        small(sets),
-        TrainingConfig(epochs=5, lr=0.01),
-        Runtime(),
-        validation=validation,
-    )
+    config = TrainingConfig(epochs=5, lr=0.01)
+    curve, _ = fit(trained.restore(), small(sets), config, Runtime(), validate=lambda: next(values), patience=2)
     assert len(curve) == 4
 
 
@@ -164,13 +147,8 @@ def test_schedules(name: str, epochs: int, expected: list[float]) -> None:
 
 
 def test_plateau_lowers_the_rate_when_validation_stalls(sets: Sets, trained: Checkpoint) -> None:
-    curve, _ = fit(
-        trained.restore(),
-        small(sets),
-        TrainingConfig(epochs=8, lr=0.01, schedule="plateau"),
-        Runtime(),
-        validation=Validation(lambda: 0.5),
-    )
+    config = TrainingConfig(epochs=8, lr=0.01, schedule="plateau")
+    curve, _ = fit(trained.restore(), small(sets), config, Runtime(), validate=lambda: 0.5)
     assert [point.lr for point in curve] == pytest.approx([0.01] * 7 + [0.001])
 
 
@@ -187,10 +165,8 @@ def test_optimizers_train(sets: Sets, name: str) -> None:
 def test_frozen_weights_stay(sets: Sets, trained: Checkpoint) -> None:
     model = trained.restore()
     model.fc.weight.requires_grad_(False)
-    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    taken = sets.forget.take(torch.arange(32))
-    fit(model, lambda epoch: taken.batches(32), TrainingConfig(epochs=1, lr=0.1, weight_decay=0.1), Runtime())
-    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    train(model, sets.forget.take(torch.arange(32)), lr=0.1, weight_decay=0.1)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, trained.weights[name])}
     assert moved
     assert "fc.weight" not in moved
 
@@ -202,14 +178,8 @@ def test_weights_beside_the_model_are_trained_too(sets: Sets, trained: Checkpoin
     def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         return cross_entropy(logits * scale, batch)
 
-    fit(
-        trained.restore(),
-        lambda epoch: taken.batches(32),
-        TrainingConfig(epochs=1, lr=0.1),
-        Runtime(),
-        loss=loss,
-        extra_parameters=[scale],
-    )
+    config = TrainingConfig(epochs=1, lr=0.1)
+    fit(trained.restore(), lambda _: taken.batches(32), config, Runtime(), loss=loss, extra_parameters=[scale])
     assert scale.item() != 1.0
 
 
@@ -241,13 +211,7 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     def after(forgets: tuple[bool, bool], second: TrainingConfig | None) -> dict[str, torch.Tensor]:
         model = trained.restore()
         steps = [Step(batch, forgets=flag) for batch, flag in zip(batches, forgets, strict=True)]
-        fit(
-            model,
-            lambda epoch: steps,
-            TrainingConfig(epochs=1, lr=0.01, momentum=0.9, weight_decay=0),
-            Runtime(),
-            forgetting=second,
-        )
+        fit(model, lambda epoch: steps, TrainingConfig(0.01, 1, weight_decay=0), Runtime(), forgetting=second)
         return dict(model.named_parameters())
 
     def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -258,23 +222,15 @@ def test_steps_that_forget_have_an_optimiser_of_their_own(sets: Sets, trained: C
     assert equal(after((True, False), None), shared)
     assert equal(after((True, True), alike), shared)
     assert not equal(after((True, False), alike), shared)
-    no_memory = TrainingConfig(0.01, momentum=0.0, weight_decay=0.0)
-    assert not equal(
-        after((True, False), TrainingConfig(0.1, optimizer="adamw", weight_decay=0.05)), after((True, False), no_memory)
-    )
+    adam, forgetful = TrainingConfig(0.1, optimizer="adamw", weight_decay=0.05), replace(alike, momentum=0.0)
+    assert not equal(after((True, False), adam), after((True, False), forgetful))
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(1, 0), (2, 1), (63, 1), (64, 1), (66, 2), (200, 4)])
 def test_training_stays_within_the_budget(sets: Sets, trained: Checkpoint, budget: int, steps: int) -> None:
     passes, model, seen = PassCounter(budget=budget), trained.restore(), []
-    taken = sets.forget.take(torch.arange(64))
     with passes.counting(model):
-        fit(
-            model,
-            lambda epoch: taken.batches(32),
-            TrainingConfig(epochs=9, lr=0.01),
-            Runtime(callback=seen.append, passes=passes),
-        )
+        train(model, sets.forget.take(torch.arange(64)), 32, Runtime(callback=seen.append, passes=passes), epochs=9)
     assert sum(step.done is None for step in seen) == steps
     assert passes.total == budget - budget % 2
 
@@ -314,33 +270,24 @@ def test_a_cut_batch_has_of_a_sorted_one_all_sorts(sets: Sets) -> None:
 
 
 def test_an_epoch_whose_loss_is_no_number_is_the_last(sets: Sets, trained: Checkpoint) -> None:
-    taken = sets.forget.take(torch.arange(64))
-    curve, _ = fit(trained.restore(), lambda epoch: taken.batches(32), TrainingConfig(epochs=9, lr=1e30), Runtime())
+    curve = train(trained.restore(), sets.forget.take(torch.arange(64)), epochs=9, lr=1e30)
     assert len(curve) < 9
     assert not math.isfinite(curve[-1].loss)
 
 
 def test_gradient_is_clipped(sets: Sets, trained: Checkpoint) -> None:
-    model = trained.restore()
-    before = torch.cat([weight.detach().flatten() for weight in model.parameters()])
-    taken = sets.forget.take(torch.arange(64))
+    model, taken = trained.restore(), sets.forget.take(torch.arange(64))
+    before = nn.utils.parameters_to_vector(model.parameters()).detach()
     wrong = taken.relabel((taken.labels + 1) % 10)
-    fit(
-        model,
-        lambda epoch: wrong.batches(64),
-        TrainingConfig(epochs=1, lr=1.0, momentum=0, weight_decay=0, grad_clip=0.01),
-        Runtime(),
-    )
-    after = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    train(model, wrong, 64, lr=1.0, momentum=0, weight_decay=0, grad_clip=0.01)
+    after = nn.utils.parameters_to_vector(model.parameters()).detach()
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 65])
 def test_a_batch_of_one_image_trains(sets: Sets, trained: Checkpoint, count: int) -> None:
-    taken = sets.retain.take(torch.arange(count))
     model = trained.restore()
-    curve, _ = fit(model, lambda epoch: taken.batches(64), TrainingConfig(epochs=1, lr=0.01), Runtime())
-    assert math.isfinite(curve[0].loss)
+    assert math.isfinite(train(model, sets.retain.take(torch.arange(count)), 64)[0].loss)
     assert all(layer.training for layer in model.modules())
 
 
@@ -361,8 +308,7 @@ def test_predict_is_plain_evaluation_in_order(sets: Sets, trained: Checkpoint) -
     assert torch.allclose(outputs.logits, whole.logits, atol=1e-5)
     assert torch.equal(outputs.labels, sets.test.labels)
     assert accuracy(outputs) > 0.9
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, trained.weights[name]), name
+    assert same_weights(model, trained)
 
 
 def test_predict_of_no_images(sets: Sets, trained: Checkpoint) -> None:
@@ -391,9 +337,7 @@ def test_batches_without_room_go_in_parts(room: int, parts: int, sets: Sets, cap
     weights, curves, counts = [], [], []
     for model, passes in ((Cramped(1000), PassCounter()), (Cramped(room), PassCounter())):
         with passes.counting(model):
-            curve, _ = fit(
-                model, lambda _: images.batches(64), TrainingConfig(epochs=2, lr=0.1), Runtime(passes=passes)
-            )
+            curve = train(model, images, 64, Runtime(passes=passes), epochs=2, lr=0.1)
         weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
         curves.append([(point.loss, point.accuracy) for point in curve])
         counts.append(passes.counts)
@@ -408,7 +352,7 @@ def test_what_cannot_be_split_raises(sets: Sets) -> None:
     images = sets.train.take(torch.arange(64))
     for room, loss in ((0, cross_entropy), (32, lambda logits, batch: logits.square().max())):
         with pytest.raises(torch.OutOfMemoryError):
-            fit(Cramped(room), lambda _: images.batches(64), TrainingConfig(epochs=1, lr=0.1), Runtime(), loss=loss)
+            train(Cramped(room), images, 64, loss=loss)
 
 
 def test_predictions_take_fewer_images_at_once_where_there_is_no_room(sets: Sets) -> None:

@@ -1,12 +1,13 @@
 import pytest
 import reference
 import torch
+from problems import same_weights, sets_of
 from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
 from salun.data.images import Images
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
+from salun.data.split import ForgetRequest
 from salun.data.transforms import Preparation
 from salun.models.checkpoint import Checkpoint
 from salun.training.cost import PassCounter
@@ -31,8 +32,7 @@ class Linear(nn.Module):
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(share=0.01))
-    return make_sets(digits, split, prepare(digits, split), CPU)
+    return sets_of(digits, ForgetRequest(share=0.01))
 
 
 def as_pixels(images: Images) -> Tensor:
@@ -121,8 +121,7 @@ def test_nearest_adversarial_is_nearer_than_a_blind_step(sets: Sets, trained: Ch
 
 
 def test_an_image_that_is_already_mistaken_stays() -> None:
-    pixels = torch.full((2, 1, 2, 2), 0.5)
-    model = Linear(torch.ones(4), 1.0)
+    pixels, model = torch.full((2, 1, 2, 2), 0.5), Linear(torch.ones(4), 1.0)
     found = nearest_adversarial(model, raw(pixels, torch.tensor([0, 1])))
     assert torch.equal(found.pixels[0], pixels[0])
     assert found.labels.tolist() == [1, 0]
@@ -152,7 +151,7 @@ def test_attacks_leave_the_model_as_it_is(attack: object, sets: Sets, trained: C
         attack(model, sets.forget.take(torch.arange(4)))
     assert model.training
     assert all(weight.grad is None for weight in model.parameters())
-    assert all(torch.equal(tensor, trained.weights[key]) for key, tensor in model.state_dict().items())
+    assert same_weights(model, trained)
     assert passes.forward >= passes.backward >= 4
 
 

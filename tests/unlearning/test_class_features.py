@@ -8,22 +8,16 @@ from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import accuracy, predict
-from salun.unlearning.class_features import (
-    accuracy_sought,
-    against_retain,
-    class_batches,
-    targets,
-)
+from salun.unlearning import TrainingConfig
+from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 
 
 @pytest.mark.parametrize("batch_size", [7, 500])
 def test_classes_come_one_after_the_other_in_batches(digits: Dataset, trained: Checkpoint, batch_size: int) -> None:
     task = task_of(digits, trained, ForgetRequest(classes=(0,)), 90)
+    task.training = TrainingConfig(batch_size=batch_size)
     features = features_of(task.model, task.retain)
-    found = {
-        label: (count, list(batches))
-        for label, count, batches in class_batches(task.model, task.retain, batch_size, 10)
-    }
+    found = {label: (count, list(batches)) for label, count, batches in class_batches(task)}
     assert sorted(found) == task.retain.labels.unique().tolist()
     for label, (count, batches) in found.items():
         assert max(map(len, batches)) <= batch_size
@@ -43,7 +37,8 @@ def test_targets_are_the_same_whatever_the_batch(digits: Dataset, trained: Check
     own = F.one_hot(task.forget.labels, 10).bool()
     plain = distances(features).masked_fill(own | ~present, torch.inf).argmin(1)
     for batch_size in (7, 500):
-        found = targets(task.model, task.forget, batch_size, distances, present)
+        task.training = TrainingConfig(batch_size=batch_size)
+        found = targets(task, distances, present)
         assert float((found == plain).float().mean()) > 0.98
         assert not bool((found == task.forget.labels).any())
         assert 3 not in found
@@ -54,7 +49,8 @@ def test_each_forget_batch_meets_several_retain_batches(
     digits: Dataset, trained: Checkpoint, retain_steps: int, steps: int
 ) -> None:
     task = task_of(digits, trained, ForgetRequest(classes=(0,)), 60)
-    pairs = list(against_retain(task, 20, retain_steps))
+    task.training = TrainingConfig(batch_size=20)
+    pairs = list(against_retain(task, retain_steps))
     assert len(pairs) == steps
     met = torch.cat([batch.at for batch, _ in pairs[:: steps // 3]])
     assert sorted(met.tolist()) == list(range(60))

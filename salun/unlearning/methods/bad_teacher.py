@@ -44,23 +44,7 @@ def bad_teacher(task: Task, *, retain_share: Share = 0.3, temperature: PositiveF
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         forgets = batch.at < len(task.forget)
         known, unknown = (task.logits(batch.x, teacher) for teacher in (competent, incompetent))
-        return teaching(logits, known, unknown, forgets, temperature)
+        teacher = torch.where(forgets[:, None], unknown, known)
+        return distillation(logits, teacher, temperature) / (temperature**2 * logits.shape[1])
 
     task.fit(stream, loss=loss)
-
-
-def teaching(student: Tensor, competent: Tensor, incompetent: Tensor, forgets: Tensor, temperature: float) -> Tensor:
-    """Compute the loss of a student who learns each image from one of two teachers.
-
-    Args:
-        student: (B, C) logits.
-        competent: (B, C) logits of the teacher of retain images.
-        incompetent: (B, C) logits of the teacher of forget images.
-        forgets: (B,) boolean.
-        temperature: all logits are divided by it.
-
-    Returns:
-        A scalar, the mean over images and classes.
-    """
-    teacher = torch.where(forgets[:, None], incompetent, competent)
-    return distillation(student, teacher, temperature) / (temperature**2 * student.shape[1])

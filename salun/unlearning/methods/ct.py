@@ -26,13 +26,8 @@ def ct(task: Task) -> None:
         Classification", 2024, https://arxiv.org/abs/2410.01276, CT, the fifth entry of the NeurIPS 2023 unlearning
         competition; settings of its code.
     """
-    _transpose(task.model)
+    with torch.no_grad():
+        for module in task.model.modules():
+            if isinstance(module, nn.Conv2d) and module.weight.shape[2] == module.weight.shape[3]:
+                module.weight.copy_(module.weight.transpose(2, 3).clone())
     task.fit(lambda epoch: task.batches(task.retain))
-
-
-@torch.no_grad()
-def _transpose(model: nn.Module) -> None:
-    """Transpose every square convolution kernel, in place."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.weight.shape[2] == module.weight.shape[3]:
-            module.weight.copy_(module.weight.transpose(2, 3).clone())

@@ -54,10 +54,9 @@ def duck(
         2023, https://arxiv.org/abs/2312.02052, section "Method".
     """
     goal = accuracy_sought(task) if target_accuracy is None else target_accuracy
-    centroids, present = class_centroids(task)
-    distances = partial(_cosine_distances, centroids=centroids)
-    nearest = targets(task.model, task.forget, task.training.batch_size, distances, present)
+    centroids, present = _class_centroids(task)
     target = F.normalize(centroids, dim=1)
+    nearest = targets(task, lambda features: 1 - F.normalize(features, dim=1) @ target.T, present)
 
     with features_seen(task.model) as features:
 
@@ -69,22 +68,17 @@ def duck(
             affordable = len(task.forget) <= task.passes.left
             if epoch and affordable and accuracy(predict(task.model, task.forget)) < goal:
                 return
-            for batch, kept in against_retain(task, task.training.batch_size, retain_steps):
+            for batch, kept in against_retain(task, retain_steps):
                 yield Step(batch, partial(loss, kept=kept), extra=2 * len(kept.x))
 
         task.fit(stream)
 
 
-def class_centroids(task: Task) -> tuple[Tensor, Tensor]:
+def _class_centroids(task: Task) -> tuple[Tensor, Tensor]:
     """Average the features of the retain images of each class: (C, D), and (C,) whether there are any."""
     means = {}
-    for label, count, batches in class_batches(task.model, task.retain, task.training.batch_size, task.classes):
+    for label, count, batches in class_batches(task):
         means[label] = torch.stack([features.sum(0) for features in batches]).sum(0) / count
     nothing = torch.zeros_like(next(iter(means.values())))
     found = torch.stack([means.get(label, nothing) for label in range(task.classes)])
     return found, torch.tensor([label in means for label in range(task.classes)], device=found.device)
-
-
-def _cosine_distances(features: Tensor, centroids: Tensor) -> Tensor:
-    """Compute (N, C) distances from (N, D) features to (C, D) centroids."""
-    return 1 - F.normalize(features, dim=1) @ F.normalize(centroids, dim=1).T

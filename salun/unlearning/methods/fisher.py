@@ -1,20 +1,17 @@
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from salun.device import seeded
+from salun.models.features import classifiers
 from salun.unlearning import PositiveFloat, PositiveInt, Task, method
-from salun.unlearning.gradients import Each, Gradients, mean_cross_entropy, squared_gradients, trainable
+from salun.unlearning.gradients import Each, Gradients, mean_cross_entropy, squared_gradients, trainable, zeros
 
 _LARGEST = 1e3
-
 _LARGEST_IN_HEAD = 1e2
-
 _SMALLEST = 1e-8
-
 _TIMES = 10
-
 _VARIANCE_OF_FORGOTTEN = 1e-4
 
 
@@ -63,7 +60,7 @@ def fisher(
         https://arxiv.org/abs/2310.12508.
     """
     found = _fisher_information(task, information, each, batch_size)
-    head = _head_weights(task.model)
+    head = {weight for layer in classifiers(task.model) for weight in layer.parameters()}
     # The task's own generator would begin as the base model's weights did, where they share a seed.
     drawn = torch.randint(2**31, (), generator=task.generator, device=task.generator.device)
     generator = seeded(int(drawn), task.generator.device)
@@ -74,14 +71,15 @@ def fisher(
                 rows = list(task.forgotten)
                 weight[rows] = 0
                 variance[rows] = _TIMES * _VARIANCE_OF_FORGOTTEN
-            weight.add_(variance.sqrt() * _noise(weight, generator))
+            noise = torch.randn(weight.shape, generator=generator, device=generator.device)
+            weight.add_(variance.sqrt() * noise.to(weight.device))
 
 
 def _fisher_information(task: Task, information: str, each: Each, batch_size: int) -> Gradients:
     """Compute the diagonal of the Fisher information on the retain images."""
     if information == "empirical":
         return squared_gradients(task.model, task.retain, each, batch_size)
-    total = {name: torch.zeros_like(weight) for name, weight in trainable(task.model).items()}
+    total = zeros(task.model)
     for label in range(task.classes):
         images = task.retain.relabel(torch.full_like(task.retain.labels, label))
         for name, squares in squared_gradients(task.model, images, each, batch_size, _likely_labels).items():
@@ -95,21 +93,9 @@ def _likely_labels(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_cross_entropy(logits, labels) * probability.sqrt()
 
 
-def _head_weights(model: nn.Module) -> set[nn.Parameter]:
-    """Find the weights of the classifier."""
-    classifier = cast(Any, model).get_classifier()
-    parts = classifier if isinstance(classifier, tuple) else (classifier,)
-    return {weight for part in parts for weight in part.parameters()}
-
-
 def _variances(information: Tensor, in_head: bool, alpha: float) -> Tensor:
     """Turn Fisher information into the variance of noise."""
     variance = alpha * (1 / (information + _SMALLEST)).clamp_(max=_LARGEST_IN_HEAD if in_head else _LARGEST)
     if variance.ndim > 1:
         variance = variance.mean(1, keepdim=True).expand_as(information).clone()
     return variance * _TIMES if in_head or variance.ndim == 1 else variance
-
-
-def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw noise from the normal distribution."""
-    return torch.randn(weight.shape, generator=generator, device=generator.device).to(weight.device)

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,10 +28,7 @@ def ga(task: Task) -> None:
     sign = torch.ones(len(mixed), device=mixed.device)
     sign[: len(task.forget)] = -1
 
-    def stream(epoch: int) -> Iterator[Batch]:
-        return task.batches(mixed)
-
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return (sign[batch.at] * F.cross_entropy(logits, batch.y, reduction="none")).mean()
 
-    task.fit(stream, loss=loss)
+    task.fit(lambda epoch: task.batches(mixed), loss=loss)

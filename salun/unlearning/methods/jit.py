@@ -43,23 +43,16 @@ def jit(task: Task, *, sigma: PositiveFloat = 0.5, samples: PositiveInt = 25) ->
             task.model.eval()
             yield Step(batch, cost=2 + samples)
 
+    def slope(logits: Tensor, x: Tensor) -> Tensor:
+        noise = torch.randn(x.shape, generator=task.generator, device=task.generator.device).to(x.device)
+        other = (x + sigma * noise).clamp_(x.min(), x.max())
+        with torch.no_grad():
+            elsewhere = task.logits(other)
+        step = torch.linalg.vector_norm((other - x).flatten(1), dim=1)
+        slopes: Tensor = torch.linalg.vector_norm(logits - elsewhere, dim=1) / step.clamp_min(1e-12)
+        return slopes.sum()
+
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        slopes = [_slope(task, logits, _noisy(batch.x, sigma, task.generator), batch.x) for _ in range(samples)]
-        return torch.stack(slopes).mean()
+        return torch.stack([slope(logits, batch.x) for _ in range(samples)]).mean()
 
     task.fit(stream, loss=loss)
-
-
-def _noisy(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Add noise to model input."""
-    noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
-    return (x + sigma * noise).clamp_(x.min(), x.max())
-
-
-def _slope(task: Task, logits: Tensor, other: Tensor, x: Tensor) -> Tensor:
-    """Sum how far the output moves for each step of the input, over the images of a batch."""
-    with torch.no_grad():
-        elsewhere = task.logits(other)
-    step = torch.linalg.vector_norm((other - x).flatten(1), dim=1)
-    slopes: Tensor = torch.linalg.vector_norm(logits - elsewhere, dim=1) / step.clamp_min(1e-12)
-    return slopes.sum()

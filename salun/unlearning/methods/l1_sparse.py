@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from salun.data.images import Batch
 from salun.unlearning import NonNegativeFloat, NonNegativeInt, Step, Task, TrainingConfig, method
@@ -36,16 +36,9 @@ def l1_sparse(task: Task, *, alpha: NonNegativeFloat = 5e-4, no_l1_epochs: NonNe
         strength = alpha * (1 - epoch / penalised) if epoch < penalised else 0.0
 
         def loss(logits: Tensor, batch: Batch) -> Tensor:
-            return F.cross_entropy(logits, batch.y) + strength * _absolute_sum(task.model)
+            sizes = (weight.abs().sum() for weight in task.model.parameters())
+            return F.cross_entropy(logits, batch.y) + strength * sum(sizes, logits.new_zeros(()))
 
         yield from (Step(batch, loss) for batch in task.batches(task.retain))
 
     task.fit(stream)
-
-
-def _absolute_sum(model: nn.Module) -> Tensor:
-    """Sum the absolute values of all weights."""
-    total = next(model.parameters()).new_zeros(())
-    for weight in model.parameters():
-        total = total + weight.abs().sum()
-    return total

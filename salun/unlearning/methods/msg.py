@@ -1,11 +1,8 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from salun.unlearning import Share, Task, TrainingConfig, method
-from salun.unlearning.gradients import Gradients, batch_gradients
+from salun.unlearning.gradients import Gradients, batch_gradients, scaled_gradients, zeros
 from salun.unlearning.topk import select
 
 
@@ -45,27 +42,23 @@ def msg(task: Task, *, share: Share = 0.3, damping: Share = 0.1) -> None:
         for name, module in task.model.named_modules()
         if isinstance(module, nn.Conv2d) and module.weight.requires_grad
     }
-    chosen = {name: _smallest(gradients[name].abs(), share) for name in convolutions}
+    factors = []
     for name, weight in convolutions.items():
-        _renew(weight, chosen[name], task.generator)
-    with _damped([(weight, chosen[name]) for name, weight in convolutions.items()], damping):
+        (chosen,) = select([-gradients[name].abs()], round(share * weight.numel()))
+        _renew(weight, chosen, task.generator)
+        factors.append((weight, torch.where(chosen, 1.0, damping)))
+    with scaled_gradients(factors):
         task.fit(lambda epoch: task.batches(task.retain))
 
 
 def _contrast(task: Task) -> Gradients:
     """Sum the gradients of as many random retain as forget images, and take off those of the forget images."""
     order = torch.randperm(len(task.retain), generator=task.generator, device=task.generator.device)
-    total = {name: torch.zeros_like(weight) for name, weight in task.model.named_parameters()}
+    total = zeros(task.model)
     for images, sign in ((task.retain.take(order[: len(task.forget)]), 1), (task.forget, -1)):
         for gradients, _ in batch_gradients(task.model, images, task.training.batch_size):
             torch._foreach_add_([total[name] for name in gradients], list(gradients.values()), alpha=sign)
     return total
-
-
-def _smallest(values: Tensor, share: float) -> Tensor:
-    """Choose the smallest values."""
-    (chosen,) = select([-values], round(share * values.numel()))
-    return chosen
 
 
 @torch.no_grad()
@@ -74,14 +67,3 @@ def _renew(weight: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
     empty = torch.empty(weight.shape, device=generator.device)
     fresh = nn.init.kaiming_normal_(empty, mode="fan_out", nonlinearity="relu", generator=generator)
     weight.copy_(torch.where(chosen, fresh.to(weight), weight))
-
-
-@contextmanager
-def _damped(weights: list[tuple[Tensor, Tensor]], factor: float) -> Iterator[None]:
-    """Let some weights learn more slowly."""
-    hooks = [weight.register_hook(torch.where(free, 1.0, factor).mul) for weight, free in weights]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

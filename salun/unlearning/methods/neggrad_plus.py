@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,15 +32,12 @@ def neggrad_plus(task: Task, *, alpha: Share = 0.95) -> None:
         https://arxiv.org/abs/2302.09880, where it is the baseline NegGrad+.
     """
 
-    def step(forget: Batch, retain: Batch) -> Step:
-        def loss(logits: Tensor, batch: Batch) -> Tensor:
-            kept = F.cross_entropy(logits, batch.y)
-            return alpha * kept - (1 - alpha) * F.cross_entropy(task.logits(forget.x), forget.y)
-
-        return Step(retain, loss, extra=2 * len(forget.x))
+    def loss(logits: Tensor, batch: Batch, forget: Batch) -> Tensor:
+        kept = F.cross_entropy(logits, batch.y)
+        return alpha * kept - (1 - alpha) * F.cross_entropy(task.logits(forget.x), forget.y)
 
     def stream(epoch: int) -> Iterator[Step]:
-        for forget, retain in task.pairs(task.training.batch_size):
-            yield step(forget, retain)
+        for forget, retain in task.pairs():
+            yield Step(retain, partial(loss, forget=forget), extra=2 * len(forget.x))
 
     task.fit(stream)

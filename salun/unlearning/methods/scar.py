@@ -19,17 +19,14 @@ from torch import Tensor
 
 from salun.data.images import Batch
 from salun.models.features import features_seen
-from salun.training.evaluate import Outputs, accuracy, predict
+from salun.training.evaluate import accuracy, class_accuracies, predict
 from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 from salun.unlearning.losses import distillation
 
 _LEAST_EPOCHS = 3
-
 _TOLERANCE = 0.015
-
 _STILL_KNOWN = 0.8
-
 _SMALLEST = 1e-6
 
 
@@ -79,7 +76,7 @@ def scar(
     weights = torch.ones(task.classes, device=task.forget.device)
     gone = torch.zeros(task.classes, dtype=torch.bool, device=task.forget.device)
     gone[list(task.forgotten)] = True
-    pull = _pull(task, weights, class_statistics(task, task.training.batch_size, delta, gamma_1, gamma_2), delta)
+    pull = _pull(task, weights, _class_statistics(task, delta, gamma_1, gamma_2), delta)
 
     with features_seen(task.model) as features:
 
@@ -100,8 +97,9 @@ def _steps(
         if epoch >= _LEAST_EPOCHS and accuracy(outputs) < goal:
             return
         if not task.forgotten:
-            weights.copy_(_class_weights(outputs, task.classes))
-    for batch, kept in against_retain(task, task.training.batch_size, retain_steps):
+            known = class_accuracies(outputs, task.classes)
+            weights.copy_(torch.where(known < _STILL_KNOWN, 0.0, known))
+    for batch, kept in against_retain(task, retain_steps):
         yield Step(batch, partial(loss, kept=kept), extra=3 * len(kept.x))
 
 
@@ -110,63 +108,39 @@ def _pull(
 ) -> Callable[[Tensor, Batch], Tensor]:
     """Measure how far features of forget images are from the class that was nearest at first, weighted by class."""
     means, inverses, present = statistics
-    distances = partial(mahalanobis, means=means, inverses=inverses, delta=delta)
-    nearest = targets(task.model, task.forget, task.training.batch_size, distances, present)
+    distances = partial(_mahalanobis, means=means, inverses=inverses, delta=delta)
+    nearest = targets(task, distances, present)
     chosen, target = nearest.unique(return_inverse=True)
     means, inverses = means[chosen], inverses[chosen]
 
     def pull(features: Tensor, batch: Batch) -> Tensor:
-        distances = mahalanobis(features, means, inverses, delta).gather(1, target[batch.at, None])[:, 0]
+        distances = _mahalanobis(features, means, inverses, delta).gather(1, target[batch.at, None])[:, 0]
         return (weights[batch.y] * distances).mean()
 
     return pull
 
 
-def tukey(features: Tensor, delta: float) -> Tensor:
+def _tukey(features: Tensor, delta: float) -> Tensor:
     """Make the distribution of features less skew, by a power that keeps their sign."""
     return features.sign() * features.abs().clamp(min=_SMALLEST).pow(delta)
 
 
-def class_statistics(
-    task: Task, batch_size: int, delta: float, gamma_1: float, gamma_2: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Describe the features of the retain images of each class.
-
-    Args:
-        task: its model and retain set.
-        batch_size: images at once.
-        delta: exponent of Tukey's transformation.
-        gamma_1: shrinkage of variances.
-        gamma_2: shrinkage of covariances.
-
-    Returns:
-        (C, D) means, (C, D, D) inverse correlations, and (C,) whether there are two images or more, which a
-        correlation needs.
-    """
+def _class_statistics(task: Task, delta: float, gamma_1: float, gamma_2: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the (C, D) means and (C, D, D) inverse correlations of classes, and (C,) which have two images."""
     found = {}
-    for label, count, batches in class_batches(task.model, task.retain, batch_size, task.classes):
-        mean, scatter = moments(tukey(features, delta) for features in batches)
+    for label, count, batches in class_batches(task):
+        mean, scatter = _moments(_tukey(features, delta) for features in batches)
         if count > 1:
             found[label] = mean, scatter / (count - 1)
     nothing = torch.zeros_like(mean), torch.zeros_like(scatter)
     parts = [found.get(label, nothing) for label in range(task.classes)]
     means, covariances = (torch.stack(values) for values in zip(*parts, strict=True))
-    inverses = inverse_correlation(covariances.cpu(), gamma_1, gamma_2).to(means.device)
+    inverses = _inverse_correlation(covariances.cpu(), gamma_1, gamma_2).to(means.device)
     return means, inverses, torch.tensor([label in found for label in range(task.classes)], device=means.device)
 
 
-def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Find the mean and the scatter of what comes in batches.
-
-    Args:
-        batches: (B, D) each, one at least.
-
-    Returns:
-        (D,) mean, and (D, D) sum over all rows of the product of a row's distance from it with itself.
-
-    Source:
-        Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
-    """
+def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Find the (D,) mean and (D, D) scatter of (B, D) batches, updated as Chan, Golub and LeVeque (1979) do."""
     count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
     for rows in batches:
         own, total = rows.mean(0), count + len(rows)
@@ -176,7 +150,7 @@ def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, scatter
 
 
-def inverse_correlation(covariance: Tensor, gamma_1: float, gamma_2: float) -> Tensor:
+def _inverse_correlation(covariance: Tensor, gamma_1: float, gamma_2: float) -> Tensor:
     """Shrink (..., D, D) covariances twice, scale them to correlations and invert those."""
     diagonal = torch.eye(covariance.shape[-1], dtype=torch.bool)
     for _ in range(2):
@@ -190,15 +164,7 @@ def inverse_correlation(covariance: Tensor, gamma_1: float, gamma_2: float) -> T
     return inverse
 
 
-def mahalanobis(features: Tensor, means: Tensor, inverses: Tensor, delta: float) -> Tensor:
+def _mahalanobis(features: Tensor, means: Tensor, inverses: Tensor, delta: float) -> Tensor:
     """Compute (N, C) squared distances from (N, D) features to classes."""
-    apart = F.normalize(tukey(features, delta), dim=1) - F.normalize(means, dim=1)[:, None]
+    apart = F.normalize(_tukey(features, delta), dim=1) - F.normalize(means, dim=1)[:, None]
     return ((apart @ inverses) * apart).sum(2).T
-
-
-def _class_weights(outputs: Outputs, classes: int) -> Tensor:
-    """Weigh classes by their (C,) accuracy; one that is known no better than by 0.8 is pulled no more."""
-    right = (outputs.logits.argmax(1) == outputs.labels).float()
-    counts = torch.bincount(outputs.labels, minlength=classes).clamp(min=1)
-    known = torch.bincount(outputs.labels, right, minlength=classes) / counts
-    return torch.where(known < _STILL_KNOWN, 0.0, known)

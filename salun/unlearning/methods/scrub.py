@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.training.evaluate import Outputs, predict
+from salun.training.evaluate import class_accuracies, predict
 from salun.unlearning import (
     Dual,
     NonNegativeFloat,
@@ -84,9 +84,8 @@ def scrub(
     def stream(epoch: int) -> Iterator[Step]:
         if rewind and epoch and len(task.forget) <= task.passes.left:
             marks.append(_mark(task))
-        if epoch < msteps:
-            for batch in task.batches(task.forget, forget_batch_size):
-                yield Step(batch, lambda logits, batch: -divergence(logits, batch), forgets=True, cost=3)
+        forget = task.batches(task.forget, forget_batch_size) if epoch < msteps else ()
+        yield from (Step(batch, lambda *given: -divergence(*given), forgets=True, cost=3) for batch in forget)
         yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
     with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
@@ -97,28 +96,14 @@ def scrub(
 
 def _mark(task: Task) -> _Mark:
     """Note the error on the forget images and the weights that make it."""
-    error = 1 - float(_correct(predict(task.model, task.forget)).mean())
+    error = 1 - float(predict(task.model, task.forget).correct.float().mean())
     return error, {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
 
 
 def _rewind(task: Task, marks: list[_Mark]) -> None:
     """Go back to the epoch whose forget error is nearest to that on unseen images, of equal ones the later."""
-    wanted = _reference_error(task)
+    shares = torch.bincount(task.forget.labels.cpu(), minlength=task.classes) / len(task.forget)
+    known = class_accuracies(predict(task.model, task.validation), task.classes)
+    wanted = float(1 - (shares * known).sum())
     marks.append(_mark(task))
     task.model.load_state_dict(min(reversed(marks), key=lambda each: abs(each[0] - wanted))[1])
-
-
-def _reference_error(task: Task) -> float:
-    """Measure the error on validation images whose classes are as frequent as in the forget set."""
-    outputs = predict(task.model, task.validation)
-    shares = torch.bincount(task.forget.labels.cpu(), minlength=task.classes) / len(task.forget)
-    counts = torch.bincount(outputs.labels, minlength=task.classes)
-    right = torch.bincount(outputs.labels, _correct(outputs), minlength=task.classes) / counts.clamp(min=1)
-    return float(1 - (shares * right).sum())
-
-
-def _correct(outputs: Outputs) -> Tensor:
-    """Tell which images are predicted as labelled: 1.0 for those, 0.0 for the others."""
-    if not len(outputs.logits):
-        return torch.zeros(0)
-    return (outputs.logits.argmax(1) == outputs.labels).float()

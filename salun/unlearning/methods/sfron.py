@@ -10,7 +10,7 @@ from torch import Tensor
 
 from salun.data.images import Batch
 from salun.unlearning import Dual, NonNegativeFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
-from salun.unlearning.gradients import Each, squared_gradients, trainable
+from salun.unlearning.gradients import Each, scaled_gradients, squared_gradients, trainable
 
 _FLOOR = 1e-15
 
@@ -69,7 +69,7 @@ def sfron(
             with _following(task, beta):
                 if number % forget_every == 0:
                     strength = alpha * (1 + cos(pi * number / steps)) / 2
-                    with _restricted(task, salient):
+                    with scaled_gradients(salient):
                         yield Step(next(forget), partial(_ascent, strength=strength, power=power), forgets=True)
                 yield batch
 
@@ -91,17 +91,6 @@ def _saliency_ratio(task: Task, gamma: float, fisher: Each) -> list[tuple[torch.
         (weight, ((forget[name] + _FLOOR) / (retain[name] + _FLOOR) >= gamma).to(weight.dtype))
         for name, weight in trainable(task.model).items()
     ]
-
-
-@contextmanager
-def _restricted(task: Task, salient: list[tuple[torch.nn.Parameter, Tensor]]) -> Iterator[None]:
-    """Multiply the gradients of one step by the saliency, before they are clipped."""
-    hooks = [weight.register_hook(chosen.mul) for weight, chosen in salient]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

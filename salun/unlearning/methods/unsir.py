@@ -56,29 +56,14 @@ def unsir(
         Tarun, Chundawat, Mandal and Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE Transactions on Neural
         Networks and Learning Systems, 2023, https://arxiv.org/abs/2111.08947, equations 1 and 2.
     """
-    noise, labels = make_noise(task, task.training.batch_size, noise_lr, noise_steps, noise_penalty)
-    samples = draw_samples(task, samples_per_class)
-
-    def impair(epoch: int) -> Iterator[Batch]:
-        return noisy_batches(noise, labels, samples, noise_batches, task.training.batch_size, task.generator)
-
-    task.fit(impair)
+    noise, labels = _make_noise(task, task.training.batch_size, noise_lr, noise_steps, noise_penalty)
+    samples = _draw_samples(task, samples_per_class)
+    task.fit(lambda epoch: _noisy_batches(task, noise, labels, samples, noise_batches))
     task.fit(lambda epoch: task.batches(samples), lr=repair_lr, epochs=repair_epochs)
 
 
-def make_noise(task: Task, count: int, lr: float, steps: int, penalty: float) -> tuple[Tensor, Tensor]:
-    """Find inputs that the model takes least for the forgotten classes.
-
-    Args:
-        task: its model, forgotten classes and budget.
-        count: noise images a class.
-        lr: learning rate of Adam.
-        steps: of Adam.
-        penalty: of the squared norm.
-
-    Returns:
-        (classes * count, C, H, W) noise, as a model's input, and its int64 labels.
-    """
+def _make_noise(task: Task, count: int, lr: float, steps: int, penalty: float) -> tuple[Tensor, Tensor]:
+    """Find (N, C, H, W) inputs that the model takes least for the forgotten classes, and their labels."""
     generator, model = task.generator, task.frozen()
     shape = next(iter(task.forget.batches(1))).x.shape[1:]
     labels = torch.tensor(task.forgotten, device=task.forget.device).repeat_interleave(count)
@@ -98,7 +83,7 @@ def make_noise(task: Task, count: int, lr: float, steps: int, penalty: float) ->
     return torch.cat(found), labels
 
 
-def draw_samples(task: Task, most: int) -> Images:
+def _draw_samples(task: Task, most: int) -> Images:
     """Draw retain images at random, of each class as many as there are or the most that are asked for."""
     generator = task.generator
     order = torch.randperm(len(task.retain), generator=generator, device=generator.device).to(task.retain.device)
@@ -107,25 +92,11 @@ def draw_samples(task: Task, most: int) -> Images:
     return task.retain.take(torch.cat(chosen))
 
 
-def noisy_batches(
-    noise: Tensor, labels: Tensor, samples: Images, copies: int, batch_size: int, generator: torch.Generator
-) -> Iterator[Batch]:
-    """Go once through samples and, several times, noise, in one shuffled mix.
-
-    Args:
-        noise: (N, C, H, W) model input.
-        labels: (N,) int64 of the noise.
-        samples: M images.
-        copies: how often each noise image comes.
-        batch_size: images a batch.
-        generator: shuffles and augments.
-
-    Yields:
-        Batches whose positions count the copies of the noise first, then the samples.
-    """
-    repeated = copies * len(noise)
+def _noisy_batches(task: Task, noise: Tensor, labels: Tensor, samples: Images, copies: int) -> Iterator[Batch]:
+    """Mix copies of the noise with samples; positions count the copies first, then the samples."""
+    repeated, generator = copies * len(noise), task.generator
     order = torch.randperm(repeated + len(samples), generator=generator, device=generator.device).to(noise.device)
-    chosen = order.split(batch_size)
+    chosen = order.split(task.training.batch_size)
     # Read once an epoch: where each batch knows how much of it is noise, no step waits for the device.
     counts = torch.stack([(places < repeated).sum() for places in chosen]).tolist()
     for places, count in zip(chosen, counts, strict=True):
@@ -133,7 +104,7 @@ def noisy_batches(
         at, of_samples = noise_first[:count], noise_first[count:]
         x, y = noise[at % len(noise)], labels[at % len(noise)]
         if len(of_samples):
-            batch = next(samples.take(of_samples - repeated).batches(batch_size, generator))
+            batch = next(task.batches(samples.take(of_samples - repeated)))
             x, y = torch.cat([x, batch.x]), torch.cat([y, batch.y])
             at = torch.cat([at, of_samples[batch.at]])
         yield Batch(x, y, at)

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference import SmallNetwork, arrays, raw_images, settings, tensors
+from plain_training import reference_task
+from reference import arrays, raw_images, settings, tensors
 
-from salun.training.recipe import Recipe
 from salun.unlearning import Task, unlearn
 from salun.unlearning.gradients import squared_gradients
 
@@ -20,19 +20,9 @@ def task() -> Task:
     data = arrays("ssd")
     full = raw_images(data["full_inputs"], data["full_labels"])
     count = len(full) - len(data["forget_labels"])
-    state = tensors("ssd_initial")
     assert torch.equal(data["full_inputs"][count:], data["forget_inputs"])
-    return Task(
-        model=SmallNetwork(state),
-        forget=full.take(torch.arange(count, len(full))),
-        retain=full.take(torch.arange(count)),
-        validation=full,
-        classes=len(state["fc.bias"]),
-        forgotten=(),
-        recipe=Recipe(),
-        fresh=lambda: SmallNetwork(state),
-        generator=torch.Generator().manual_seed(0),
-    )
+    forget, retain = full.take(torch.arange(count, len(full))), full.take(torch.arange(count))
+    return reference_task(tensors("ssd_initial"), forget, retain)
 
 
 def changed(task: Task, name: str, asked: dict[str, object]) -> State:

@@ -1,27 +1,17 @@
 import pytest
 import torch
-from problems import make_task
+from problems import first_of, make_task
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
 
-CPU = torch.device("cpu")
 ALPHA = 1e-6
 
 
-@pytest.fixture(scope="module")
-def few(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    sets = make_sets(digits, split, prepare(digits, split), CPU)
-    return Sets(**{name: images.take(torch.arange(16)) for name, images in vars(sets).items()})
-
-
 @pytest.fixture
-def task(trained: Checkpoint, few: Sets) -> Task:
-    return make_task(trained, few, forgotten=())
+def task(sets: Sets, trained: Checkpoint) -> Task:
+    return make_task(trained, first_of(sets, 16), forgotten=())
 
 
 def steps(task: Task, trained: Checkpoint, **settings: object) -> dict[str, torch.Tensor]:

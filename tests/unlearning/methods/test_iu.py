@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import SmallNetwork, arrays, raw_images, settings, tensors
+from plain_training import reference_task
+from reference import arrays, raw_images, settings, tensors
 
-from salun.training.recipe import Recipe
 from salun.unlearning import Task, unlearn
 
 CASE = settings("iu_wfisher")
@@ -14,18 +14,7 @@ def task() -> Task:
     data = arrays("iu_wfisher")
     forget = raw_images(data["forget_inputs"], data["forget_labels"])
     retain = raw_images(data["retain_inputs"], data["retain_labels"])
-    state = tensors("iu_wfisher_initial")
-    return Task(
-        model=SmallNetwork(state),
-        forget=forget,
-        retain=retain,
-        validation=retain,
-        classes=len(state["fc.bias"]),
-        forgotten=(),
-        recipe=Recipe(),
-        fresh=lambda: SmallNetwork(state),
-        generator=torch.Generator().manual_seed(0),
-    )
+    return reference_task(tensors("iu_wfisher_initial"), forget, retain)
 
 
 @pytest.mark.parametrize("run", CASE["runs"])

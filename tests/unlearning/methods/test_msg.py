@@ -4,37 +4,27 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import make_task
+from steps import task_of
 from torch import nn
 
 from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, find_method, unlearn
 
-CPU = torch.device("cpu")
 STEP = {"epochs": 1, "batch_size": 96, "momentum": 0.0, "weight_decay": 0.0}
 
 
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    every = make_sets(digits, split, prepare(digits, split), CPU)
-    return Sets(**{name: images.take(torch.arange(min(96, len(images)))) for name, images in vars(every).items()})
-
-
 @pytest.fixture
-def task(sets: Sets, trained: Checkpoint) -> Task:
-    return make_task(trained, sets)
+def task(digits: Dataset, trained: Checkpoint) -> Task:
+    return task_of(digits, trained, ForgetRequest(classes=(0,)), 96)
 
 
 def renewed(task: Task, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> dict[str, Any]:
     """Where each weight differs from the trained one when the training begins."""
     monkeypatch.setattr(task, "fit", lambda stream, **rest: None)
     find_method("msg").run(task, **settings)
-    start = dict(trained.restore().named_parameters())
-    return {name: weight != start[name] for name, weight in task.model.named_parameters()}
+    return {name: weight != trained.weights[name] for name, weight in task.model.named_parameters()}
 
 
 def convolutions(model: nn.Module) -> list[str]:
@@ -42,11 +32,11 @@ def convolutions(model: nn.Module) -> list[str]:
 
 
 def test_the_weights_of_the_smallest_gradient_are_drawn_anew(
-    task: Task, sets: Sets, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    task: Task, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = renewed(task, trained, monkeypatch, share=0.3, batch_size=96)
     model = trained.restore().eval()
-    for images, sign in ((sets.retain, 1), (sets.forget, -1)):
+    for images, sign in ((task.retain, 1), (task.forget, -1)):
         batch = next(iter(images.batches(96)))
         (sign * F.cross_entropy(model(batch.x), batch.y)).backward()
     gradients = {name: weight.grad.abs() for name, weight in model.named_parameters() if weight.grad is not None}
@@ -72,12 +62,11 @@ def test_drawn_weights_have_the_spread_of_the_fan_out(
     assert abs(float(weight.mean())) < expected / 10
 
 
-def test_other_convolution_weights_learn_more_slowly(sets: Sets, trained: Checkpoint) -> None:
+def test_other_convolution_weights_learn_more_slowly(digits: Dataset, trained: Checkpoint) -> None:
     def change(damping: float) -> dict[str, torch.Tensor]:
-        task = make_task(trained, sets)
+        task = task_of(digits, trained, ForgetRequest(classes=(0,)), 96)
         unlearn(task, "msg", {**STEP, "lr": 0.1, "share": 0.0, "damping": damping})
-        start = dict(trained.restore().named_parameters())
-        return {name: weight.detach() - start[name] for name, weight in task.model.named_parameters()}
+        return {name: weight.detach() - trained.weights[name] for name, weight in task.model.named_parameters()}
 
     free, slow, still = change(1.0), change(0.25), change(0.0)
     for name in free:
@@ -86,7 +75,7 @@ def test_other_convolution_weights_learn_more_slowly(sets: Sets, trained: Checkp
         assert bool(still[name].any()) == (factor == 1.0), name
 
 
-def test_a_later_training_is_not_slowed(task: Task, sets: Sets) -> None:
+def test_a_later_training_is_not_slowed(task: Task) -> None:
     unlearn(task, "msg", {**STEP, "damping": 0.0, "share": 0.0})
     start = {name: weight.detach().clone() for name, weight in task.model.named_parameters()}
     unlearn(task, "ft", {**STEP, "lr": 0.1})

@@ -2,28 +2,14 @@ from typing import Any
 
 import pytest
 import torch
-from problems import make_task
 from torch import Tensor, nn
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.experiments.schema import validate
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, find_method, unlearn
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
-
-
-@pytest.fixture
-def task(sets: Sets, trained: Checkpoint) -> Task:
-    return make_task(trained, sets)
 
 
 def before_training(task: Task, name: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
@@ -90,9 +76,7 @@ def test_ct_leaves_kernels_that_are_not_square(task: Task, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["negate", "ct", "msg", "eu_k"])
-def test_no_image_sees_an_edited_weight_that_a_mask_holds(name: str, trained: Checkpoint, digits: Dataset) -> None:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    task = make_task(trained, make_sets(digits, split, prepare(digits, split), torch.device("cpu")))
+def test_no_image_sees_an_edited_weight_that_a_mask_holds(name: str, trained: Checkpoint, task: Task) -> None:
     nothing = {key: torch.zeros_like(weight, dtype=torch.bool) for key, weight in task.model.named_parameters()}
     seen: list[bool] = []
 

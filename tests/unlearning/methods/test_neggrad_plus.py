@@ -1,16 +1,9 @@
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from plain_training import small_task
-from problems import make_task
 from torch import Tensor
 
-from salun.data.dataset import Dataset
-from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
-from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
 
 
@@ -49,9 +42,7 @@ def test_both_batches_are_counted() -> None:
     assert task.passes.forward == task.passes.backward == len(task.retain) + 5 * steps
 
 
-def test_a_last_batch_of_one_forget_image_is_no_obstacle(digits: Dataset, trained: Checkpoint) -> None:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    sets = make_sets(digits, split, prepare(digits, split), torch.device("cpu"))
-    task = make_task(trained, replace(sets, forget=sets.forget.take(torch.arange(65))))
+def test_a_last_batch_of_one_forget_image_is_no_obstacle(task: Task) -> None:
+    task.forget = task.forget.take(torch.arange(65))
     unlearn(task, "neggrad_plus", {"epochs": 1, "batch_size": 64})
     assert task.diverged is None

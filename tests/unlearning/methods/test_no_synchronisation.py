@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from cuda_sync import host_reads
-from problems import make_task
+from problems import first_of, make_task
 from test_every_method import RUM_FT, RUM_RL, quick
 
-from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
 from salun.device import seed_globally
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import predict
@@ -65,18 +63,8 @@ class Follower:
         return [steps[-1] - steps[0] for steps in self.epochs if len(steps) > 1]
 
 
-@pytest.fixture(scope="module")
-def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    return make_sets(digits, split, prepare(digits, split), CPU)
-
-
 def kth_largest(values: torch.Tensor, count: int) -> torch.Tensor:
     return values.kthvalue(len(values) - count + 1).values
-
-
-def some(sets: Sets, count: int) -> Sets:
-    return Sets(**{name: images.take(torch.arange(min(count, len(images)))) for name, images in vars(sets).items()})
 
 
 Run = Callable[..., Reads]
@@ -87,7 +75,7 @@ def run(sets: Sets, trained: Checkpoint) -> Run:
     @lru_cache
     def run(name: str, count: int, keep: float | None = None, grad_clip: float | None = None) -> Reads:
         seed_globally(0)
-        task = make_task(trained, some(sets, count), recipe=RECIPE)
+        task = make_task(trained, first_of(sets, count), recipe=RECIPE)
         settings = {key: SMALL.get(key, value) for key, value in quick(name).items()}
         settings |= {key: value for key, value in SMALL.items() if key in METHODS[name].settings}
         settings |= {} if grad_clip is None else {"grad_clip": grad_clip}
@@ -122,7 +110,7 @@ def test_neither_mask_nor_clipping_waits(name: str, run: Run) -> None:
 
 
 def test_training_waits_once_an_epoch(sets: Sets, trained: Checkpoint) -> None:
-    images = some(sets, 48).retain
+    images = first_of(sets, 48).retain
     generator = torch.Generator().manual_seed(0)
     with host_reads() as reads:
         follower = Follower(lambda: reads.total)

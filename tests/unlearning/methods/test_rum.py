@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import make_task
+from problems import make_task, same_weights, sets_of
 
 from salun.data.dataset import Dataset
-from salun.data.sets import Sets, make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.sets import Sets
+from salun.data.split import ForgetRequest
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.schema import json_schema, validate
 from salun.models.checkpoint import Checkpoint
@@ -17,21 +17,13 @@ from salun.unlearning import METHODS, PositiveFloat, Task, load_methods, unlearn
 from salun.unlearning.mask import saliency
 
 load_methods()
-CPU = torch.device("cpu")
 QUICK = {"epochs": 1, "batch_size": 64}
 FT = {"method": "ft", "lr": 0.01, **QUICK}
 
 
 @pytest.fixture(scope="module")
 def sets(digits: Dataset) -> Sets:
-    split = make_split(digits, ForgetRequest(classes=(0,)))
-    every = make_sets(digits, split, prepare(digits, split), CPU)
-    return Sets(**{name: images.take(torch.arange(min(100, len(images)))) for name, images in vars(every).items()})
-
-
-@pytest.fixture
-def task(sets: Sets, trained: Checkpoint) -> Task:
-    return make_task(trained, sets)
+    return sets_of(digits, ForgetRequest(classes=(0,)), 100)
 
 
 Given = list[tuple[Task, float]]
@@ -90,15 +82,10 @@ def test_more_parts_than_images_leave_none_out(task: Task, given: Given) -> None
     assert [len(smaller.forget) for smaller, _ in given] == [1, 1]
 
 
-def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {key: tensor.clone() for key, tensor in model.state_dict().items()}
-
-
 @pytest.mark.parametrize("proxy", ["confidence", "holdout"])
-def test_measuring_memorisation_leaves_the_model_alone(proxy: str, task: Task) -> None:
-    before = state_of(task.model)
+def test_measuring_memorisation_leaves_the_model_alone(proxy: str, task: Task, trained: Checkpoint) -> None:
     unlearn(task, "rum", {"methods": ["nothing"], "proxy": proxy, "proxy_epochs": 2, "proxy_batch_size": 64})
-    assert all(torch.equal(tensor, before[key]) for key, tensor in task.model.state_dict().items())
+    assert same_weights(task, trained)
     assert task.passes.forward >= len(task.forget)
     assert (task.passes.backward == 2 * len(task.validation)) == (proxy == "holdout")
 
@@ -119,8 +106,7 @@ def test_one_part_is_the_method_itself(sets: Sets, trained: Checkpoint) -> None:
     settings = {"lr": 0.01, "momentum": 0.5, **QUICK}
     unlearn(alone, "ft", settings)
     unlearn(inside, "rum", {"methods": [{"method": "ft", **settings}]})
-    other = inside.model.state_dict()
-    assert all(torch.equal(tensor, other[key]) for key, tensor in alone.model.state_dict().items())
+    assert same_weights(alone, inside)
 
 
 def test_the_curve_goes_on_from_part_to_part(task: Task) -> None:

@@ -2,12 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from plain_training import small_task
-from problems import make_task
+from steps import task_of
 from torch import Tensor
 
 from salun.data.dataset import Dataset
-from salun.data.sets import make_sets, prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.split import ForgetRequest
 from salun.models.checkpoint import Checkpoint
 from salun.unlearning import Task, unlearn
 from salun.unlearning.mask import saliency
@@ -71,8 +70,7 @@ def test_the_smallest_changes_are_undone_exactly() -> None:
 
 
 def test_under_a_mask_held_weights_stay_and_others_move(digits: Dataset, trained: Checkpoint) -> None:
-    split = make_split(digits, ForgetRequest(share=0.1))
-    task = make_task(trained, make_sets(digits, split, prepare(digits, split), torch.device("cpu")), forgotten=())
+    task = task_of(digits, trained, ForgetRequest(share=0.1))
     mask = saliency(trained.restore(), task.forget, 0.3)
     unlearn(task, "salun_soft", {"epochs": 1, "lr": 0.05, "batch_size": 128, "ratio": 0.5}, mask)
     moved = {name: weight != trained.weights[name] for name, weight in task.model.named_parameters()}
