@@ -10,7 +10,7 @@ from salun.data.dataset import Dataset
 from salun.data.sets import prepare
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
-from salun.experiments.base_model import describe, saved_spec
+from salun.experiments.base_model import checkpoint_config, saved_spec
 from salun.experiments.record import run_id
 from salun.models.architecture import Architecture
 from salun.models.build import build
@@ -42,7 +42,7 @@ def put(
     architecture = Architecture(config.pop("model", "resnet_tiny"), len(dataset.classes), 3, dataset.size)
     network = build(architecture)
     split = make_split(dataset, ForgetRequest(), split_seed)
-    described = describe(dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split, split_seed)
+    described = checkpoint_config(dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split)
     path = Path(place)
     weights = dict(network.state_dict())
     save_checkpoint(path, Checkpoint(weights, architecture, name, None, described | config, excluded))
