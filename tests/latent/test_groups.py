@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from features import make_features
 
+from features import make_features
 from salun.errors import SalunError
 from salun.latent.features import Features, write_features
 from salun.latent.groups import comparable, find_features, gather, read_entries
