@@ -190,7 +190,8 @@ def _show(
     """Print and write the tables."""
     # Only now: what tables need takes a while to import, and no run waits for it.
     from salun.cli.table import print_published, print_rows
-    from salun.reports.summary import mixtures, partly_known, rows_of
+    from salun.reports.labels import rows_of
+    from salun.reports.summary import mixtures, partly_known
     from salun.reports.tables import write_summaries
 
     rows = rows_of(jobs, records.read(runner.path)[0], joint)

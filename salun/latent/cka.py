@@ -18,14 +18,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """Models whose layers are compared, each run once on every batch; what the layers give is not kept.
-
-    Attributes:
-        models: the checkpoints.
-        networks: their models, on the device, in evaluation mode.
-        layers: names of L modules that all of them have.
-        device: where they run.
-    """
+    """Checkpoints, their models on the device in evaluation mode, and the names of L layers that all of them have."""
 
     models: tuple[Model, ...]
     networks: tuple[nn.Module, ...]
@@ -59,11 +52,10 @@ class LayerComparison:
         Args:
             sample: N images.
             pairs: positions in `models`: which two are compared.
-            batch_size: images a batch at most, at least 4; they are divided evenly, and a batch is of at least 4.
+            batch_size: images a batch at most, at least 4; the images are divided evenly.
 
         Returns:
-            (L, L) similarities of each pair: row i is layer i of the pair's first model. NaN where there are fewer than
-            4 images.
+            (L, L) similarities of each pair, a row a layer of its first model; NaN of fewer than 4 images.
 
         Raises:
             SalunError: the images do not belong to a model.

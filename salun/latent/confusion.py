@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 _Floats = NDArray[np.float64]
 
@@ -15,8 +16,7 @@ def prediction_shares(logits: NDArray[np.float32], labels: NDArray[np.int64], cl
         classes: C.
 
     Returns:
-        (C, C): in row i the share of the samples of class i that are predicted as each class, of sum 1; NaN where the
-        class is empty.
+        (C, C): in row i what share of class i is predicted as each class; NaN where the class is empty.
     """
     return _by_class(np.eye(classes)[logits.argmax(1)], labels, classes)
 
@@ -25,17 +25,14 @@ def mean_confidence(logits: NDArray[np.float32], labels: NDArray[np.int64], clas
     """Average the probabilities that the samples of each class are given: softmax of the logits.
 
     Args:
-        logits: (N, C), of any size: the largest of a row is taken off before the exponential.
+        logits: (N, C), however large.
         labels: (N,) true classes, below `classes`.
         classes: C.
 
     Returns:
-        (C, C): in row i the mean probability of each class over the samples of class i, of sum 1; NaN where the class
-        is empty.
+        (C, C): in row i the mean probability of each class over class i; NaN where the class is empty.
     """
-    scores = logits.astype(np.float64)
-    powers = np.exp(scores - scores.max(1, keepdims=True))
-    return _by_class(powers / powers.sum(1, keepdims=True), labels, classes)
+    return _by_class(softmax(logits.astype(np.float64), axis=1), labels, classes)
 
 
 def _by_class(values: _Floats, labels: NDArray[np.int64], classes: int) -> _Floats:

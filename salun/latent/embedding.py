@@ -21,13 +21,9 @@ _NEAREST = 5
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Where one model's samples and prototypes lie.
+    """Where one model's samples and prototypes lie in the plane, (N, 2) and (C, 2), and in space, (N, 3) and (C, 3).
 
-    Attributes:
-        flat: (N, 2) samples in the plane.
-        solid: (N, 3) samples in space.
-        flat_prototypes: (C, 2), or (0, 2) where features are not what the head sees.
-        solid_prototypes: (C, 3), or (0, 3).
+    There are no prototypes, (0, 2) and (0, 3), where features are not what the head sees.
     """
 
     flat: _Floats
@@ -40,22 +36,14 @@ Fit = Callable[[_Singles], tuple[_Floats, _Floats]]
 
 
 def prototypes_of(features: Features) -> _Singles:
-    """Give the prototypes that can be embedded beside the samples.
-
-    Returns:
-        (C, D), or (0, D) where the head's weights live in another space.
-    """
+    """Give the (C, D) prototypes to embed beside the samples; (0, D) where the head's weights live elsewhere."""
     width = features.features.shape[1]
     same = features.prototypes.shape[1] == width
     return features.prototypes if same else np.empty((0, width), dtype=np.float32)
 
 
 def directions(points: _Singles, components: int | None = COMPONENTS, seed: int = 0) -> _Singles:
-    """Bring features into the space that neighbours are looked for in.
-
-    Each point is divided by its norm, so that Euclidean distances are those of the cosine, and features and
-    prototypes, whose norms have nothing to do with each other, can be compared. Then the principal components
-    are kept that hold most of the variance, which makes the search for neighbours cheap.
+    """Divide points by their norms, so that features and prototypes compare, and keep their principal components.
 
     Args:
         points: (N, D).
@@ -80,9 +68,8 @@ def embed_together(models: Sequence[Features], fit: Fit, fit_prototypes: bool = 
     Args:
         models: of equal width.
         fit: gives (M, 2) and (M, 3) coordinates of (M, D) points.
-        fit_prototypes: whether prototypes are fitted as points among the samples. Those of several models, which hardly
-            differ, would be each other's neighbours where neighbourhoods are small; else each is put at the mean of its
-            model's samples that are nearest to it.
+        fit_prototypes: whether prototypes are fitted as points among the samples; those of several models, which hardly
+            differ, may be each other's neighbours. Else each is put at the mean of its nearest samples.
     """
     stars = [prototypes_of(features) if fit_prototypes else prototypes_of(features)[:0] for features in models]
     parts = [part for features, star in zip(models, stars, strict=True) for part in (features.features, star)]
@@ -103,11 +90,7 @@ def _put_prototypes(coordinates: Coordinates, features: Features) -> Coordinates
 
 
 def key_of(models: Sequence[Features], settings: dict[str, object]) -> str:
-    """Identify an embedding by everything that decides it.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Identify an embedding by everything that decides it, with 16 hexadecimal digits."""
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for features in models:
         for part in (features.features, prototypes_of(features)):
@@ -132,11 +115,7 @@ def write_coordinates(path: Path, coordinates: Coordinates, features: Features, 
 
 
 def read_coordinates(path: Path, key: str) -> Coordinates | None:
-    """Read coordinates that were kept.
-
-    Returns:
-        The coordinates; None where the file holds those of another embedding, or cannot be read.
-    """
+    """Read coordinates that were kept; None where the file is of another embedding, or cannot be read."""
     try:
         if str(read_arrays(path, ("key",))["key"]) != key:
             return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from salun.data.dataset import Dataset
 from salun.data.images import Images
 from salun.data.sets import make_sets
-from salun.data.split import ForgetRequest, Split, digest, make_split, without
+from salun.data.split import ForgetRequest, digest, make_split, without
 from salun.device import full_precision, placed
 from salun.errors import SalunError, did_you_mean
 from salun.experiments.base_model import BaseModelSpec, check_belongs, preparation_of, saved_spec
@@ -30,10 +30,10 @@ ENDINGS = (".pt", ".pth")
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint, and its place among base, unlearned and retrained models.
+    """A checkpoint whose weights are left on disk, and its place among base, unlearned and retrained models.
 
     Attributes:
-        origin: the file and what it records, its weights left on disk.
+        spec: the file and what it records.
         fingerprint: of the weights.
         role: "unlearned" where a method made it, "retrained" where it was trained without some images, else "base".
         title: what it is, in a figure.
@@ -59,10 +59,7 @@ class Model:
         return recorded(self.spec).excluded
 
     def restore(self, device: torch.device) -> nn.Module:
-        """Read the weights and build the model.
-
-        Args:
-            device: where it goes.
+        """Read the weights and build the model on a device.
 
         Raises:
             SalunError: the file cannot be read any more.
@@ -71,11 +68,7 @@ class Model:
 
 
 def recorded(spec: BaseModelSpec) -> Checkpoint:
-    """Give what a checkpoint records.
-
-    Raises:
-        SalunError: there is none.
-    """
+    """Give what a checkpoint records; a SalunError where there is none."""
     if spec.checkpoint is None:
         raise SalunError(f"{spec.path}: no such checkpoint")
     return spec.checkpoint
@@ -165,11 +158,7 @@ class Sample:
     forget: Tensor | None
 
     def images(self, model: Model, device: torch.device) -> Images:
-        """Prepare the images as a model wants them.
-
-        Args:
-            model: says how.
-            device: where batches go.
+        """Prepare the images as a model wants them, for batches on a device.
 
         Raises:
             SalunError: the model belongs to other data or to another split.
@@ -177,14 +166,12 @@ class Sample:
         split = make_split(self.dataset, ForgetRequest(), model.spec.split_seed)
         check_belongs(model.spec, self.dataset, split)
         preparation = preparation_of(recorded(model.spec), self.dataset, split)
-        sets = make_sets(self.dataset, _whole(split, self.split, self.indices), preparation, device)
-        return sets.test if self.split == "test" else sets.train
+        if self.split == "test":
+            return make_sets(self.dataset, replace(split, test=self.indices), preparation, device).test
+        return make_sets(self.dataset, replace(split, train=self.indices), preparation, device).train
 
     def forgotten(self, model: Model) -> Tensor:
-        """Mark the images that a model was to forget.
-
-        Args:
-            model: a base model is marked as the others are, where they share one forget set.
+        """Mark the images that a model was to forget; a base model as the others, where they share one forget set.
 
         Returns:
             (N,) bool; of test images those of classes that were to be forgotten whole.
@@ -199,19 +186,8 @@ class Sample:
         return torch.isin(self.dataset.test.labels.cpu()[self.indices], gone)
 
 
-def _whole(split: Split, name: Subset, indices: Tensor) -> Split:
-    """Put chosen images in the place of a split's own."""
-    return replace(split, test=indices) if name == "test" else replace(split, train=indices)
-
-
 def forgotten_classes(dataset: Dataset, listed: Tensor, split_seed: int) -> Tensor:
-    """Find the classes of which every training image is to be forgotten.
-
-    Args:
-        dataset: the data.
-        listed: (K,) training indices of the forget set.
-        split_seed: of the validation split.
-    """
+    """Find the classes of which every training image is among the (K,) listed ones."""
     train = make_split(dataset, ForgetRequest(), split_seed).train
     labels = dataset.train.labels.cpu()
     return torch.tensor(sorted(set(labels[listed].tolist()) - set(labels[without(train, listed)].tolist())))
@@ -253,16 +229,13 @@ def choose(dataset: Dataset, models: list[Model], name: Subset, samples: int, li
 
 
 def source_of(model: Model, sample: Sample, layer: str, shown: Path) -> Source:
-    """Describe features before they are computed.
+    """Describe features before they are computed, by a key of weights, images, marks, layer and data set.
 
     Args:
         model: whose features.
         sample: of which images.
         layer: "pre-head", or a module's name.
         shown: the checkpoint's path, as the user reads it.
-
-    Returns:
-        The source; its key changes with weights, images, marks, layer and data set.
     """
     marks = digest(sample.indices, sample.forgotten(model))
     deciding = [model.fingerprint, model.title, sample.dataset.name, sample.split, layer, marks]
@@ -297,8 +270,7 @@ def extract(
         images: N images.
         forgotten: (N,) bool, which of them were to be forgotten.
         classes: class names.
-        source: its layer names what is read: the input of the head, or a module's output, averaged over all dimensions
-            but the first and the channels.
+        source: names the layer: the input of the head, or a module's output, averaged over space or tokens.
         batch_size: images at once.
         callback: is called with how many images are done.
 
@@ -331,15 +303,7 @@ def extract(
 
 
 def pre_head(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Read the input of the head.
-
-    Args:
-        network: any timm model.
-        x: (B, C, H, W).
-
-    Returns:
-        (B, D) features and (B, classes) logits.
-    """
+    """Read the (B, D) input of the head and the (B, classes) logits of any timm model."""
     with full_precision(x.device):
         features = embed(network, x)
         return features, head(network)(features)
@@ -356,20 +320,13 @@ def _layer_reader(network: nn.Module, layer: str) -> _Reader:
         output = outputs[layer]
         if not 2 <= output.ndim <= 4:
             raise SalunError(f"--layer {layer}: its output of shape {tuple(output.shape)} is no set of features")
-        return pooled(output), logits
+        return _pooled(output), logits
 
     return read
 
 
-def pooled(output: Tensor) -> Tensor:
-    """Average a layer's output over space or tokens.
-
-    Args:
-        output: (B, D), (B, tokens, D), (B, D, H, W), or (B, H, W, D) as Swin has it.
-
-    Returns:
-        (B, D).
-    """
+def _pooled(output: Tensor) -> Tensor:
+    """Average (B, D), (B, tokens, D), (B, D, H, W), or Swin's (B, H, W, D) to (B, D)."""
     if output.ndim == 4:
         channels_last = output.shape[1] == output.shape[2] != output.shape[3]
         return output.mean((1, 2) if channels_last else (2, 3))

@@ -34,9 +34,9 @@ class Source:
     Attributes:
         checkpoint: its path, as the user reads it.
         title: what the model is, in a figure: "base", "retrained", or method, mask and seed.
-        role: "base", "unlearned" or "retrained".
+        role: of the model.
         model: timm's name.
-        dataset: the data set's name.
+        dataset: its name.
         split: "train", "test", "forget" or "retain".
         layer: "pre-head", or a module's name.
         forget: what was to be forgotten, in words; "" of a base model.
@@ -110,19 +110,11 @@ class Features:
         return np.asarray(self.logits.argmax(1), dtype=np.int64)
 
     def at(self, positions: NDArray[np.int64]) -> "Features":
-        """Select some of the samples.
-
-        Args:
-            positions: (K,) int64.
-        """
+        """Select the samples at (K,) positions."""
         return replace(self, **{name: getattr(self, name)[positions] for name in _BY_SAMPLE})
 
     def first(self, samples: int) -> "Features":
-        """Keep the first samples.
-
-        Args:
-            samples: how many at most.
-        """
+        """Keep the first samples, so many at most."""
         return self.at(np.arange(min(samples, len(self.features))))
 
 
@@ -130,8 +122,7 @@ def write_features(path: Path, features: Features) -> None:
     """Write features whole, in the format that the path's ending names.
 
     Args:
-        path: ends in `.npz`, or in `.json` for the seed system's form, which holds features, labels and prototypes, and
-            beside them what that form would lose.
+        path: ends in `.npz`, or in `.json` for the seed system's form and beside it what that would lose.
         features: what to write.
 
     Raises:
@@ -150,21 +141,16 @@ def write_features(path: Path, features: Features) -> None:
         }
         write_text(path, json.dumps(content))
         return
-    described = {
-        "predictions": features.predictions,
-        "prototypes": features.prototypes,
-        "classes": features.classes,
-        "source": json.dumps(asdict(features.source)),
-    }
-    write_arrays(path, arrays | described)
+    described = {name: getattr(features, name) for name in ("predictions", "prototypes", "classes")}
+    write_arrays(path, arrays | described | {"source": json.dumps(asdict(features.source))})
 
 
 def read_features(path: Path) -> Features:
     """Read features of ours, or a `.json` file of the seed system.
 
     Returns:
-        The features; of a file that lacks them, indices count from 0, logits are features times prototypes, classes are
-        numbered, nothing is marked as forgotten, and the file's name is the title.
+        The features; for what a file lacks, indices count from 0, logits are features times prototypes, classes are
+        numbered, nothing is forgotten, and the file's name is the title.
 
     Raises:
         SalunError: the file is missing, damaged, or holds something else.
@@ -181,14 +167,7 @@ def read_features(path: Path) -> Features:
 
 
 def read_source(path: Path) -> Source | None:
-    """Read where features come from, without reading them.
-
-    Args:
-        path: a file of features, or a place where one may be.
-
-    Returns:
-        The source; None where there is no readable file.
-    """
+    """Read where features come from, without reading them; None where there is no readable file."""
     try:
         if path.suffix == ".json":
             return _from_json(path).source

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def find_features(paths: Sequence[str]) -> list[Path]:
         if place is None:
             hint = "; salun-extract writes features" if not paths else f", here or under {_FEATURES}/"
             raise SalunError(f"{given}: no such file or folder{hint}")
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_features(path))
+        files = [place] if place.is_file() else sorted(filter(_is_features, place.rglob("*")))
         if not files:
             raise SalunError(f"{place}: holds no features (*.npz, *.json); salun-extract writes them")
         found += files
@@ -96,17 +97,14 @@ def _is_copy(path: Path, found: Mapping[Path, Features]) -> bool:
 
 
 def comparable(entries: Sequence[FeatureFile], strict: bool) -> list[Group]:
-    """Put models beside each other: for each forget set its unlearned and retrained models and all base models.
+    """Group at least two models: for each forget set its unlearned and retrained models and all base models.
 
     Args:
         entries: files of features.
         strict: whether to refuse files that cannot be compared, and to join forget sets without a common base model.
 
-    Returns:
-        The groups of at least two models.
-
     Raises:
-        SalunError: the files are of different data, images or layers, though they were named together.
+        SalunError: the files are of different data, images or layers, and `strict` is set.
     """
     kinds: dict[tuple[object, ...], list[FeatureFile]] = {}
     for entry in entries:
@@ -132,7 +130,6 @@ def _named_apart(groups: list[Group]) -> list[Group]:
 
 
 def _mark_of(entry: FeatureFile) -> str:
-    """Tell models of one group from those of others."""
     identity = [*_kind_of(entry), entry.features.source.forget_key]
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
 
@@ -190,9 +187,7 @@ def align(entries: list[FeatureFile], strict: bool) -> tuple[FeatureFile, ...]:
     Raises:
         SalunError: no image is common, or one image has two labels.
     """
-    shared = entries[0].features.indices
-    for entry in entries[1:]:
-        shared = np.intersect1d(shared, entry.features.indices)
+    shared = reduce(np.intersect1d, (entry.features.indices for entry in entries))
     if not len(shared):
         if strict:
             raise SalunError(f"{entries[0].path} and the others have no image in common; extract them with one -S")
@@ -234,11 +229,7 @@ def about(features: Features) -> str:
 
 
 def model_titles(entries: Sequence[FeatureFile]) -> list[str]:
-    """Name models in figures so that no two are called alike.
-
-    Returns:
-        Their titles, where these are equal with the file's name, or with its folder where that is equal too.
-    """
+    """Name models in figures so that no two are called alike, by file or folder where titles are equal."""
     seen = Counter(entry.title for entry in entries)
     alike = Counter((entry.title, entry.path.stem) for entry in entries)
     return [

@@ -24,8 +24,8 @@ def notebook_subset(labels: Tensor, classes: int, count: int = NOTEBOOK_COUNT, s
         seed: of the permutations.
 
     Returns:
-        (classes * n,) int64 positions, class by class, with n = count // classes, at least 1; fewer where the smallest
-        class has fewer. A class without images has no part.
+        (classes * n,) int64 positions, class by class; n is count // classes, at least 1, at most the smallest class's
+        number of images. A class without images has no part.
     """
     generator = torch.Generator().manual_seed(seed)
     members = [(labels.cpu() == label).nonzero().flatten() for label in range(classes)]
@@ -36,30 +36,19 @@ def notebook_subset(labels: Tensor, classes: int, count: int = NOTEBOOK_COUNT, s
 
 @dataclass(frozen=True)
 class Side:
-    """One of four sets of images: of the training split or the test part, what was forgotten or the rest.
-
-    Attributes:
-        part: "train" or "test".
-        forgotten: whether these are the images that were to be forgotten; of the test part those of classes that were
-            to be forgotten whole.
-        sample: the images, in index order.
-    """
+    """Images, in index order, of the training split or the test part: what was to be forgotten, or the rest."""
 
     part: Subset
     forgotten: bool
     sample: Sample
 
     def first(self, count: int) -> "Side":
-        """Keep the first images.
-
-        Args:
-            count: how many at most.
-        """
+        """Keep the first images, so many at most."""
         return replace(self, sample=replace(self.sample, indices=self.sample.indices[:count]))
 
 
 def four_sides(dataset: Dataset, model: Model) -> Iterator[Side]:
-    """Part a data set by what a model was to forget.
+    """Part a data set by what a model was to forget; of the test part by the classes that it was to forget whole.
 
     Yields:
         Forgotten and other training images, forgotten and other test images; each may be empty.

@@ -16,10 +16,7 @@ CHECKPOINTS = Path("checkpoints")
 
 @dataclass(frozen=True)
 class Trio:
-    """An unlearned model, the model before, and one retrained without what was to be forgotten, if there is one.
-
-    `remarks` tells what a user might not expect of the choice, one line each.
-    """
+    """An unlearned model, the model before, a retrained one if there is one, and what is unexpected of the choice."""
 
     base: Model
     unlearned: Model
@@ -27,26 +24,10 @@ class Trio:
     remarks: tuple[str, ...] = ()
 
 
-def make_trios(
-    unlearned: Sequence[Model],
-    candidates: Sequence[Model],
-    base: Model | None = None,
-    retrained: Model | None = None,
+def _make_trios(
+    unlearned: Sequence[Model], candidates: Sequence[Model], base: Model | None, retrained: Model | None
 ) -> tuple[list[Trio], list[str]]:
-    """Find the base model and the retrained model of each unlearned one.
-
-    Args:
-        unlearned: the models to compare.
-        candidates: all models known, the nearest first.
-        base: stands in for the base model of each.
-        retrained: stands in for the retrained model of each.
-
-    Returns:
-        A trio for each unlearned model, and a line for each whose base model is missing or ambiguous.
-
-    Raises:
-        SalunError: a model that was named does not fit.
-    """
+    """Find a trio for each model, the nearest candidates first, and a line for each that has no base model."""
     for model in unlearned:
         _check_named(model, base, retrained)
     trios, failed = [], []
@@ -64,9 +45,7 @@ def make_trios(
 def find_trios(
     paths: Sequence[str], base: str | None = None, retrained: str | None = None
 ) -> tuple[list[Trio], list[str]]:
-    """Find the unlearned models below some paths, and what each is compared with.
-
-    Base and retrained models are looked for among the paths, then beside them and under `checkpoints/`.
+    """Find the unlearned models below some paths, and base and retrained models there, beside or in `checkpoints/`.
 
     Args:
         paths: files and folders of checkpoints; none for all under `checkpoints/`.
@@ -90,7 +69,7 @@ def find_trios(
         raise SalunErrors([*failed, none])
     named = [_read_one(path) if path else None for path in (base, retrained)]
     candidates = models if all(named) else [*models, *_read_others(files)]
-    trios, orphans = make_trios([model for model in unlearned if model.excluded], candidates, *named)
+    trios, orphans = _make_trios([model for model in unlearned if model.excluded], candidates, *named)
     unknown = [model.path for model in unlearned if not model.excluded]
     failed += [f"{path}: does not record which images were to be forgotten" for path in unknown] + orphans
     if not trios:
@@ -137,21 +116,13 @@ def _described(model: Model) -> str:
 
 
 def run_of(model: Model) -> dict[str, Any]:
-    """Give what a checkpoint records of the run that made it.
-
-    Returns:
-        Settings, seed and id; empty where nothing is recorded.
-    """
+    """Give what a checkpoint records of the run that made it: settings, seed and id; empty where there is nothing."""
     run = recorded(model.spec).config.get("unlearned")
     return run if isinstance(run, dict) else {}
 
 
-def seed_of(model: Model) -> int:
-    """Tell the seed of the run that made a model.
-
-    Returns:
-        The seed; 0 where none is recorded.
-    """
+def _seed_of(model: Model) -> int:
+    """Tell the seed of the run that made a model; 0 where none is recorded."""
     seed = run_of(model).get("seed")
     return seed if isinstance(seed, int) else 0
 
@@ -179,7 +150,6 @@ def _base_of(model: Model, candidates: Sequence[Model]) -> tuple[Model, list[str
 
 
 def _is_base(candidate: Model, identity: str) -> bool:
-    """Tell whether a model is the one of a recorded identity."""
     if identity.startswith("weights "):
         return identity.split(" ")[1] == candidate.fingerprint
     spec = candidate.spec
@@ -194,7 +164,7 @@ def _retrained_of(model: Model, candidates: Sequence[Model]) -> tuple[Model | No
         for found in reversed(candidates)
         if found.role == "retrained" and found.forget_key == model.forget_key and _kind_of(found) == _kind_of(model)
     }
-    ordered = sorted(fitting.values(), key=lambda found: (_is_superseded(found), seed_of(found), str(found.path)))
+    ordered = sorted(fitting.values(), key=lambda found: (_is_superseded(found), _seed_of(found), str(found.path)))
     if not ordered:
         return None, [f"{model.path}: no model retrained without the same images is here; --retrained names one"]
     remarks = []

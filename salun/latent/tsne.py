@@ -22,11 +22,7 @@ _START = 2.0
 
 
 def check_perplexity(perplexity: float, count: int) -> None:
-    """Check that there are points enough.
-
-    Raises:
-        SalunError: there are fewer than three times as many.
-    """
+    """Refuse a perplexity of which there are not more than three times as many points."""
     most = (count - 1) // 3
     if not 1 <= perplexity <= most:
         accepted = f"1 to {most} for {count} points" if most else f"{count} points are too few for any"
@@ -80,10 +76,7 @@ def _near_ones(points: _Singles, perplexity: float, seed: int) -> "Affinities":
 
 
 def in_space(points: _Singles, plane: _Floats, perplexity: float, seed: int) -> _Floats:
-    """Embed points in space, starting from where they lie in the plane.
-
-    The plane has been through early exaggeration, so its clusters are whole: the fit in space needs neither
-    that phase nor more than a quarter of the usual steps, and shows the same arrangement.
+    """Embed points in space, starting from the plane, whose clusters are whole: it takes no early exaggeration.
 
     Args:
         points: (N, D), compared by Euclidean distance.

@@ -16,11 +16,7 @@ NOTEBOOK_SEED = 2048
 
 
 def check_neighbours(neighbours: int, count: int) -> None:
-    """Check that there are points enough.
-
-    Raises:
-        SalunError: there are not more points than neighbours, and more than a layout needs.
-    """
+    """Refuse fewer points than a layout of so many neighbours needs."""
     if not 2 <= neighbours < count or count < _FEWEST:
         raise SalunError(f"--neighbours {neighbours}: must be from 2, and less than the {count} points of a file")
 

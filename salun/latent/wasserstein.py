@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from salun.latent.groups import FeatureFile
 
 _Floats = NDArray[np.float64]
 _Points = NDArray[np.floating[Any]]
-Measure = Callable[[_Points, _Points], tuple[float, float]]
 LINES = 200
 _MOST_ITERATIONS = 10_000_000
 _TOLERANCE = 1e-10
@@ -27,12 +26,7 @@ _NEAR = 1e-3
 
 
 class Distances(NamedTuple):
-    """Distances and how sure they are.
-
-    Attributes:
-        values: any shape; NaN where a class is empty.
-        errors: the same shape, standard errors: 0 of an exact distance.
-    """
+    """Distances, NaN where a class is empty, and their standard errors, 0 of exact ones; both of one shape."""
 
     values: _Floats
     errors: _Floats
@@ -41,10 +35,7 @@ class Distances(NamedTuple):
 def wasserstein(
     first: _Points, second: _Points, first_weights: _Floats | None = None, second_weights: _Floats | None = None
 ) -> float:
-    """Compute the 1-Wasserstein distance of two clouds: Euclidean cost, exact.
-
-    W(u, v) = min over couplings g of sum g_ij |u_i - v_j|. For clouds of equal size and uniform weights the
-    optimal coupling is a matching, found by linear assignment; else the network simplex of POT solves it.
+    """Compute the exact 1-Wasserstein distance at Euclidean cost: min over couplings g of sum g_ij |u_i - v_j|.
 
     Args:
         first: (N, D) points.
@@ -64,8 +55,7 @@ def wasserstein(
     """
     cost = _euclidean(first.astype(np.float64), second.astype(np.float64))
     if len(first) == len(second) and first_weights is None and second_weights is None:
-        rows, columns = linear_sum_assignment(cost)
-        return float(cost[rows, columns].mean())
+        return float(cost[linear_sum_assignment(cost)].mean())
     return _transported(cost, _shares(first_weights, len(first)), _shares(second_weights, len(second)))
 
 
@@ -94,8 +84,7 @@ def _transported(cost: _Floats, supply: _Floats, demand: _Floats) -> float:
     """Solve a transport problem, and check that its solution is optimal."""
     cost = np.ascontiguousarray(cost[np.ix_(supply > 0, demand > 0)])
     supply, demand = supply[supply > 0], demand[demand > 0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         value, log = ot.emd2(supply, demand, cost, numItermax=_MOST_ITERATIONS, log=True)
     bound = supply @ log["u"] + demand @ log["v"]
     excess = max(float((log["u"][row] + log["v"] - costs).max()) for row, costs in enumerate(cost))
@@ -106,38 +95,11 @@ def _transported(cost: _Floats, supply: _Floats, demand: _Floats) -> float:
     return max(0.0, float(value))
 
 
-def random_lines(width: int, count: int = LINES, seed: int = 0) -> _Floats:
-    """Draw directions, uniform on the sphere.
-
-    Args:
-        width: D.
-        count: how many, at least 2.
-        seed: of the draw.
-
-    Returns:
-        (D, count), columns of length 1.
-    """
-    lines = np.random.default_rng(seed).normal(size=(width, count))
+@lru_cache(maxsize=1)
+def _random_lines(width: int) -> _Floats:
+    """Draw (D, LINES) directions of length 1, uniform on the sphere."""
+    lines = np.random.default_rng(0).normal(size=(width, LINES))
     return np.asarray(lines / np.linalg.norm(lines, axis=0))
-
-
-def sliced_wasserstein(first: _Points, second: _Points, lines: _Floats) -> tuple[float, float]:
-    """Estimate the sliced distance: the mean 1-Wasserstein distance of the clouds' shadows on random lines.
-
-    A distance of its own for clouds that are too large for the exact one, and a lower bound of that: in D
-    dimensions about sqrt(2 / (pi D)) of it for clouds that are far apart, and less for near ones. Compare it with
-    others of its kind only.
-
-    Args:
-        first: (N, D) points.
-        second: (M, D) points.
-        lines: (D, K) directions of length 1, K at least 2.
-
-    Source:
-        Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
-    """
-    each = _along_lines(first @ lines, second @ lines)
-    return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
 
 
 def _along_lines(first: _Floats, second: _Floats) -> _Floats:
@@ -150,96 +112,8 @@ def _along_lines(first: _Floats, second: _Floats) -> _Floats:
     return np.asarray(widths @ np.abs(first[starts // other] - second[starts // count]))
 
 
-def exact_wasserstein(first: _Points, second: _Points) -> tuple[float, float]:
-    """Compute the exact distance in the form of an estimate.
-
-    Args:
-        first: (N, D) points.
-        second: (M, D) points.
-
-    Returns:
-        The distance and 0.
-
-    Raises:
-        SalunError: the solver gave up.
-    """
-    return wasserstein(first, second), 0.0
-
-
-def between_classes(
-    features: _Points,
-    labels: NDArray[np.int64],
-    classes: int,
-    measure: Measure = exact_wasserstein,
-    callback: Callable[[], object] = lambda: None,
-) -> Distances:
-    """Compute the distance of every two classes; no more than two classes' points are held at once.
-
-    Args:
-        features: (N, D).
-        labels: (N,), below `classes`.
-        classes: C.
-        measure: gives a distance and its standard error.
-        callback: is called after each of the C (C - 1) / 2 pairs.
-
-    Returns:
-        (C, C) symmetric, zero diagonal; rows and columns of empty classes are NaN.
-
-    Raises:
-        SalunError: the solver gave up.
-    """
-    places = [np.flatnonzero(labels == label) for label in range(classes)]
-    found = np.full((2, classes, classes), np.nan)
-    for row in range(classes):
-        if len(places[row]):
-            found[:, row, row] = 0
-        for column in range(row + 1, classes):
-            if len(places[row]) and len(places[column]):
-                pair = measure(features[places[row]], features[places[column]])
-                found[:, row, column] = found[:, column, row] = pair
-            callback()
-    return Distances(*found)
-
-
-def between_models(
-    first: _Points,
-    second: _Points,
-    labels: NDArray[np.int64],
-    classes: int,
-    measure: Measure = exact_wasserstein,
-    callback: Callable[[], object] = lambda: None,
-) -> Distances:
-    """Compute the distance of two models' features of each class.
-
-    Args:
-        first: (N, D), what one model makes of N images.
-        second: (N, D), what another makes of them.
-        labels: (N,), below `classes`.
-        classes: C.
-        measure: gives a distance and its standard error.
-        callback: is called after each class.
-
-    Returns:
-        (C,); NaN for empty classes.
-
-    Raises:
-        SalunError: the solver gave up.
-    """
-    found = np.full((2, classes), np.nan)
-    for label in range(classes):
-        places = np.flatnonzero(labels == label)
-        if len(places):
-            found[:, label] = measure(first[places], second[places])
-        callback()
-    return Distances(*found)
-
-
 def stacked(rows: Sequence[Distances]) -> Distances:
-    """Put distances below each other.
-
-    Returns:
-        (R, ...).
-    """
+    """Put distances below each other: (R, ...)."""
     return Distances(np.stack([row.values for row in rows]), np.stack([row.errors for row in rows]))
 
 
@@ -272,10 +146,17 @@ def mean_distances(several: Sequence[Distances]) -> Distances:
 class DistanceCache:
     """Measures distances of models' features, those between the classes of a file only once.
 
+    The sliced distance is the mean 1-Wasserstein distance of the clouds' shadows on random lines: a distance of its own
+    and a lower bound of the exact one, in D dimensions about sqrt(2 / (pi D)) of it for clouds that are far apart, and
+    less for near ones.
+
     Attributes:
-        sliced: whether distances are the approximate ones.
+        sliced: whether distances are the sliced ones.
         watched: shows progress under a title over a number of steps; gives what is called after each.
         known: distances between the classes of a model, by file and images.
+
+    Source:
+        Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
 
     sliced: bool
@@ -292,39 +173,57 @@ class DistanceCache:
         """What is measured, at the beginning of a line."""
         return self.name[0].upper() + self.name[1:]
 
-    def _measure(self, width: int) -> Measure:
-        """Choose the function that measures."""
-        return partial(sliced_wasserstein, lines=random_lines(width)) if self.sliced else exact_wasserstein
+    def _measure(self, first: _Points, second: _Points) -> tuple[float, float]:
+        """Give the distance of two clouds and its standard error."""
+        if not self.sliced:
+            return wasserstein(first, second), 0.0
+        lines = _random_lines(first.shape[1])
+        each = _along_lines(first @ lines, second @ lines)
+        return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
 
     def between_classes(self, file: FeatureFile) -> Distances:
-        """Measure the distance of every two classes.
+        """Measure the distance of every two classes; no more than two classes' points are held at once.
 
         Returns:
-            (C, C).
+            (C, C) symmetric, zero diagonal; rows and columns of empty classes are NaN.
 
         Raises:
             SalunError: the solver gave up.
         """
         features = file.features
         key = file.path, np.sort(features.indices).tobytes()
-        if key not in self.known:
-            count = len(features.classes)
-            with self.watched(str(file.path), count * (count - 1) // 2) as callback:
-                measure = self._measure(features.features.shape[1])
-                self.known[key] = between_classes(features.features, features.labels, count, measure, callback)
+        if key in self.known:
+            return self.known[key]
+        classes = len(features.classes)
+        places = [np.flatnonzero(features.labels == label) for label in range(classes)]
+        found = np.full((2, classes, classes), np.nan)
+        with self.watched(str(file.path), classes * (classes - 1) // 2) as callback:
+            for row in range(classes):
+                if len(places[row]):
+                    found[:, row, row] = 0
+                for column in range(row + 1, classes):
+                    if len(places[row]) and len(places[column]):
+                        pair = self._measure(features.features[places[row]], features.features[places[column]])
+                        found[:, row, column] = found[:, column, row] = pair
+                    callback()
+        self.known[key] = Distances(*found)
         return self.known[key]
 
     def between_models(self, first: FeatureFile, second: FeatureFile) -> Distances:
         """Measure the distance of two models' features of each class.
 
         Returns:
-            (C,).
+            (C,); NaN for empty classes.
 
         Raises:
             SalunError: the solver gave up.
         """
         one, other = first.features, second.features
-        count = len(one.classes)
-        with self.watched(f"{first.title} → {second.title}", count) as callback:
-            measure = self._measure(one.features.shape[1])
-            return between_models(one.features, other.features, one.labels, count, measure, callback)
+        found = np.full((2, len(one.classes)), np.nan)
+        with self.watched(f"{first.title} → {second.title}", len(one.classes)) as callback:
+            for label in range(len(one.classes)):
+                places = np.flatnonzero(one.labels == label)
+                if len(places):
+                    found[:, label] = self._measure(one.features[places], other.features[places])
+                callback()
+        return Distances(*found)

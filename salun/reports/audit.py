@@ -23,13 +23,10 @@ class Verdict:
     Attributes:
         title: of the method.
         shadows: how many models it was run on.
-        diverged: how many of them, and of the retrained ones, gave margins that are not finite; one is enough for the
-            figures to be None.
-        ulira: the attack that tells images that were trained on and unlearned from the same images in retrained models.
-        lira: the attack that tells, in the unlearned model alone, images that were trained on and unlearned from images
-            that were never trained on.
-        klom_forget: KL divergence of margins between unlearned and retrained models, nats, mean over the images that
-            were unlearned.
+        diverged: how many of these and of the retrained ones gave margins that are not finite; with one, no figures.
+        ulira: the attack that tells unlearned images from the same images in retrained models.
+        lira: the attack that tells, in the unlearned model alone, unlearned images from images never trained on.
+        klom_forget: KL divergence of margins between unlearned and retrained models, nats, mean over unlearned images.
         klom_retain: the same of retained images.
         klom_test: of test images; None where there are none.
     """
@@ -44,27 +41,19 @@ class Verdict:
     klom_test: float | None = None
 
     def plain(self) -> dict[str, Any]:
-        """Describe it for a JSON file.
-
-        Returns:
-            Plain values; the curves with no more points than can be told apart.
-        """
+        """Describe it for a JSON file, curves with no more points than can be told apart."""
         curves = {"ulira": self.ulira, "lira": self.lira}
         return {**vars(self), **{name: curve.plain() if curve else None for name, curve in curves.items()}}
 
 
 def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence[Margins]) -> Verdict:
-    """Attack the models of one method.
-
-    Half of the models stand against half of the retrained ones in every figure, so that all figures compare equal
-    numbers of models.
+    """Attack the models of one method, half of them against half of the retrained ones in every figure.
 
     Args:
         pool: the images.
         title: of the method.
         models: one a shadow model, an even number of them.
-        retrained: the retrained models of the same shadow models; where these are `models` themselves, one half of them
-            stands against the other, which shows what the figures are where there is nothing to find.
+        retrained: the retrained models of the same shadow models; `models` themselves where there is nothing to find.
 
     Source:
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
@@ -80,7 +69,10 @@ def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence
     after, never = (np.stack([model.candidates for model in kind]) for kind in (models, retrained))
     inside, outside = _at(after, forgotten), _at(after, unseen)
     against, asked = (outside, unseen) if models is retrained else (_at(never, forgotten), forgotten)
-    halves = models[::2], retrained[1::2]
+    retain, test = (
+        _mean_klom(*(np.stack([getattr(model, part) for model in half]) for half in (models[::2], retrained[1::2])))
+        for part in ("witnesses", "test")
+    )
     return Verdict(
         title=title,
         shadows=len(models),
@@ -88,8 +80,8 @@ def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence
         ulira=_attacked(inside, forgotten, against, asked),
         lira=_attacked(inside, forgotten, outside, unseen),
         klom_forget=_mean_klom(inside, against),
-        klom_retain=_mean_klom(*(np.stack([model.witnesses for model in half]) for half in halves)),
-        klom_test=_mean_klom(*(np.stack([model.test for model in half]) for half in halves)),
+        klom_retain=retain,
+        klom_test=test,
     )
 
 

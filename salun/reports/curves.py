@@ -21,27 +21,14 @@ _UNMASKED = 1.0
 
 @dataclass(frozen=True)
 class Curve:
-    """What the runs of one experiment measured epoch by epoch.
-
-    Attributes:
-        row: the experiment.
-        epochs: (E,) every epoch that some run had, rising.
-        values: by quantity (R, E), a line a run; NaN where a run has no value.
-    """
+    """What the R runs of one experiment measured in E epochs: (R, E) by quantity, NaN where a run has no value."""
 
     row: Row
     epochs: NDArray[np.int64]
     values: dict[str, _Floats]
 
     def mean(self, quantity: str) -> _Floats:
-        """Average over the runs that have a value.
-
-        Args:
-            quantity: one of `_QUANTITIES`.
-
-        Returns:
-            (E,), NaN where no run has a value.
-        """
+        """Average a quantity over the runs that have it: (E,), NaN where no run has a value."""
         values = self.values[quantity]
         finite = np.isfinite(values)
         counts = finite.sum(0)
@@ -50,11 +37,7 @@ class Curve:
 
 
 def curve_of(row: Row) -> Curve | None:
-    """Gather the curves of an experiment's runs.
-
-    Returns:
-        The curve; None of a base model and of methods without epochs.
-    """
+    """Gather the curves of an experiment's runs; None of a base model and of methods without epochs."""
     epochs = sorted({point.epoch for record in row.records for point in record.curve})
     if not epochs:
         return None
@@ -69,11 +52,7 @@ def curve_of(row: Row) -> Curve | None:
 
 
 def curves_as_csv(curves: Iterable[Curve]) -> str:
-    """Render curves for a spreadsheet: one line an epoch of a run.
-
-    Returns:
-        CSV text; accuracies are fractions, base model and forget set are what tells theirs from others.
-    """
+    """Render curves for a spreadsheet, accuracies as fractions: one line an epoch of a run."""
     names = (*_QUANTITIES, "lr")
     lines = [
         [curve.row.title, *draw, point.epoch, *(_known(getattr(point, name)) for name in names)]
@@ -91,23 +70,14 @@ def _known(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One method, with the same settings, at several mask thresholds.
-
-    Attributes:
-        title: the method, and what tells it from the other sweeps.
-        rows: by the fraction of the weights that may move, rising; 1 where there was no mask.
-    """
+    """One method with the same settings, by the rising fraction of the weights that may move; 1 without a mask."""
 
     title: str
     rows: dict[float, Row]
 
 
 def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
-    """Find the methods that were run at two mask thresholds or more, no mask counting as 1.
-
-    Returns:
-        The sweeps; experiments with a mask from a file, whose threshold is unknown, are in none.
-    """
+    """Find the methods run at two mask thresholds or more: 1 without a mask, unknown with one from a file."""
     unmasked: dict[str, Row] = {}
     families: dict[str, tuple[Experiment, str, dict[float, Row]]] = {}
     for row in (row for row in rows if row.kind == "method"):
@@ -132,7 +102,7 @@ def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
 
 
 def _key_of(experiment: Experiment) -> str:
-    """Make a key of an experiment's method, settings, pruning and budget."""
+    """Identify an experiment's method, settings, pruning and budget."""
     sparse = experiment.prune and experiment.prune.model_dump()
     return json.dumps([experiment.method, experiment.settings, sparse, experiment.budget], sort_keys=True)
 
@@ -146,12 +116,7 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
     """
     parts = ("mean", "sd", "n", "low", "high")
     lines = [
-        [
-            sweep.title,
-            keep,
-            row.title,
-            *(getattr(row.value(name), part) for name in names for part in parts),
-        ]
+        [sweep.title, keep, row.title, *(getattr(row.value(name), part) for name in names for part in parts)]
         for sweep in sweeps
         for keep, row in sweep.rows.items()
     ]

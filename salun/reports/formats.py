@@ -8,16 +8,16 @@ from salun.errors import one_line
 
 DIFFERS, NEARER = "†", "‡"
 _FORMULAS = ("=", "+", "-", "@")
+_LATEX = str.maketrans(
+    {mark: "\\" + mark for mark in "&%$#_{}"}
+    | {"[": "{[}", "*": "{*}", "–": "--", "±": r"$\pm$", DIFFERS: r"$\dagger$", NEARER: r"$\ddagger$"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+)
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None) -> str:
-    """Render a table for a README.
-
-    Args:
-        headings: of the columns, the first of which is aligned left, the others right.
-        lines: the cells.
-        bold: place of the line that is printed bold, if any is.
-    """
+    """Render a table for a README, its first column aligned left, the others right, and one line bold."""
     rule = ["---", *["---:"] * (len(headings) - 1)]
     shown = [
         [f"**{text}**" if place == bold and text else text for text in map(escape_markdown, line)]
@@ -27,13 +27,7 @@ def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold
 
 
 def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None) -> str:
-    """Render a table for a paper, with booktabs rules.
-
-    Args:
-        headings: of the columns, the first of which is aligned left, the others right.
-        lines: the cells.
-        bold: place of the line that is printed bold, if any is.
-    """
+    """Render a table for a paper with booktabs, its first column aligned left, the others right, and one line bold."""
     shown = [
         [f"\\textbf{{{text}}}" if place == bold and text else text for text in map(_escape_latex, line)]
         for place, line in enumerate(lines)
@@ -50,42 +44,18 @@ def escape_markdown(text: str) -> str:
 
 def _escape_latex(text: str) -> str:
     """Keep text from being read as LaTeX commands."""
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "[": "{[}",
-        "*": "{*}",
-        "±": r"$\pm$",
-        DIFFERS: r"$\dagger$",
-        NEARER: r"$\ddagger$",
-        "–": "--",
-    }
-    special |= {mark: "\\" + mark for mark in "&%$#_{}"}
-    return "".join(special.get(mark, mark) for mark in one_line(text))
+    return one_line(text).translate(_LATEX)
 
 
 def csv_table(lines: Iterable[Iterable[object]]) -> str:
-    """Render a table for a spreadsheet, which no cell is a formula to.
-
-    Args:
-        lines: the cells of each, headings first; None is left empty.
-    """
+    """Render a table, headings first, for a spreadsheet to which no cell is a formula; None is left empty."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(map(csv_cell, line) for line in lines)
+    csv.writer(out, lineterminator="\n").writerows(map(_csv_cell, line) for line in lines)
     return out.getvalue()
 
 
-def csv_cell(value: object) -> object:
-    """Keep a spreadsheet from taking a text for a formula.
-
-    Returns:
-        The value; of a text one line, with an apostrophe before it where a formula would begin like that, and which is
-        no number.
-    """
+def _csv_cell(value: object) -> object:
+    """Bring a text into one line, with an apostrophe before it where it begins like a formula and is no number."""
     if not isinstance(value, str):
         return value
     text = one_line(value)

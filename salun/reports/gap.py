@@ -1,8 +1,7 @@
 """The average gap to retraining: its estimate, interval and test, with the noise of both sides.
 
-The gap of a method is G = mean over UA, RA, TA, MIA of |mu - rho|, where mu is what the method and rho what retraining
-gives on average. Both are known as means of a few models. The error of G is that of the signed mean of the four
-differences (delta method). Noise also raises the estimate, as the mean of a folded normal is above that of its normal.
+The gap is G = mean over UA, RA, TA, MIA of |mu - rho|: mu of the method, rho of retraining, each the mean of a few
+models. Its error is that of the signed mean of the four differences (delta method); noise raises it (folded normal).
 """
 
 import itertools
@@ -94,8 +93,8 @@ class Distance:
 def distance_to(ours: Sample, gold: Sample, steps: Sequence[float]) -> Distance | None:
     """Compare the mean metrics of a method with those of retrained models.
 
-    Models of one base model and forget set are noise of their side. With several base models or forget sets, the
-    units that `units` names are pairs of both sides. A single model is lent the spread of the other side.
+    With several base models or forget sets, the units that `units` names are pairs of both sides. A single model is
+    lent the spread of the other side.
 
     Args:
         ours: sample of the method's models; those that lack one of the four metrics are left out.
@@ -128,9 +127,8 @@ def distance_to(ours: Sample, gold: Sample, steps: Sequence[float]) -> Distance 
 def gap_estimate(found: Distance) -> Estimate:
     """Estimate a gap and its 95 % interval.
 
-    The interval reaches from T - t s - 2.4 b to T + t s and is cut at 0: T is the estimate, s the standard error of the
-    signed mean of the four differences, t Student's quantile at Welch and Satterthwaite's degrees of freedom, b the
-    estimated bias. An interval that begins at 0 means that the method was not told from retraining.
+    The interval reaches from T - t s - 2.4 b to T + t s and is cut at 0: T is the estimate, s its standard error, t
+    Student's quantile at Welch and Satterthwaite's degrees of freedom, b the estimated bias.
 
     Returns:
         Estimate, runs and interval, fractions; no interval where neither side has several models.
@@ -152,14 +150,10 @@ def nearer(first: Distance, second: Distance) -> Comparison | None:
     """Test whether two methods are equally near to the same retrained models.
 
     Runs of the same draw are pairs, and the error of the retrained models is that of both. Where a difference to
-    retraining may have either sign, the signs that give the largest p count. What bias adds to the gaps' difference
-    is taken off, as in `gap_estimate`.
+    retraining may have either sign, the signs that give the largest p count. Bias is taken off, as in `gap_estimate`.
 
     Returns:
         The gaps' difference, first less second, and p; no interval. None where a side has too few models.
-
-    Source:
-        As `gap_estimate`.
     """
     if not first.own or not second.own or first.lent or second.lent:
         return None

@@ -1,19 +1,21 @@
-"""Titles of experiments, which tell them apart."""
+"""Rows of a list's runs or of records alone, with titles that tell their experiments apart."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from salun.experiments.config import Experiment
 from salun.experiments.plan import Job
 from salun.experiments.problem import Group
-from salun.experiments.record import group_named
+from salun.experiments.record import Record, experiment_of, group_named, group_of, run_id
+from salun.metrics import Value
+from salun.reports.summary import Row, summarise
 
 
 def titles_of(jobs: list[Job]) -> dict[int, str]:
     """Name the experiments of a list so that a table can tell them apart.
 
     Returns:
-        By entry number its tag, or method and mask; where entries on the same forgetting problem share that, what
-        differs between them follows, as in `rl (lr 0.1)`.
+        By entry number its tag, or method and mask; where entries on one problem share that, what differs follows.
     """
     groups: dict[int, list[Group]] = {}
     for job in jobs:
@@ -23,14 +25,7 @@ def titles_of(jobs: list[Job]) -> dict[int, str]:
 
 
 def told_apart(entries: dict[int, tuple[Experiment, Group]]) -> dict[int, str]:
-    """Name experiments so that those of one problem are called differently.
-
-    Args:
-        entries: by entry number the experiment, and its base model and forget set.
-
-    Returns:
-        Titles by entry number, as `titles_of` gives them.
-    """
+    """Name experiments, given with their base model and forget set by entry number, as `titles_of` does."""
     alike: dict[tuple[str, Group], dict[int, Experiment]] = {}
     for number, (experiment, group) in entries.items():
         alike.setdefault((experiment.tag or experiment.title, group), {})[number] = experiment
@@ -72,3 +67,51 @@ def _spelled(value: object) -> str:
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def rows_of(
+    jobs: list[Job], done: dict[str, Record], joint: Mapping[int, Mapping[str, Value]] | None = None
+) -> list[Row]:
+    """Summarise the finished runs of a list.
+
+    Args:
+        jobs: all runs of the list.
+        done: records by id.
+        joint: metrics of all runs of an experiment together, by entry number.
+    """
+    titles = sorted(titles_of(jobs).items())
+    finished: dict[int, list[Record]] = {number: [] for number, _ in titles}
+    for job in jobs:
+        if job.id in done:
+            finished[job.experiment.number].append(done[job.id])
+    together = [joint.get(number, {}) for number, _ in titles] if joint else ()
+    return summarise([(title, finished[number]) for number, title in titles], together)
+
+
+def rows_of_records(found: list[Record]) -> list[Row]:
+    """Summarise records without the list that they were made by, experiments in the order of their first runs.
+
+    Args:
+        found: records; runs of the same settings are one experiment, called by their latest tag.
+
+    Raises:
+        SalunError: a record's settings cannot be read.
+    """
+    alike: dict[str, list[Record]] = {}
+    for record in found:
+        alike.setdefault(_drawn_from(record), []).append(record)
+    runs = list(enumerate(alike.values(), 1))
+    named = {number: (experiment_of(each[-1], number), group_named(map(group_of, each))) for number, each in runs}
+    titles = told_apart(named)
+    return summarise([(titles[number], members) for number, members in runs])
+
+
+def _drawn_from(record: Record) -> str:
+    """Tell which experiment a run belongs to, whatever base model, forget set and seed were drawn for it."""
+    settings = record.settings
+    base, forget = dict(settings["base"]), dict(settings["forget"])
+    if base["recipe"] is not None and base["identity"].startswith("recipe "):
+        base |= {"identity": None, "seed": None, "recipe": base["recipe"] | {"seed": None}}
+    if forget["share"] is not None:
+        forget |= {"seed": None, "fingerprint": None}
+    return run_id(settings | {"base": base, "forget": forget}, 0)

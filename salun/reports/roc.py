@@ -20,8 +20,7 @@ class Roc:
     """How well an attack tells members from others.
 
     Attributes:
-        fpr: (P,) false-positive rates, ascending from 0 to 1.
-        tpr: (P,) true-positive rates at them.
+        fpr: (P,) false-positive rates, ascending from 0 to 1; `tpr` are the true-positive rates at them.
         auc: area under the curve.
         interval: 95 % bootstrap interval of the area.
         tpr_at: true-positive rate by false-positive rate: that of the least strict threshold that keeps to it.
@@ -36,11 +35,7 @@ class Roc:
     tpr_intervals: dict[float, tuple[float, float]]
 
     def thinned(self) -> tuple[_Floats, _Floats]:
-        """Leave out the points that logarithmic axes do not show apart.
-
-        Returns:
-            False- and true-positive rates of about a thousand of the curve's points at most.
-        """
+        """Give the rates of a thousand points or so at most, without those that logarithmic axes do not show apart."""
         kept = [np.array([0, len(self.fpr) - 1])]
         for rates in (self.fpr, self.tpr):
             levels = np.geomspace(rates[rates > 0].min(), 1, _RESOLVED)
@@ -57,10 +52,7 @@ class Roc:
 def roc_of(
     members: _Floats, member_models: _Counts, others: _Floats, other_models: _Counts, draws: int = _DRAWS
 ) -> Roc:
-    """Compute an attack's ROC curve.
-
-    The scores of one image in several models are alike, and so are those of several images in one model. The
-    bootstrap therefore draws images and models, each with replacement; a score's weight is the product of both counts.
+    """Compute an attack's ROC curve, with intervals by a bootstrap over both images and models.
 
     Args:
         members: (K, N) scores of N images that are members, higher for members; none is NaN.

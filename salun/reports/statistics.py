@@ -20,12 +20,10 @@ class Estimate:
     """A value over several runs.
 
     Attributes:
-        mean: of the independent units, which is that of the runs where each unit has as many; None where no run has a
-            value.
+        mean: of the independent units; None where no run has a value.
         sd: sample standard deviation over all runs; None of fewer than two.
         n: runs that have a value.
-        low: of the 95 % interval of the mean, over independent units; None of fewer than two.
-        high: likewise.
+        low: of the 95 % interval of the mean over independent units, to `high`; None of fewer than two.
     """
 
     mean: float | None
@@ -48,11 +46,7 @@ class Sample:
         return list(dict.fromkeys(name for values in self.values for name in values))
 
     def of(self, name: str) -> list[float | None]:
-        """Take one metric of every model.
-
-        Returns:
-            A value a model; None where it has none.
-        """
+        """Take one metric of every model; None of one that lacks it."""
         return [values.get(name) for values in self.values]
 
     def within(self, groups: Collection[Group]) -> "Sample":
@@ -77,8 +71,7 @@ class Comparison:
         p: two-sided.
         n: pairs of a paired test; units of both sides of another.
         adjusted: p where several tests are made, at first that of this one alone.
-        detectable: true difference that tests as precise as this one find in four cases of five (power 80 %, noncentral
-            t); None where unknown.
+        detectable: true difference that such tests find in four cases of five (noncentral t); None where unknown.
         error: standard error of the difference; 0 where there is no spread.
         freedom: degrees of freedom of the error.
     """
@@ -124,10 +117,9 @@ def estimate(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Esti
 def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
     """Reduce runs to values that may be taken for independent.
 
-    Runs of one base model, or of one forget set, share its luck. Where several base models or forget sets were
-    drawn, the units are therefore the means over the runs of each: of the source, of these two, with the fewest
-    draws but more than one, the base model where both have as many. This is the cautious choice; the other
-    source then counts as part of each unit's noise. Where only the seed varies the units are the runs.
+    Runs of one base model, or of one forget set, share its luck. Where several were drawn, the units are the means over
+    the runs of each: of the source with the fewest draws but more than one, the base model where both have as many.
+    Where only the seed varies the units are the runs.
 
     Args:
         values: one a run; None where it does not apply.
@@ -137,26 +129,14 @@ def units(values: Sequence[float | None], draws: Sequence[Draw]) -> list[float]:
 
 
 def unit_keys(draws: Sequence[Draw]) -> list[Hashable]:
-    """Name the unit of each run, as `units` chooses them.
-
-    Returns:
-        A base model, a forget set or, where only the seed varies, the place of the run.
-    """
+    """Name the unit of each run: a base model, a forget set or, where only the seed varies, the place of the run."""
     sources: list[list[Hashable]] = [[draw[place] for draw in draws] for place in (0, 1)]
     varied = [source for source in sources if len(set(source)) > 1]
     return min(varied, key=lambda source: len(set(source))) if varied else list(range(len(draws)))
 
 
 def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[float]:
-    """Average what belongs together.
-
-    Args:
-        values: None where there is none.
-        keys: as many; equal ones belong together.
-
-    Returns:
-        A mean for each key that has a value, in the order in which the keys first appear.
-    """
+    """Average the values of each key that has some, in the order in which the keys first appear."""
     parts: dict[Hashable, list[float]] = {}
     for value, key in zip(values, keys, strict=True):
         if value is not None:
@@ -165,14 +145,7 @@ def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[f
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """Average what there is.
-
-    Args:
-        values: None where there is none.
-
-    Returns:
-        The mean; None of nothing.
-    """
+    """Average the values that there are; None of nothing."""
     known = [value for value in values if value is not None]
     return mean(known) if known else None
 
@@ -180,9 +153,8 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: float = 0.0) -> Comparison | None:
     """Compare two methods over the same draws, by a paired t-test.
 
-    Where base model or forget set vary, the pairs' differences are first averaged over what `units` says.
-    Differences below 1e-12 are rounding and count as 0. Where all are equal the interval has no width, and p is
-    1 where they are 0 and else 0.
+    Where base model or forget set vary, the pairs' differences are first averaged over what `units` says. Where all are
+    equal the interval has no width, and p is 1 where they are 0, to 1e-12, and else 0.
 
     Args:
         first: value of each run of one method, by base model, forget set and seed.
@@ -207,10 +179,9 @@ def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: 
 def versus(values: Sequence[float], reference: Sequence[float], step: float = 0.0) -> Comparison | None:
     """Compare two independent samples, by Welch's t-test.
 
-    A side of one value has no spread of its own and is given the other's: it is then held against the other's
-    prediction interval. Shares of few images move in large steps and agree by chance, so that the spread of a few
-    runs may be 0; a side's variance is therefore taken to be at least that of rounding to its step. Where no side has
-    spread and there is no step, the interval has no width, and p is 1 where the means are equal to 1e-12 and else 0.
+    A side of one value is held against the other's prediction interval. Shares of few images agree by chance, so a
+    side's variance is at least that of rounding to its step. Where neither side has any, the interval has no width, and
+    p is 1 where the means are equal, to 1e-12, and else 0.
 
     Args:
         values: independent units of a method, or of base models.
@@ -241,14 +212,7 @@ def versus(values: Sequence[float], reference: Sequence[float], step: float = 0.
 
 
 def rounding_of(step: float) -> float:
-    """Compute the variance of rounding to a step, all remainders being as likely.
-
-    Args:
-        step: at least 0.
-
-    Returns:
-        step^2 / 12.
-    """
+    """Compute the variance of rounding to a step, all remainders being as likely: step^2 / 12."""
     return step**2 / 12
 
 
@@ -271,57 +235,23 @@ def judged(apart: float, error: float, freedom: float, size: float, n: int) -> C
 
 
 def quantile(freedom: float, level: float = _LEVEL) -> float:
-    """Look up how many standard errors an interval reaches to either side.
-
-    Args:
-        freedom: degrees of freedom, positive.
-        level: share of the cases that it misses.
-
-    Returns:
-        For example the 97.5 % quantile of Student's distribution.
-    """
+    """Look up how many standard errors an interval that misses `level` of the cases reaches to either side."""
     return float(stdtrit(freedom, 1 - level / 2))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p for the number of tests, so that any false alarm at all is as rare as the level says.
-
-    Args:
-        p_values: one a test; None where none could be made.
+def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Adjust comparisons for their number, so that any false alarm at all is as rare as the level says.
 
     Returns:
-        Adjusted ones in the same order, at most 1; None where there was none.
+        The same in the same order, with adjusted p, and with what they could have found at Holm's first step.
 
     Source:
         Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        adjusted[place] = highest
+    adjusted, highest, tests = list(comparisons), 0.0, len(comparisons)
+    for rank, place in enumerate(sorted(range(tests), key=lambda place: comparisons[place].p)):
+        found = comparisons[place]
+        highest = max(highest, min(1.0, (tests - rank) * found.p))
+        power = nctdtrinc(found.freedom, 1 - _POWER, quantile(found.freedom, _LEVEL / tests)) if found.error else 0.0
+        adjusted[place] = replace(found, adjusted=highest, detectable=found.error * float(power))
     return adjusted
-
-
-def adjusted_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Adjust comparisons for their number.
-
-    Returns:
-        The same in the same order, with adjusted p, and with the difference that they could have found were it the only
-        one (Holm's first step; power 80 %).
-    """
-    found = holm([comparison.p for comparison in comparisons])
-    pairs = zip(comparisons, found, strict=True)
-    return [
-        replace(
-            comparison, adjusted=p, detectable=_detectable(comparison, len(comparisons)) if comparison.error else 0.0
-        )
-        for comparison, p in pairs
-        if p is not None
-    ]
-
-
-def _detectable(found: Comparison, tests: int) -> float:
-    """The true difference whose test is below 5 % in four cases of five, as one of several tests."""
-    return found.error * float(nctdtrinc(found.freedom, 1 - _POWER, quantile(found.freedom, _LEVEL / tests)))

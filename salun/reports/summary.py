@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from salun.experiments.plan import Job
 from salun.experiments.problem import Group
-from salun.experiments.record import Record, experiment_of, group_named, group_of, run_id
+from salun.experiments.record import Record, group_named, group_of
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
 from salun.reports.gap import Distance, distance_to, gap_estimate, nearer, noise_floor
-from salun.reports.labels import titles_of, told_apart
 from salun.reports.statistics import (
     Comparison,
     Draw,
@@ -32,22 +30,16 @@ class Row:
     """One experiment, or one base model, over its runs.
 
     Attributes:
-        title: what it is.
         group: base models and forget sets; rows of one group are compared.
         kind: "base", "retrain" or "method".
         records: its runs; none for a base model.
         draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
-        estimates: by metric.
-        gaps: for each draw the distance of each metric to retraining's mean, and "average" over UA, RA, TA and MIA;
-            empty where the list holds no retraining.
-        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining itself the noise
-            floor, one retrained model against the mean of the others.
+        gaps: for each draw the distance of each metric to retraining's mean, and "average"; empty without retraining.
+        gap: mean distance of the four metrics' means to retraining's, with its interval; of retraining the noise floor.
         diverged: runs whose outputs stopped being numbers.
         distance: what the gap is computed from; None of retraining, and where nothing was retrained.
-        against: by metric the comparison with the retrained models, adjusted over the table; without those that are not
-            best when as retrained, or of which there are too few values.
-        behind: of a method, its gap less that of the best method, adjusted over the table; None of the best itself, and
-            of too few runs or retrained models.
+        against: by metric that is best as retrained the comparison with the retrained models, adjusted over the table.
+        behind: a method's gap less that of the best, adjusted over the table; None of the best, and of too few models.
     """
 
     title: str
@@ -64,14 +56,7 @@ class Row:
     behind: Comparison | None = None
 
     def value(self, name: str) -> Estimate:
-        """Look a metric up.
-
-        Args:
-            name: of a metric, or "gap".
-
-        Returns:
-            Its estimate, empty where the row has none.
-        """
+        """Look a metric's estimate, or that of "gap", up; it is empty where the row has none."""
         return self.gap if name == "gap" else self.estimates.get(name, estimate([]))
 
 
@@ -105,24 +90,20 @@ def gap_to(values: Mapping[str, Value], reference: Mapping[str, Value]) -> dict[
         reference: mean over the retrained models of the same base model and forget set.
 
     Returns:
-        Absolute differences by metric, of those in percent that are best when as retrained; "average" is over UA, RA,
-        TA and MIA, None where one of them is missing.
+        Absolute differences by metric, of those in percent that are best as retrained; "average" over all GAP_METRICS.
     """
     gaps: dict[str, Value] = {}
     for name, value in values.items():
         expected = reference.get(name)
         if _is_compared(name) and METRICS[name].unit == "%":
             gaps[name] = None if value is None or expected is None else abs(value - expected)
-    parts = [gaps.get(name) for name in GAP_METRICS]
-    known = [part for part in parts if part is not None]
-    gaps["average"] = fmean(known) if len(known) == len(parts) else None
+    known = [part for part in map(gaps.get, GAP_METRICS) if part is not None]
+    gaps["average"] = fmean(known) if len(known) == len(GAP_METRICS) else None
     return gaps
 
 
 def _is_compared(name: str) -> bool:
-    """Tell whether retrained models show what a metric is at best: those that are best when equal to theirs, and
-    those that measure the distance to a retrained model, of which they have one to each other.
-    """
+    """Tell whether retrained models show what a metric is at best: being equal to theirs, or their distance."""
     found = METRICS.get(name)
     if found is None or found.unit == "table":
         return False
@@ -138,47 +119,25 @@ def _gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
     return tuple(gap_to(values, reference.get(draw[:2], {})) for values, draw in pairs)
 
 
-def step_of(name: str, records: Iterable[Record]) -> float:
-    """Say in which steps a metric moves: a share of images by one image.
-
-    Args:
-        name: of a known metric.
-        records: of the runs, which know how many images there are.
-
-    Returns:
-        The step of the smallest set that the metric is computed from; 0 where it moves smoothly.
-    """
-    found = METRICS[name]
-    if found.unit != "%":
+def _step_of(name: str, records: Iterable[Record]) -> float:
+    """Say in which steps a metric moves: a share by one image of the smallest set, others by 0."""
+    if METRICS[name].unit != "%":
         return 0.0
-    counts = [record.split.get(part) for record in records for part in found.needs]
+    counts = [record.split.get(part) for record in records for part in METRICS[name].needs]
     known = [count for count in counts if count]
     return 1 / min(known) if known else 0.0
 
 
-def against(
+def _against(
     sample: Sample, gold: Sample, records: Sequence[Record], partnered: Mapping[str, Mapping[Draw, float]]
 ) -> dict[str, Comparison]:
-    """Test each metric for a difference from the retrained models, over the base models and forget sets of both.
-
-    What compares a model with retrained model i shares that model with what compares retrained model i with the
-    next: those two values are a pair, whose difference no longer holds retrained model i. The other metrics of one
-    base model and forget set are two independent samples, and pairs where several of these were drawn.
-
-    Args:
-        sample: of models.
-        gold: of the retrained ones.
-        records: of the runs, which know how many images there are.
-        partnered: by metric that compares with a retrained model, the models' mean value by the draw of that one.
-
-    Returns:
-        Comparisons by metric, where one can be made; p is not adjusted yet.
-    """
+    """Test each metric for a difference from the retrained models, over the base models and forget sets of both."""
+    # What compares a model with retrained model i and what compares i with the next are a pair, free of i's luck.
     groups = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
     ours, theirs = sample.within(groups), gold.within(groups)
     found: dict[str, Comparison] = {}
     for name in filter(_is_compared, ours.names):
-        step, comparison = step_of(name, records), None
+        step, comparison = _step_of(name, records), None
         if name in partnered:
             comparison = difference(partnered[name], _known(theirs, name), step)
         elif len(groups) > 1:
@@ -217,11 +176,9 @@ def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) ->
 def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mapping[str, Value]] = ()) -> list[Row]:
     """Turn the records of a list into rows, base models first in each group.
 
-    An experiment of which only some base models and forget sets are finished yet stands in the table of those
-    that have all of them.
-
     Args:
-        experiments: title and finished runs of each entry.
+        experiments: title and finished runs of each entry; one that lacks some base models and forget sets yet stands
+            in the table of those that have all of them.
         joint: by entry the metrics that belong to all of its runs together; none at all, or as many as entries.
     """
     load_metrics()
@@ -259,12 +216,12 @@ def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> R
         gap=gap_estimate(distance) if distance else estimate([]),
         diverged=0,
         distance=distance,
-        against=against(sample, gold, records, _partnered(records, retrained, base=True)),
+        against=_against(sample, gold, records, _partnered(records, retrained, base=True)),
     )
 
 
 def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Distance | None:
-    return distance_to(sample, gold, [step_of(name, records) for name in GAP_METRICS])
+    return distance_to(sample, gold, [_step_of(name, records) for name in GAP_METRICS])
 
 
 def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
@@ -274,12 +231,9 @@ def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
     is_method, gold = kind == "method", _once_a_pair(_sample_of(retrained))
     sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
     distance = _distance_of(sample, gold, records) if is_method else None
-    floor = None if is_method else noise_floor(sample)
-    gap = (
-        gap_estimate(distance) if distance else Estimate(floor, None, 0 if floor is None else len(records), None, None)
-    )
+    floor = _without_spread(None if is_method else noise_floor(sample), len(records))
     estimates = {name: estimate(sample.of(name), sample.draws) for name in sample.names}
-    together = {name: _alone(value, len(records)) for name, value in joint.items()}
+    together = {name: _without_spread(value, len(records)) for name, value in joint.items()}
     return Row(
         title=title,
         group=group,
@@ -288,15 +242,15 @@ def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
         draws=tuple(sample.draws),
         estimates=estimates | together,
         gaps=_gaps_of(sample, gold) if is_method else (),
-        gap=gap,
+        gap=gap_estimate(distance) if distance else floor,
         diverged=sum(record.diverged for record in records),
         distance=distance,
-        against=against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
+        against=_against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
     )
 
 
-def _alone(value: Value, runs: int) -> Estimate:
-    """Make an estimate of what all runs give together, which has no spread."""
+def _without_spread(value: Value, runs: int) -> Estimate:
+    """Make an estimate of what all runs give together."""
     return Estimate(value, None, 0 if value is None else runs, None, None)
 
 
@@ -394,59 +348,3 @@ def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups
-
-
-def rows_of(
-    jobs: list[Job], done: dict[str, Record], joint: Mapping[int, Mapping[str, Value]] | None = None
-) -> list[Row]:
-    """Summarise the finished runs of a list.
-
-    Args:
-        jobs: all runs of the list.
-        done: records by id.
-        joint: metrics of all runs of an experiment together, by entry number.
-    """
-    titles = titles_of(jobs)
-    finished: dict[int, list[Record]] = {number: [] for number in titles}
-    for job in jobs:
-        if job.id in done:
-            finished[job.experiment.number].append(done[job.id])
-    entries = [(titles[number], runs) for number, runs in sorted(finished.items())]
-    together = [joint.get(number, {}) for number in sorted(finished)] if joint else ()
-    return summarise(entries, together)
-
-
-def rows_of_records(found: list[Record]) -> list[Row]:
-    """Summarise records without the list that they were made by.
-
-    Args:
-        found: records; runs of the same settings are one experiment, called by their latest tag.
-
-    Returns:
-        The rows of the table, in the order in which the experiments were first run.
-
-    Raises:
-        SalunError: a record's settings cannot be read.
-    """
-    alike: dict[str, list[Record]] = {}
-    for record in found:
-        alike.setdefault(_drawn_from(record), []).append(record)
-    runs = dict(enumerate(alike.values(), 1))
-    titles = told_apart(
-        {
-            number: (experiment_of(members[-1], number), group_named(map(group_of, members)))
-            for number, members in runs.items()
-        }
-    )
-    return summarise([(titles[number], members) for number, members in runs.items()])
-
-
-def _drawn_from(record: Record) -> str:
-    """Tell which experiment a run belongs to, whatever base model, forget set and seed were drawn for it."""
-    settings = record.settings
-    base, forget = dict(settings["base"]), dict(settings["forget"])
-    if base["recipe"] is not None and base["identity"].startswith("recipe "):
-        base |= {"identity": None, "seed": None, "recipe": base["recipe"] | {"seed": None}}
-    if forget["share"] is not None:
-        forget |= {"seed": None, "fingerprint": None}
-    return run_id(settings | {"base": base, "forget": forget}, 0)

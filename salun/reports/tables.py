@@ -21,11 +21,7 @@ _MOST_NAMED = 3
 
 
 def columns_of(rows: list[Row]) -> list[str]:
-    """List the metrics that a table shows.
-
-    Returns:
-        Metrics that some row has a value of, no tables of their own: accuracies first, cost last.
-    """
+    """List the metrics, no tables of their own, that some row has a value of: accuracies first, cost last."""
     able = [name for name in METRICS if METRICS[name].unit != "table"]
     shown = [name for name in able if any(row.value(name).n for row in rows)]
     first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
@@ -40,15 +36,7 @@ def _heading(name: str) -> str:
 
 
 def cell(value: Estimate, unit: str) -> str:
-    """Print an estimate, the spread only where there is one.
-
-    Args:
-        value: mean and spread.
-        unit: as `Metric` says; a fraction of unit "%" is printed as a percentage.
-
-    Returns:
-        For example "97.21±0.40", or "–" where there is no value.
-    """
+    """Print mean and spread, if any, in a metric's unit, as in "97.21±0.40"; "–" where there is no value."""
     if value.mean is None:
         return "–"
     factor = 100 if unit == "%" else 1
@@ -57,12 +45,8 @@ def cell(value: Estimate, unit: str) -> str:
     return f"{value.mean * factor:.{digits}f}{spread}"
 
 
-def interval(gap: Estimate) -> str:
-    """Print the 95 % interval of an average gap, which is never negative.
-
-    Returns:
-        For example "0.15–0.47", in percent; nothing where there is no interval.
-    """
+def _interval(gap: Estimate) -> str:
+    """Print the 95 % interval of a gap, if any, in percent, as in "0.15–0.47"."""
     return "" if gap.low is None or gap.high is None else f"{100 * gap.low:.2f}–{100 * gap.high:.2f}"
 
 
@@ -76,14 +60,9 @@ def _mark_of(row: Row, name: str) -> str:
 
 
 def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], list[list[str]]]:
-    """Lay rows out as text.
-
-    Args:
-        rows: of one group.
-        hidden: metrics that are left out, and `INTERVAL` or `SPREAD`.
-    """
+    """Lay the rows of a group out as headings and lines of text, without hidden metrics, `INTERVAL` or `SPREAD`."""
     names = [name for name in columns_of(rows) if name not in hidden]
-    with_interval = INTERVAL not in hidden and any(interval(row.gap) for row in rows)
+    with_interval = INTERVAL not in hidden and any(_interval(row.gap) for row in rows)
     headings = ["", *map(_heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
     lines = []
     for row in rows:
@@ -91,7 +70,7 @@ def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], 
         if SPREAD in hidden:
             values = {name: replace(value, sd=None) for name, value in values.items()}
         figures = [cell(value, METRICS[name].unit) + _mark_of(row, name) for name, value in values.items()]
-        gap = [cell(row.gap, "%"), *[interval(row.gap)] * with_interval]
+        gap = [cell(row.gap, "%"), *[_interval(row.gap)] * with_interval]
         lines.append([one_line(row.title), *figures, *gap, _count_of(row)])
     return headings, lines
 
@@ -107,16 +86,10 @@ def _count_of(row: Row) -> str:
 
 
 def legend(rows: list[Row]) -> list[str]:
-    """Explain a table.
-
-    Returns:
-        A line each: what is averaged over what, which method is nearest to retraining, what the marks mean.
-    """
+    """Explain a table: what is averaged over what, which method is nearest to retraining, what the marks mean."""
     lines = [f"{_over(rows)}; {_about_gap(rows)}"]
     best = best_of(rows, rows[0].group)
-    if best is not None:
-        lines.append(_verdict(rows, best))
-    return [*lines, *_about_marks(rows), *_about_budget(rows)]
+    return [*lines, *([_verdict(rows, best)] if best else []), *_about_marks(rows), *_about_budget(rows)]
 
 
 def _about_marks(rows: list[Row]) -> list[str]:
@@ -222,14 +195,9 @@ def _enumerated(names: list[str]) -> str:
 
 
 def group_title(rows: list[Row], group: Group) -> str:
-    """Say what the rows of a group have in common.
-
-    Returns:
-        One line: model, data set and forget set, and what tells them apart where that does not.
-    """
-    titles = {
-        key: _problem_of([run for row in members for run in row.records]) for key, members in grouped(rows).items()
-    }
+    """Name model, data set and forget set of a group in one line, and what else tells it from other groups."""
+    runs = {key: [run for row in members for run in row.records] for key, members in grouped(rows).items()}
+    titles = {key: _problem_of(records) for key, records in runs.items()}
     title = titles[group]
     others = [other for other in titles if other != group and titles[other] == title]
     if any(other[0] != group[0] for other in others):
@@ -257,7 +225,7 @@ def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
     Raises:
         SalunError: they cannot be written.
     """
-    texts = {"json": as_json(rows), "csv": as_csv(rows), "md": as_markdown(rows), "tex": as_latex(rows)}
+    texts = {"json": _as_json(rows), "csv": as_csv(rows), "md": _as_markdown(rows), "tex": _as_latex(rows)}
     paths = []
     for suffix, text in texts.items():
         paths.append(folder / f"summary.{suffix}")
@@ -265,7 +233,7 @@ def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
     return paths
 
 
-def as_json(rows: list[Row]) -> str:
+def _as_json(rows: list[Row]) -> str:
     """Render rows for programs: fractions and seconds, every run with its gap."""
     return json.dumps([_described(rows, row) for row in rows], indent=1, allow_nan=False) + "\n"
 
@@ -322,15 +290,11 @@ def _numbers_of(comparison: Comparison) -> dict[str, float | bool | None]:
 
 
 def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
-    """Render rows for a spreadsheet: one line a row.
+    """Render rows for a spreadsheet, in fractions and seconds, with comparisons `_vs_retrained_` and `_vs_best_`.
 
     Args:
-        rows: the table; fractions and seconds.
+        rows: a line each.
         shown: metrics; none for all that some row has.
-
-    Returns:
-        CSV text: mean, sd, n and interval of each metric and of the average gap, and below `_vs_retrained_` and
-        `_vs_best_` the comparisons; what there is none of is left empty.
     """
     names = shown or columns_of(rows)
     lines = []
@@ -347,7 +311,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
     return csv_table([columns, *([line.get(column) for column in columns] for line in lines)])
 
 
-def as_markdown(rows: list[Row]) -> str:
+def _as_markdown(rows: list[Row]) -> str:
     """Render rows for a README, the best method of each group in bold where it can be told from the others."""
     blocks = []
     for group, members in grouped(rows).items():
@@ -358,8 +322,8 @@ def as_markdown(rows: list[Row]) -> str:
     return "\n".join(blocks)
 
 
-def as_latex(rows: list[Row]) -> str:
-    """Render rows for a paper, in bold what `as_markdown` has in bold."""
+def _as_latex(rows: list[Row]) -> str:
+    """Render rows for a paper, in bold what Markdown has in bold."""
     blocks = []
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)

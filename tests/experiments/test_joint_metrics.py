@@ -16,7 +16,7 @@ from salun.experiments.records import read
 from salun.metrics import METRICS, check_metrics, evaluate
 from salun.metrics.agreement import disagreement
 from salun.models.checkpoint import Checkpoint, save_checkpoint
-from salun.reports.summary import rows_of
+from salun.reports.labels import rows_of
 
 GOLD: dict[str, Any] = {"method": "retrain", "epochs": None}
 PAIRED = ["UA", "JS", "disagreement", "ToW"]

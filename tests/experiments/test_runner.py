@@ -20,7 +20,7 @@ from salun.io.files import name_part, write_text
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.reports.labels import titles_of
-from salun.reports.summary import rows_of, rows_of_records
+from salun.reports.labels import rows_of, rows_of_records
 from salun.unlearning.mask import save_mask
 
 

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,20 +8,18 @@ import trios
 
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
-from salun.latent.comparator_json import (
+from salun.latent.comparator_json import describe_run
+from salun.latent.comparator_scores import (
     Predictions,
     accuracies,
     comparator_scores,
-    describe_run,
-    forgotten_class,
     notebook_scores,
-    notebook_umap,
     points,
     privacy,
 )
-from salun.latent.extraction import Model, read_model
+from salun.latent.extraction import read_model
 from salun.latent.subset import notebook_subset
-from salun.latent.trios import Trio, make_trios
+from salun.latent.trios import Trio
 
 CPU = torch.device("cpu")
 FIELDS = {
@@ -108,24 +105,20 @@ def test_points_hold_the_probabilities() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trio")
-
-
-@pytest.fixture(scope="module")
-def triple(folder: Path) -> Trio:
-    models = {name: read_model(path) for name, path in trios.put_trio(str(folder)).items()}
-    (found,), _ = make_trios([models["unlearned"]], list(models.values()))
-    return found
+def triple(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    paths = trios.put_trio(str(tmp_path_factory.mktemp("trio")))
+    return Trio(*(read_model(paths[name]) for name in ("base", "unlearned", "retrained")))
 
 
 @pytest.fixture(scope="module")
 def contents(triple: Trio) -> dict[str, dict[str, Any]]:
-    definitions = ("notebook", "comparator")
-    return {name: describe_run(name, triple, trios.pictures(), None, CPU) for name in definitions}
+    return {name: describe_run(name, triple, trios.pictures(), None, CPU) for name in ("notebook", "comparator")}
 
 
-@pytest.mark.parametrize("definition", ["notebook", "comparator"])
+EACH = pytest.mark.parametrize("definition", ["notebook", "comparator"])
+
+
+@EACH
 def test_all_fields_of_the_page_are_there(contents: dict[str, dict[str, Any]], definition: str) -> None:
     content = contents[definition]
     assert content.keys() >= FIELDS
@@ -143,7 +136,7 @@ def test_all_fields_of_the_page_are_there(contents: dict[str, dict[str, Any]], d
     assert 0 <= content["FQS"] <= 1
 
 
-@pytest.mark.parametrize("definition", ["notebook", "comparator"])
+@EACH
 def test_points_are_of_the_notebooks_subset(contents: dict[str, dict[str, Any]], definition: str) -> None:
     dataset = trios.pictures()
     train = make_split(dataset, ForgetRequest()).train
@@ -170,7 +163,7 @@ def test_confidence_is_of_one_class_or_of_all(contents: dict[str, dict[str, Any]
         assert [value > 0 for value in row] == [share > 0 for share in taken]
 
 
-@pytest.mark.parametrize("definition", ["notebook", "comparator"])
+@EACH
 def test_layers_are_compared_with_both_models(contents: dict[str, dict[str, Any]], definition: str) -> None:
     content = contents[definition]
     for name in ("cka", "cka_retrain"):
@@ -193,28 +186,19 @@ def test_without_a_retrained_model_the_notebook_shows_zeros_and_the_comparator_r
         describe_run("comparator", alone, trios.pictures(), None, CPU)
 
 
-def unlearned(request: ForgetRequest) -> Model:
-    return read_model(trios.put("after.pt", 0, trios.forget_of(request), unlearned=trios.run()))
-
-
-@pytest.mark.parametrize("request_", [ForgetRequest(share=0.2), ForgetRequest(classes=(1, 2))], ids=["share", "two"])
-def test_the_page_knows_one_forgotten_class(request_: ForgetRequest) -> None:
+@pytest.mark.parametrize(
+    "request_",
+    [ForgetRequest(share=0.2), ForgetRequest(classes=(1, 2)), None],
+    ids=["share", "two classes", "half a class"],
+)
+def test_the_page_knows_one_forgotten_class(triple: Trio, request_: ForgetRequest | None) -> None:
+    forget = trios.forget_of(request_) if request_ else trios.forget_of()[::2]
+    model = read_model(trios.put("after.pt", 0, forget, unlearned=trios.run()))
     with pytest.raises(SalunError, match=r"after.pt: was to forget .*; the page knows one forgotten class"):
-        forgotten_class(trios.pictures(), unlearned(request_))
+        describe_run("notebook", Trio(triple.base, model, None), trios.pictures(), None, CPU)
 
 
-def test_half_a_class_is_no_class() -> None:
-    half = trios.forget_of()[::2]
-    model = read_model(trios.put("half.pt", 0, half, unlearned=trios.run()))
-    with pytest.raises(SalunError, match=r"half.pt: was to forget"):
-        forgotten_class(trios.pictures(), model)
-
-
-@pytest.mark.parametrize("label", [0, 3])
-def test_the_forgotten_class_is_found_from_the_images(label: int) -> None:
-    assert forgotten_class(trios.pictures(), unlearned(ForgetRequest(classes=(label,)))) == label
-
-
-def test_too_few_images_for_a_layout() -> None:
-    with pytest.raises(SalunError, match=r"9 training images are too few for UMAP with 9 neighbours"):
-        notebook_umap(np.zeros((9, 3), dtype=np.float32))
+def test_too_few_images_for_a_layout(triple: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("salun.latent.comparator_json.NOTEBOOK_NEIGHBOURS", 500)
+    with pytest.raises(SalunError, match=r"^\d+ training images are too few for UMAP with 500 neighbours"):
+        describe_run("notebook", triple, trios.pictures(), None, CPU)

@@ -23,8 +23,9 @@ def first_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_directions_compare_by_the_cosine() -> None:
     points = make_features(50).features
+    points[0] = 0
     found = directions(points, None)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(50), abs=1e-6)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([0] + [1] * 49, abs=1e-6)
     longer = points * np.linspace(1, 9, 50, dtype=np.float32)[:, None]
     assert directions(longer, None) == pytest.approx(found, abs=1e-6)
 
@@ -43,41 +44,25 @@ def test_few_points_or_dimensions_are_left_as_they_are(count: int, width: int) -
     assert directions(np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)).shape == (count, width)
 
 
-def test_a_point_at_the_origin_stays_there() -> None:
-    points = np.zeros((5, 3), dtype=np.float32)
-    points[0, 0] = 2
-    assert directions(points, None).tolist() == [[1, 0, 0]] + [[0, 0, 0]] * 4
-
-
-def test_models_are_embedded_in_one_space() -> None:
-    models = [make_features(30, seed=seed) for seed in range(3)]
+@pytest.mark.parametrize("fitted", [True, False])
+def test_models_are_embedded_in_one_space_with_prototypes_among_or_beside_their_nearest_samples(fitted: bool) -> None:
+    models = [make_features(60, seed=seed) for seed in range(3)]
     seen = []
 
     def fit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         seen.append(len(points))
         return first_axes(points)
 
-    found = embed_together(models, fit)
-    assert seen == [3 * (30 + 4)]
+    found = embed_together(models, fit, fit_prototypes=fitted)
+    assert seen == [3 * (60 + 4 * fitted)]
     for features, coordinates in zip(models, found, strict=True):
         assert np.array_equal(coordinates.flat, features.features[:, :2])
         assert np.array_equal(coordinates.solid, features.features[:, :3])
-        assert np.array_equal(coordinates.flat_prototypes, features.prototypes[:, :2])
-        assert np.array_equal(coordinates.solid_prototypes, features.prototypes[:, :3])
-
-
-def test_prototypes_can_be_put_beside_their_nearest_samples() -> None:
-    models = [make_features(60, seed=seed) for seed in range(2)]
-    seen = []
-
-    def fit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        seen.append(len(points))
-        return first_axes(points)
-
-    found = embed_together(models, fit, fit_prototypes=False)
-    assert seen == [120]
-    for features, coordinates in zip(models, found, strict=True):
         assert coordinates.solid_prototypes.shape == (4, 3)
+        if fitted:
+            assert np.array_equal(coordinates.flat_prototypes, features.prototypes[:, :2])
+            assert np.array_equal(coordinates.solid_prototypes, features.prototypes[:, :3])
+            continue
         likeness = directions(features.prototypes, None) @ directions(features.features, None).T
         for label in range(4):
             nearest = np.argsort(-likeness[label])[:5]
@@ -85,15 +70,11 @@ def test_prototypes_can_be_put_beside_their_nearest_samples() -> None:
             assert coordinates.flat_prototypes[label] == pytest.approx(coordinates.flat[nearest].mean(0))
 
 
-def test_prototypes_of_another_space_are_never_placed() -> None:
-    features = replace(make_features(30), prototypes=np.ones((4, 9), dtype=np.float32))
-    assert embed_together([features], first_axes, fit_prototypes=False)[0].flat_prototypes.shape == (0, 2)
-
-
 def test_prototypes_of_another_space_are_left_out() -> None:
     features = replace(make_features(30), prototypes=np.ones((4, 9), dtype=np.float32))
     assert prototypes_of(features).shape == (0, 16)
-    assert embed_together([features], first_axes)[0].flat_prototypes.shape == (0, 2)
+    for fitted in (True, False):
+        assert embed_together([features], first_axes, fitted)[0].flat_prototypes.shape == (0, 2)
 
 
 def test_the_key_changes_with_features_prototypes_and_settings() -> None:

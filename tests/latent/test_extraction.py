@@ -12,7 +12,7 @@ from salun.data.sets import prepare
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split, without
 from salun.errors import SalunError
-from salun.experiments.base_model import describe
+from salun.experiments.base_model import checkpoint_config
 from salun.latent.extraction import (
     Model,
     Sample,
@@ -20,7 +20,6 @@ from salun.latent.extraction import (
     choose,
     extract,
     find_checkpoints,
-    pooled,
     read_model,
     source_of,
 )
@@ -29,6 +28,7 @@ from salun.models.architecture import Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
 from salun.models.features import head
+from salun.models.layers import outputs_at
 
 CPU = torch.device("cpu")
 FAMILIES = ["resnet_tiny", "resnet18", "vgg11_bn", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
@@ -56,7 +56,6 @@ def family(request: pytest.FixtureRequest, pictures: Dataset, tmp_path_factory: 
 
 
 def extracted(model: Model, sample: Sample, batch_size: int = 256, layer: str = "pre-head") -> Features:
-    """Extract the features of a sample."""
     source = source_of(model, sample, layer, model.path)
     images = sample.images(model, CPU)
     return extract(
@@ -64,45 +63,41 @@ def extracted(model: Model, sample: Sample, batch_size: int = 256, layer: str = 
     )
 
 
-def test_the_head_turns_features_into_the_models_own_logits(family: Model, pictures: Dataset) -> None:
-    sample = choose(pictures, [family], "train", 20)
-    found = extracted(family, sample)
+def test_the_head_turns_features_into_the_models_own_logits_whatever_the_batch_size(
+    family: Model, pictures: Dataset
+) -> None:
+    sample = choose(pictures, [family], "train", 40)
     network = family.restore(CPU).eval()
     with torch.no_grad():
-        x = next(sample.images(family, CPU).batches(20)).x
-        logits = network(x).numpy()
-    assert found.logits == pytest.approx(logits, abs=1e-5)
+        logits = network(next(sample.images(family, CPU).batches(40)).x).numpy()
     linear = head(network)
     bias = 0 if linear.bias is None else linear.bias.detach().numpy()
-    assert found.features @ found.prototypes.T + bias == pytest.approx(logits, abs=1e-4)
+    for size in (1000, 32, 1):
+        found = extracted(family, sample, size)
+        assert found.logits == pytest.approx(logits, abs=1e-5)
+        assert found.features @ found.prototypes.T + bias == pytest.approx(logits, abs=1e-4)
+        assert found.indices.tolist() == sample.indices.tolist()
     assert np.ptp(found.features, axis=0).max() > 0
     assert found.prototypes.shape == (5, found.features.shape[1])
 
 
-def test_features_do_not_depend_on_the_batch_size(family: Model, pictures: Dataset) -> None:
-    sample = choose(pictures, [family], "train", 40)
-    whole = extracted(family, sample, 1000)
-    for size in (1, 32):
-        part = extracted(family, sample, size)
-        assert part.features == pytest.approx(whole.features, abs=1e-5)
-        assert part.logits == pytest.approx(whole.logits, abs=1e-5)
-        assert part.indices.tolist() == whole.indices.tolist()
-
-
-def test_any_layer_can_be_read(family: Model, pictures: Dataset) -> None:
+def test_any_layer_can_be_read_averaged_over_space_or_tokens(family: Model, pictures: Dataset) -> None:
     sample = choose(pictures, [family], "train", 10)
-    names = [name for name, module in family.restore(CPU).named_modules() if name and not list(module.children())]
+    network = family.restore(CPU).eval()
+    x = next(sample.images(family, CPU).batches(10)).x
+    names = [name for name, module in network.named_modules() if name and not list(module.children())]
     for layer in (names[0], names[len(names) // 2], names[-1]):
         found = extracted(family, sample, layer=layer)
-        assert found.features.shape[0] == 10
-        assert found.features.ndim == 2
+        with torch.no_grad():
+            output = outputs_at(network, [layer], x)[0][layer]
         assert found.source.layer == layer
+        assert found.features.shape in [(10, size) for size in output.shape[1:]]
+        assert found.features.mean(1) == pytest.approx(output.flatten(1).mean(1).numpy(), abs=1e-5)
 
 
 def test_an_unknown_layer_is_refused_with_the_nearest(family: Model, pictures: Dataset) -> None:
-    sample = choose(pictures, [family], "train", 10)
     with pytest.raises(SalunError, match=r"--layer nowhere.to.be: the model has none of that name"):
-        extracted(family, sample, layer="nowhere.to.be")
+        extracted(family, choose(pictures, [family], "train", 10), layer="nowhere.to.be")
 
 
 def test_the_last_layer_of_a_resnet_gives_the_pre_head_features(trained_file: Path, digits: Dataset) -> None:
@@ -124,25 +119,7 @@ def test_a_layer_is_read_before_the_next_one_changes_it_in_place(trained_file: P
     assert extracted(model, sample, layer="bn1").features == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(3, 7), (3, 5, 7), (3, 7, 4, 4), (3, 4, 4, 7)])
-def test_space_and_tokens_are_averaged(shape: tuple[int, ...]) -> None:
-    output = torch.rand(shape)
-    assert pooled(output).shape == (3, 7)
-    assert pooled(output).mean() == pytest.approx(float(output.mean()), abs=1e-6)
-
-
 # Which images
-
-
-def unlearned_file(
-    folder: Path, trained: Checkpoint, digits: Dataset, name: str, excluded: tuple[int, ...], **config: Any
-) -> Path:
-    """Write a model that differs from the base model in what it was to forget."""
-    split = make_split(digits, ForgetRequest())
-    described = describe(digits, None, prepare(digits, split), split, 0) | config
-    path = folder / f"{name}.pt"
-    save_checkpoint(path, replace(trained, config=described, excluded=excluded))
-    return path
 
 
 @pytest.fixture
@@ -156,16 +133,21 @@ Make = Callable[..., Model]
 
 @pytest.fixture
 def make(tmp_path: Path, trained: Checkpoint, digits: Dataset) -> Make:
-    """Make a model that was to forget something."""
+    """Make a model that differs from the base model in what it was to forget."""
 
     def call(name: str, excluded: tuple[int, ...] = (), **config: Any) -> Model:
-        return read_model(unlearned_file(tmp_path, trained, digits, name, excluded, **config))
+        split = make_split(digits, ForgetRequest())
+        described = checkpoint_config(digits, None, prepare(digits, split), split) | config
+        path = tmp_path / f"{name}.pt"
+        save_checkpoint(path, replace(trained, config=described, excluded=excluded))
+        return read_model(path)
 
     return call
 
 
-def run_config(method: str, seed: int = 0, mask: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"unlearned": {"method": method, "seed": seed, "mask": mask, "forget": {"request": "class 0"}}}
+def run_config(method: str, seed: int = 0, *mask: Any) -> dict[str, Any]:
+    given = dict(zip(("keep", "score", "file"), mask, strict=True)) if mask else None
+    return {"unlearned": {"method": method, "seed": seed, "mask": given, "forget": {"request": "class 0"}}}
 
 
 @pytest.mark.parametrize(
@@ -176,27 +158,9 @@ def run_config(method: str, seed: int = 0, mask: dict[str, Any] | None = None) -
         (run_config("retrain"), (1, 2), "retrained", "retrained", "class 0"),
         (run_config("retrain", 2), (1, 2), "retrained", "retrained, seed 2", "class 0"),
         (run_config("ga"), (1, 2), "unlearned", "ga", "class 0"),
-        (
-            run_config("rl", 3, {"keep": 0.2, "score": "sum", "file": None}),
-            (1, 2),
-            "unlearned",
-            "rl + mask 0.2, seed 3",
-            "class 0",
-        ),
-        (
-            run_config("rl", 0, {"keep": 0.2, "score": "random", "file": None}),
-            (1, 2),
-            "unlearned",
-            "rl + random mask 0.2",
-            "class 0",
-        ),
-        (
-            run_config("rl", 0, {"keep": 0.5, "score": "sum", "file": "m.mask"}),
-            (1, 2),
-            "unlearned",
-            "rl + mask of a file",
-            "class 0",
-        ),
+        (run_config("rl", 3, 0.2, "sum", None), (1, 2), "unlearned", "rl + mask 0.2, seed 3", "class 0"),
+        (run_config("rl", 0, 0.2, "random", None), (1, 2), "unlearned", "rl + random mask 0.2", "class 0"),
+        (run_config("rl", 0, 0.5, "sum", "m.mask"), (1, 2), "unlearned", "rl + mask of a file", "class 0"),
     ],
 )
 def test_a_checkpoint_tells_what_it_is(
@@ -205,11 +169,6 @@ def test_a_checkpoint_tells_what_it_is(
     model = make("m", excluded, **config)
     assert (model.role, model.title, model.forget) == (role, title, forget)
     assert bool(model.forget_key) == bool(excluded)
-
-
-def test_models_of_one_forget_set_share_its_key(make: Make, zeros: tuple[int, ...]) -> None:
-    keys = [make("a", zeros, **run_config("rl")).forget_key, make("b", zeros).forget_key, make("c", (4,)).forget_key]
-    assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize("name", ["train", "test", "forget", "retain"])
@@ -241,13 +200,10 @@ def test_what_was_to_be_forgotten_is_marked(make: Make, digits: Dataset, zeros: 
         assert sample.forgotten(model).tolist() == [index in zeros for index in sample.indices.tolist()]
     tested = choose(digits, [base, after], "test", 300)
     assert tested.forgotten(after).tolist() == (digits.test.labels[tested.indices] == 0).tolist()
-
-
-def test_a_random_forget_set_marks_no_test_image(make: Make, digits: Dataset) -> None:
     listed = tuple(make_split(digits, ForgetRequest(share=0.1)).forget.tolist())
-    after = make("after", listed)
-    assert not choose(digits, [after], "test", 100).forgotten(after).any()
-    assert int(choose(digits, [after], "train", 10**6).forgotten(after).sum()) == len(listed)
+    at_random = make("random", listed)
+    assert not choose(digits, [at_random], "test", 100).forgotten(at_random).any()
+    assert int(choose(digits, [at_random], "train", 10**6).forgotten(at_random).sum()) == len(listed)
 
 
 def test_with_several_forget_sets_each_model_is_marked_by_its_own(
@@ -264,29 +220,23 @@ def test_with_several_forget_sets_each_model_is_marked_by_its_own(
     assert together.indices.tolist() == sorted(zeros + ones)
 
 
-def test_a_named_forget_set_stands_in(make: Make, digits: Dataset) -> None:
+def test_a_named_forget_set_stands_in_where_there_is_none(make: Make, digits: Dataset) -> None:
     base = make("base")
+    with pytest.raises(SalunError, match=r"--split forget: .* --itf"):
+        choose(digits, [base], "forget", 10)
     listed = make_split(digits, ForgetRequest(classes=(3,))).forget
     sample = choose(digits, [base], "forget", 10**6, listed)
     assert sample.indices.tolist() == listed.tolist()
     assert sample.forgotten(base).all()
 
 
-def test_without_a_forget_set_there_is_none_to_show(make: Make, digits: Dataset) -> None:
-    with pytest.raises(SalunError, match=r"--split forget: .* --itf"):
-        choose(digits, [make("base")], "forget", 10)
-
-
-def test_models_of_different_splits_are_not_mixed(make: Make, digits: Dataset) -> None:
+def test_models_of_different_splits_or_data_are_refused(make: Make, digits: Dataset) -> None:
     models = [make("a"), make("b", split_seed=1, split=make_split(digits, ForgetRequest(), 1).fingerprint)]
     with pytest.raises(
         SalunError, match=r"a\.pt \(split_seed 0\) and .*b\.pt \(split_seed 1\) share no training split"
     ):
         choose(digits, models, "train", 10)
     assert len(choose(digits, models, "test", 10).indices) == 10
-
-
-def test_a_model_of_other_data_is_refused(make: Make, digits: Dataset) -> None:
     model = make("a", split="0123456789abcdef")
     with pytest.raises(SalunError, match="was trained on another split"):
         choose(digits, [model], "train", 10).images(model, CPU)
@@ -295,6 +245,7 @@ def test_a_model_of_other_data_is_refused(make: Make, digits: Dataset) -> None:
 def test_the_key_changes_with_everything_that_decides(make: Make, digits: Dataset, zeros: tuple[int, ...]) -> None:
     base, after = make("base"), make("after", zeros)
     sample = choose(digits, [base], "train", 10)
+    assert make("rl", zeros, **run_config("rl")).forget_key == after.forget_key != make("c", (4,)).forget_key
     sources = [
         source_of(base, sample, "pre-head", Path("a.pt")),
         source_of(base, sample, "layer1", Path("a.pt")),
@@ -331,21 +282,18 @@ def test_weights_are_read_when_they_are_needed(make: Make) -> None:
 # Which checkpoints
 
 
-def test_checkpoints_are_found_below_a_folder_in_order(tmp_path: Path) -> None:
-    for name in ("b/2.pt", "b/1.pth", "a.pt", "b/x.json", "b/.a.pt.3.part", ".hidden.pt", "m.mask"):
-        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "there" / name).touch()
-    found = [str(path) for path in find_checkpoints(Path("there"))]
-    assert found == ["there/a.pt", "there/b/1.pth", "there/b/2.pt"]
-    assert find_checkpoints(Path("there/b/2.pt")) == [Path("there/b/2.pt")]
-
-
-def test_a_folder_is_looked_for_as_given_then_under_checkpoints(tmp_path: Path) -> None:
-    for name in ("checkpoints/both/inner.pt", "both/outer.pt", "checkpoints/one/inner.pt"):
+def test_checkpoints_are_found_below_a_folder_as_given_then_under_checkpoints(tmp_path: Path) -> None:
+    there = [f"there/{name}" for name in ("b/2.pt", "b/1.pth", "a.pt", "b/x.json", "b/.a.pt.3.part", ".h.pt", "m.mask")]
+    for name in [*there, "checkpoints/both/inner.pt", "both/outer.pt", "checkpoints/one/inner.pt"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_checkpoints(Path("both")) == [Path("both/outer.pt")]
-    assert find_checkpoints(Path("one")) == [Path("checkpoints/one/inner.pt")]
+    for place, found in (
+        ("there", ["there/a.pt", "there/b/1.pth", "there/b/2.pt"]),
+        ("there/b/2.pt", ["there/b/2.pt"]),
+        ("both", ["both/outer.pt"]),
+        ("one", ["checkpoints/one/inner.pt"]),
+    ):
+        assert [str(path) for path in find_checkpoints(Path(place))] == found
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:

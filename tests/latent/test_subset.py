@@ -19,22 +19,13 @@ def test_it_is_the_notebooks_subset_of_data_like_cifar() -> None:
 
 
 @pytest.mark.parametrize(("count", "each"), [(2000, 7), (12, 4), (2, 1)])
-def test_every_class_gives_equally_many(count: int, each: int) -> None:
-    labels = torch.tensor([0] * 50 + [1] * 7 + [2] * 20)
-    chosen = notebook_subset(labels, 3, count)
-    assert labels[chosen].bincount().tolist() == [each] * 3
+def test_every_class_with_images_gives_equally_many_of_the_seeds_choice(count: int, each: int) -> None:
+    labels = torch.tensor([0] * 50 + [1] * 7 + [2] * 20 + [4] * 9)
+    chosen = notebook_subset(labels, 5, count * 5 // 3)
+    assert labels[chosen].bincount().tolist() == [each] * 3 + [0, each]
     assert len(chosen.unique()) == len(chosen)
-
-
-def test_a_class_without_images_has_no_part() -> None:
-    labels = torch.tensor([0] * 50 + [2] * 20)
-    assert labels[notebook_subset(labels, 3)].bincount().tolist() == [20, 0, 20]
-
-
-def test_the_seed_decides() -> None:
-    labels = torch.zeros(500, dtype=torch.int64)
-    assert notebook_subset(labels, 1, 50).tolist() == notebook_subset(labels, 1, 50).tolist()
-    assert notebook_subset(labels, 1, 50).tolist() != notebook_subset(labels, 1, 50, seed=1).tolist()
+    assert chosen.tolist() == notebook_subset(labels, 5, count * 5 // 3).tolist()
+    assert chosen.tolist() != notebook_subset(labels, 5, count * 5 // 3, seed=1).tolist()
 
 
 @pytest.mark.parametrize("request_", [ForgetRequest(classes=(1,)), ForgetRequest(share=0.2)], ids=["class", "share"])
@@ -42,7 +33,12 @@ def test_the_four_sets_part_the_data(request_: ForgetRequest) -> None:
     dataset = trios.pictures()
     forget = trios.forget_of(request_)
     model = read_model(trios.put("after.pt", 0, forget, unlearned=trios.run()))
-    sides = {(side.part, side.forgotten): side.sample.indices.tolist() for side in four_sides(dataset, model)}
+    found = list(four_sides(dataset, model))
+    sides = {(side.part, side.forgotten): side.sample.indices.tolist() for side in found}
+    for side in found:
+        first = side.first(5)
+        assert first.sample.indices.tolist() == side.sample.indices[:5].tolist()
+        assert (first.part, first.forgotten) == (side.part, side.forgotten)
     split = make_split(dataset, ForgetRequest())
     assert sides["train", True] == list(forget)
     assert sorted(sides["train", True] + sides["train", False]) == split.train.tolist()
@@ -50,10 +46,3 @@ def test_the_four_sets_part_the_data(request_: ForgetRequest) -> None:
     gone = dataset.test.labels[sides["test", True]].unique().tolist()
     assert gone == ([1] if request_.classes else [])
     assert 1 not in dataset.test.labels[sides["test", False]] or not request_.classes
-
-
-def test_the_first_images_of_a_set() -> None:
-    model = read_model(trios.put("after.pt", 0, trios.forget_of(), unlearned=trios.run()))
-    for side in four_sides(trios.pictures(), model):
-        assert side.first(5).sample.indices.tolist() == side.sample.indices[:5].tolist()
-        assert (side.first(5).part, side.first(5).forgotten) == (side.part, side.forgotten)

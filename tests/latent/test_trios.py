@@ -5,28 +5,25 @@ import trios
 
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
-from salun.latent.extraction import Model, read_model
-from salun.latent.trios import Trio, make_trios, run_of
+from salun.latent.trios import Trio, find_trios, run_of
+
+RL, BASE, RETRAINED = (f"checkpoints/{name}.pt" for name in ("study/rl", "base", "study/retrain"))
+FORGET_2 = ForgetRequest(classes=(2,))
 
 
-def models(*paths: Path) -> list[Model]:
-    return [read_model(path) for path in paths]
-
-
-def triple_of(unlearned: Model, candidates: list[Model], base: Model | None = None) -> Trio:
-    (found,), failed = make_trios([unlearned], candidates, base)
+def trio_of(path: str, base: str | None = None) -> Trio:
+    """What an unlearned model is compared with, among all the models beside it and under `checkpoints/`."""
+    (found,), failed = find_trios([path], base)
     assert not failed
     return found
 
 
-@pytest.fixture
-def trio() -> dict[str, Model]:
-    return {name: read_model(path) for name, path in trios.put_trio().items()}
-
-
-def test_each_unlearned_model_gets_its_base_and_its_retrained_model(trio: dict[str, Model]) -> None:
-    found = triple_of(trio["unlearned"], list(trio.values()))
-    assert (found.base, found.unlearned, found.retrained) == (trio["base"], trio["unlearned"], trio["retrained"])
+def test_each_unlearned_model_gets_its_base_and_its_retrained_model() -> None:
+    trios.put_trio()
+    trios.put("checkpoints/copy.pt")  # a copy of the base model is no second one
+    found = trio_of(RL)
+    assert found.retrained is not None
+    assert [str(model.path) for model in (found.base, found.unlearned, found.retrained)] == [BASE, RL, RETRAINED]
     assert not found.remarks
 
 
@@ -35,8 +32,8 @@ def test_of_several_base_models_the_recorded_one_is_taken(by_weights: bool) -> N
     recipe = trios.RECIPE.model_copy(update={"lr": 0.2})
     bases = [trios.put("a.pt", 1, recipe=recipe), trios.put("b.pt", 2), trios.put("c.pt", 3, recipe=None)]
     spec = trios.identity(bases[1], by_weights)
-    after = trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run(base=spec))
-    found = triple_of(read_model(after), models(*bases, after))
+    trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run(base=spec))
+    found = trio_of("after.pt")
     assert found.base.path == Path("b.pt")
     assert all("base model" not in remark for remark in found.remarks)
 
@@ -44,30 +41,24 @@ def test_of_several_base_models_the_recorded_one_is_taken(by_weights: bool) -> N
 def test_a_model_may_be_unlearned_from_an_unlearned_one() -> None:
     base = trios.put("base.pt")
     first = trios.put("first.pt", 1, trios.forget_of(), unlearned=trios.run(base=trios.identity(base)))
-    both = tuple(sorted({*trios.forget_of(), *trios.forget_of(ForgetRequest(classes=(2,)))}))
-    second = trios.put("second.pt", 2, both, unlearned=trios.run(base=trios.identity(first, by_weights=True)))
-    found = triple_of(read_model(second), models(base, first, second))
-    assert found.base.path == first
-
-
-def test_a_copy_of_the_base_model_is_no_second_one(trio: dict[str, Model]) -> None:
-    copy = read_model(trios.put("copy.pt"))
-    found = triple_of(trio["unlearned"], [*trio.values(), copy])
-    assert found.base == trio["base"]
+    both = tuple(sorted({*trios.forget_of(), *trios.forget_of(FORGET_2)}))
+    trios.put("second.pt", 2, both, unlearned=trios.run(base=trios.identity(first, by_weights=True)))
+    assert trio_of("second.pt").base.path == first
 
 
 def test_base_models_that_differ_are_ambiguous() -> None:
-    after = trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run())
-    bases = models(trios.put("a.pt", 1), trios.put("b.pt", 2))
-    line = "after.pt: a.pt and b.pt may be its base model; name one with --base"
-    assert make_trios(models(after), bases) == ([], [line])
-    found = triple_of(read_model(after), bases, base=bases[1])
-    assert found.base == bases[1]
+    trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run())
+    for seed, name in enumerate(("a.pt", "b.pt")):
+        trios.put(name, seed)
+    with pytest.raises(SalunError, match=r"^after.pt: a.pt and b.pt may be its base model; name one with --base$"):
+        trio_of("after.pt")
+    assert trio_of("after.pt", base="b.pt").base.path == Path("b.pt")
 
 
 def test_another_base_model_than_the_recorded_one_is_said() -> None:
-    after = trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run(base="weights 0123456789abcdef"))
-    found = triple_of(read_model(after), models(trios.put("a.pt", 1)))
+    trios.put("after.pt", 4, trios.forget_of(), unlearned=trios.run(base="weights 0123456789abcdef"))
+    trios.put("a.pt", 1)
+    found = trio_of("after.pt")
     assert found.base.path == Path("a.pt")
     assert any("weights 0123456789abcdef" in remark for remark in found.remarks)
 
@@ -76,65 +67,64 @@ def test_another_base_model_than_the_recorded_one_is_said() -> None:
     "other", [{"model": "resnet18"}, {"name": "synthetic:n=240,size=8,classes=4,seed=1"}, {"split_seed": 1}]
 )
 def test_a_base_model_of_another_kind_is_none(other: dict[str, object]) -> None:
-    base = trios.put("base.pt", **other)
-    after = trios.put("after.pt", 1, trios.forget_of(), unlearned=trios.run())
-    triples, (line,) = make_trios(models(after), models(base, after))
-    assert not triples
-    assert line.startswith("after.pt: its base model (resnet_tiny for 4 classes")
-    assert line.endswith("name it with --base")
-    with pytest.raises(SalunError, match=r"--base base.pt: is .*, but after.pt is resnet_tiny"):
-        make_trios(models(after), models(after), base=read_model(base))
+    trios.put("base.pt", **other)
+    trios.put("after.pt", 1, trios.forget_of(), unlearned=trios.run())
+    missing = r"^after.pt: its base model \(resnet_tiny for 4 classes.* is not here; name it with --base$"
+    for base, said in ((None, missing), ("base.pt", r"--base base.pt: is .*, but after.pt is resnet_tiny")):
+        with pytest.raises(SalunError, match=said):
+            trio_of("after.pt", base)
 
 
-def test_a_model_without_its_base_model_does_not_stop_the_others(trio: dict[str, Model]) -> None:
-    orphan = read_model(trios.put("orphan.pt", 4, trios.forget_of(), split_seed=1, unlearned=trios.run()))
-    triples, (line,) = make_trios([orphan, trio["unlearned"]], [orphan, *trio.values()])
-    assert [found.unlearned for found in triples] == [trio["unlearned"]]
-    assert line.startswith("orphan.pt: its base model")
+def test_a_model_of_another_kind_stops_the_others_only_where_a_base_model_is_named() -> None:
+    trios.put_trio()
+    trios.put("checkpoints/study/orphan.pt", 4, trios.forget_of(), split_seed=1, unlearned=trios.run())
+    (found,), (line,) = find_trios([])
+    assert str(found.unlearned.path) == RL
+    assert line.startswith("checkpoints/study/orphan.pt: its base model")
+    with pytest.raises(SalunError, match=rf"--base {BASE}: is .*, but checkpoints/study/orphan.pt is resnet_tiny"):
+        find_trios([], BASE)
 
 
-def test_a_model_that_was_named_must_fit_every_unlearned_one(trio: dict[str, Model]) -> None:
-    other = read_model(trios.put("other.pt", 4, trios.forget_of(), split_seed=1, unlearned=trios.run()))
-    for unlearned in ([trio["unlearned"], other], [other, trio["unlearned"]]):
-        with pytest.raises(SalunError, match=r"--base checkpoints/base.pt: is .*, but other.pt is resnet_tiny"):
-            make_trios(unlearned, list(trio.values()), base=trio["base"])
-
-
-def test_the_retrained_model_is_of_the_same_forget_set(trio: dict[str, Model]) -> None:
-    other = trios.put("other.pt", 5, trios.forget_of(ForgetRequest(classes=(2,))), unlearned=trios.run("retrain"))
-    found = triple_of(trio["unlearned"], [trio["base"], *models(other)])
+def test_the_retrained_model_is_of_the_same_forget_set() -> None:
+    Path(trios.put_trio()["retrained"]).unlink()
+    trios.put("other.pt", 5, trios.forget_of(FORGET_2), unlearned=trios.run("retrain"))
+    found = trio_of(RL)
     assert found.retrained is None
     assert "--retrained" in found.remarks[0]
     with pytest.raises(SalunError, match=r"--retrained other.pt: was trained without other images than .*rl.pt"):
-        make_trios([trio["unlearned"]], list(trio.values()), retrained=read_model(other))
+        find_trios([RL], retrained="other.pt")
 
 
-def test_of_several_retrained_models_that_of_the_smallest_seed_is_taken_and_named(trio: dict[str, Model]) -> None:
-    more = [
-        trios.put(f"{seed}.pt", 10 + seed, trios.forget_of(), unlearned=trios.run("retrain", seed)) for seed in (10, 2)
-    ]
-    found = triple_of(trio["unlearned"], [trio["base"], *models(*more)])
+def test_of_several_retrained_models_that_of_the_smallest_seed_is_taken_and_named() -> None:
+    Path(trios.put_trio()["retrained"]).unlink()
+    for seed in (10, 2):
+        trios.put(f"checkpoints/{seed}.pt", 10 + seed, trios.forget_of(), unlearned=trios.run("retrain", seed))
+    found = trio_of(RL)
     assert found.retrained is not None
-    assert found.retrained.path == Path("2.pt")
-    assert "of 2 retrained models 2.pt is taken" in found.remarks[0]
+    assert found.retrained.path.name == "2.pt"
+    assert "of 2 retrained models checkpoints/2.pt is taken" in found.remarks[0]
 
 
-def test_what_an_earlier_version_retrained_is_taken_only_where_there_is_nothing_else(trio: dict[str, Model]) -> None:
+def test_what_an_earlier_version_retrained_is_taken_only_where_there_is_nothing_else() -> None:
+    newer = trios.put_trio()["retrained"]
     run = trios.run("retrain") | {"id": "0" * 16}
-    old = read_model(trios.put("a.pt", 8, trios.forget_of(), unlearned=run))
-    found = triple_of(trio["unlearned"], [old, *trio.values()])
-    assert found.retrained == trio["retrained"]
-    assert len(found.remarks) == 1
-    found = triple_of(trio["unlearned"], [trio["base"], old])
-    assert found.retrained == old
+    old = trios.put("checkpoints/a.pt", 8, trios.forget_of(), unlearned=run)
+    found = trio_of(RL)
+    assert found.retrained is not None
+    assert (found.retrained.path, len(found.remarks)) == (newer, 1)
+    newer.unlink()
+    found = trio_of(RL)
+    assert found.retrained is not None
+    assert found.retrained.path == old
     assert list(found.remarks) == [
-        "a.pt: was retrained by an earlier version, which began seed 0 from the base model's own first weights; "
-        "retrain anew"
+        "checkpoints/a.pt: was retrained by an earlier version, which began seed 0 from the base model's own first "
+        "weights; retrain anew"
     ]
 
 
-def test_a_model_trained_without_the_forget_set_counts_as_retrained(trio: dict[str, Model]) -> None:
-    plain = read_model(trios.put("plain.pt", 7, trios.forget_of()))
-    found = triple_of(trio["unlearned"], [trio["base"], plain])
-    assert found.retrained == plain
-    assert run_of(plain) == {}
+def test_a_model_trained_without_the_forget_set_counts_as_retrained() -> None:
+    Path(trios.put_trio()["retrained"]).unlink()
+    plain = trios.put("checkpoints/plain.pt", 7, trios.forget_of())
+    found = trio_of(RL)
+    assert found.retrained is not None
+    assert (found.retrained.path, run_of(found.retrained)) == (plain, {})

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from salun.cli.table import print_rows
 from salun.errors import one_line
-from salun.reports.formats import csv_cell, csv_table
-from salun.reports.plots.style import printable, save_figure, shorten, styled
+from salun.reports.formats import csv_table
+from salun.reports.plots.style import save_figure, shorten, styled
 from salun.reports.summary import summarise
 from salun.reports.tables import as_csv, as_latex, as_markdown
 
@@ -71,7 +71,7 @@ def drawn(text: str) -> list[str]:
 def test_a_figure_shows_text_as_text(text: str) -> None:
     shown = drawn(text)
     for line in text.split("\n"):
-        assert sum(printable(line).strip() in found for found in shown) >= 3
+        assert sum("".join(filter(str.isprintable, line)).strip() in found for found in shown) >= 3
     assert sum(one_line(text) in found for found in shown) >= 1
     svg = Path("a.svg").read_text()
     assert "<script" not in svg
@@ -99,7 +99,7 @@ def test_a_spreadsheet_holds_the_texts_that_it_was_given(cells: list[str]) -> No
 
 @pytest.mark.parametrize("number", ["-0.5", "+3", "-1e-05", "-inf", -0.5, 3, None, True])
 def test_numbers_stay_numbers_in_a_spreadsheet(number: object) -> None:
-    assert csv_cell(number) == number
+    assert csv_table([[number]]) == ('""\n' if number is None else f"{number}\n")
 
 
 @examples(60)

@@ -15,12 +15,13 @@ from salun.experiments.records import read
 from salun.io.files import each_once, find_place, mirrored, name_part, write_text
 from salun.metrics import GAP_METRICS
 from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
 from salun.reports.plots.sweep import sweep
 from salun.reports.plots.tradeoff import plane
-from salun.reports.summary import Row, grouped, rows_of_records
+from salun.reports.summary import Row, grouped
 from salun.reports.tables import as_csv, columns_of, group_title
 
 _Drawing = tuple[Figure, str] | str

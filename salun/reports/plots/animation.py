@@ -17,11 +17,7 @@ _DPI = 80
 
 
 def check_ffmpeg() -> None:
-    """Check that MP4 files can be written.
-
-    Raises:
-        SalunError: there is no ffmpeg.
-    """
+    """Refuse to write MP4 files without ffmpeg."""
     if not FFMpegWriter.isAvailable():
         raise SalunError("--mp4: needs the program ffmpeg, which is not on the path; the GIF needs nothing")
 

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from salun.reports.plots.style import EMPTY, FAINT, INK, shorten
 
-SEQUENTIAL = "Blues"
-DIVERGING = "PuOr"
+_SEQUENTIAL = "Blues"
+_DIVERGING = "PuOr"
 _POINTS = 72
 _GLYPH = 0.6
 _CELL = 0.42
@@ -36,13 +36,9 @@ _EMPTY_NOTE = "×: no images"
 
 @dataclass(frozen=True)
 class Panel:
-    """One matrix.
+    """One matrix of (R, C) values, NaN where there is none, and its labels.
 
     Attributes:
-        title: above it.
-        values: (R, C); NaN where there is no value.
-        rows: R labels.
-        columns: C labels.
         marked: labels, of rows or columns, that are printed bold and framed.
         letters: of a row's label, at most; a longer one is cut in its middle.
     """
@@ -61,12 +57,10 @@ class Scale:
 
     Attributes:
         label: quantity and unit.
-        low: value of the first colour; None for the smallest there is.
-        high: value of the last; None for the largest there is.
+        low: value of the first colour, to `high` of the last; None for the extremes of all values.
         centre: of a diverging scale; None for a sequential one.
         form: of the numbers in the cells, as `format` takes it; "" for three digits of the largest.
-        rows: what the rows are.
-        columns: what the columns are.
+        rows: what the rows are; `columns` says it of the columns.
     """
 
     label: str
@@ -80,7 +74,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class _Cells:
-    """How large the cells of all panels are drawn, so that every number and label can be read."""
+    """How large the cells, numbers and labels of all panels are drawn."""
 
     width: float
     height: float
@@ -119,7 +113,7 @@ def heatmaps(panels: Sequence[Panel], scale: Scale, title: str = "", across: int
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel, named, lines in zip(axes.flat, panels, labelled, titles, strict=False):
-        image = draw(axis, panel, cells, norm)
+        image = _draw(axis, panel, cells, norm)
         _name_ticks(axis, panel, cells, named)
         axis.set(title="\n".join(lines), xlabel=scale.columns, ylabel=scale.rows if named else "")
     height = max(len(panel.rows) for panel in panels) * cells.height
@@ -144,8 +138,8 @@ def _cells_of(panels: Sequence[Panel], scale: Scale) -> _Cells:
     labels = [shorten(label, _COLUMN_LETTERS) for panel in panels for label in panel.columns]
     upright = max(map(len, labels)) * _GLYPH * _LARGEST_LABEL < 0.9 * _POINTS * width
     values = np.concatenate([panel.values.flatten() for panel in panels])
-    form = scale.form or form_of(values, signed=scale.centre is not None)
-    longest = max((len(written(value, form)) for value in values[np.isfinite(values)]), default=1)
+    form = scale.form or _form_of(values, signed=scale.centre is not None)
+    longest = max((len(_written(value, form)) for value in values[np.isfinite(values)]), default=1)
     row_size, column_size = _label_size(height), _label_size(width)
     return _Cells(
         width=width,
@@ -202,16 +196,9 @@ def _normalised(panels: Sequence[Panel], scale: Scale) -> Normalize:
     return TwoSlopeNorm(scale.centre, scale.centre - reach, scale.centre + reach)
 
 
-def draw(axis: Axes, panel: Panel, cells: _Cells, norm: Normalize) -> AxesImage:
-    """Draw one matrix.
-
-    Args:
-        axis: where.
-        panel: what.
-        cells: sizes of cells and texts.
-        norm: limits; its kind tells whether the colours diverge.
-    """
-    colours = mpl.colormaps[DIVERGING if isinstance(norm, TwoSlopeNorm) else SEQUENTIAL].with_extremes(bad=EMPTY)
+def _draw(axis: Axes, panel: Panel, cells: _Cells, norm: Normalize) -> AxesImage:
+    """Draw one matrix."""
+    colours = mpl.colormaps[_DIVERGING if isinstance(norm, TwoSlopeNorm) else _SEQUENTIAL].with_extremes(bad=EMPTY)
     masked = np.ma.masked_invalid(panel.values)
     image = axis.imshow(masked, cmap=colours, norm=norm, aspect=cells.height / cells.width, interpolation="nearest")
     for spine in axis.spines.values():
@@ -230,24 +217,16 @@ def _write_numbers(axis: Axes, values: NDArray[np.float64], cells: _Cells, colou
     """Write each value into its cell."""
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            shade = contrast(colours(float(norm(value))))
-            text = written(value, cells.form or "")
+            shade = _contrast(colours(float(norm(value))))
+            text = _written(value, cells.form or "")
             # Texts inside the cells take no part in the layout, which would otherwise measure each of them.
             axis.text(
                 column, row, text, ha="center", va="center", color=shade, fontsize=cells.number_size
             ).set_in_layout(False)
 
 
-def form_of(values: NDArray[np.float64], signed: bool) -> str:
-    """Choose how many decimals numbers are printed with.
-
-    Args:
-        values: all that are printed.
-        signed: whether positive ones have a sign.
-
-    Returns:
-        A form for `format`, which gives the largest value three digits.
-    """
+def _form_of(values: NDArray[np.float64], signed: bool) -> str:
+    """Choose a form for `format` that gives the largest value three digits."""
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if len(finite) else 0.0
     magnitude = math.floor(math.log10(largest)) if largest > 0 else 0
@@ -257,16 +236,8 @@ def form_of(values: NDArray[np.float64], signed: bool) -> str:
     return f"{sign}.{max(0, 2 - magnitude)}f"
 
 
-def written(value: float, form: str) -> str:
-    """Print a value for its cell.
-
-    Args:
-        value: a number.
-        form: as `format` takes it.
-
-    Returns:
-        The text; "0" where it is zero when rounded so.
-    """
+def _written(value: float, form: str) -> str:
+    """Print a value; "0" where it is zero when rounded so."""
     text = format(value, form)
     return text if float(text) else "0"
 
@@ -298,16 +269,11 @@ def _name_ticks(axis: Axes, panel: Panel, cells: _Cells, first: bool) -> None:
 def _frame(axis: Axes, panel: Panel) -> None:
     """Frame the rows and columns of marked labels."""
     down, across = panel.values.shape
-    boxes = [((-0.5, row - 0.5), across, 1) for row in _places(panel.rows, panel.marked)]
-    boxes += [((column - 0.5, -0.5), 1, down) for column in _places(panel.columns, panel.marked)]
+    boxes = [((-0.5, row - 0.5), across, 1) for row, name in enumerate(panel.rows) if name in panel.marked]
+    boxes += [((column - 0.5, -0.5), 1, down) for column, name in enumerate(panel.columns) if name in panel.marked]
     for corner, width, height in boxes:
         box = Rectangle(corner, width, height, fill=False, edgecolor=INK, linewidth=1.0, clip_on=False, zorder=3)
         axis.add_patch(box)
-
-
-def _places(labels: Iterable[str], marked: frozenset[str]) -> list[int]:
-    """Find marked labels."""
-    return [place for place, label in enumerate(labels) if label in marked]
 
 
 def _add_bar(figure: Figure, image: AxesImage, axes: list[Axes], label: str, height: float, beneath: bool) -> None:
@@ -323,26 +289,14 @@ def _add_bar(figure: Figure, image: AxesImage, axes: list[Axes], label: str, hei
     bar.outline.set(edgecolor=FAINT, linewidth=0.6)
 
 
-def contrast(colour: tuple[float, float, float, float]) -> str:
-    """Choose a text colour for a background.
-
-    Args:
-        colour: red, green, blue and opacity in [0, 1].
-
-    Source:
-        Web Content Accessibility Guidelines 2.2, "contrast ratio".
-    """
-    light, dark = luminance("white"), luminance(INK)
-    own = luminance(colour)
+def _contrast(colour: tuple[float, float, float, float]) -> str:
+    """Choose a text colour for a background (Web Content Accessibility Guidelines 2.2, "contrast ratio")."""
+    light, dark, own = _luminance("white"), _luminance(INK), _luminance(colour)
     return "white" if (light + 0.05) / (own + 0.05) > (own + 0.05) / (dark + 0.05) else INK
 
 
-def luminance(colour: str | tuple[float, float, float, float]) -> float:
-    """Compute how light a colour is.
-
-    Returns:
-        Relative luminance: 0 of black, 1 of white.
-    """
+def _luminance(colour: str | tuple[float, float, float, float]) -> float:
+    """Compute relative luminance: 0 of black, 1 of white."""
     parts = np.array(to_rgb(colour))
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))

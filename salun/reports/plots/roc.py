@@ -15,12 +15,7 @@ _LINE = 0.17
 
 
 def draw_roc(title: str, curves: Sequence[tuple[str, Roc]]) -> Figure:
-    """Draw ROC curves of attacks on several methods.
-
-    Returns:
-        The figure; both axes are logarithmic, the diagonal is what guessing gives. Rates below the axes, zero among
-        them, lie on their edges.
-    """
+    """Draw ROC curves of attacks on several methods; rates below the logarithmic axes lie on their edges."""
     figure = Figure(figsize=(7.4, max(4.2, _LINE * (len(curves) + 8))))
     axes = figure.add_subplot()
     least = min(_floor_of(curve) for _, curve in curves)

@@ -101,11 +101,8 @@ def _labels_of(rows: Sequence[Row]) -> list[str]:
 def whiskers(values: Sequence[Estimate]) -> _Floats:
     """Compute the whiskers of percentages."""
     means = np.array([100 * (value.mean or 0.0) for value in values])
-    lows, highs = (
-        np.array([mean if end is None else 100 * end for mean, end in zip(means, ends, strict=True)])
-        for ends in ([value.low for value in values], [value.high for value in values])
-    )
-    down, up = means - lows, highs - means
+    ends = np.array([(value.low, value.high) for value in values], dtype=np.float64).reshape(-1, 2).T
+    down, up = np.nan_to_num([[1], [-1]] * (means - 100 * ends))
     return np.stack([np.minimum(down, np.maximum(means, 0)), np.minimum(up, np.maximum(100 - means, 0))])
 
 

@@ -29,8 +29,8 @@ _LONGEST_NAME = 20
 _KEY_WIDTH, _LETTER_WIDTH = 0.45, 0.072
 _ACROSS = 5
 _FORGOTTEN, _TO_FORGET = " (forgotten)", "to be forgotten"
-UNIT_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-_EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(UNIT_CUBE[a] - UNIT_CUBE[b]).sum() == 2]
+_UNIT_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
+_EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(_UNIT_CUBE[a] - _UNIT_CUBE[b]).sum() == 2]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Cloud:
 
     Attributes:
         title: what the model is.
-        points: (N, 2) or (N, 3).
-        labels: (N,) classes.
-        forgotten: (N,) bool, samples that were to be forgotten.
+        points: (N, 2) or (N, 3), of samples with (N,) labels, some of which were to be forgotten.
         classes: C names.
         prototypes: (C, 2) or (C, 3); (0, 2) or (0, 3) for none.
     """
@@ -111,7 +109,7 @@ def turning(cloud: Cloud, title: str, frames: int = _FRAMES) -> Iterator[Figure]
 
 
 class _Stage:
-    """A cube around a cloud, seen in parallel projection."""
+    """A cube around a cloud, seen from one side or another in a frame that has room for all of them."""
 
     def __init__(self, cloud: Cloud) -> None:
         everything = np.concatenate([cloud.points, cloud.prototypes])
@@ -122,16 +120,14 @@ class _Stage:
         self.prototypes = (cloud.prototypes - centre) / reach
 
     def turn(self, axis: Axes, azimuth: float) -> list[Collection]:
-        """Look at the cube from one side."""
-        cube, _ = project(UNIT_CUBE, azimuth)
-        points, depth = project(self.points, azimuth)
-        prototypes, _ = project(self.prototypes, azimuth)
+        cube, _ = _project(_UNIT_CUBE, azimuth)
+        points, depth = _project(self.points, azimuth)
+        prototypes, _ = _project(self.prototypes, azimuth)
         edges = LineCollection([cube[[a, b]] for a, b in _EDGES], colors=FAINT, linewidths=0.6)
         axis.add_collection(edges, autolim=False)
         return [edges, _place(axis, self.cloud, points, prototypes, depth)]
 
     def frame(self, axis: Axes) -> None:
-        """Leave room for the cube in every position."""
         reach = 2**0.5 * 1.03
         lean = np.deg2rad(_ELEVATION)
         height = reach * np.sin(lean) + np.cos(lean)
@@ -139,18 +135,9 @@ class _Stage:
         axis.set_axis_off()
 
 
-def project(points: _Floats, azimuth: float, elevation: float = _ELEVATION) -> tuple[_Floats, _Floats]:
-    """Project points in space onto a screen, in parallel.
-
-    Args:
-        points: (N, 3).
-        azimuth: degrees about the vertical axis.
-        elevation: degrees above the horizon.
-
-    Returns:
-        (N, 2) places on the screen, and (N,) nearness: larger is nearer to the eye.
-    """
-    turn, lean = np.deg2rad([azimuth, elevation])
+def _project(points: _Floats, azimuth: float) -> tuple[_Floats, _Floats]:
+    """Project (N, 3) points in parallel: (N, 2) places on the screen, and (N,) how near they are to the eye."""
+    turn, lean = np.deg2rad([azimuth, _ELEVATION])
     x, y, z = points.T
     away = -x * np.sin(turn) + y * np.cos(turn)
     screen = np.stack([x * np.cos(turn) + y * np.sin(turn), z * np.cos(lean) + away * np.sin(lean)], 1)
@@ -159,7 +146,7 @@ def project(points: _Floats, azimuth: float, elevation: float = _ELEVATION) -> t
 
 @dataclass(frozen=True)
 class _Layer:
-    """Points that are drawn alike but for their class."""
+    """Points that are drawn alike but for their class, with their markers' outlines and faces."""
 
     points: _Floats
     labels: NDArray[np.int64]
@@ -171,12 +158,10 @@ class _Layer:
     star: bool = False
 
     def outlines(self) -> list[Path]:
-        """Give the markers' outlines."""
         known = {label: _path_of("*" if self.star else style_of(label).marker) for label in set(self.labels.tolist())}
         return [known[label] for label in self.labels.tolist()]
 
     def faces(self) -> _Floats:
-        """Give the colours of the faces."""
         colours = [to_rgba(self.face or style_of(label).colour, self.opacity) for label in self.labels.tolist()]
         return np.array(colours).reshape(-1, 4)
 
@@ -270,18 +255,18 @@ def _add_legend(figure: Figure, clouds: Sequence[Cloud]) -> None:
         style = style_of(label)
         ring = INK if label in gone else "none"
         name = shorten(cloud.classes[label], _LONGEST_NAME) + (_FORGOTTEN if label in gone else "")
-        handles.append(key(name, style.marker, style.colour, ring))
+        handles.append(_key(name, style.marker, style.colour, ring))
     if cloud.forgotten.any() and not gone:
-        handles.append(key(_TO_FORGET, "o", "white", INK))
+        handles.append(_key(_TO_FORGET, "o", "white", INK))
     if any(len(each.prototypes) for each in clouds):
-        handles.append(key("prototype", "*", "white", INK))
+        handles.append(_key("prototype", "*", "white", INK))
     columns = _legend_columns(cloud)
     legend = figure.legend(handles=handles, loc="outside right upper", ncols=columns, handletextpad=0.2)
     for text in legend.get_texts()[: len(gone)]:
         text.set_fontweight("bold")
 
 
-def key(name: str, marker: str, face: str, edge: str) -> Line2D:
+def _key(name: str, marker: str, face: str, edge: str) -> Line2D:
     """Make an entry of a legend."""
     size = 10 if marker == "*" else 6
     return Line2D([], [], linestyle="", marker=marker, color=face, markeredgecolor=edge, markersize=size, label=name)

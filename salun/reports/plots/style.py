@@ -14,19 +14,7 @@ from salun.errors import one_line
 from salun.io.files import replacing
 
 # Okabe and Ito's palette and two of Paul Tol's, ordered so that neighbours differ in lightness too.
-COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#332288",
-    "#B8A100",
-    "#882255",
-    "#7A7A7A",
-)
-
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#332288", "#B8A100", "#882255", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
 INK = "#1A1A1A"
 FAINT = "#BDBDBD"
@@ -62,11 +50,7 @@ class ClassStyle(NamedTuple):
 
 
 def style_of(label: int) -> ClassStyle:
-    """Choose colour and marker of a class: a hundred pairs, no two alike.
-
-    Args:
-        label: of the class, from 0.
-    """
+    """Choose colour and marker of a class, from 0: a hundred pairs, no two alike."""
     turn, place = divmod(label % (len(COLOURS) * len(MARKERS)), len(COLOURS))
     return ClassStyle(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
 
@@ -81,8 +65,7 @@ def styled() -> Iterator[None]:
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure whole; the same figure gives the same bytes.
 
-    A letter that the font lacks is drawn as a box, without a warning; marks that control a terminal or the direction
-    of writing, which a figure's format may lack, are left out.
+    Marks that control a terminal or the direction of writing are left out.
 
     Args:
         figure: made within `styled`, and written within it.
@@ -93,7 +76,7 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
         SalunError: the file cannot be written.
     """
     for text in figure.findobj(Text):
-        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
+        text.set_text("".join(mark for mark in text.get_text() if mark.isprintable() or mark == "\n"))
     kind = path.suffix[1:]
     stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     with replacing(path) as temporary, warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -101,24 +84,10 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Bring a name into one line, and cut a long one in its middle.
-
-    Args:
-        text: for example a class name.
-        limit: characters at most.
-
-    Returns:
-        The text, with an ellipsis where something is left out; with a blank before it where it begins with an
-        underscore, which matplotlib would leave out of a legend.
-    """
+    """Bring a name into one line of so many characters at most, with an ellipsis in the middle of a longer one."""
     name = one_line(text)
-    name = f" {name}" if name.startswith("_") else name
+    name = f" {name}" if name.startswith("_") else name  # matplotlib leaves "_name" out of a legend
     if len(name) <= limit:
         return name
     tail = (limit - 1) // 3
     return f"{name[: limit - 1 - tail]}…{name[len(name) - tail :]}"
-
-
-def printable(line: str) -> str:
-    """Leave out of a line what cannot be printed."""
-    return "".join(mark for mark in line if mark.isprintable())
