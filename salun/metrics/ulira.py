@@ -23,7 +23,7 @@ def _gaussian(values: _Floats, shared: bool) -> tuple[_Floats, _Floats]:
 
 
 def _scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
-    """Compute (N,) log likelihood ratios: how much likelier a margin is of an unlearned model than of a retrained one."""
+    """Compute (N,) log likelihood ratios: of an unlearned model against a retrained one."""
     shared = min(len(unlearned), len(retrained)) < _FEWEST_FOR_OWN_VARIANCE
     logs = []
     for known in (unlearned, retrained):

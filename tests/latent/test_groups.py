@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clouds import make_features
+from features import make_features
 
 from salun.errors import SalunError
 from salun.latent.features import Features, write_features

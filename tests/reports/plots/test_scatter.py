@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from tidy import assert_tidy, texts_of
+from figures import assert_tidy, texts_of
 
 from salun.reports.plots.scatter import UNIT_CUBE, Cloud, flat, project, side_by_side, solid, turning
 from salun.reports.plots.style import COLOURS, INK, MARKERS, save_figure, style_of, styled
