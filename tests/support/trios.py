@@ -10,11 +10,11 @@ from salun.data.dataset import Dataset
 from salun.data.sets import prepare
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
-from salun.experiments.base_model import describe, saved_spec
+from salun.experiments.base_model import checkpoint_config, saved_spec, weights_identity
 from salun.experiments.record import run_id
 from salun.models.architecture import Architecture
 from salun.models.build import build
-from salun.models.checkpoint import Checkpoint, save_checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.training.recipe import Recipe
 
 NAME = "synthetic:n=240,size=8,classes=4"
@@ -42,7 +42,7 @@ def put(
     architecture = Architecture(config.pop("model", "resnet_tiny"), len(dataset.classes), 3, dataset.size)
     network = build(architecture)
     split = make_split(dataset, ForgetRequest(), split_seed)
-    described = describe(dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split, split_seed)
+    described = checkpoint_config(dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split)
     path = Path(place)
     weights = dict(network.state_dict())
     save_checkpoint(path, Checkpoint(weights, architecture, name, None, described | config, excluded))
@@ -51,9 +51,7 @@ def put(
 
 def identity(path: Path, by_weights: bool = False) -> str:
     """What a run records of its base model."""
-    from dataclasses import replace
-
-    return replace(saved_spec(path), by_weights=by_weights).identity
+    return weights_identity(load_checkpoint(path)) if by_weights else saved_spec(path).identity
 
 
 def run(method: str = "rl", seed: int = 0, base: str | None = None, **more: Any) -> dict[str, Any]:
