@@ -16,7 +16,7 @@ SCRIPTS = [path for path in sorted((ROOT / "scripts").iterdir()) if path.read_by
 USERS = [*FILES, *sorted((ROOT / "benchmarks").rglob("*.py")), *SCRIPTS]
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 REGISTERING = {"method", "metric", "dataset"}
-ENTRY_POINTS = {"main"}
+ENTRY_POINTS = {"main", "run"}  # of commands: `salun.cli.entry` finds "run" by the command's name
 
 
 def named(path: Path) -> str:

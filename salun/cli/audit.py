@@ -43,11 +43,7 @@ _LEGEND = (
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Check everything, do what is missing, attack, and show what was found.
-
-    Args:
-        flags: of `audit_parser`.
-    """
+    """Check everything, do what is missing, attack, and show what was found."""
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST_SHADOWS:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST_SHADOWS}")
     device, figures = pick_device(flags.device, flags.deterministic), FigureWriter.of(flags)

@@ -9,12 +9,7 @@ WIDE = 4000
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table below its title, which may be wider.
-
-    Args:
-        console: where.
-        table: what.
-    """
+    """Print a table below its title, which may be wider."""
     console.print(Text(str(table.title)), soft_wrap=True)
     table.title = None
     console.print(table)

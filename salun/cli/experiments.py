@@ -17,34 +17,16 @@ from salun.unlearning.mask import load_mask
 
 _MOST_RUNS = 10_000
 _MOST_JOBS = 64
-ENTRY_FLAGS = {
-    "checkpoint": "-c",
-    "model": "--model",
-    "dataset": "--dataset",
-    "class_to_forget": "-CF",
-    "unlearning_rate": "-UL",
-    "stratified": "--stratified",
-    "idxs_to_forget": "-IF",
-    "epochs": "-E",
-    "lr": "-LR",
-    "method": "-M",
-    "use_mask": "-UM",
-    "mask_thr": "-MT",
-    "load_mask": "-LM",
-    "seed": "--seed",
-    "forget_seed": "--forget-seed",
-    "base_seed": "--base-seed",
-    "tag": "--tag",
-}
+_ENTRY_FLAGS = {
+    "checkpoint": "-c", "model": "--model", "dataset": "--dataset", "class_to_forget": "-CF", "unlearning_rate": "-UL",
+    "stratified": "--stratified", "idxs_to_forget": "-IF", "epochs": "-E", "lr": "-LR", "method": "-M",
+    "use_mask": "-UM", "mask_thr": "-MT", "load_mask": "-LM", "seed": "--seed", "forget_seed": "--forget-seed",
+    "base_seed": "--base-seed", "tag": "--tag",
+}  # fmt: skip
 
 
 def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Experiment], str]:
-    """Read the experiments that the flags name.
-
-    Args:
-        flags: of `unlearn_parser`.
-        files_must_exist: whether a missing checkpoint or mask is refused.
-    """
+    """Read the experiments that the flags name, and their source; a missing checkpoint or mask may be let pass."""
     for flag in ("nexp", "nbase", "nforget"):
         if not 1 <= getattr(flags, flag) <= _MOST_RUNS:
             raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {_MOST_RUNS}")
@@ -52,14 +34,14 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     if flags.budget is not None and flags.budget < 1:
         raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
     metrics = _requested_metrics(flags)
-    given = {key: getattr(flags, key) for key in ENTRY_FLAGS if getattr(flags, key) is not None}
+    given = {key: getattr(flags, key) for key in _ENTRY_FLAGS if getattr(flags, key) is not None}
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
         return _overridden(validate([given], COMMAND_LINE, files_must_exist), metrics, flags.budget), COMMAND_LINE
     if given:
         key = next(iter(given))
-        raise SalunError(f"{ENTRY_FLAGS[key]} goes without -L: put '{key}' into the entries of {flags.load}")
+        raise SalunError(f"{_ENTRY_FLAGS[key]} goes without -L: put '{key}' into the entries of {flags.load}")
     return _overridden(load_experiments(Path(flags.load), files_must_exist), metrics, flags.budget), flags.load
 
 
@@ -99,11 +81,7 @@ def _overridden(experiments: list[Experiment], metrics: tuple[str, ...], budget:
 
 
 def print_plan(flags: argparse.Namespace) -> int:
-    """Print every resolved experiment with its number of runs.
-
-    Args:
-        flags: of `unlearn_parser`.
-    """
+    """Print every resolved experiment with its number of runs."""
     experiments, source = read_experiments(flags, files_must_exist=False)
     _check_files(experiments, Path(flags.checkpoints), source)
     check_source(Path(flags.out) / results_name(flags.name, source), source)
@@ -140,11 +118,7 @@ def _print_details(experiment: Experiment) -> None:
 
 
 def counted(number: int, what: str) -> str:
-    """Name a number of things.
-
-    Returns:
-        For example "2 runs".
-    """
+    """Name a number of things, as in "2 runs"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

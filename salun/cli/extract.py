@@ -26,9 +26,6 @@ _PROGRAM = "salun-extract"
 def run(flags: argparse.Namespace) -> int:
     """Extract the features of every checkpoint that can be read.
 
-    Args:
-        flags: of `extract_parser`.
-
     Returns:
         The exit status: 3 where some checkpoints failed.
     """

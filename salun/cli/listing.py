@@ -13,11 +13,7 @@ from salun.unlearning import METHODS, Method, load_methods
 
 
 def print_metrics(console: Console) -> None:
-    """Print every metric with unit, direction, ideal, cost and source.
-
-    Args:
-        console: where.
-    """
+    """Print every metric with unit, direction, ideal, cost and source."""
     load_metrics()
     rows = [
         (found.name, unit_of(found), found.direction, found.ideal, found.cost, sets_of(found), found.source)
@@ -41,11 +37,7 @@ def sets_of(found: Metric) -> str:
 
 
 def print_methods(console: Console) -> None:
-    """Print every method with its settings, whether it takes a mask, what it can forget, and its source.
-
-    Args:
-        console: where.
-    """
+    """Print every method with its settings, whether it takes a mask, what it can forget, and its source."""
     load_methods()
     rows = []
     for found in METHODS.values():

@@ -8,7 +8,7 @@ from salun.cli.status import USER_ERROR
 from salun.errors import one_line
 
 UMAP_DEFAULTS = {"samples": 3000, "seed": 0, "neighbours": 15, "min_dist": 0.1, "no_pca": False}
-FIGURES = {
+_FIGURES = {
     "tsne": "t-SNE of features: plane, space, a rotation, and models side by side",
     "umap": "UMAP of features: plane, space, a rotation, and models side by side",
     "wasserstein": "1-Wasserstein distances between classes, their differences between models, and between models",
@@ -44,7 +44,7 @@ def positive(text: str) -> int:
     return number
 
 
-def filled(text: str) -> str:
+def _filled(text: str) -> str:
     """Parse a text that is not empty, as an unset shell variable makes it."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
@@ -87,7 +87,7 @@ def _add_data_flags(parser: Parser) -> None:
     add("--skip-corrupt", action="store_true", help="leave out images of folder: data that cannot be decoded")
     add(
         "--plugin",
-        type=filled,
+        type=_filled,
         action="append",
         default=[],
         metavar="FILE",
@@ -98,14 +98,14 @@ def _add_data_flags(parser: Parser) -> None:
 def _add_name_flag(parser: Parser) -> None:
     """Add the flag that names the folders of a list's results."""
     parser.add_argument(
-        "--name", type=filled, help="of the folders of results, where two lists are called alike (default: the list's)"
+        "--name", type=_filled, help="of the folders of results, where two lists are called alike (default: the list's)"
     )
 
 
 def _add_figure_flags(parser: Parser) -> None:
     """Add the flags that all figures share."""
     add = parser.add_argument
-    add("--out", type=filled, default="images", metavar="DIR", help="default: images")
+    add("--out", type=_filled, default="images", metavar="DIR", help="default: images")
     add("--format", choices=("png", "svg", "pdf"), default="png", help="of figures (default: png)")
     add("--dpi", type=positive, default=150, help="dots per inch of figures (default: 150)")
 
@@ -116,7 +116,7 @@ def train_parser() -> Parser:
         "salun-train", description="Train a classifier on all of its training split, or without a forget set."
     )
     add = parser.add_argument
-    add("--model", type=filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
+    add("--model", type=_filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
     add(
         "--dataset",
         default="cifar10",
@@ -125,7 +125,7 @@ def train_parser() -> Parser:
     )
     add(
         "--comment",
-        type=filled,
+        type=_filled,
         help="end of the checkpoint's name (default: base, or what is left out, and seeds other than 0)",
     )
     recipe = parser.add_argument_group("recipe (defaults: the SalUn paper's; for digits 10 epochs, cosine, batch 64)")
@@ -143,7 +143,7 @@ def train_parser() -> Parser:
     forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
     forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
     forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
-    forget.add_argument("--itf", type=filled, metavar="FILE", help="the images listed in a forget-set file")
+    forget.add_argument("--itf", type=_filled, metavar="FILE", help="the images listed in a forget-set file")
     add(
         "--stratified",
         action="store_true",
@@ -247,10 +247,10 @@ def audit_parser() -> Parser:
     add = parser.add_argument
     add("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
     add("--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)")
-    add("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
+    add("--runs", type=_filled, default="runs", metavar="DIR", help="where results go (default: runs)")
     add(
         "--checkpoints",
-        type=filled,
+        type=_filled,
         default="checkpoints",
         metavar="DIR",
         help="where shadow models go (default: checkpoints)",
@@ -269,7 +269,7 @@ def extract_parser() -> Parser:
     add(
         "-D",
         "--directory",
-        type=filled,
+        type=_filled,
         default="checkpoints",
         metavar="DIR",
         help="folder of checkpoints, looked for as given, then under checkpoints/; or one file (default: checkpoints)",
@@ -288,10 +288,10 @@ def extract_parser() -> Parser:
         default="train",
         help="the set; forget and retain are those of the checkpoints found, together (default: train)",
     )
-    add("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
-    add("--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
+    add("--itf", type=_filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
+    add("--layer", type=_filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
     add("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
-    add("--out", type=filled, default="features", metavar="DIR", help="default: features")
+    add("--out", type=_filled, default="features", metavar="DIR", help="default: features")
     add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
     add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
     _add_data_flags(parser)
@@ -314,7 +314,7 @@ def viz_parser() -> Parser:
         "comparator": _add_comparator_flags,
     }
     for name, declare in declarations.items():
-        command = commands.add_parser(name, help=FIGURES[name], description=FIGURES[name])
+        command = commands.add_parser(name, help=_FIGURES[name], description=_FIGURES[name])
         declare(command)
         if name != "comparator":
             _add_figure_flags(command)
@@ -373,8 +373,8 @@ def _add_wasserstein_flags(parser: Parser) -> None:
 def _add_model_flags(parser: Parser) -> None:
     """Add the flags that name checkpoints, a device and a folder of data."""
     _add_paths(parser, "checkpoints, looked for as given, then under checkpoints/ (default: checkpoints)")
-    parser.add_argument("--base", type=filled, metavar="FILE", help="the base model (default: found)")
-    parser.add_argument("--retrained", type=filled, metavar="FILE", help="the retrained model (default: found)")
+    parser.add_argument("--base", type=_filled, metavar="FILE", help="the base model (default: found)")
+    parser.add_argument("--retrained", type=_filled, metavar="FILE", help="the retrained model (default: found)")
     _add_data_flags(parser)
 
 
@@ -401,14 +401,14 @@ def _add_comparator_flags(parser: Parser) -> None:
     )
     add(
         "--runs",
-        type=filled,
+        type=_filled,
         default="runs",
         metavar="DIR",
         help="where records lie, for the time taken (default: runs)",
     )
     add(
         "--out",
-        type=filled,
+        type=_filled,
         default="images",
         metavar="DIR",
         help="files go to DIR/comparator/CLASS/ID.json, or ID_comparator.json by the Comparator's definition (images)",

@@ -42,15 +42,8 @@ def _images_a_second(step: Progress) -> float:
     return step.images / max(step.seconds, 1e-9)
 
 
-def epoch_line(done: Epoch, epochs: int, rate: float, left: float) -> str:
-    """Describe a finished epoch.
-
-    Args:
-        done: its figures.
-        epochs: planned.
-        rate: images a second.
-        left: seconds.
-    """
+def _epoch_line(done: Epoch, epochs: int, rate: float, left: float) -> str:
+    """Describe a finished epoch."""
     validation = "" if done.validation is None else f"  validation {100 * done.validation:.2f} %"
     figures = f"loss {done.loss:.4f}  accuracy {100 * done.accuracy:.2f} %{validation}"
     return f"epoch {done.epoch}/{epochs}  {figures}  {rate:,.0f} images/s  about {left:.0f} s left"
@@ -98,13 +91,7 @@ class _Line:
 
 
 class Display:
-    """Shows trainings, one after another or several at a time; a context manager.
-
-    Attributes:
-        console: where it prints.
-        lines: whether each epoch leaves a line where there is no terminal.
-        shown: the trainings under way, by name.
-    """
+    """Shows trainings, one after another or several at a time; a context manager."""
 
     def __init__(self, console: Console, lines: bool) -> None:
         self.console = console
@@ -148,14 +135,10 @@ class Display:
                 figures = _live_line(step, last, left, self.console.width)
                 self.shown[name] = _Line(title, figures, countdown.share)
             elif step.done is not None:
-                print(epoch_line(step.done, step.epochs, _images_a_second(step), left), flush=True)
+                print(_epoch_line(step.done, step.epochs, _images_a_second(step), left), flush=True)
 
         return show
 
     def drop(self, name: str) -> None:
-        """Show a training no longer.
-
-        Args:
-            name: of its line; where there is none, nothing changes.
-        """
+        """Show a training no longer; where no line has the name, nothing changes."""
         self.shown.pop(name, None)

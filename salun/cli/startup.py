@@ -108,7 +108,7 @@ class _Postponed(MetaPathFinder, Loader):
         if module.__name__ == _COMPILER:
             vars(module).update(disable=self.disable, graph_break=self.graph_break)
         else:
-            vars(module).update(is_compile_supported=is_compile_supported)
+            vars(module).update(is_compile_supported=_is_compile_supported)
 
     def real(self, name: str) -> ModuleType:
         """Give the compiler, loading it on first need."""
@@ -157,13 +157,13 @@ class _Postponed(MetaPathFinder, Loader):
             self.real(_COMPILER).graph_break(msg)
 
 
-def is_compile_supported(device_type: Any) -> Any:
+def _is_compile_supported(device_type: Any) -> Any:
     """Ask the compiler whether it supports a device."""
     import_module(f"{_COMPILER}.eval_frame")  # brings the real modules in
     return import_module(_TOOLS).is_compile_supported(device_type)
 
 
-vars(is_compile_supported)["_dynamo_marked_constant"] = True  # as the compiler says of its own
+vars(_is_compile_supported).update(_dynamo_marked_constant=True)  # as the compiler says of its own
 
 
 def _is_being_imported(name: str) -> bool:
@@ -177,14 +177,14 @@ def _was_tried() -> bool:
     return str(getattr(sys.modules.get("torch"), "__version__", "")).startswith(_TRIED)
 
 
-def is_postponed() -> bool:
+def _is_postponed() -> bool:
     """Tell whether the compiler waits until it is asked for, or did."""
     return any(isinstance(finder, _Postponed) for finder in sys.meta_path)
 
 
 def postpone() -> None:
     """Let the compiler wait until it is asked for, unless it is there already."""
-    if _COMPILER not in sys.modules and not is_postponed():
+    if _COMPILER not in sys.modules and not _is_postponed():
         sys.meta_path.insert(0, _Postponed())
 
 

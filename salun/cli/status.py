@@ -88,10 +88,5 @@ def notice(text: str) -> None:
 
 
 def results_name(name: str | None, source: str) -> str:
-    """Name the folders of a list's results.
-
-    Args:
-        name: given by the user; None for the list's own.
-        source: path of the list, or what stands for it.
-    """
+    """Name the folders of a list's results: as the user says, or as the list is called."""
     return name_part(name or Path(source).stem)

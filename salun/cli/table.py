@@ -26,15 +26,11 @@ def print_rows(console: Console, rows: list[Row]) -> None:
     """Print a table a forgetting problem, in bold the best method where it can be told from the others.
 
     Where a terminal is too narrow, columns are left out, the least telling first, and named; then spreads.
-
-    Args:
-        console: where.
-        rows: of the whole list.
     """
     for group, members in grouped(rows).items():
         hidden: list[str] = []
         table = _make_table(rows, group, hidden)
-        for name in dispensable(members):
+        for name in _dispensable(members):
             if _natural_width(console, table) <= console.width:
                 break
             hidden.append(name)
@@ -44,14 +40,8 @@ def print_rows(console: Console, rows: list[Row]) -> None:
             console.print(Text(line), soft_wrap=True)
 
 
-def dispensable(rows: list[Row]) -> list[str]:
-    """Order what a narrow terminal can do without.
-
-    Returns:
-        Metrics, the least telling first: those kept to reproduce faulty codes, then those that nobody gets unasked, the
-        costliest first, then the others but for the four of the gap; last the gap's interval, and the spreads of the
-        metrics.
-    """
+def _dispensable(rows: list[Row]) -> list[str]:
+    """Order what a narrow terminal can do without: metrics, the least telling first; then the interval and spreads."""
 
     def worth(name: str) -> tuple[bool, bool, int]:
         found = METRICS[name]
@@ -97,12 +87,7 @@ def _natural_width(console: Console, table: Table) -> int:
 
 
 def print_published(console: Console, rows: list[Row]) -> None:
-    """Print published figures for the settings of the list that a paper reports.
-
-    Args:
-        console: where.
-        rows: of the whole list.
-    """
+    """Print published figures for the settings of the list that a paper reports."""
     table = _published_table(rows)
     if table is None:
         console.print("no published figures for these settings", highlight=False)
@@ -112,7 +97,7 @@ def print_published(console: Console, rows: list[Row]) -> None:
 
 def _published_table(rows: list[Row]) -> Table | None:
     """Lay published figures out beside ours."""
-    found = [(row, match) for row in rows for match in [published_for(row)] if match is not None]
+    found = [(row, match) for row in rows for match in [_published_for(row)] if match is not None]
     if not found:
         return None
     sources = sorted({match["source"] for _, match in found})
@@ -128,12 +113,8 @@ def _published_table(rows: list[Row]) -> Table | None:
     return table
 
 
-def published_for(row: Row) -> dict[str, Any] | None:
-    """Find what a paper reports for an experiment's setting.
-
-    Returns:
-        Source and percentages by metric, or None.
-    """
+def _published_for(row: Row) -> dict[str, Any] | None:
+    """Find what a paper reports for an experiment's setting: source and percentages by metric."""
     if not row.records:
         return None
     settings = row.records[0].settings
@@ -142,13 +123,8 @@ def published_for(row: Row) -> dict[str, Any] | None:
         return None
     if masked and settings["mask"] != _PAPER_MASK:
         return None
-    key = [
-        settings["base"]["model"],
-        settings["base"]["dataset"],
-        settings["forget"]["share"],
-        settings["method"],
-        masked,
-    ]
+    base, share = settings["base"], settings["forget"]["share"]
+    key = [base["model"], base["dataset"], share, settings["method"], masked]
     with resources.as_file(resources.files("salun") / "published.json") as path:
         known = read_json(path)
     for entry in known:

@@ -35,30 +35,13 @@ from salun.training.runtime import Runtime
 from salun.training.state import STATES, StateFile, forget_state
 
 _PROGRAM = "salun-train"
-_RECIPE_FLAGS = {
-    "epochs": "--epochs",
-    "lr": "--lr",
-    "batch_size": "--batch-size",
-    "momentum": "--momentum",
-    "weight_decay": "--weight-decay",
-    "optimizer": "--optimizer",
-    "schedule": "--schedule",
-    "patience": "--pat",
-    "precision": "--precision",
-    "seed": "--seed",
-    "pretrained": "--pretrained",
-}
-
+_RECIPE_FLAGS = {key: "pat" if key == "patience" else key for key in Recipe.model_fields}
 
 main = entry.train
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Train together with the processes that a launcher such as torchrun started, if there are any.
-
-    Args:
-        flags: of `train_parser`.
-    """
+    """Train together with the processes that a launcher such as torchrun started, if there are any."""
     with joined() as group:
         if flags.plugin:
             # Not before the group has met, so that a plugin's error in one process ends all of them.
@@ -167,15 +150,15 @@ def _claimed(path: Path, group: Group) -> Iterator[None]:
 
 def _read_recipe(flags: argparse.Namespace) -> Recipe:
     """Build the recipe from the flags, over the data set's defaults."""
-    names = {key: "pat" if key == "patience" else key for key in _RECIPE_FLAGS}
-    given = {key: getattr(flags, name) for key, name in names.items() if getattr(flags, name) is not None}
+    values = {key: getattr(flags, name) for key, name in _RECIPE_FLAGS.items()}
+    given = {key: value for key, value in values.items() if value is not None}
     try:
         return Recipe(**{**default_recipe(flags.dataset).model_dump(), **given})
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        lines = [
-            f"{_RECIPE_FLAGS[str(p['loc'][0])]} {p['input']}: {p['msg'][0].lower()}{p['msg'][1:]}" for p in problems
-        ]
+        lines = []
+        for fault in error.errors(include_url=False):
+            flag = _RECIPE_FLAGS[str(fault["loc"][0])].replace("_", "-")
+            lines.append(f"--{flag} {fault['input']}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
         raise SalunErrors(lines) from error
 
 

@@ -32,7 +32,7 @@ from salun.experiments.record import Record
 from salun.experiments.runner import Runner
 from salun.experiments.schema import json_schema
 from salun.experiments.source import check_source, keep_source, keeping_source
-from salun.experiments.tracking import Tracker
+from salun.experiments.tracking import Tracker, log_run
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import GAP_METRICS, Value
 from salun.reports.labels import titles_of
@@ -44,11 +44,7 @@ _PROGRAM = "salun-unlearn"
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Do what the flags ask for: print the schema, lists or the plan, or do the runs.
-
-    Args:
-        flags: of `unlearn_parser`.
-    """
+    """Do what the flags ask for: print the schema, lists or the plan, or do the runs."""
     if flags.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
@@ -237,7 +233,7 @@ class _Session:
                     finished += 1
                     left = (time.perf_counter() - begun) / finished * (self.missing - finished - failed)
                     self._print(f"[{finished}/{self.missing}] {_run_line(title, outcome)}; about {left:.0f} s left")
-                    log_run(self.tracker, folder.name, title, job, outcome)
+                    log_run(self.tracker, folder.name, title, outcome)
         except (KeyboardInterrupt, SalunError) as error:
             kept = f"{self.before + finished} of {self.before + self.missing} runs are recorded"
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(str(error))
@@ -276,15 +272,3 @@ def _run_line(title: str, record: Record) -> str:
     figures = f"diverged{when}" if record.diverged else " ".join(shown)
     took = record.seconds["mask"] + record.seconds["method"]
     return f"{title}, seed {record.seed}: {figures} in {took:.1f} s"
-
-
-def log_run(tracker: Tracker, name: str, title: str, job: Job, record: Record) -> None:
-    """Log a finished run: configuration, curve, final metrics."""
-    config = {**record.settings, "seed": record.seed, "list": name, "device": record.device, "id": record.id}
-    with tracker.run(f"{title} seed {job.seed}", f"{name}/{title}", config) as log:
-        for point in record.curve:
-            log(vars(point))
-        log({key: value for key, value in record.metrics.items() if value is not None})
-        log({f"base {key}": value for key, value in record.base_metrics.items() if value is not None})
-        log({f"seconds {key}": value for key, value in record.seconds.items()})
-        log({f"{name} passes {key}": count for key, value in record.passes.items() for name, count in value.items()})

@@ -50,12 +50,6 @@ def read_batch(folder: Path, archive: Path, file: str) -> dict[str, Any]:
 def whole_numbers(value: Any) -> np.ndarray:
     """Take an array, or a list of whole numbers, out of a batch.
 
-    Args:
-        value: of the dictionary.
-
-    Returns:
-        The array.
-
     Raises:
         TypeError: it is neither.
         OverflowError: a number is too large.
@@ -69,17 +63,7 @@ def whole_numbers(value: Any) -> np.ndarray:
 
 
 def as_text(value: str | bytes) -> str:
-    """Decode a name.
-
-    Args:
-        value: text, or bytes in UTF-8.
-
-    Returns:
-        Text.
-
-    Raises:
-        TypeError: it is neither.
-    """
+    """Decode a name; a TypeError where it is neither text nor bytes in UTF-8."""
     if not isinstance(value, (str, bytes)):
         raise TypeError(f"a name of type {type(value).__name__}, not text")
     return value.decode() if isinstance(value, bytes) else value

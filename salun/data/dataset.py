@@ -15,38 +15,23 @@ _MOST_NAMED = 10
 
 
 class Subset(NamedTuple):
-    """One part of a data set.
+    """One part of a data set."""
 
-    Attributes:
-        pixels: (N, C, H, W) uint8, in memory or in a file.
-        labels: (N,) int64.
-    """
-
-    pixels: Tensor | PixelFile
-    labels: Tensor
+    pixels: Tensor | PixelFile  # (N, C, H, W) uint8, in memory or in a file
+    labels: Tensor  # (N,) int64
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: parts, class names, augmentation of its training images.
+    """A data set: parts, class names, augmentation of its training images."""
 
-    Attributes:
-        name: as the user gave it.
-        train: the training part; forget files index it.
-        test: the test part.
-        classes: class names, by label.
-        padding: border in pixels for random crops; 0 for none.
-        flip: whether mirrored images are still images of their class.
-        skipped: a line for each image that cannot be decoded and was left out.
-    """
-
-    name: str
-    train: Subset
-    test: Subset
-    classes: tuple[str, ...]
-    padding: int = 0
-    flip: bool = False
-    skipped: tuple[str, ...] = ()
+    name: str  # as the user gave it
+    train: Subset  # the training part; forget files index it
+    test: Subset  # the test part
+    classes: tuple[str, ...]  # class names, by label
+    padding: int = 0  # border in pixels for random crops; 0 for none
+    flip: bool = False  # whether mirrored images are still images of their class
+    skipped: tuple[str, ...] = ()  # a line for each image that cannot be decoded and was left out
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):

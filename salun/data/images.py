@@ -18,72 +18,37 @@ class _View(Protocol):
 
 
 class Batch(NamedTuple):
-    """What one step sees.
+    """What one step sees."""
 
-    Attributes:
-        x: (B, C, H, W) float32, ready for the model.
-        y: (B,) int64 labels.
-        at: (B,) int64 positions in the `Images` that the batch was taken from.
-    """
-
-    x: Tensor
-    y: Tensor
-    at: Tensor
+    x: Tensor  # (B, C, H, W) float32, ready for the model
+    y: Tensor  # (B,) int64 labels
+    at: Tensor  # (B,) int64 positions in the `Images` that the batch was taken from
 
 
 @dataclass(frozen=True)
 class Images:
-    """A set of images: rows of a pixel store that several sets share.
+    """A set of images: rows of a pixel store that several sets share."""
 
-    Attributes:
-        pixels: (M, C, H, W) uint8 store, on the device or in a file; or float32 in [0, 1] of computed images.
-        rows: (N,) int64 on the store's device, which images of the store: an image's index in its part of the data set.
-        labels: (N,) int64 on `device`.
-        device: where batches go.
-        view: turns stored pixels into model input, augmented where it is given a generator.
-    """
-
-    pixels: Tensor | PixelFile
-    rows: Tensor
-    labels: Tensor
-    device: torch.device
-    view: _View
+    pixels: Tensor | PixelFile  # (M, C, H, W) uint8, on the device or in a file; or float32 in [0, 1]
+    rows: Tensor  # (N,) int64 on the store's device: each image's index in its part of the data set
+    labels: Tensor  # (N,) int64 on `device`
+    device: torch.device  # where batches go
+    view: _View  # turns stored pixels into model input, augmented where it is given a generator
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, positions: Tensor) -> "Images":
-        """Select some of the images; no pixel is copied.
-
-        Args:
-            positions: (K,) int64 positions in this set.
-
-        Returns:
-            The K images.
-        """
+        """Select the images at (K,) int64 positions in this set; no pixel is copied."""
         rows = self.rows[positions.to(self.rows.device)]
         return replace(self, rows=rows, labels=self.labels[positions.to(self.labels.device)])
 
     def relabel(self, labels: Tensor) -> "Images":
-        """Give the images other labels.
-
-        Args:
-            labels: (N,) int64.
-
-        Returns:
-            The same images under the new labels.
-        """
+        """Give the images other labels: (N,) int64."""
         return replace(self, labels=labels.to(self.device))
 
     def join(self, other: "Images") -> "Images":
-        """Put two sets one after the other; sets of different stores are copied into a new one.
-
-        Args:
-            other: the images that follow.
-
-        Returns:
-            A set of len(self) + len(other) images.
-        """
+        """Put another set after this one; sets of different stores are copied into a new one."""
         labels = torch.cat([self.labels, other.labels])
         if self.pixels is other.pixels:
             return replace(self, rows=torch.cat([self.rows, other.rows]), labels=labels)
@@ -100,9 +65,6 @@ class Images:
         Args:
             size: images a batch, of which the last one may be smaller; or the size of each batch, in order.
             generator: shuffles and augments; without it the images come in order and plain.
-
-        Yields:
-            One `Batch` after another.
         """
         for at, rows, y in self._ordered(size, generator):
             yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
@@ -143,12 +105,5 @@ def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
 
 
 def unit_interval(pixels: Tensor) -> Tensor:
-    """Bring stored pixels to float32 in [0, 1].
-
-    Args:
-        pixels: uint8, or float32 already in [0, 1].
-
-    Returns:
-        float32 of the same shape.
-    """
+    """Bring stored pixels, uint8 or float32 already in [0, 1], to float32 in [0, 1]."""
     return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels

@@ -12,11 +12,9 @@ from salun.io.arrays import check_header, read_header
 
 
 class PixelFile:
-    """A file of (N, C, H, W) uint8 pixels, indexed as a tensor is; nothing of it is kept in memory.
+    """A file of (N, C, H, W) uint8 pixels, indexed as a tensor is; nothing of it is kept in memory."""
 
-    It is read, not mapped into memory: pages of a mapped file count as the process's own, and a file that is cut off
-    under a map ends the process without a word.
-    """
+    # Read, not mapped: pages of a mapped file count as the process's own, and a file cut off under a map kills it.
 
     ndim = 4
     dtype = torch.uint8

@@ -14,35 +14,18 @@ from salun.data.transforms import Preparation, channel_statistics
 
 @dataclass(frozen=True)
 class Sets:
-    """What a model is trained on, unlearns, and is measured on; validation and test lack the forgotten classes.
+    """What a model is trained on, unlearns, and is measured on; validation and test lack the forgotten classes."""
 
-    Attributes:
-        train: forget and retain together.
-        forget: to be forgotten.
-        retain: to be kept.
-        validation: held out of training.
-        test: of the remaining classes.
-        forgotten_test: test images of the forgotten classes.
-    """
-
-    train: Images
-    forget: Images
-    retain: Images
-    validation: Images
-    test: Images
-    forgotten_test: Images
+    train: Images  # forget and retain together
+    forget: Images  # to be forgotten
+    retain: Images  # to be kept
+    validation: Images  # held out of training
+    test: Images  # of the remaining classes
+    forgotten_test: Images  # test images of the forgotten classes
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Dataset:
-    """Move a data set's pixels to the device, unless they stay in a file.
-
-    Args:
-        dataset: the data.
-        device: where they go.
-
-    Returns:
-        The data set, its labels on the device in any case.
-    """
+    """Move a data set's labels to the device, and its pixels unless they stay in a file."""
 
     def moved(part: Subset) -> Subset:
         pixels = part.pixels if isinstance(part.pixels, PixelFile) else part.pixels.to(device)
@@ -58,9 +41,6 @@ def prepare(dataset: Dataset, split: Split, resize: int | None = None) -> Prepar
         dataset: the data.
         split: its training split gives mean and standard deviation.
         resize: side in pixels that the model wants, where it is not the images' own.
-
-    Returns:
-        The preparation.
     """
     rows = split.train.to(dataset.train.pixels.device)
     mean, std = channel_statistics(dataset.train.pixels, rows)

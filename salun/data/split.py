@@ -20,21 +20,13 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """Which training images are to be forgotten: by class, by share, or by index. At most one.
+    """Which training images are to be forgotten: by class, by share, or by index. At most one."""
 
-    Attributes:
-        classes: labels of the classes to forget, all of their images.
-        share: part of the training split, in (0, 1), drawn with `seed`.
-        seed: of the share.
-        indices: file with a JSON list of training indices.
-        stratified: whether the share is taken of each class.
-    """
-
-    classes: tuple[int, ...] = ()
-    share: float | None = None
-    seed: int = 0
-    indices: Path | None = None
-    stratified: bool = False
+    classes: tuple[int, ...] = ()  # labels of the classes to forget, all of their images
+    share: float | None = None  # part of the training split, in (0, 1), drawn with `seed`
+    seed: int = 0  # of the share
+    indices: Path | None = None  # file with a JSON list of training indices
+    stratified: bool = False  # whether the share is taken of each class
 
     def __str__(self) -> str:
         if self.classes:
@@ -46,31 +38,18 @@ class ForgetRequest:
 
 @dataclass(frozen=True)
 class Split:
-    """Which image belongs where, as sorted indices into the data set's training or test part.
+    """Which image belongs where, as sorted indices into the data set's training or test part."""
 
-    Attributes:
-        train: what the base model learns.
-        validation: held out of training, without the forgotten classes and those that the base model never saw.
-        test: the test part without the same classes.
-        forget: what is to be forgotten, a part of `train`.
-        retain: the rest of `train`.
-        forgotten_test: test images of the forgotten classes; empty for other forget sets.
-        classes: the forgotten classes.
-        listed: every index that the forget file names, those in the validation split included.
-        fingerprint: of train, validation and test before anything is forgotten.
-        seed: of the validation split.
-    """
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    forget: Tensor
-    retain: Tensor
-    forgotten_test: Tensor
-    classes: tuple[int, ...]
-    listed: Tensor
-    fingerprint: str
-    seed: int = 0
+    train: Tensor  # what the base model learns
+    validation: Tensor  # held out of training, without the forgotten classes and those that the base model never saw
+    test: Tensor  # the test part without the same classes
+    forget: Tensor  # what is to be forgotten, a part of `train`
+    retain: Tensor  # the rest of `train`
+    forgotten_test: Tensor  # test images of the forgotten classes; empty for other forget sets
+    classes: tuple[int, ...]  # the forgotten classes
+    listed: Tensor  # every index that the forget file names, those in the validation split included
+    fingerprint: str  # of train, validation and test before anything is forgotten
+    seed: int = 0  # of the validation split
 
     @cached_property
     def forget_fingerprint(self) -> str:
@@ -86,9 +65,6 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         request: what is to be forgotten.
         split_seed: of the validation split.
         never: (K,) training indices that the base model was never trained on.
-
-    Returns:
-        The split.
 
     Raises:
         SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
@@ -156,16 +132,7 @@ def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: fl
 
 
 def check_classes(classes: tuple[int, ...], count: int, name: str) -> None:
-    """Check that the classes to forget exist, and are not all.
-
-    Args:
-        classes: labels.
-        count: classes of the data set.
-        name: the data set.
-
-    Raises:
-        SalunError: they do not, or are.
-    """
+    """Raise a SalunError where a data set of `count` classes lacks classes to forget, or has no others."""
     for label in classes:
         if not 0 <= label < count:
             raise SalunError(f"class {label}: '{name}' has the classes 0 to {count - 1}")
@@ -198,37 +165,17 @@ def read_forget(path: Path, count: int) -> Tensor:
 
 
 def write_forget(path: Path, listed: Tensor) -> None:
-    """Write a forget-set file, the form that `--itf` and `idxs_to_forget` read.
-
-    Args:
-        path: the file.
-        listed: indices into the training part.
-    """
+    """Write indices into the training part as the file that `--itf` and `idxs_to_forget` read."""
     write_text(path, json.dumps(listed.tolist()) + "\n")
 
 
 def without(indices: Tensor, unwanted: Tensor) -> Tensor:
-    """Leave some indices out.
-
-    Args:
-        indices: sorted indices.
-        unwanted: those to leave out.
-
-    Returns:
-        The others, in order.
-    """
+    """Leave unwanted indices out; the others keep their order."""
     return indices[~torch.isin(indices, unwanted)]
 
 
 def digest(*tensors: Tensor) -> str:
-    """Identify tensors by their content.
-
-    Args:
-        tensors: integers of any shape.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Identify tensors of integers by their content: 16 hexadecimal digits."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(np.ascontiguousarray(tensor.cpu().to(torch.int64).numpy()).tobytes() + b"|")

@@ -54,9 +54,6 @@ def make_synthetic(name: str, *, n: int, size: int, classes: int, noise: float, 
         classes: number of classes.
         noise: share of training labels that are drawn anew.
         seed: of everything that is drawn.
-
-    Returns:
-        The data set.
     """
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(classes, 3, 4, 4, generator=generator)

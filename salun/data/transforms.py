@@ -15,21 +15,13 @@ from salun.device import layout
 
 @dataclass(frozen=True)
 class Preparation:
-    """How stored pixels become model input.
+    """How stored pixels become model input."""
 
-    Attributes:
-        mean: per channel, of pixels in [0, 1], over the training split.
-        std: per channel, likewise.
-        padding: pixels of black border for the random crop; 0 for none.
-        flip: whether half of the training images are mirrored left to right.
-        resize: side in pixels that images are brought to; None keeps them.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    padding: int = 0
-    flip: bool = False
-    resize: int | None = None
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1], over the training split
+    std: tuple[float, ...]  # per channel, likewise
+    padding: int = 0  # pixels of black border for the random crop; 0 for none
+    flip: bool = False  # whether half of the training images are mirrored left to right
+    resize: int | None = None  # side in pixels that images are brought to; None keeps them
 
     def __call__(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Prepare one batch."""

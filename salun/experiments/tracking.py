@@ -4,9 +4,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
+
+if TYPE_CHECKING:  # a record's module imports timm, which imports wandb
+    from salun.experiments.record import Record
 
 _LIMITS = ("WANDB_INIT_TIMEOUT", "WANDB_LOGIN_TIMEOUT", "WANDB_FINISH_TIMEOUT")
 _SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
@@ -93,3 +96,15 @@ def _start(name: str, group: str, config: dict[str, Any]) -> Any:
     settings = wandb.Settings(silent=True, console="off")
     project = os.environ.get("WANDB_PROJECT", "salun")
     return wandb.init(project=project, name=name, group=group, config=config, settings=settings)
+
+
+def log_run(tracker: Tracker, name: str, title: str, record: "Record") -> None:
+    """Log a finished run of the list `name`: configuration, curve, final metrics."""
+    config = {**record.settings, "seed": record.seed, "list": name, "device": record.device, "id": record.id}
+    with tracker.run(f"{title} seed {record.seed}", f"{name}/{title}", config) as log:
+        for point in record.curve:
+            log(vars(point))
+        log({key: value for key, value in record.metrics.items() if value is not None})
+        log({f"base {key}": value for key, value in record.base_metrics.items() if value is not None})
+        log({f"seconds {key}": value for key, value in record.seconds.items()})
+        log({f"{name} passes {key}": count for key, value in record.passes.items() for name, count in value.items()})

@@ -16,31 +16,18 @@ SETS = ("forget", "retain", "validation", "test", "forgotten_test")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outputs of one model, and of the models that it is compared with.
+    """Outputs of one model, and of the models that it is compared with."""
 
-    Attributes:
-        forget: outputs on the forget set.
-        retain: on the retain set.
-        validation: on the validation set, without the forgotten classes.
-        test: on the test set, without the forgotten classes.
-        forgotten_test: on the test images of the forgotten classes; empty for other forget sets.
-        seconds: wall time of mask and method; None for a model that was not unlearned.
-        passes: image passes of mask and method, forward and backward together; None where they were not counted.
-        random: outputs on the forget set of a model with random weights.
-        base: the model before unlearning.
-        retrained: the model that was trained without the forget set.
-    """
-
-    forget: Outputs
-    retain: Outputs
-    validation: Outputs
-    test: Outputs
-    forgotten_test: Outputs
-    seconds: float | None = None
-    passes: int | None = None
-    random: Outputs | None = None
-    base: "Evaluation | None" = None
-    retrained: "Evaluation | None" = None
+    forget: Outputs  # outputs on the forget set
+    retain: Outputs  # on the retain set
+    validation: Outputs  # on the validation set, without the forgotten classes
+    test: Outputs  # on the test set, without the forgotten classes
+    forgotten_test: Outputs  # on the test images of the forgotten classes; empty for other forget sets
+    seconds: float | None = None  # wall time of mask and method; None for a model that was not unlearned
+    passes: int | None = None  # image passes of mask and method, both ways; None where they were not counted
+    random: Outputs | None = None  # outputs on the forget set of a model with random weights
+    base: "Evaluation | None" = None  # the model before unlearning
+    retrained: "Evaluation | None" = None  # the model that was trained without the forget set
 
     @property
     def sets(self) -> dict[str, Outputs]:
@@ -59,46 +46,27 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Runs:
-    """Outputs of several unlearned and several retrained models, all of one forgetting problem.
+    """Outputs of several unlearned and several retrained models, all of one forgetting problem."""
 
-    Attributes:
-        unlearned: one evaluation a run.
-        retrained: one a retrained model; without the model itself where the runs are retrainings.
-    """
-
-    unlearned: tuple[Evaluation, ...]
-    retrained: tuple[Evaluation, ...]
+    unlearned: tuple[Evaluation, ...]  # one evaluation a run
+    retrained: tuple[Evaluation, ...]  # one a retrained model; without the model itself where the runs are retrainings
 
     def in_order(self) -> "Runs":
-        """Sort every set by the images' indices, where they are known.
-
-        Returns:
-            The same outputs.
-        """
+        """Sort every set by the images' indices, where they are known."""
         return Runs(*(tuple(run.in_order() for run in runs) for runs in (self.unlearned, self.retrained)))
 
 
 @dataclass(frozen=True)
 class Models:
-    """A model with its weights, those it is compared with, and the images.
+    """A model with its weights, those it is compared with, and the images."""
 
-    Attributes:
-        model: the model that is measured, on its device; no metric changes it.
-        base: the model before unlearning.
-        retrained: the model that was trained without the forget set; None where there is none.
-        forget: images to forget.
-        retain: images to keep.
-        recipe: how the base model was trained.
-        seed: of whatever a metric draws.
-    """
-
-    model: nn.Module
-    base: nn.Module
-    retrained: nn.Module | None
-    forget: Images
-    retain: Images
-    recipe: Recipe
-    seed: int = 0
+    model: nn.Module  # the model that is measured, on its device; no metric changes it
+    base: nn.Module  # the model before unlearning
+    retrained: nn.Module | None  # the model that was trained without the forget set; None where there is none
+    forget: Images  # images to forget
+    retain: Images  # images to keep
+    recipe: Recipe  # how the base model was trained
+    seed: int = 0  # of whatever a metric draws
 
 
 Subject = Evaluation | Runs | Models

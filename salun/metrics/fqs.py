@@ -29,19 +29,12 @@ _ATTACKS = ("entropy_above_unlearn", "entropy_above_retrain", "confidence_above_
 
 @dataclass(frozen=True)
 class Attack:
-    """Error rates and score of one attack at each of 51 thresholds.
+    """Error rates and score of one attack at each of 51 thresholds."""
 
-    Attributes:
-        threshold: (51,).
-        fpr: (51,) share of negatives at or above the threshold.
-        fnr: (51,) share of positives below it.
-        score: (51,).
-    """
-
-    threshold: _Floats
-    fpr: _Floats
-    fnr: _Floats
-    score: _Floats
+    threshold: _Floats  # (51,)
+    fpr: _Floats  # (51,) share of negatives at or above the threshold
+    fnr: _Floats  # (51,) share of positives below it
+    score: _Floats  # (51,)
 
     def _rounded(self, decimals: int) -> "Attack":
         """Round rates and scores; thresholds keep 3 decimals."""
@@ -72,9 +65,6 @@ def _at_least(values: NDArray[np.floating], limits: tuple[float, float]) -> _Flo
     if not len(values):
         return np.zeros(_BINS)
     return np.asarray((values[:, None] >= _thresholds(limits)).mean(0), dtype=np.float64)
-
-
-# --- the Comparator ---------------------------------------------------------------------------------------
 
 
 def tempered_entropy(logits: _Singles) -> _Singles:
@@ -168,9 +158,6 @@ def comparator_fqs(attacks: dict[str, Attack]) -> float:
     return round(1 - max(float(attack.score.max()) for attack in attacks.values()), 3)
 
 
-# --- the notebook -----------------------------------------------------------------------------------------
-
-
 def notebook_values(logits: _Singles) -> tuple[_Floats, _Floats]:
     """Compute the notebook's entropy and confidence of each image, at temperature 1.
 
@@ -239,24 +226,14 @@ def notebook_pa(attacks: dict[str, Attack]) -> float:
     return float(attacks["entropy_above_unlearn"].score.max())
 
 
-# --- both -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Distributions:
-    """What a model says of the images of each class; zeros for an empty class.
+    """What a model says of the images of each class; zeros for an empty class."""
 
-    Attributes:
-        accuracy: (C,) share of the images of each class that are predicted right.
-        labels: (C, C) in row g the share of the images of class g that are predicted as each class.
-        top: (C, C) mean largest probability of the images of class g that are predicted as p.
-        mean: (C, C) mean probability of each class over the images of class g; NaN of an empty class.
-    """
-
-    accuracy: _Floats
-    labels: _Floats
-    top: _Floats
-    mean: _Floats
+    accuracy: _Floats  # (C,) share of the images of each class that are predicted right
+    labels: _Floats  # (C, C) in row g the share of the images of class g that are predicted as each class
+    top: _Floats  # (C, C) mean largest probability of the images of class g that are predicted as p
+    mean: _Floats  # (C, C) mean probability of each class over the images of class g; NaN of an empty class
 
 
 def distributions(logits: _Singles, labels: _Labels) -> Distributions:
@@ -293,9 +270,6 @@ def retained_accuracy(accuracies: _Floats, forgotten: int) -> float:
         The mean over the C - 1 others.
     """
     return float(np.delete(accuracies, forgotten).mean())
-
-
-# --- as metrics -------------------------------------------------------------------------------------------
 
 
 def _have_softmax(*logits: _Singles) -> bool:

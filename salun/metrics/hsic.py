@@ -53,16 +53,11 @@ def _unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass
 class Similarity:
-    """CKA between every layer of one model and every layer of another, over the batches seen so far.
+    """CKA between every layer of one model and every layer of another, over the batches seen so far."""
 
-    Attributes:
-        cross: (L, M) sum over the batches of HSIC between the layers of the two models.
-        first: (L,) the same of each layer of the first model with itself; second: (M,) of the second.
-    """
-
-    cross: _Floats | float = 0.0
-    first: _Floats | float = 0.0
-    second: _Floats | float = 0.0
+    cross: _Floats | float = 0.0  # (L, M) sum over the batches of HSIC between the layers of the two models
+    first: _Floats | float = 0.0  # (L,) the same of each layer of the first model with itself
+    second: _Floats | float = 0.0  # (M,) likewise of the second
 
     def add(self, first: Tensor, second: Tensor) -> None:
         """Take a batch into account; every batch counts alike, so that they should be of one size.

@@ -32,14 +32,9 @@ def distance_to_base(models: Models) -> _Layered:
 
 
 @metric(
-    "weight_distance_retrained",
-    "weight_distance_retrained_layers",
-    unit=("", "table"),
-    direction="lower",
-    ideal="0",
-    cost="weights",
-    against=("retrained",),
-)
+    "weight_distance_retrained", "weight_distance_retrained_layers", unit=("", "table"), direction="lower", ideal="0",
+    cost="weights", against=("retrained",),
+)  # fmt: skip
 def distance_to_retrained(models: Models) -> _Layered:
     """Distance of the weights to the retrained model's, as a share of their length: of all, and of each tensor.
 

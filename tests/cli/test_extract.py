@@ -53,9 +53,7 @@ def test_every_checkpoint_gives_the_same_samples(
     assert "[1/2] features/resnet_tiny_digits_base.npz: 90 x 128 (base; 12 forgotten)" in out
 
 
-@pytest.mark.parametrize(
-    "directory", ["study", "checkpoints/study", "./checkpoints/study/", "checkpoints/study/ga_class0.pt"]
-)
+@pytest.mark.parametrize("directory", ["study", "./checkpoints/study/", "checkpoints/study/ga_class0.pt"])
 def test_a_folder_is_mirrored_however_it_is_named(two: Path, directory: str) -> None:
     assert main(["-D", directory, "-S", "5"]) == 0
     assert [str(path) for path in Path("features").rglob("*.npz")] == ["features/study/ga_class0.npz"]
@@ -80,14 +78,9 @@ def test_finished_files_are_skipped_unless_something_changed(two: Path, capsys: 
     for flags in (["-S", "21"], ["-S", "21", "--layer", "layer1"], ["-S", "21", "--split", "test"]):
         main(flags)
         assert "finished before" not in capsys.readouterr().out, flags
-
-
-def test_a_damaged_file_of_features_is_made_again(two: Path) -> None:
-    main(["-D", "study", "-S", "5"])
-    path = Path("features/study/ga_class0.npz")
-    path.write_bytes(path.read_bytes()[:100])
-    assert main(["-D", "study", "-S", "5"]) == 0
-    assert len(read_features(path).labels) == 5
+    after.write_bytes(after.read_bytes()[:100])  # damaged
+    assert main(["-D", "study", "-S", "21", "--split", "test"]) == 0
+    assert len(read_features(after).labels) == 21
 
 
 @pytest.mark.parametrize("name", ["train", "test", "forget", "retain"])
@@ -146,21 +139,15 @@ def test_checkpoints_that_cannot_be_read_are_named_and_the_others_go_on(
     [
         (["-D", "nowhere"], "nowhere: no such folder"),
         (["-D", "empty"], "empty: holds no checkpoint"),
-        (["-D", ""], "must not be empty"),
         (["-S", "0"], "less than 1"),
-        (["-S", "-3"], "-3"),
         (["-S", "many"], "'many' is no whole number"),
-        (["-B", "0"], "less than 1"),
         (["--split", "validation"], "'validation'"),
         (["--split", "forget"], "--split forget: no checkpoint here records a forget set"),
-        (["--split", "forget", "--itf", "missing.json"], "missing.json"),
         (["--itf", "wrong.json"], "wrong.json"),
         (["--layer", "layer9"], "--layer layer9: the model has none of that name; did you mean 'layer"),
-        (["--layer", ""], "must not be empty"),
         (["--out", "file"], "file is not a folder"),
         (["--device", "tpu"], "--device tpu"),
         (["--format", "csv"], "'csv'"),
-        (["--colour"], "--colour"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(
@@ -172,19 +159,3 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
     lines = refuse(main, argv)
     assert len(lines) == 1
     assert said in lines[0]
-
-
-def test_a_folder_of_broken_checkpoints_alone_is_refused(write: Write, refuse: Refuse) -> None:
-    write("checkpoints/a.pt", b"x")
-    write("checkpoints/b.pt", b"y")
-    lines = refuse(main, [])
-    assert ["a.pt" in lines[0], "b.pt" in lines[1]] == [True, True]
-
-
-def test_help_is_instant_and_complete(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    out = capsys.readouterr().out
-    for flag in ("-D", "-S", "-B", "-W", "--split", "--itf", "--layer", "--format", "--out", "--device", "--data-dir"):
-        assert flag in out

@@ -47,12 +47,6 @@ def test_every_method_is_listed_with_settings_and_source(capsys: pytest.CaptureF
         assert found.source
 
 
-def test_both_lists_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--list-metrics", "--list-methods"]) == 0
-    out = capsys.readouterr().out
-    assert out.index("metrics") < out.index("methods")
-
-
 def test_the_page_of_metrics_is_what_the_code_says() -> None:
     written = (ROOT / "docs/metrics.md").read_text().splitlines()
     assert set(written) <= set(PAGES.metrics_page().splitlines()), "run scripts/metrics_page"

@@ -10,6 +10,7 @@ from plugins import COMMANDS, FILES, forgotten
 
 from salun.cli import audit, extract, train, unlearn, viz
 from salun.data.sources import SOURCES
+from salun.unlearning import METHODS
 
 MAINS = {"salun-train": train.main, "salun-unlearn": unlearn.main}
 FLATTEN = ["--plugin", "my_method.py", "-M", "flatten", "--model", "resnet_tiny", "--dataset", "digits", "-CF", "0"]
@@ -95,7 +96,7 @@ def test_a_plugin_is_in_the_lists_and_the_schema(capsys: pytest.CaptureFixture[s
     assert "1. flatten on resnet_tiny on digits, forgetting class 0: 5 runs" in capsys.readouterr().out
 
 
-def test_its_settings_are_validated(
+def test_its_settings_are_validated_and_without_the_flag_it_is_unknown(
     refuse: Callable[[Main, list[str]], list[str]], write: Callable[[str, Any], Path]
 ) -> None:
     write("list.json", {"class_to_forget": 0, "method": "flatten", "lr": -1, "epoch": 2})
@@ -104,9 +105,7 @@ def test_its_settings_are_validated(
         "salun-unlearn: list.json: entry 1: lr: -1: input should be greater than 0",
         "salun-unlearn: list.json: entry 1: epoch: unknown key; did you mean 'epochs'?",
     ]
-
-
-def test_without_the_flag_it_is_unknown(refuse: Callable[[Main, list[str]], list[str]]) -> None:
+    METHODS.pop("flatten")
     (line,) = refuse(unlearn.main, FLATTEN[2:])
     assert line.startswith('salun-unlearn: command line: method: "flatten": unknown')
 

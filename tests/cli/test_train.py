@@ -92,24 +92,20 @@ def test_cf_leaves_classes_out(
     assert not same(checkpoint.weights, plain.weights)
 
 
-def test_unlr_leaves_a_share_out(whole: Split, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint, listed = train("--unlr", "0.1", name="unlr0.1")
-    out = capsys.readouterr().out
-    assert len(listed) == round(0.1 * len(whole.train))
-    assert listed == sorted(set(listed))
-    assert set(listed) <= set(whole.train.tolist())
-    assert checkpoint.excluded == tuple(listed)
-    assert f"{len(whole.train) - len(listed)} of {len(whole.train)} training images" in out
-
-
-def test_a_stratified_share_is_of_each_class_and_in_the_name(
-    whole: Split, digits: Dataset, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("stratified", [False, True])
+def test_unlr_leaves_a_share_out_of_all_or_of_each_class(
+    stratified: bool, whole: Split, digits: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, listed = train("--unlr", "0.1", "--stratified", name="unlr0.1-stratified")
-    assert "forgetting 0.1 of the training split, stratified" in capsys.readouterr().out
+    more = ["--stratified"] if stratified else []
+    checkpoint, listed = train("--unlr", "0.1", *more, name=f"unlr0.1{'-stratified' * stratified}")
+    out = capsys.readouterr().out
+    assert ("forgetting 0.1 of the training split, stratified" in out) == stratified
+    assert f"{len(whole.train) - len(listed)} of {len(whole.train)} training images" in out
     assert len(listed) == round(0.1 * len(whole.train))
+    assert listed == sorted(set(listed) & set(whole.train.tolist()))
+    assert checkpoint.excluded == tuple(listed)
     sizes, counts = (digits.train.labels[of].bincount() for of in (whole.train, torch.tensor(listed)))
-    assert float((counts - 0.1 * sizes).abs().max()) < 1
+    assert (float((counts - 0.1 * sizes).abs().max()) < 1) == stratified
 
 
 def test_the_forget_seed_draws_the_share() -> None:
@@ -156,18 +152,12 @@ def test_out_and_comment_name_the_files(small: Checkpoint) -> None:
     assert [path.name for path in Path().iterdir()] == ["a"]
 
 
-def test_the_seed_decides_the_weights(small: Checkpoint) -> None:
-    again, _ = train("--seed", "0", "--comment", "zero", on=SMALL, name="zero")
-    other, _ = train("--seed", "1", on=SMALL, name="base-seed1")
-    assert same(again.weights, small.weights)
+def test_the_seeds_decide_weights_and_split(small: Checkpoint) -> None:
+    other, _ = train("--seed", "1", "--split-seed", "1", on=SMALL, name="base-split1-seed1")
+    assert other.config["split"] != small.config["split"]
+    assert other.config["split_seed"] == 1
     assert not same(other.weights, small.weights)
     assert other.config["recipe"]["seed"] == 1
-
-
-def test_another_split_seed_is_another_split(small: Checkpoint) -> None:
-    checkpoint, _ = train("--split-seed", "1", on=SMALL, name="base-split1")
-    assert checkpoint.config["split"] != small.config["split"]
-    assert checkpoint.config["split_seed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -203,12 +193,6 @@ def test_pat_stops_early(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"best epoch {latest}:" in out
 
 
-def test_reduced_precision_trains_too(small: Checkpoint) -> None:
-    checkpoint, _ = train("--precision", "bf16", on=SMALL)
-    assert not same(checkpoint.weights, small.weights)
-    assert all(weight.dtype in (torch.float32, torch.int64) for weight in checkpoint.weights.values())
-
-
 def test_a_timm_model_on_other_data() -> None:
     assert main([*SMALL, "--model", "resnet10t", "--cf", "3"]) == 0
     checkpoint = load_checkpoint(Path("checkpoints/resnet10t_synthetic-n-100-size-8-classes-4_cf3.pt"))
@@ -239,78 +223,51 @@ def test_an_interruption_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: 
         (["--dataset", "svhn"], ["'svhn' is not in data", "train_32x32.mat", "--dataset digits"]),
         (["--dataset", "mnist", "--data-dir", "no"], ["'mnist' is not in no", "train-images", "--dataset digits"]),
         (["--dataset", "digit"], ["'digit': unknown", "'digits'"]),
-        (["--dataset", ""], ["data set ''"]),
-        (["--dataset", "folder:"], ["folder:PATH"]),
         (["--dataset", "folder:no"], ["'folder:no'", "not a folder"]),
-        (["--dataset", "folder:no:size=9999"], ["size=9999", "4 to 1024"]),
-        (["--dataset", "synthetic:n=1"], ["n=1", "from 20"]),
         (["--dataset", "synthetic:nn=30"], ["'nn'", "'n'"]),
-        (["--dataset", "synthetic:noise=1"], ["noise=1", "0.9"]),
         (["--model", "resnet_tinny"], ["'resnet_tinny': unknown", "'resnet_tiny'"]),
         (["--model", ""], ["--model", "empty"]),
         (["--model", "inception_v3"], ["'inception_v3' cannot take images of 8 x 8"]),
         (["--pretrained"], ["'resnet_tiny'", "no pretrained weights"]),
         (["--lr", "0"], ["--lr 0.0", "greater than 0"]),
-        (["--lr", "-1"], ["--lr -1.0", "greater than 0"]),
         (["--lr", "nan"], ["--lr nan", "finite"]),
-        (["--lr", "inf"], ["--lr inf", "finite"]),
         (["--lr", "fast"], ["--lr", "'fast'"]),
         (["--epochs", "0"], ["--epochs 0", "greater than or equal to 1"]),
-        (["--epochs", "-3"], ["--epochs -3"]),
         (["--epochs", "1.5"], ["--epochs", "'1.5'"]),
         (["--pat", "0"], ["--pat 0"]),
-        (["--pat", "x"], ["--pat", "'x'"]),
         (["--batch-size", "1"], ["--batch-size 1", "greater than or equal to 2"]),
-        (["--batch-size", "-8"], ["--batch-size -8"]),
         (["--momentum", "1"], ["--momentum 1.0", "less than 1"]),
         (["--weight-decay", "-1"], ["--weight-decay -1.0"]),
-        (["--weight-decay", "nan"], ["--weight-decay nan", "finite"]),
         (["--optimizer", "sdg"], ["--optimizer", "'sdg'", "adamw"]),
         (["--schedule", "linear"], ["--schedule", "'linear'", "multistep"]),
         (["--precision", "fp16"], ["--precision", "'fp16'", "bf16"]),
         (["--seed", "-1"], ["--seed -1"]),
         (["--seed", "2147483648"], ["--seed 2147483648", "less than 2147483648"]),
-        (["--split-seed", "-1"], ["--split-seed -1", "from 0"]),
         (["--split-seed", "9" * 30], ["--split-seed 999", "to 2147483647"]),
         (["--forget-seed", "-1"], ["--forget-seed -1", "from 0"]),
         (["--cf", "10"], ["class 10", "'digits' has the classes 0 to 9"]),
-        (["--cf", "-1"], ["class -1", "0 to 9"]),
         (["--cf", "seven"], ["--cf", "'seven'"]),
         (["--cf"], ["--cf", "expected at least one"]),
         (["--cf", *map(str, range(10))], ["all classes of 'digits'"]),
         (["--unlr", "0"], ["--unlr 0.0", "between 0 and 1"]),
         (["--unlr", "1"], ["--unlr 1.0", "between 0 and 1"]),
-        (["--unlr", "1.5"], ["--unlr 1.5"]),
-        (["--unlr", "-0.1"], ["--unlr -0.1"]),
-        (["--unlr", "nan"], ["--unlr nan"]),
         (["--unlr", "1e-9"], ["1e-09", "none of these images"]),
-        (["--stratified"], ["--stratified: goes with --unlr"]),
         (["--cf", "1", "--stratified"], ["--stratified: goes with --unlr"]),
         (["--unlr", "0.99999"], ["the whole training split"]),
         (["--cf", "1", "--unlr", "0.1"], ["--unlr", "not allowed with", "--cf"]),
-        (["--cf", "1", "--itf", "f.json"], ["--itf", "not allowed with", "--cf"]),
-        (["--itf", "f.json", "--unlr", "0.1"], ["--unlr", "not allowed with", "--itf"]),
         (["--itf", "no.json"], ["no.json: cannot be read: No such file"]),
         (["--itf", "."], [".: cannot be read: Is a directory"]),
         (["--itf", ""], ["--itf", "empty"]),
         (["--itf", "foreign.json"], ["foreign.json: entry 2: index 1438", "0 to 1437"]),
-        (["--itf", "words.json"], ['words.json: entry 1: "a" is not an index']),
-        (["--itf", "broken.json"], ["broken.json: not valid JSON"]),
-        (["--itf", "empty.json"], ["empty.json: must be a JSON list of training indices"]),
         (["--comment", ""], ["--comment", "empty"]),
-        (["--out", "broken.json"], ["--out", "broken.json is not a folder"]),
         (["--out", "broken.json/below"], ["--out", "broken.json is not a folder"]),
         (["--device", "gpu"], ["--device gpu", "cpu, cuda"]),
-        (["--device", "cuda:99"], ["--device cuda:99"]),
         (["--nope"], ["--nope", "--help"]),
-        (["extra"], ["extra", "--help"]),
     ],
 )
 def test_wrong_flags(argv: list[str], words: list[str], refuse: Refuse, write: Write) -> None:
     write("foreign.json", [0, 1438])
-    write("words.json", ["a"])
     write("broken.json", "[1,")
-    write("empty.json", [])
     (line,) = refuse(main, [*DIGITS, *argv])
     assert line.startswith("salun-train: ")
     assert all(word in line for word in words), line

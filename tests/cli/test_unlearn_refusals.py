@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from salun.cli.unlearn import main
-from salun.data.dataset import Dataset
-from salun.data.split import ForgetRequest, make_split
 from salun.models.architecture import Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
@@ -51,19 +49,14 @@ def full_mask(model: str) -> dict[str, torch.Tensor]:
         ("", ["not valid JSON"]),
         (bytes(range(256)), ["not a text file"]),
         ("3", ["entry 1: 3", "object"]),
-        ('"rl"', ['entry 1: "rl"', "object"]),
-        ("null", ["entry 1: null"]),
         ("[]", ["holds no experiment"]),
         ("[3]", ["entry 1: 3", "object"]),
-        ("[[]]", ["entry 1: []", "object"]),
         ('[{"lr": 1, "lr": 2, "class_to_forget": 0}]', ["key 'lr'", "twice"]),
         ('[{"recipe": {"lr": 1, "lr": 2}, "class_to_forget": 0}]', ["key 'lr'", "twice"]),
         ("[" * 100_000, ["nested too deeply"]),
         ('[{"class_to_forget": ' + "9" * 5000 + "}]", ["4300 digits"]),
         ('[{"class_to_forget": 0, "lr": NaN}]', ["entry 1: lr: NaN", "finite"]),
-        ('[{"class_to_forget": 0, "lr": -Infinity}]', ["entry 1: lr: -Infinity", "finite"]),
         ('[{"class_to_forget": 0, "lr": 1e999}]', ["entry 1: lr: Infinity", "finite"]),
-        ('[{"unlearning_rate": NaN}]', ["entry 1: unlearning_rate: NaN", "finite"]),
         ('[{"class_to_forget": 0, "no\\nsuch": 1}]', ["entry 1: no such: unknown key"]),
         ('[{"class_to_forget": 0, "dataset": "no\\nsuch"}]', ["entry 1: dataset: data set 'no such': unknown"]),
     ],
@@ -82,44 +75,32 @@ GONE = object()
     ("changes", "words"),
     [
         ({"checkpoint": 3}, ["checkpoint: 3", "string"]),
-        ({"checkpoint": ""}, ['checkpoint: ""']),
         ({"checkpoint": "no.pt"}, ["checkpoint: no.pt: no such file"]),
         ({"checkpoint": "checkpoints"}, ["checkpoint: checkpoints: no such file"]),
         ({"checkpoint": "x" * 5000}, ["checkpoint: x", "no such file"]),
         ({"class_to_forget": 10}, ["class 10", "'digits' has the classes 0 to 9"]),
-        ({"class_to_forget": 10**30}, [f"class {10**30}", "0 to 9"]),
         ({"class_to_forget": -1}, ["class_to_forget: -1"]),
         ({"class_to_forget": "0"}, ['class_to_forget: "0"']),
         ({"class_to_forget": True}, ["class_to_forget: true"]),
-        ({"class_to_forget": 1.0}, ["class_to_forget: 1.0"]),
         ({"class_to_forget": []}, ["class_to_forget: []"]),
         ({"class_to_forget": [1, "a"]}, ['class_to_forget: [1, "a"]']),
-        ({"class_to_forget": [3, 11]}, ["class 11", "0 to 9"]),
         ({"class_to_forget": list(range(10))}, ["all classes of 'digits'", "nothing would be retained"]),
         ({"class_to_forget": GONE}, ["nothing to forget", "class_to_forget, unlearning_rate, idxs_to_forget"]),
         ({"class_to_forget": GONE, "class_to_forgett": 0}, ["class_to_forgett: unknown", "'class_to_forget'"]),
-        ({"class_to_forget": None}, ["nothing to forget"]),
         ({"unlearning_rate": 0.1}, ["class_to_forget and unlearning_rate: exclude each other"]),
         ({"idxs_to_forget": BASE}, ["class_to_forget and idxs_to_forget: exclude each other"]),
         ({"class_to_forget": GONE, "unlearning_rate": 0}, ["unlearning_rate: 0:", "greater than 0"]),
         ({"class_to_forget": GONE, "unlearning_rate": 1}, ["unlearning_rate: 1:", "less than 1"]),
-        ({"class_to_forget": GONE, "unlearning_rate": 1.5}, ["unlearning_rate: 1.5", "less than 1"]),
-        ({"class_to_forget": GONE, "unlearning_rate": -0.5}, ["unlearning_rate: -0.5", "greater than 0"]),
         ({"class_to_forget": GONE, "unlearning_rate": "0.1"}, ['unlearning_rate: "0.1"', "number"]),
         ({"class_to_forget": GONE, "unlearning_rate": 1e-9}, ["1e-09 of the training split", "none of these"]),
         ({"class_to_forget": GONE, "unlearning_rate": 0.9999}, ["the whole training split"]),
         ({"class_to_forget": GONE, "idxs_to_forget": "no.json"}, ["idxs_to_forget: no.json: no such file"]),
-        ({"class_to_forget": GONE, "idxs_to_forget": "checkpoints"}, ["idxs_to_forget: checkpoints: no such file"]),
         ({"class_to_forget": GONE, "idxs_to_forget": 3}, ["idxs_to_forget: 3", "string"]),
         ({"lr": 0}, ["lr: 0:", "greater than 0"]),
         ({"lr": -0.1}, ["lr: -0.1", "greater than 0"]),
         ({"lr": "0.1"}, ['lr: "0.1"', "number"]),
-        ({"lr": True}, ["lr: true", "number"]),
-        ({"lr": [0.1]}, ["lr: [0.1]", "number"]),
         ({"epochs": 0}, ["epochs: 0:", "greater than 0"]),
-        ({"epochs": -3}, ["epochs: -3", "greater than 0"]),
         ({"epochs": 1.5}, ["epochs: 1.5", "integer"]),
-        ({"epochs": "3"}, ['epochs: "3"', "integer"]),
         ({"epochs": True}, ["epochs: true", "integer"]),
         ({"ephocs": 3}, ["ephocs: unknown key", "did you mean 'epochs'"]),
         ({"zzz": 3}, ["zzz: unknown key", "accepted: ", "class_to_forget"]),
@@ -129,23 +110,15 @@ GONE = object()
         ({"grad_clip": 0}, ["grad_clip: 0"]),
         ({"schedule": "linear"}, ['schedule: "linear"', "'cosine'"]),
         ({"labels": "none"}, ['labels: "none"', "'remaining'"]),
-        (
-            {"method": "ft", "labels": "any"},
-            ["labels: unknown key of method 'ft'; its settings: lr, epochs, batch_size"],
-        ),
+        ({"method": "ft", "labels": "any"}, ["labels: unknown key of method 'ft'; its settings: lr, epochs, batch_"]),
         ({"method": "rl_spilt"}, ['method: "rl_spilt": unknown', "did you mean 'rl_split'"]),
         ({"method": "zzz"}, ['method: "zzz": unknown', "ga_small", "retrain"]),
         ({"method": 3}, ["method: 3: unknown"]),
-        ({"method": ["rl"]}, ['method: ["rl"]: unknown']),
         ({"method": "retrain", "lr": 0.1}, ["lr: unknown key of method 'retrain'; its settings: none"]),
-        ({"method": "retrain", "epochs": 3}, ["epochs: unknown key"]),
         ({"method": "retrain", "use_mask": True}, ["use_mask: true: method 'retrain' takes no mask"]),
-        ({"method": "retrain", "load_mask": "m.pt"}, ["load_mask", "method 'retrain' takes no mask"]),
         ({"use_mask": "yes"}, ['use_mask: "yes"', "boolean"]),
-        ({"use_mask": 1}, ["use_mask: 1", "boolean"]),
         ({"use_mask": True, "mask_thr": 0}, ["mask_thr: 0:", "greater than 0"]),
         ({"use_mask": True, "mask_thr": 1.01}, ["mask_thr: 1.01", "less than or equal to 1"]),
-        ({"use_mask": True, "mask_thr": "half"}, ['mask_thr: "half"', "number"]),
         ({"use_mask": True, "mask_score": "sums"}, ['mask_score: "sums"', "'mean_abs'"]),
         ({"use_mask": True, "mask_batches": 0}, ["mask_batches: 0"]),
         ({"use_mask": False, "load_mask": BASE}, ["use_mask: false: contradicts load_mask"]),
@@ -156,30 +129,19 @@ GONE = object()
         ({"metrics": ["UA", 3]}, ["metrics.1: 3", "string"]),
         ({"seed": -1}, ["seed: -1"]),
         ({"seed": 2**31}, [f"seed: {2**31}"]),
-        ({"seed": "0"}, ['seed: "0"', "integer"]),
         ({"forget_seed": -1}, ["forget_seed: -1"]),
         ({"tag": 3}, ["tag: 3", "string"]),
-        ({"model": "resnet_tiny"}, ["model: excluded by checkpoint"]),
-        ({"dataset": "digits"}, ["dataset: excluded by checkpoint"]),
         (TINY, ["model and dataset: excluded by checkpoint"]),
         ({"split_seed": 0}, ["split_seed: excluded by checkpoint"]),
         ({"recipe": {"epochs": 3}}, ["recipe", "records another recipe"]),
         ({"recipe": 3}, ["recipe: 3", "object"]),
         ({"checkpoint": GONE, **TINY, "model": "resnet_tini"}, ["model:", "'resnet_tini': unknown", "'resnet_tiny'"]),
-        ({"checkpoint": GONE, **TINY, "model": ""}, ['model: ""']),
         ({"checkpoint": GONE, **TINY, "dataset": "digit"}, ["dataset:", "'digit': unknown", "'digits'"]),
-        ({"checkpoint": GONE, **TINY, "dataset": ""}, ['dataset: ""']),
-        ({"checkpoint": GONE, **TINY, "dataset": "folder:"}, ["dataset:", "'folder:'", "folder:PATH"]),
         ({"checkpoint": GONE, **TINY, "dataset": "folder:no"}, ["'folder:no'", "not a folder"]),
-        ({"checkpoint": GONE, **TINY, "dataset": "folder:checkpoints"}, ["checkpoints: holds 0 class folder"]),
-        ({"checkpoint": GONE, **TINY, "dataset": "folder:a:size=2"}, ["size=2", "4 to 1024"]),
         ({"checkpoint": GONE, **TINY, "dataset": "synthetic:nn=3"}, ["'nn' unknown", "'n'"]),
-        ({"checkpoint": GONE, **TINY, "dataset": "synthetic:n=many"}, ["n=many", "number"]),
-        ({"checkpoint": GONE, **TINY, "dataset": "synthetic:noise=nan"}, ["noise=nan", "0.9"]),
         ({"checkpoint": GONE, **TINY, "dataset": "cifar10"}, ["'cifar10' is not in data", "cifar-10", "digits"]),
         ({"checkpoint": GONE, **TINY, "class_to_forget": 10}, ["class_to_forget: class 10", "0 to 9"]),
         ({"checkpoint": GONE, **TINY, "recipe": {"epoch": 3}}, ["recipe.epoch: unknown key", "'epochs'"]),
-        ({"checkpoint": GONE, **TINY, "recipe": {"lr": -1}}, ["recipe.lr: -1", "greater than 0"]),
         ({"checkpoint": GONE, **TINY, "recipe": {"optimizer": "sdg"}}, ['recipe.optimizer: "sdg"', "'adamw'"]),
         ({"checkpoint": GONE, **TINY, "split_seed": -1}, ["split_seed: -1"]),
     ],
@@ -211,7 +173,6 @@ def test_every_wrong_entry_has_its_line(base_file: Path, refuse: Refuse, write: 
 
 def test_every_entry_that_does_not_fit_its_data_has_its_line(base_file: Path, refuse: Refuse, write: Write) -> None:
     wrong = [{"checkpoint": BASE, "class_to_forget": label} for label in (10, 3, 11)]
-    write("list.json", wrong)
     write("broken.pt", base_file.read_bytes()[:1000])
     write("list.json", [*wrong, {"checkpoint": "broken.pt", "class_to_forget": 0}])
     lines = refuse(main, ["-L", "list.json", *RUN])
@@ -227,12 +188,10 @@ def test_every_entry_that_does_not_fit_its_data_has_its_line(base_file: Path, re
     [
         (b"", ["damaged"]),
         (b"hello", ["damaged"]),
-        ("{}", ["damaged"]),
         (saved(Malice()), ["damaged, or holds more"]),
         (saved({"model": {"fc.weight": Malice()}, "config": {}}), ["damaged, or holds more"]),
         (pickle.dumps({"model": Malice(), "config": {}}, protocol=2), ["damaged, or holds more"]),
         (saved([1, 2]), ["not a checkpoint", "'config'"]),
-        (saved({"model": {}}), ["not a checkpoint", "'config'"]),
         (saved({"model": [], "config": {}}), ["not a checkpoint", "dictionaries"]),
         (saved({"model": {}, "config": {"model": "resnet18", "dataset": "digits"}}), ["lacks 'nclasses'"]),
         (saved({"model": {}, "config": {"model": "resnet18", "dataset": "digits", "nclasses": 10}}), ["do not fit"]),
@@ -261,7 +220,7 @@ def test_a_checkpoint_whose_weights_are_no_numbers(
     assert lines == [f"salun-unlearn: command line: {BASE}: weights that are no numbers: the model diverged"]
 
 
-@pytest.mark.parametrize("size", [1, 100, 10_000, 1_000_000])
+@pytest.mark.parametrize("size", [1, 10_000])
 def test_a_truncated_checkpoint(size: int, base_file: Path, refuse: Refuse) -> None:
     base_file.write_bytes(base_file.read_bytes()[:size])
     (line,) = refuse(main, ["-c", BASE, "-CF", "0", *RUN])
@@ -304,19 +263,10 @@ def test_retraining_a_checkpoint_without_a_recipe(base_file: Path, refuse: Refus
     ("content", "words"),
     [
         ("", ["not valid JSON"]),
-        ("[1,", ["not valid JSON"]),
         (bytes(range(128, 256)), ["not a text file"]),
         ({"0": 1}, ["JSON list of training indices"]),
-        ([], ["JSON list of training indices", "not empty"]),
-        ("null", ["JSON list of training indices"]),
         (["1"], ['entry 1: "1" is not an index']),
-        ([3, 1.0], ["entry 2: 1.0 is not an index"]),
-        ([True], ["entry 1: true is not an index"]),
-        ([[1]], ["entry 1: [1] is not an index"]),
-        ("[NaN]", ["entry 1: NaN is not an index"]),
-        ([-1], ["entry 1: index -1", "0 to 1437"]),
         ([0, 1, 1438], ["entry 3: index 1438", "0 to 1437"]),
-        ([10**30], [f"index {10**30}", "0 to 1437"]),
         (list(range(1438)), ["the whole training split"]),
     ],
 )
@@ -327,14 +277,6 @@ def test_a_forget_file_with_wrong_content(
     (line,) = refuse(main, ["-c", BASE, "-IF", "forget.json", *RUN])
     assert "forget.json" in line
     assert all(word in line for word in words), line
-
-
-def test_a_forget_file_of_validation_images_alone(
-    digits: Dataset, base_file: Path, refuse: Refuse, write: Write
-) -> None:
-    write("forget.json", make_split(digits, ForgetRequest()).validation.tolist())
-    (line,) = refuse(main, ["-c", BASE, "-IF", "forget.json", *RUN])
-    assert "forget.json: none of these images is in the training split" in line
 
 
 @pytest.mark.parametrize(
@@ -362,89 +304,54 @@ def test_a_file_that_is_no_mask_of_the_model(
         assert refuse(main, ["-c", BASE, "-CF", "0", "-LM", "mask.pt", "--dry-run"]) == [line]
 
 
+ALONE = (
+    "-UL 0.1", "-IF f.json", "-M ga", "-UM", "-MT 0.1", "-LM m.pt", "-E 3", "-LR 0.1",
+    "--seed 0", "--base-seed 0", "--tag a",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         ([], ["nothing to forget"]),
         (["-L", "no.json"], ["no.json: cannot be read: No such file"]),
         (["-L", "checkpoints"], ["checkpoints: cannot be read: Is a directory"]),
-        (["-L", ""], ["cannot be read"]),
         (["-L"], ["-L/--load", "expected one argument"]),
         (["--nope"], ["--nope", "--help"]),
         (["-L", "list.json", "extra"], ["extra"]),
         (["-L", "list.json", "-c", BASE], ["-c goes without -L", "'checkpoint'", "list.json"]),
         (["-L", "list.json", "-CF", "0"], ["-CF goes without -L", "'class_to_forget'"]),
-        (["-L", "list.json", "-UL", "0.1"], ["-UL goes without -L"]),
-        (["-L", "list.json", "-IF", "f.json"], ["-IF goes without -L"]),
-        (["-L", "list.json", "-M", "ga"], ["-M goes without -L"]),
-        (["-L", "list.json", "-UM"], ["-UM goes without -L"]),
-        (["-L", "list.json", "-MT", "0.1"], ["-MT goes without -L"]),
-        (["-L", "list.json", "-LM", "m.pt"], ["-LM goes without -L"]),
-        (["-L", "list.json", "-E", "3"], ["-E goes without -L"]),
-        (["-L", "list.json", "-LR", "0.1"], ["-LR goes without -L"]),
-        (["-L", "list.json", "--seed", "0"], ["--seed goes without -L"]),
-        (["-L", "list.json", "--base-seed", "0"], ["--base-seed goes without -L"]),
+        *((["-L", "list.json", *given.split()], [f"{given.split()[0]} goes without -L"]) for given in ALONE),
         (["-L", "list.json", "--metrics", "UAA"], ["--metrics", "'UAA': unknown", "'UA'"]),
-        (["-L", "list.json", "--metrics", "al"], ["--metrics", "'al': unknown", "'all'"]),
         (["-L", "list.json", "--nbase", "0"], ["--nbase 0: must be from 1"]),
         (["-L", "list.json", "--nforget", "-2"], ["--nforget -2: must be from 1"]),
         (["-L", "list.json", "--nbase", "2"], ["entry 1: --nbase 2: a checkpoint is one base model"]),
         (["-L", "list.json", "--nforget", "2"], ["entry 1: --nforget 2: class 0 is one forget set"]),
-        (["-L", "list.json", "--tag", "a"], ["--tag goes without -L"]),
         (["-CF", "0", "-UL", "0.1"], ["-UL", "not allowed with", "-CF"]),
-        (["-CF", "0", "-IF", "f.json"], ["-IF", "not allowed with", "-CF"]),
-        (["-UL", "0.1", "-IF", "f.json"], ["-IF", "not allowed with", "-UL"]),
-        (["-c", BASE], ["nothing to forget"]),
         (["-CF", "-c", BASE], ["-CF", "expected at least one"]),
         (["-c", BASE, "-CF", "zero"], ["-CF", "'zero'"]),
-        (["-c", BASE, "-CF", "-1"], ["class_to_forget: -1"]),
         (["-c", BASE, "-CF", "3", "12"], ["class 12", "0 to 9"]),
-        (["-c", BASE, "-CF", *map(str, range(10))], ["all classes of 'digits'"]),
         (["-c", BASE, "-UL", "some"], ["-UL", "'some'"]),
-        (["-c", BASE, "-UL", "nan"], ["unlearning_rate: NaN"]),
-        (["-c", BASE, "-UL", "0"], ["unlearning_rate: 0.0"]),
-        (["-c", BASE, "-UL", "1"], ["unlearning_rate: 1.0"]),
-        (["-c", BASE, "-IF", "no.json"], ["idxs_to_forget: no.json: no such file"]),
         (["-c", "no.pt", "-CF", "0"], ["checkpoint: no.pt: no such file"]),
         (["-c", BASE, "--dataset", "digits", "-CF", "0"], ["dataset: excluded by checkpoint"]),
         (["--model", "resnet_tiny", "--dataset", "digit", "-CF", "0"], ["'digit'", "'digits'"]),
-        (["-c", BASE, "-CF", "0", "-E", "0"], ["epochs: 0"]),
         (["-c", BASE, "-CF", "0", "-E", "1.5"], ["-E", "'1.5'"]),
         (["-c", BASE, "-CF", "0", "-LR", "nan"], ["lr: NaN"]),
         (["-c", BASE, "-CF", "0", "-LR", "fast"], ["-LR", "'fast'"]),
         (["-c", BASE, "-CF", "0", "-M", "rll"], ["method:", "'rl'"]),
-        (["-c", BASE, "-CF", "0", "-M", "retrain", "-UM"], ["'retrain' takes no mask"]),
-        (["-c", BASE, "-CF", "0", "-M", "retrain", "-E", "3"], ["epochs: unknown key"]),
-        (
-            ["-c", BASE, "-UL", "0.1", "-M", "unsir"],
-            ["unlearning_rate: 0.1: method 'unsir' forgets whole classes"],
-        ),
-        (
-            ["-c", BASE, "-IF", "f.json", "-M", "unsir"],
-            ["idxs_to_forget: ", "'unsir' forgets whole classes only"],
-        ),
+        (["-c", BASE, "-UL", "0.1", "-M", "unsir"], ["unlearning_rate: 0.1: method 'unsir' forgets whole classes"]),
         (["-c", BASE, "-CF", "0", "--stratified"], ["stratified: without effect unless unlearning_rate"]),
         (["-c", BASE, "-CF", "0", "--budget", "0"], ["--budget 0: ", "from 1"]),
-        (["-c", BASE, "-CF", "0", "-UM", "-MT", "0"], ["mask_thr: 0.0"]),
-        (["-c", BASE, "-CF", "0", "-UM", "-MT", "2"], ["mask_thr: 2.0"]),
-        (["-c", BASE, "-CF", "0", "-LM", "no.pt"], ["load_mask: no.pt: no such file"]),
-        (["-c", BASE, "-CF", "0", "--metrics", "UX", "UA"], ["metrics:", "'UX'"]),
         (["-c", BASE, "-CF", "0", "--metrics"], ["--metrics", "expected at least one"]),
-        (["-c", BASE, "-CF", "0", "--seed", "-1"], ["seed: -1"]),
-        (["-c", BASE, "-CF", "0", "--forget-seed", "-1"], ["forget_seed: -1"]),
         (["-c", BASE, "-CF", "0", "--nexp", "0"], ["--nexp 0", "from 1 to"]),
-        (["-c", BASE, "-CF", "0", "--nexp", "-2"], ["--nexp -2", "from 1 to"]),
         (["-c", BASE, "-CF", "0", "--nexp", "9" * 20], [f"--nexp {'9' * 20}", "to 10000"]),
         (["-c", BASE, "-CF", "0", "--out", "x" * 5000], ["--out", "File name too long"]),
-        (["-c", BASE, "-CF", "0", "--nexp", "few"], ["--nexp", "'few'"]),
         (["-c", BASE, "-CF", "0", "--keep", "some"], ["--keep", "'some'", "last"]),
         (["-c", BASE, "-CF", "0", "--device", "gpu"], ["--device gpu", "cpu, cuda"]),
         (["-c", BASE, "-CF", "0", "--device", "cuda:99"], ["--device cuda:99"]),
-        (["-c", BASE, "-CF", "0", "--device", ""], ["--device"]),
         (["-c", BASE, "-CF", "0", "--out", "list.json"], ["--out", "list.json is not a folder"]),
         (["-c", BASE, "-CF", "0", "--checkpoints", "list.json"], ["--checkpoints", "list.json is not a folder"]),
         (["-c", "no.pt", "-CF", "0", "--dry-run", "--nexp", "0"], ["--nexp 0"]),
-        (["-c", "no.pt", "-CF", "0", "--dry-run", "-E", "-1"], ["epochs: -1"]),
         (["-L", "no.json", "--dry-run"], ["no.json: cannot be read"]),
     ],
 )
@@ -459,8 +366,3 @@ def test_a_folder_in_place_of_the_records(base_file: Path, tmp_path: Path, refus
     (tmp_path / "runs" / "command-line" / "records.jsonl").mkdir(parents=True)
     (line,) = refuse(main, ["-c", BASE, "-CF", "0", *RUN])
     assert "records.jsonl: cannot be read: Is a directory" in line
-
-
-def test_refusals_need_no_wandb_notice(refuse: Refuse) -> None:
-    (line,) = refuse(main, ["-c", "no.pt", "-CF", "0"])
-    assert "no.pt" in line

@@ -74,22 +74,26 @@ def test_runs_whose_ids_begin_alike_do_not_overwrite_each_other(trio: dict[str, 
     assert all(strictly(Path("images", name))["ID"] == Path(name).stem for name in named.values())
 
 
-def test_each_definition_has_a_file_of_its_own(trio: dict[str, Path]) -> None:
-    for definition in ("notebook", "comparator"):
-        assert main(["comparator", "--definition", definition]) == 0
-    names = {"notebook": f"comparator/1/{RUN[:4]}.json", "comparator": f"comparator/1/{RUN[:4]}_comparator.json"}
-    assert written() == sorted(names.values())
-    for definition, name in names.items():
-        content = strictly(Path("images", name))
-        assert (content["definition"], content["ID"], content["run"]) == (definition, RUN[:4], RUN)
-
-
 def test_an_id_stands_for_one_run_in_both_definitions(trio: dict[str, Path]) -> None:
     other = RUN[:4] + "f" * 12
     trios.put("checkpoints/study/other.pt", 5, trios.forget_of(), unlearned=trios.run("ga", id=other))
     assert main(["comparator", "study/rl.pt"]) == 0
     assert main(["comparator", "study/other.pt", "--definition", "comparator"]) == 0
     assert written() == [f"comparator/1/{RUN[:4]}.json", f"comparator/1/{other[:8]}_comparator.json"]
+    assert main(["comparator", "study/rl.pt", "--definition", "comparator"]) == 0
+    assert len(written()) == 3
+    content = strictly(f"images/comparator/1/{RUN[:4]}_comparator.json")
+    assert (content["definition"], content["ID"], content["run"]) == ("comparator", RUN[:4], RUN)
+
+
+@pytest.mark.parametrize("run", ["../../x", "/etc/passwd", "", "~", "a\0b", "\x1b]0;x\x07", "x" * 5000])
+def test_what_a_checkpoint_says_of_its_run_stays_in_the_folder(trio: dict[str, Path], run: str) -> None:
+    trios.put(str(trio["unlearned"]), 1, trios.forget_of(), unlearned=trios.run(id=run))
+    before = {path for path in Path().rglob("*") if path.is_file()}
+    assert main(["comparator"]) == 0
+    (path,) = {path for path in Path().rglob("*") if path.is_file()} - before
+    assert path.parent == Path("images/comparator/1")
+    assert path.name.isprintable()
 
 
 def test_a_time_that_was_known_is_kept_when_the_record_is_lost(

@@ -40,7 +40,12 @@ def coordinates(path: str) -> dict[str, np.ndarray]:
         return dict(content)
 
 
-def test_each_file_gets_its_pictures_where_it_lies(study: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_file_gets_its_pictures_where_it_lies_without_a_display(
+    study: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MPLBACKEND", "TkAgg")
     assert main(["tsne", *SMALL]) == 0
     names = ["tsne.gif", "tsne.npz", "tsne_2d.png", "tsne_3d.png"]
     assert written() == [f"base/{name}" for name in names] + [f"study/ga/{name}" for name in names]
@@ -65,15 +70,6 @@ def test_named_together_models_share_one_space(study: None) -> None:
     assert both[0]["key"] == both[1]["key"]
     assert both[0]["indices"].tolist() == both[1]["indices"].tolist()
     assert not np.array_equal(both[0]["flat"], both[1]["flat"])
-
-
-def test_the_same_model_twice_lies_on_itself() -> None:
-    put("a.npz", title="a")
-    put("b.npz", title="b")
-    assert main(["tsne", "features/a.npz", "features/b.npz", *SMALL]) == 0
-    one, other = (coordinates(f"a_with_b/d_models/{name}/tsne.npz")["flat"] for name in ("a", "b"))
-    spread = one.std(0).max()
-    assert np.linalg.norm(one - other, axis=1).mean() < 0.1 * spread
 
 
 @pytest.mark.parametrize("command", [["tsne", *SMALL], ["umap", "--neighbours", "8", "--dpi", "40"]])
@@ -121,14 +117,6 @@ def test_restyling_fits_nothing(study: None, monkeypatch: pytest.MonkeyPatch) ->
     assert main(["tsne", "-S", "50", *SMALL]) == 2
 
 
-@pytest.mark.parametrize("ending", ["svg", "pdf"])
-def test_other_formats(ending: str) -> None:
-    put("base.npz")
-    assert main(["tsne", "--perplexity", "8", "--format", ending]) == 0
-    head = {"svg": b"<?xml", "pdf": b"%PDF"}[ending]
-    assert Path(f"images/base/tsne_2d.{ending}").read_bytes().startswith(head)
-
-
 def test_the_notebooks_figure_takes_equally_many_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
     put("base.npz", count=110)
     assert main(["umap", "--notebook", "--dpi", "40"]) == 0
@@ -140,13 +128,6 @@ def test_the_notebooks_figure_takes_equally_many_of_each_class(capsys: pytest.Ca
     assert not len(found["flat_prototypes"])
 
 
-def test_nothing_needs_a_display(study: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MPLBACKEND", "TkAgg")
-    assert main(["tsne", "base.npz", *SMALL]) == 0
-
-
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -154,25 +135,17 @@ def test_nothing_needs_a_display(study: None, monkeypatch: pytest.MonkeyPatch) -
         (["tsne", "empty"], "empty: holds no features"),
         (["tsne", "base.npz"], "--perplexity 30: 1 to 21 for 64 points"),
         (["tsne", "base.npz", "-S", "12", "--perplexity", "8"], "--perplexity 8: 1 to 5 for 16 points"),
-        (["tsne", "base.npz", "--perplexity", "nan"], "--perplexity nan"),
-        (["tsne", "base.npz", "-S", "0"], "less than 1"),
         (["tsne", "base.npz", "--seed", "-1"], "--seed -1"),
         (["tsne", "base.npz", "--dpi", "100000"], "--dpi 100000: at most"),
-        (["tsne", "base.npz", "--format", "bmp"], "'bmp'"),
         (["tsne", "base.npz", "--out", "file"], "file is not a folder"),
         (["tsne", "broken.npz"], "broken.npz: not a readable file of features"),
         (["tsne", "base.npz", "other.npz", *SMALL], "cannot be compared: their data sets differ"),
         (["tsne", "base.npz", "study", "--perplexity", "50"], "--perplexity 50: 1 to 42 for 128 points"),
         (["umap", "base.npz", "--neighbours", "60"], "--neighbours 60: .* 60 points"),
-        (["umap", "base.npz", "--neighbours", "1"], "--neighbours 1"),
         (["umap", "base.npz", "--min-dist", "2"], "--min-dist 2: must be from 0 to 1"),
         (["umap", "base.npz", "-S", "4"], "4 points"),
         (["umap", "base.npz", "--notebook", "--neighbours", "9"], "--neighbours and --notebook exclude each other"),
-        (["umap", "base.npz", "--notebook", "--seed", "1"], "--seed and --notebook exclude each other"),
-        (["umap", "base.npz", "--notebook", "-S", "20"], "--samples and --notebook exclude each other"),
-        (["umap", "base.npz", "--notebook", "--no-pca"], "--no-pca and --notebook exclude each other"),
         (["umap", "tested.npz", "--notebook"], "holds test images; --notebook draws training images"),
-        (["draw"], "'draw'"),
         ([], "COMMAND"),
     ],
 )
@@ -192,11 +165,3 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
 def test_a_film_needs_ffmpeg(study: None, refuse: Refuse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "--mp4: needs the program ffmpeg" in refuse(main, ["tsne", "--mp4", *SMALL])[0]
-
-
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    out = capsys.readouterr().out
-    for command in ("tsne", "umap"):
-        assert command in out

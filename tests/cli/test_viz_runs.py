@@ -11,6 +11,7 @@ from salun.cli.viz import main
 from salun.experiments.record import Record
 
 KINDS = ("bars", "curves", "sweep", "plane")
+NOTHING: dict[str, float | None] = dict.fromkeys(("UA", "RA", "TA", "MIA"))
 Refuse = Callable[[Any, list[str]], list[str]]
 Write = Callable[[str, Any], Path]
 
@@ -65,19 +66,13 @@ def test_what_an_earlier_version_retrained_is_passed_over(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "given", ["runs/one", "one", "runs/one/records.jsonl", "one/records.jsonl", "runs/../runs/one"]
+    "given", [["runs/one"], ["one/records.jsonl"], ["runs/../runs/one"], ["one", "runs/one/records.jsonl"]]
 )
-def test_paths_are_looked_for_as_given_then_under_runs(given: str) -> None:
+def test_paths_are_looked_for_as_given_then_under_runs_and_drawn_once(given: list[str]) -> None:
     list_of("one")
     list_of("two")
-    assert viz(given) == 0
+    assert viz(*given) == 0
     assert made("images") == {f"one/{file}" for file in files_of(*KINDS)}
-
-
-def test_a_file_named_twice_is_drawn_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    list_of("one", runs(1))
-    assert viz("one", "runs", str(tmp_path / "runs" / "one" / "records.jsonl")) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_format_and_folder_are_as_asked() -> None:
@@ -85,18 +80,8 @@ def test_format_and_folder_are_as_asked() -> None:
     assert viz("elsewhere/mine.jsonl", "--format", "svg", "--out", "figures") == 0
     names = files_of("bars", "curves", "plane", ending="svg")
     assert made("figures") == {f"elsewhere/mine/{name}" for name in names}
-    assert (
-        "resnet_tiny on digits, forgetting class 0: 10 of 100 images"
-        in Path("figures/elsewhere/mine/bars.svg").read_text()
-    )
-
-
-def test_the_same_records_give_the_same_bytes() -> None:
-    list_of("one")
-    for out in ("first", "second"):
-        assert viz("--out", out) == 0
-    for name in made("first"):
-        assert (Path("first") / name).read_bytes() == (Path("second") / name).read_bytes()
+    text = Path("figures/elsewhere/mine/bars.svg").read_text()
+    assert "resnet_tiny on digits, forgetting class 0: 10 of 100 images" in text
 
 
 def test_each_forgetting_problem_has_figures_of_its_own() -> None:
@@ -140,10 +125,7 @@ def test_numbers_beside_figures_are_those_of_the_records() -> None:
         (runs(2), {"sweep": "mask thresholds"}),
         (runs(2, epochs=0), {"sweep": "mask thresholds", "curves": "epochs"}),
         (runs(2, diverged=True), {"sweep": "mask thresholds", "plane": "UA"}),
-        (
-            runs(1, values=dict.fromkeys(("UA", "RA", "TA", "MIA")), base_metrics={}),
-            {"bars": "UA", "sweep": "mask thresholds", "plane": "UA"},
-        ),
+        (runs(1, values=NOTHING, base_metrics={}), {"bars": "UA", "sweep": "mask thresholds", "plane": "UA"}),
     ],
 )
 def test_what_cannot_be_drawn_is_told_in_a_line_and_the_rest_is_drawn(
@@ -168,10 +150,14 @@ def test_utility_is_the_retain_set_where_the_test_set_is_not_measured() -> None:
 @pytest.mark.parametrize("torn", [["{"], ["{", "nonsense", "\0"]])
 def test_lines_that_are_no_records_are_told_in_one_line(torn: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     path = list_of("one", runs(2))
+    Path("runs/two").mkdir()
+    Path("runs/two/records.jsonl").touch()
     with path.open("a") as file:
         file.write("\n".join(torn) + "\n")
     assert viz() == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    told = capsys.readouterr().err
+    assert "salun-viz runs: runs/two/records.jsonl: holds no record" in told
+    (line,) = [line for line in told.splitlines() if "passed over" in line]
     assert "runs/one/records.jsonl: line 3" in line
     assert ("2 more" in line) == (len(torn) == 3)
     assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
@@ -185,29 +171,15 @@ def test_records_of_other_settings_are_passed_over(capsys: pytest.CaptureFixture
     assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
 
 
-def test_an_empty_file_among_others_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    list_of("one", runs(1))
-    list_of("two", []).parent.mkdir()
-    Path("runs/two/records.jsonl").touch()
-    assert viz() == 0
-    assert "salun-viz runs: runs/two/records.jsonl: holds no record" in capsys.readouterr().err
-    assert {Path(name).parent for name in made("images")} == {Path("one")}
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], ["runs: no such file or folder", "salun-unlearn"]),
         (["nowhere"], ["nowhere: no such file or folder, here or under runs/"]),
-        (["x" * 5000], ["no such file or folder"]),
         (["empty"], ["empty: holds no records.jsonl"]),
         (["notes.txt"], ["notes.txt: is no file of records (*.jsonl)"]),
         (["hollow"], ["hollow/records.jsonl: holds no record"]),
-        (["torn/records.jsonl"], ["torn/records.jsonl: holds no record"]),
-        (["good", "nowhere"], ["nowhere: no such file or folder"]),
         (["good", "--out", "notes.txt"], ["--out: notes.txt"]),
-        (["good", "--dpi", "5000"], ["--dpi 5000"]),
-        (["good", "--format", "gif"], ["gif"]),
         (["good", "runs/good"], ["good/records.jsonl and ", "would give figures of the same names"]),
     ],
 )
@@ -215,7 +187,6 @@ def test_bad_input_is_one_line(arguments: list[str], words: list[str], write: Wr
     Path("empty").mkdir()
     write("notes.txt", "text")
     write("hollow/records.jsonl", "")
-    write("torn/records.jsonl", "{\n{\n{\n")
     if arguments and arguments[0] == "good":
         write_runs(Path("good/records.jsonl"), runs(1))
         write_runs(Path("runs/good/records.jsonl"), runs(1))

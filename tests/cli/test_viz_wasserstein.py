@@ -102,15 +102,6 @@ def test_each_file_has_a_matrix(drawn: dict[str, Features]) -> None:
         assert (Path("images") / place / "wasserstein.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_first_samples_are_taken(study: dict[str, Features], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["wasserstein", "base.npz", "-S", "30", *QUICK]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == "images/base/wasserstein.png\n"
-    assert captured.err == ""
-    np.testing.assert_allclose(arrays("base/wasserstein")["matrix"], distances(study["base"].first(30)), atol=1e-8)
-    assert arrays("base/wasserstein")["samples"] == 30
-
-
 def test_differences_are_the_second_less_the_first(drawn: dict[str, Features]) -> None:
     for first, second in PAIRS:
         name = f"d_class-1/wasserstein_{second}_minus_{first}"
@@ -181,16 +172,10 @@ def test_both_names_of_a_pair_can_be_read_in_its_row(monkeypatch: pytest.MonkeyP
 def test_models_of_one_kind_are_compared_with_each_other() -> None:
     for seed in range(3):
         put(f"{seed}.json", seed=seed, title="alike")
-    assert main(["wasserstein", "0.json", "1.json", "2.json", *QUICK]) == 0
+    assert main(["wasserstein", "0.json", "1.json", "2.json", "-S", "30", *QUICK]) == 0
+    assert arrays("0/wasserstein")["samples"] == 30
     found = arrays("0_with_1_with_2/d_models/wasserstein_between_models")
     assert found["first"].tolist() == ["alike (0)", "alike (0)", "alike (1)"]
-
-
-def test_files_of_the_same_name_are_told_apart() -> None:
-    for seed, folder in enumerate(("more", "study")):
-        put(f"{folder}/ga.npz", seed=seed, forget=1, title=f"ga, seed {seed}")
-    assert main(["wasserstein", *QUICK]) == 0
-    assert "d_class-1/wasserstein_study-ga_minus_more-ga.csv" in written()
 
 
 def test_folders_are_compared_by_their_means(study: dict[str, Features]) -> None:
@@ -202,14 +187,6 @@ def test_folders_are_compared_by_their_means(study: dict[str, Features]) -> None
     np.testing.assert_allclose(arrays(name)["matrix"], other - one, atol=1e-8)
     assert {f"{name}.png", f"{name}.csv"} <= written()
     assert "study_with_more/d_class-1/wasserstein_between_models.csv" in written()
-
-
-def test_a_folder_and_a_file_have_no_means() -> None:
-    put("base.npz", title="base")
-    put("study/ga.npz", seed=1, forget=1)
-    assert main(["wasserstein", "study", "base.npz", *QUICK]) == 0
-    assert "study_with_base/d_class-1/wasserstein_ga_minus_base.csv" in written()
-    assert not any("mean_of" in name for name in written())
 
 
 def test_models_are_compared_on_the_images_that_they_share() -> None:
@@ -238,16 +215,13 @@ def test_empty_classes_are_empty() -> None:
     assert [row[4] for row in rows("d_class-1/wasserstein_between_models")[1:]] == [""]
 
 
-def test_one_class_alone_has_no_distances() -> None:
-    features = make_features(200)
-    write_features(Path("features/one.npz"), features.at(np.flatnonzero(features.labels == 2)))
-    assert main(["wasserstein", *QUICK]) == 0
-    assert np.isnan(arrays("one/wasserstein")["matrix"]).sum() == 15
-
-
 def test_sliced_distances_say_how_sure_they_are(study: dict[str, Features]) -> None:
-    assert main(["wasserstein", "--sliced", *QUICK]) == 0
+    assert main(["wasserstein", "--sliced", "--format", "svg"]) == 0
     found = arrays("base/wasserstein")
+    text = re.sub(r"(<[^>]*>|\s)+", " ", Path("images/base/wasserstein.svg").read_text())
+    assert "Sliced 1-Wasserstein distance" in text
+    assert "lower bound" in text
+    assert f"standard error at most {found['errors'].max():.2g}" in text
     apart = ~np.eye(4, dtype=bool)
     assert (found["matrix"][apart] > 0).all()
     assert (found["matrix"][apart] < distances(study["base"])[apart]).all()
@@ -259,15 +233,6 @@ def test_sliced_distances_say_how_sure_they_are(study: dict[str, Features]) -> N
     for name in ("wasserstein_ga_minus_base", "wasserstein_between_models"):
         assert np.isfinite(arrays(f"d_class-1/{name}")["errors"]).all()
         assert "class 3 (standard error)" in rows(f"d_class-1/{name}")[0]
-
-
-def test_figures_of_sliced_distances_say_so(study: dict[str, Features]) -> None:
-    assert main(["wasserstein", "base.npz", "--sliced", "--format", "svg"]) == 0
-    text = re.sub(r"<[^>]*>|\s+", " ", Path("images/base/wasserstein.svg").read_text())
-    largest = arrays("base/wasserstein")["errors"].max()
-    assert "Sliced 1-Wasserstein distance" in text
-    assert "lower bound" in text
-    assert f"standard error at most {largest:.2g}" in re.sub(r"\s+", " ", text)
 
 
 def test_the_same_command_gives_the_same_files(study: dict[str, Features]) -> None:
@@ -292,14 +257,11 @@ def test_models_that_nothing_can_be_compared_with_are_drawn_and_named(capsys: py
         (["nowhere"], "nowhere: no such file or folder"),
         (["empty"], "empty: holds no features"),
         (["base.npz", "-S", "3"], r"-S 3: fewer samples than the 4 classes of features/base\.npz; at least 4"),
-        (["base.npz", "-S", "0"], "0 is less than 1"),
         (["few.npz"], r"few\.npz: holds 3 samples, fewer than its 4 classes"),
         (["base.npz", "other.npz"], "cannot be compared: their data sets differ: d, svhn"),
         (["base.npz", "broken.npz"], r"broken\.npz: not a readable file of features"),
-        (["base.npz", "text.npz"], r"text\.npz: not a readable file of features"),
         (["base.npz", "far.npz"], "have no image in common"),
         (["base.npz", "--out", "file"], "file is not a folder"),
-        (["base.npz", "--dpi", "0"], "0 is less than 1"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(
@@ -307,7 +269,6 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
 ) -> None:
     Path("empty").mkdir()
     write("file", "text")
-    write("features/text.npz", "text")
     write("features/broken.npz", Path("features/base.npz").read_bytes()[:900])
     put("other.npz", dataset="svhn")
     far = make_features(60)

@@ -51,7 +51,7 @@ def places_of(images: torch.Tensor, cropped: torch.Tensor, padding: int) -> list
 
 class TestCrop:
     @pytest.mark.parametrize("padding", [1, 2, 4])
-    @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, 5), (2, 12)])
+    @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 5)])
     def test_equals_plain_slicing(self, channels: int, size: int, padding: int) -> None:
         images = pixels(40, channels, size)
         cropped = crop(images, padding, seeded(1))
@@ -72,17 +72,6 @@ class TestCrop:
         places = np.array(places_of(images, crop(images, 2, seeded(0)), 2))
         assert abs(np.corrcoef(places // 5, places % 5)[0, 1]) < 0.15
 
-    def test_is_a_function_of_the_generator(self) -> None:
-        images = pixels(30)
-        assert torch.equal(crop(images, 2, seeded(3)), crop(images, 2, seeded(3)))
-        assert not torch.equal(crop(images, 2, seeded(3)), crop(images, 2, seeded(4)))
-
-    def test_of_computed_images(self) -> None:
-        images = torch.rand(10, 3, 8, 8, generator=seeded(0))
-        cropped = crop(images, 2, seeded(1))
-        assert cropped.dtype == torch.float32
-        assert -1 not in places_of(images, cropped, 2)
-
     def test_leaves_its_input_alone(self) -> None:
         images = pixels(10)
         kept = images.clone()
@@ -101,11 +90,6 @@ class TestMirror:
         assert (turned ^ kept).all()
         assert abs(turned.double().mean() - 0.5) < 0.06
 
-    def test_is_a_function_of_the_generator(self) -> None:
-        images = pixels(30)
-        assert torch.equal(mirror(images, seeded(3)), mirror(images, seeded(3)))
-        assert not torch.equal(mirror(images, seeded(3)), mirror(images, seeded(4)))
-
 
 class TestStatistics:
     @pytest.mark.parametrize("chunk", [1, 500, 2**26])
@@ -118,13 +102,6 @@ class TestStatistics:
         assert np.allclose(mean, expected.mean((0, 2, 3)), atol=1e-12)
         assert np.allclose(std, expected.std((0, 2, 3)), atol=1e-12)
 
-    def test_other_images_do_not_count(self) -> None:
-        images = pixels(20)
-        rows = torch.tensor([3, 7])
-        before = channel_statistics(images, rows)
-        images[[0, 1, 2, 4, 5, 6]] = 0
-        assert channel_statistics(images, rows) == before
-
     @pytest.mark.parametrize("level", [0, 77, 255])
     def test_channel_that_never_varies(self, level: int) -> None:
         mean, std = channel_statistics(torch.full((4, 2, 8, 8), level, dtype=torch.uint8), torch.arange(4))
@@ -133,14 +110,6 @@ class TestStatistics:
 
 
 class TestPreparation:
-    def test_gives_mean_zero_and_deviation_one(self) -> None:
-        images = pixels(200) // torch.tensor([1, 2, 4], dtype=torch.uint8).view(1, 3, 1, 1)
-        mean, std = channel_statistics(images, torch.arange(200))
-        x = Preparation(tuple(mean), tuple(std))(images)
-        assert x.dtype == torch.float32
-        assert x.mean((0, 2, 3)).abs().max() < 1e-5
-        assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
-
     def test_nothing_is_random_without_a_generator(self) -> None:
         preparation = Preparation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), padding=4, flip=True)
         images = pixels(20)
@@ -151,17 +120,14 @@ class TestPreparation:
     def test_crops_and_flips_only_where_asked(self, padding: int, flip: bool) -> None:
         images = pixels(60, size=6)
         found = drawn(images, seeded(0), padding, flip)
+        assert torch.equal(found, drawn(images, seeded(0), padding, flip))
+        assert torch.equal(found, drawn(images, seeded(1), padding, flip)) == (not padding and not flip)
         plain, turned = places_of(images, found, padding), places_of(images, found.flip(3), padding)
         assert all(one != -1 or other != -1 for one, other in zip(plain, turned, strict=True))
         assert (-1 in plain) == flip
         assert len(set(plain + turned) - {-1}) == 1 if not padding else len(set(plain)) > 5
 
-    def test_border_of_a_crop_is_black(self) -> None:
-        images = torch.full((50, 1, 4, 4), 200, dtype=torch.uint8)
-        x = Preparation((0.5,), (0.25,), padding=3)(images, seeded(0))
-        assert x.unique().tolist() == pytest.approx([-2.0, (200 / 255 - 0.5) / 0.25])
-
-    @pytest.mark.parametrize("side", [4, 8, 16, 24])
+    @pytest.mark.parametrize("side", [4, 8, 24])
     def test_resizes(self, side: int) -> None:
         images = pixels(5)
         preparation = Preparation((0.3,) * 3, (0.2,) * 3, resize=side)
@@ -170,11 +136,6 @@ class TestPreparation:
         plain = (unit_interval(images) - 0.3) / 0.2
         expected = F.interpolate(plain, size=(side, side), mode="bilinear", antialias=True)
         assert torch.allclose(x, expected if side != 8 else plain, atol=1e-6)
-
-    def test_resizing_keeps_a_flat_image_flat(self) -> None:
-        images = torch.full((2, 3, 8, 8), 90, dtype=torch.uint8)
-        x = Preparation((0.0,) * 3, (1.0,) * 3, resize=20)(images)
-        assert torch.allclose(x, torch.full_like(x, 90 / 255))
 
     def test_computed_images_are_prepared_alike(self) -> None:
         images = pixels(10)

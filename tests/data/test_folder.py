@@ -1,4 +1,3 @@
-import io
 import os
 import shutil
 import tracemalloc
@@ -81,20 +80,16 @@ class TestLayout:
         assert (dataset.channels, dataset.size, dataset.flip) == (3, 8, True)
         assert not in_file(dataset)
 
-    def test_without(self, tmp_path: Path) -> None:
-        written = fill(tmp_path, {"dog": 10, "ant": 20, "cat": 30})
-        dataset = load(f"folder:{tmp_path}")
+    @pytest.mark.parametrize("folder", [".", "train"])
+    def test_without_a_test_folder(self, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        written = fill(tmp_path / folder, {"dog": 10, "ant": 20, "cat": 30})
+        monkeypatch.setenv("HOME", str(tmp_path))
+        dataset = load("folder:~")
         assert dataset.classes == ("ant", "cat", "dog")
         assert found(dataset, "train") | found(dataset, "test") == as_set(written)
         assert len(found(dataset, "train") & found(dataset, "test")) == 0
         assert dataset.train.labels.bincount().tolist() == [16, 24, 8]
         assert dataset.test.labels.bincount().tolist() == [4, 6, 2]
-
-    def test_train_alone_gives_its_fifth(self, tmp_path: Path) -> None:
-        written = fill(tmp_path / "train", {"a": 10, "b": 5})
-        dataset = load(f"folder:{tmp_path}")
-        assert found(dataset, "train") | found(dataset, "test") == as_set(written)
-        assert dataset.test.labels.bincount().tolist() == [2, 1]
 
     def test_test_part_may_lack_a_class(self, tmp_path: Path) -> None:
         fill(tmp_path / "train", {"a": 3, "b": 3, "c": 3, "d": 3})
@@ -115,16 +110,6 @@ class TestLayout:
         fill(tmp_path / "test", {"a": 1, "b": 1})
         labels = load(f"folder:{tmp_path}").train.labels
         assert all(set(labels[place : place + 3].tolist()) == {0, 1, 2} for place in range(10))
-
-    def test_is_the_same_every_time(self, tmp_path: Path) -> None:
-        fill(tmp_path, {"a": 12, "b": 12})
-        one = load(f"folder:{tmp_path}")
-        np.random.seed(5)
-        torch.manual_seed(5)
-        two = load(f"folder:{tmp_path}")
-        for part in ("train", "test"):
-            assert torch.equal(getattr(one, part).pixels, getattr(two, part).pixels)
-            assert torch.equal(getattr(one, part).labels, getattr(two, part).labels)
 
     def test_a_class_may_be_called_train(self, tmp_path: Path) -> None:
         written = fill(tmp_path, {"train": 5, "car": 5, "test": 5})
@@ -173,30 +158,22 @@ class TestLayout:
         renamed = {({"one": "a", "two": "b"}[name], file): pixels for (name, file), pixels in written.items()}
         assert found(dataset, "train") | found(dataset, "test") == as_set(renamed)
 
-    def test_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        fill(tmp_path / "pictures", {"a": 5, "b": 5})
-        monkeypatch.setenv("HOME", str(tmp_path))
-        assert load("folder:~/pictures").name == "folder:~/pictures"
-
 
 class TestSize:
-    @pytest.mark.parametrize("odd", [(9, 8), (9, 9), (8, 9)])
+    @pytest.mark.parametrize("odd", [(9, 8), (9, 9)])
     def test_mixed_sizes(self, tmp_path: Path, odd: tuple[int, int]) -> None:
         fill(tmp_path, {"a": 5, "b": 5})
         write(tmp_path / "b" / "odd.png", picture(99, *odd))
         assert load(f"folder:{tmp_path}").train.pixels.shape[1:] == (3, 64, 64)
 
-    @pytest.mark.parametrize(("width", "height", "size"), [(11, 11, 11), (12, 8, 64)])
-    def test_equal_sizes(self, tmp_path: Path, width: int, height: int, size: int) -> None:
+    @pytest.mark.parametrize(
+        ("sides", "asked", "size"), [((11, 11), "", 11), ((12, 8), "", 64), ((8, 8), ":size=20", 20)]
+    )
+    def test_equal_sizes(self, tmp_path: Path, sides: tuple[int, int], asked: str, size: int) -> None:
         for name in "ab":
             for number in range(5):
-                write(tmp_path / name / f"{number}.png", picture(number, width, height))
-        assert load(f"folder:{tmp_path}").size == size
-
-    @pytest.mark.parametrize("size", [4, 8, 20])
-    def test_asked_for(self, tmp_path: Path, size: int) -> None:
-        fill(tmp_path, {"a": 5, "b": 5}, side=8)
-        dataset = load(f"folder:{tmp_path}:size={size}")
+                write(tmp_path / name / f"{number}.png", picture(number, *sides))
+        dataset = load(f"folder:{tmp_path}{asked}")
         assert dataset.train.pixels.shape == (8, 3, size, size)
         assert dataset.test.pixels.shape == (2, 3, size, size)
         assert dataset.padding == size // 8
@@ -248,7 +225,7 @@ class TestContent:
         dataset = load(f"folder:{tmp_path}")
         assert found(dataset, "train") | found(dataset, "test") == expected
 
-    @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "bmp", "webp", "tif", "ppm", "gif"])
+    @pytest.mark.parametrize("suffix", ["jpg", "bmp", "webp", "tif", "ppm", "gif"])
     def test_formats(self, tmp_path: Path, suffix: str) -> None:
         for name, level in (("dark", 30), ("light", 220)):
             for number in range(5):
@@ -280,26 +257,11 @@ class TestContent:
         Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "a" / "float.tif")
         assert "float.tif" in one_line(f"folder:{tmp_path}")
 
-    def test_decompression_bomb(self, tmp_path: Path) -> None:
-        fill(tmp_path, {"a": 5, "b": 5})
-        out = io.BytesIO()
-        Image.new("1", (14_000, 14_000)).save(out, "PNG")
-        (tmp_path / "a" / "bomb.png").write_bytes(out.getvalue())
-        assert "bomb.png" in one_line(f"folder:{tmp_path}:size=8")
-
 
 class TestRefused:
-    def test_absent(self, tmp_path: Path) -> None:
-        message = one_line(f"folder:{tmp_path / 'nowhere'}")
-        assert str(tmp_path / "nowhere") in message
-
-    @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "."])
+    @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", ".", "nowhere", __file__])
     def test_path_that_holds_no_classes(self, path: str) -> None:
         assert path in one_line(f"folder:{path}")
-
-    def test_a_file(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        assert str(tmp_path / "file") in one_line(f"folder:{tmp_path / 'file'}")
 
     @pytest.mark.parametrize("classes", [{}, {"only": 9}])
     def test_fewer_than_two_classes(self, tmp_path: Path, classes: dict[str, int]) -> None:
@@ -436,9 +398,8 @@ class TestBeyondMemory:
         def trained() -> tuple[Dataset, dict[str, torch.Tensor], torch.Tensor]:
             dataset = to_device(load(f"folder:{large}", tmp_path / "data"), CPU)
             recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
-            checkpoint, parts, _ = train_checkpoint(
-                TINY, dataset, make_split(dataset, ForgetRequest((1,))), recipe, CPU
-            )
+            parts = make_split(dataset, ForgetRequest((1,)))
+            checkpoint, _ = train_checkpoint(TINY, dataset, parts, recipe, CPU)
             sets = make_sets(dataset, parts, preparation_of(checkpoint, dataset, parts), CPU)
             logits = [predict(checkpoint.restore(), images).logits for images in (sets.train, sets.forgotten_test)]
             return dataset, checkpoint.weights, torch.cat(logits)

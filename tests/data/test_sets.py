@@ -49,11 +49,9 @@ def test_normalisation_is_of_the_training_split(digits: Dataset, split: Split, s
         digits.test._replace(pixels=digits.test.pixels // 2),
         digits.classes,
     )
-    assert prepare(other, split) == prepare(digits, split)
-
-
-def test_normalisation_does_not_depend_on_what_is_forgotten(digits: Dataset, split: Split) -> None:
-    assert prepare(digits, split) == prepare(digits, make_split(digits, ForgetRequest(share=0.5)))
+    assert (
+        prepare(other, split) == prepare(digits, split) == prepare(digits, make_split(digits, ForgetRequest(share=0.5)))
+    )
 
 
 def test_preparation_takes_augmentation_from_the_data(digits: Dataset, split: Split) -> None:

@@ -76,8 +76,7 @@ def dump(entry: dict[str, Any], protocol: int, kind: str) -> bytes:
 
 WRITERS = {"python2": dump_python2} | {
     f"protocol {protocol}, {kind} keys": functools.partial(dump, protocol=protocol, kind=kind)
-    for protocol in (2, 3, 4, 5)
-    for kind in ("str", "bytes")
+    for protocol, kind in ((2, "str"), (2, "bytes"), (4, "bytes"), (5, "str"))
 }
 
 
@@ -193,7 +192,7 @@ class TestCifar:
         assert_holds(load("cifar10", tmp_path), written)
 
     @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
-    @pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+    @pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
     @pytest.mark.parametrize("protocol", [0, 2, 4])
     def test_malicious_pickle_does_not_run(self, tmp_path: Path, protocol: int, file: str, packed: bool) -> None:
         class Harm:
@@ -326,12 +325,6 @@ class TestMnist:
         assert (dataset.channels, dataset.size, len(dataset.classes)) == (1, 28, 10)
         assert dataset.classes[9] == ("9" if name == "mnist" else "Ankle boot")
 
-    def test_images_and_labels_of_other_numbers(self, tmp_path: Path) -> None:
-        write_idx(tmp_path, "MNIST")
-        path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
-        path.write_bytes(struct.pack(">II", 2049, 3) + bytes(3))
-        assert "train-labels-idx1-ubyte" in one_line("mnist", tmp_path)
-
 
 def write_cifar100(root: Path) -> None:
     Written("cifar100", root, WRITERS["python2"]).pack()
@@ -356,7 +349,7 @@ FILES: dict[str, tuple[str, Callable[[Path], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.95, 0.99])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 @pytest.mark.parametrize("file", FILES)
 def test_truncated_file(tmp_path: Path, file: str, share: float) -> None:
     name, write = FILES[file]
@@ -373,14 +366,6 @@ ABSENT = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte",
     "fashion_mnist": "FashionMNIST/raw/t10k-labels-idx1-ubyte",
 }
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
 
 
 @pytest.fixture
@@ -434,39 +419,25 @@ def silent(handler: http.server.BaseHTTPRequestHandler) -> None:
 class TestAbsent:
     @pytest.mark.parametrize("name", ABSENT)
     def test_says_where_what_and_the_way_out(
-        self, tmp_path: Path, name: str, no_network: None, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        data = tmp_path / "some" / "where"
-        message = one_line(name, data)
-        assert str(data) in message
-        assert ABSENT[name] in message
-        assert "--dataset digits" in message
-        assert "no network" in message or "Error downloading" in message
-        assert not list(tmp_path.iterdir())
-        assert capfd.readouterr() == ("", "")
-
-    @pytest.mark.parametrize("name", ABSENT)
-    def test_without_trying_to_download(
         self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         tried = []
-        monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: tried.append(1))
-        message = one_line(name, tmp_path / "data", download=False)
-        assert ABSENT[name] in message
-        assert "--dataset digits" in message
-        assert not tried
-        assert not list(tmp_path.iterdir())
+
+        def refuse(*_: Any, **__: Any) -> None:
+            tried.append(name)
+            raise URLError("no network")
+
+        monkeypatch.setattr(urllib.request, "urlopen", refuse)
+        (tmp_path / "some").mkdir()
+        (tmp_path / "some" / "mine.txt").write_text("mine")
+        for data in (tmp_path / "some", tmp_path / "some" / "where"):
+            for download in (False, True):
+                message = one_line(name, data, download=download)
+                assert all(part in message for part in (str(data), ABSENT[name], "--dataset digits"))
+                assert ("no network" in message or "Error downloading" in message) == download == bool(tried)
+                tried.clear()
+        assert [path.name for path in tmp_path.rglob("*")] == ["some", "mine.txt"]
         assert capfd.readouterr() == ("", "")
-
-    def test_keeps_what_lies_in_the_folder(self, tmp_path: Path, no_network: None) -> None:
-        (tmp_path / "mine.txt").write_text("mine")
-        (tmp_path / "empty").mkdir()
-        one_line("svhn", tmp_path)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine.txt"]
-
-    def test_folder_that_cannot_be_made(self, tmp_path: Path, no_network: None) -> None:
-        (tmp_path / "file").write_text("")
-        assert "--dataset digits" in one_line("cifar10", tmp_path / "file" / "data")
 
     @pytest.mark.parametrize("answer", [cut_short, not_http, b"<html>please log in</html>", None])
     def test_failed_download_leaves_nothing(
@@ -567,9 +538,11 @@ class TestDigits:
 
         if not found:
             monkeypatch.setattr("salun.data.builtin.find_spec", lambda name: None)
-        digits = load("digits")
-
-        bundled = load_digits()
+        torch.manual_seed(7)
+        np.random.seed(7)
+        digits, bundled = load("digits"), load_digits()
+        assert (digits.train.pixels.shape, digits.train.pixels.dtype) == ((1438, 1, 8, 8), torch.uint8)
+        assert digits.classes == tuple("0123456789")
         assert len(digits.train.labels) + len(digits.test.labels) == 1797
         known = sorted(
             (label, *np.round(image * 255 / 16).astype(int).flatten())
@@ -582,21 +555,8 @@ class TestDigits:
         )
         assert found == known
 
-    def test_shape_and_names(self, digits: Dataset) -> None:
-        assert digits.train.pixels.shape == (1438, 1, 8, 8)
-        assert digits.train.pixels.dtype == torch.uint8
-        assert digits.train.pixels.max() == 255
-        assert digits.classes == tuple("0123456789")
-
-    def test_is_the_same_every_time(self, digits: Dataset) -> None:
-        torch.manual_seed(7)
-        np.random.seed(7)
-        again = load("digits")
-        for part in ("train", "test"):
-            assert torch.equal(getattr(again, part).pixels, getattr(digits, part).pixels)
-            assert torch.equal(getattr(again, part).labels, getattr(digits, part).labels)
-
-    def test_is_stratified(self, digits: Dataset) -> None:
+    def test_is_the_same_every_time_and_stratified(self, digits: Dataset) -> None:
+        assert torch.equal(load("digits").train.pixels, digits.train.pixels)
         train, test = digits.train.labels.bincount(), digits.test.labels.bincount()
         assert ((test / (train + test) - 0.2).abs() < 0.5 / (train + test).min() + 1e-6).all()
 
@@ -608,29 +568,23 @@ class TestSynthetic:
             ("synthetic:n=100,size=8,classes=4", 100, 8, 4),
             ("synthetic:size=16,n=120", 120, 16, 10),
             ("synthetic:n=20,size=4,classes=2,noise=0,seed=9", 20, 4, 2),
-            ("synthetic:n=30,size=5,classes=3,noise=0.9", 30, 5, 3),
+            ("synthetic", 10_000, 32, 10),
         ],
     )
     def test_options(self, name: str, images: int, size: int, classes: int) -> None:
         dataset = load(name)
         assert dataset.train.pixels.shape == (images, 3, size, size)
         assert len(dataset.classes) == classes == class_count(name)
-        assert dataset.name == name
+        assert (dataset.name, dataset.padding, dataset.flip) == (name, size // 8, True)
         assert set(dataset.test.labels.tolist()) == set(range(classes))
-
-    def test_defaults_are_shaped_like_cifar(self) -> None:
-        dataset = load("synthetic")
-        assert dataset.train.pixels.shape == (10_000, 3, 32, 32)
-        assert (len(dataset.classes), dataset.padding, dataset.flip) == (10, 4, True)
 
     @pytest.mark.parametrize(
         ("options", "named"),
         [
-            ("n=many", "n=many"), ("n=10", "n=10"), ("n=-5", "n=-5"), ("n=1e4", "n=1e4"), ("n", "n="),
-            ("n=25,classes=3", "n=25"), ("size=3", "size=3"), ("size=8.0", "size=8.0"),
-            ("n=10000000,size=512", "n=10000000"), ("classes=1", "classes=1"), ("noise=1", "noise=1"),
-            ("noise=nan", "noise=nan"), ("noise=-0.1", "noise=-0.1"), ("seed=-1", "seed=-1"), ("clases=3", "classes"),
-            ("=3", "accepted"),
+            ("n=many", "n=many"), ("n=10", "n=10"), ("n=1e4", "n=1e4"), ("n", "n="), ("n=25,classes=3", "n=25"),
+            ("size=3", "size=3"), ("size=8.0", "size=8.0"), ("n=10000000,size=512", "n=10000000"),
+            ("classes=1", "classes=1"), ("noise=1", "noise=1"), ("noise=nan", "noise=nan"), ("seed=-1", "seed=-1"),
+            ("clases=3", "classes"), ("=3", "accepted"),
         ],
     )  # fmt: skip
     def test_wrong_options(self, tmp_path: Path, options: str, named: str) -> None:
@@ -664,17 +618,14 @@ class TestSynthetic:
 
     def test_is_learnable_in_a_few_epochs(self) -> None:
         dataset = load("synthetic:n=1000,size=8,classes=4,noise=0.1")
+        assert len(dataset.train.pixels.flatten(1).unique(dim=0)) == 1000
         recipe = Recipe(epochs=4, lr=0.1, batch_size=32, schedule="cosine")
-        checkpoint, split, _ = train_checkpoint(TINY, dataset, make_split(dataset, ForgetRequest()), recipe, CPU)
+        split = make_split(dataset, ForgetRequest())
+        checkpoint, _ = train_checkpoint(TINY, dataset, split, recipe, CPU)
         sets = make_sets(dataset, split, preparation_of(checkpoint, dataset, split), CPU)
         model = checkpoint.restore()
         assert accuracy(predict(model, sets.test)) > 0.8
         assert accuracy(predict(model, sets.train)) < 0.95
-
-    def test_holds_no_image_twice(self) -> None:
-        dataset = load("synthetic:n=200,size=8,classes=4")
-        images = torch.cat([dataset.train.pixels, dataset.test.pixels]).flatten(1)
-        assert len(images.unique(dim=0)) == len(images)
 
 
 class TestNames:
@@ -688,8 +639,6 @@ class TestNames:
     def test_unknown_name(self, tmp_path: Path, name: str, hint: str) -> None:
         assert hint in one_line(name, tmp_path)
         refuses("unknown", lambda: class_count(name))
-
-    def test_folder_has_no_known_class_count(self) -> None:
         assert class_count("folder:somewhere") is None
 
     @pytest.mark.parametrize("name", ["folder:", "folder:x:size=3", "folder:x:size=2000", "folder:x:size=²", "folder"])

@@ -105,13 +105,10 @@ class TestValidation:
         assert one.fingerprint != other.fingerprint
 
     def test_fingerprint_changes_with_the_data(self, uneven: Dataset) -> None:
-        mark = make_split(uneven, ForgetRequest()).fingerprint
-        labels = uneven.train.labels.clone()
+        labels, tested = uneven.train.labels.clone(), uneven.test.labels
         labels[0] = (labels[0] + 1) % 5
-        assert make_split(labelled(labels, uneven.test.labels, 5), ForgetRequest()).fingerprint != mark
-        assert (
-            make_split(labelled(uneven.train.labels, uneven.test.labels[:-1], 5), ForgetRequest()).fingerprint != mark
-        )
+        others = [labelled(labels, tested, 5), labelled(uneven.train.labels, tested[:-1], 5)]
+        assert len({make_split(data, ForgetRequest()).fingerprint for data in (uneven, *others)}) == 3
 
     def test_of_cifar_is_the_papers(self) -> None:
         split = make_split(labelled(torch.arange(50_000) % 10, torch.arange(10_000) % 10, 10), ForgetRequest(share=0.1))
@@ -125,7 +122,7 @@ class TestValidation:
 
 
 class TestClasses:
-    @pytest.mark.parametrize("classes", [(0,), (4,), (1, 3), (0, 1, 2, 3), (2, 2)])
+    @pytest.mark.parametrize("classes", [(0,), (1, 3), (0, 1, 2, 3), (2, 2)])
     def test_all_of_their_images_go(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
         split = make_split(uneven, ForgetRequest(classes=classes))
         labels, tested = uneven.train.labels, uneven.test.labels
@@ -137,20 +134,17 @@ class TestClasses:
         assert len(split.forgotten_test) == 10 * len(set(classes))
         assert torch.equal(split.listed, split.forget)
 
-    @pytest.mark.parametrize("classes", [(-1,), (5,), (0, 99)])
-    def test_unknown_class(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
-        refuses(rf"class {classes[-1]}.*0 to 4", lambda: make_split(uneven, ForgetRequest(classes=classes)))
+    @pytest.mark.parametrize(
+        ("classes", "words"),
+        [((-1,), r"class -1.*0 to 4"), ((0, 99), r"class 99.*0 to 4"), (tuple(range(5)), "all classes")],
+    )
+    def test_that_cannot_be_forgotten(self, uneven: Dataset, classes: tuple[int, ...], words: str) -> None:
+        refuses(words, lambda: make_split(uneven, ForgetRequest(classes=classes)))
 
-    def test_all_classes(self, uneven: Dataset) -> None:
-        refuses("all classes", lambda: make_split(uneven, ForgetRequest(classes=(0, 1, 2, 3, 4))))
-
-    def test_class_without_training_images(self) -> None:
+    @pytest.mark.parametrize(("classes", "words"), [((2,), "class 2"), ((0, 1), "nothing would be retained")])
+    def test_without_or_with_all_training_images(self, classes: tuple[int, ...], words: str) -> None:
         dataset = labelled(torch.arange(40) % 2, torch.arange(9) % 3, 3)
-        refuses("class 2", lambda: make_split(dataset, ForgetRequest(classes=(2,))))
-
-    def test_classes_with_all_training_images(self) -> None:
-        dataset = labelled(torch.arange(40) % 2, torch.arange(9) % 3, 3)
-        refuses("nothing would be retained", lambda: make_split(dataset, ForgetRequest(classes=(0, 1))))
+        refuses(words, lambda: make_split(dataset, ForgetRequest(classes=classes)))
 
 
 class TestShare:
@@ -201,12 +195,6 @@ class TestStratifiedShare:
         sizes, counts = (labels[of].bincount().tolist() for of in (split.train, split.forget))
         assert (sizes, counts) == ([12, 14, 16], [4, 4, 5])  # 13 in all, of 3.6, 4.2 and 4.8
 
-    def test_every_image_may_be_drawn(self, uneven: Dataset) -> None:
-        drawn: set[int] = set()
-        for seed in range(40):
-            drawn |= as_set(make_split(uneven, ForgetRequest(share=0.2, seed=seed, stratified=True)).forget)
-        assert drawn == as_set(make_split(uneven, ForgetRequest()).train)
-
     def test_the_share_of_before_is_drawn_without_it(self, uneven: Dataset) -> None:
         train = make_split(uneven, ForgetRequest()).train
         order = np.random.default_rng(3).permutation(270)[:54]
@@ -222,18 +210,11 @@ class TestIndices:
     def test_indices_leave_the_validation_split(self, uneven: Dataset, tmp_path: Path) -> None:
         plain = make_split(uneven, ForgetRequest())
         held, learnt = plain.validation[:4].tolist(), plain.train[:6].tolist()
-        split = make_split(uneven, listing(tmp_path / "list.json", learnt + held))
+        split = make_split(uneven, listing(tmp_path / "list.json", [*reversed(learnt), *held, *learnt]))
         assert split.forget.tolist() == learnt
         assert as_set(split.validation) == as_set(plain.validation) - set(held)
         assert split.listed.tolist() == sorted(learnt + held)
         assert not set(held) & as_set(split.retain)
-
-    def test_order_and_repetition_do_not_matter(self, uneven: Dataset, tmp_path: Path) -> None:
-        indices = make_split(uneven, ForgetRequest()).train[::7].tolist()
-        one = make_split(uneven, listing(tmp_path / "one.json", indices))
-        two = make_split(uneven, listing(tmp_path / "two.json", [*reversed(indices), *indices]))
-        assert torch.equal(one.forget, two.forget)
-        assert one.forget_fingerprint == two.forget_fingerprint
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -262,14 +243,6 @@ class TestIndices:
             path.mkdir()
         refuses(r"list\.json", lambda: read_forget(path, 10))
 
-    def test_validation_images_alone(self, uneven: Dataset, tmp_path: Path) -> None:
-        held = make_split(uneven, ForgetRequest()).validation.tolist()
-        refuses("none of these images", lambda: make_split(uneven, listing(tmp_path / "list.json", held)))
-
-    def test_all_images(self, uneven: Dataset, tmp_path: Path) -> None:
-        with pytest.raises(SalunError, match="nothing would be retained"):
-            make_split(uneven, listing(tmp_path / "list.json", list(range(300))))
-
 
 class TestNever:
     @pytest.mark.parametrize("request_name", [name for name in REQUESTS if name != "list"])
@@ -286,14 +259,16 @@ class TestNever:
         never = make_split(uneven, ForgetRequest()).train[:70]
         assert len(make_split(uneven, ForgetRequest(share=0.1), never=never).forget) == 20
 
-    def test_image_that_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset, tmp_path: Path) -> None:
-        never = make_split(uneven, ForgetRequest()).train[:5]
-        with pytest.raises(SalunError, match="none of these images"):
-            make_split(uneven, listing(tmp_path / "list.json", never.tolist()), never=never)
-
-    def test_class_that_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset) -> None:
-        never = make_split(uneven, ForgetRequest(classes=(3,))).forget
-        refuses("class 3", lambda: make_split(uneven, ForgetRequest(classes=(3,)), never=never))
+    def test_what_was_never_learnt_cannot_be_forgotten(self, uneven: Dataset, tmp_path: Path) -> None:
+        plain = make_split(uneven, ForgetRequest(classes=(3,)))
+        refuses("class 3", lambda: make_split(uneven, ForgetRequest(classes=(3,)), never=plain.forget))
+        for content, never, words in (
+            (plain.forget[:5], plain.forget[:5], "none of these images"),
+            (make_split(uneven, ForgetRequest()).validation, None, "none of these images"),
+            (torch.arange(300), None, "nothing would be retained"),
+        ):
+            listed = listing(tmp_path / "list.json", content.tolist())
+            refuses(words, lambda listed=listed, never=never: make_split(uneven, listed, never=never))
 
     @pytest.mark.parametrize("classes", [(), (0,), (0, 4)])
     def test_class_that_was_never_learnt_is_not_tested(self, uneven: Dataset, classes: tuple[int, ...]) -> None:
@@ -310,13 +285,9 @@ class TestNever:
         split = make_split(uneven, ForgetRequest(), never=never)
         assert len(set(uneven.test.labels[split.test].tolist())) == 4
 
-    def test_none_changes_nothing(self, uneven: Dataset) -> None:
-        empty = make_split(uneven, ForgetRequest(share=0.1), never=torch.empty(0, dtype=torch.int64))
-        assert torch.equal(empty.forget, make_split(uneven, ForgetRequest(share=0.1)).forget)
-
 
 class TestForgetFile:
-    @pytest.mark.parametrize("indices", [[0], [299], [1, 2, 3], list(range(0, 300, 7)), []])
+    @pytest.mark.parametrize("indices", [[0, 299], list(range(0, 300, 7)), []])
     def test_is_a_json_list(self, tmp_path: Path, indices: list[int]) -> None:
         write_forget(tmp_path / "new" / "forget.json", torch.tensor(indices, dtype=torch.int64))
         assert json.loads((tmp_path / "new" / "forget.json").read_text()) == indices
@@ -330,11 +301,6 @@ class TestForgetFile:
         again = make_split(uneven, ForgetRequest(indices=tmp_path / "forget.json"), 3)
         assert torch.equal(again.forget, first.forget)
         assert torch.equal(again.retain, first.retain)
-
-    def test_last_index_is_allowed_and_the_next_is_not(self, tmp_path: Path) -> None:
-        write_forget(tmp_path / "forget.json", torch.tensor([0, 9]))
-        assert read_forget(tmp_path / "forget.json", 10).tolist() == [0, 9]
-        refuses("index 9", lambda: read_forget(tmp_path / "forget.json", 9))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import make
 
-from salun.cli.viz.comparator import ENDINGS, free
 from salun.experiments.base_model import checkpoint_path
 from salun.experiments.outputs import outputs_path
 from salun.experiments.record import weights_name
@@ -52,13 +51,6 @@ def test_what_a_record_says_stays_in_its_folder(method: str, name: str, tag: str
     record = make(method, id=name, tag=tag)
     for path in (ROOT / weights_name(record), outputs_path(ROOT, record.id), outputs_path(ROOT, record.base_name)):
         assert is_inside(path)
-
-
-@examples(60)
-@given(TEXTS)
-def test_what_a_checkpoint_says_of_its_run_stays_in_its_folder(run: str) -> None:
-    definition = next(iter(ENDINGS))
-    assert is_inside(free(ROOT, {"run": run, "definition": definition}))
 
 
 @examples(60)

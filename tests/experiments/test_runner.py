@@ -19,8 +19,7 @@ from salun.experiments.schema import validate
 from salun.io.files import name_part, write_text
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from salun.reports.labels import titles_of
-from salun.reports.labels import rows_of, rows_of_records
+from salun.reports.labels import rows_of, rows_of_records, titles_of
 from salun.unlearning.mask import save_mask
 
 

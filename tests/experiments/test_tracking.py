@@ -14,8 +14,7 @@ import pytest
 from records import make
 from wandb_ends import Answering, offline_runs
 
-from salun.cli.unlearn import log_run
-from salun.experiments.tracking import Tracker
+from salun.experiments.tracking import Tracker, log_run
 from salun.training.progress import Epoch
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -45,7 +44,7 @@ def log_one(track: Tracker, title: str = "rl", **fields: Any) -> float:
     """Log a made-up run; gives the seconds it took."""
     begun = time.monotonic()
     run = make(**({"seed": 3, "metrics": {"UA": 0.75, "TUA": None, "RTE": 1.5}, "base_metrics": {"UA": 0.25}} | fields))
-    log_run(track, "quickstart", title, SimpleNamespace(seed=run.seed), run)  # type: ignore[arg-type]
+    log_run(track, "quickstart", title, run)
     return time.monotonic() - begun
 
 

@@ -19,12 +19,9 @@ def test_definitions() -> None:
     assert values == pytest.approx(expected, abs=1e-7)
 
 
-def test_no_value_where_it_does_not_apply() -> None:
-    assert evaluate(evaluation(of_accuracy(0, 0)), ("TUA",)) == {"TUA": None}
-
-
 def test_unknown_metric_is_refused_with_the_nearest_name() -> None:
     refuses(r"'TUAA'.*'TUA'", lambda: evaluate(evaluation(of_accuracy(1, 0)), ("TUAA",)))
+    refuses(r"'attack': unknown.*'attacks'", lambda: check_metrics(("attack",)))
 
 
 def test_default_metrics_are_cheap_and_those_that_a_table_needs() -> None:
@@ -44,10 +41,6 @@ def test_sets_of_metrics() -> None:
     assert set(METRICS) - everything == {name for name in METRICS if name.endswith("_original")}
     assert check_metrics(("UA", "attacks", "UA"))[0] == "UA"
     assert check_metrics(("ZRF_original",)) == ("ZRF_original",)
-
-
-def test_misspelt_set_is_refused_with_the_nearest_name() -> None:
-    refuses(r"'attack': unknown.*'attacks'", lambda: check_metrics(("attack",)))
 
 
 def test_order_of_images_does_not_matter_where_indices_are_known() -> None:

@@ -10,7 +10,7 @@ from salun.data.images import Images
 from salun.data.transforms import Preparation
 from salun.latent.cka import LayerComparison
 from salun.latent.extraction import Sample, read_model
-from salun.metrics import METRICS, Models, evaluate, load_metrics
+from salun.metrics import Models, evaluate
 from salun.metrics.cka import similarity_to_base, similarity_to_retrained
 from salun.models.architecture import Architecture
 from salun.models.build import build
@@ -72,38 +72,23 @@ def test_both_values_of_a_comparison_cost_one_run_of_the_models(models: Models) 
     assert np.mean(list(found["CKA_base_layers"].values())) == pytest.approx(found["CKA_base"])
 
 
-def test_values_by_layer_stand_in_no_column() -> None:
-    load_metrics()
-    assert [METRICS[f"CKA_{end}"].unit for end in ("base", "retrained")] == ["", ""]
-    assert [METRICS[f"CKA_{end}_layers"].unit for end in ("base", "retrained")] == ["table", "table"]
-
-
-def test_many_images_are_thinned_out_evenly(models: Models, many: Images) -> None:
+def test_many_images_are_thinned_out_evenly_and_all_of_few_count_in_any_order(models: Models, many: Images) -> None:
     whole = of(models, many.take(torch.arange(4000)))
     assert whole == of(models, many.take(torch.arange(0, 4000, 2)))
     assert whole != of(models, many.take(torch.arange(2000)))
-
-
-def test_every_image_counts_where_they_do_not_fill_a_batch(models: Models, many: Images) -> None:
     # 257 images in batches of 256 would leave the last one out.
-    images = many.take(torch.arange(257))
-    other = many.take(torch.cat([torch.arange(256), torch.tensor([300])]))
+    images, other = (many.take(torch.tensor([*range(256), last])) for last in (256, 300))
     assert of(models, images) != of(models, other)
-
-
-def test_the_order_of_the_images_does_not_count(models: Models, many: Images) -> None:
-    images = many.take(torch.arange(300))
-    shuffled = images.take(torch.randperm(300, generator=torch.Generator().manual_seed(1)))
+    shuffled = images.take(torch.randperm(257, generator=torch.Generator().manual_seed(1)))
     assert of(models, images) == of(models, shuffled)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_fewer_than_4_images_have_no_value(models: Models, many: Images, count: int) -> None:
-    assert similarity_to_base(replace(models, forget=many.take(torch.arange(count)))) == (None, None)
-
-
-def test_images_that_are_all_alike_have_no_value(models: Models, many: Images) -> None:
-    assert similarity_to_base(replace(models, forget=many.take(torch.zeros(20, dtype=torch.int64)))) == (None, None)
+@pytest.mark.parametrize("places", [[], [0], [0, 1, 2], [0] * 20])
+def test_fewer_than_4_images_and_images_that_are_all_alike_have_no_value(
+    models: Models, many: Images, places: list[int]
+) -> None:
+    few = many.take(torch.tensor(places, dtype=torch.int64))
+    assert similarity_to_base(replace(models, forget=few)) == (None, None)
 
 
 def test_a_dead_layer_has_no_value_and_does_not_count(models: Models) -> None:

@@ -113,27 +113,17 @@ def of_two_kinds(retrained: bool) -> Evaluation:
 LN_2 = math.log(2)
 # Of every metric that compares models: where no two could be further apart, and where they are one and the same.
 EXTREMES = {
-    "disagreement": (1, 0),
-    "disagreement_test": (1, 0),
-    "completeness": (0, 1),
+    **dict.fromkeys(("disagreement", "disagreement_test", "confidence_distance", "confidence_difference"), (1, 0)),
+    **dict.fromkeys(("completeness", "ToW", "ToW_MIA", "AUS", "forgetting_quality", "neurips_score"), (0, 1)),
     "activation_distance": (math.sqrt(2), 0),
-    "confidence_distance": (1, 0),
-    "confidence_difference": (1, 0),
     "JS": (LN_2, 0),
-    "ToW": (0, 1),
-    "ToW_MIA": (0, 1),
     # Both models are as sure as can be: all that this one looks at.
     "FQS": (1, 1),
     # Unbounded: ln 2 less half of the 200 between the logits.
     "ZRF": (1 + LN_2 - 100, 1),
     "ZRF_original": (1 + (LN_2 - 100) / 4, 1),
     "RMIA_auc": (0.5, 0.5),
-    "AUS": (0, 1),
-    "KLoM": (math.log((1 + 1e-5) / 1e-5), 0),
-    "KLoM_median": (math.log((1 + 1e-5) / 1e-5), 0),
-    "KLoM_p95": (math.log((1 + 1e-5) / 1e-5), 0),
-    "forgetting_quality": (0, 1),
-    "neurips_score": (0, 1),
+    **dict.fromkeys(("KLoM", "KLoM_median", "KLoM_p95"), (math.log((1 + 1e-5) / 1e-5), 0)),
     "ULiRA_auc": (1, 0.5),
 }
 

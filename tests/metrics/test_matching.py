@@ -7,7 +7,7 @@ from outputs import CLASS_WISE, compared, model, outputs, several
 
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
 from salun.metrics.matching import check_same_images, together, unseen
-from salun.metrics.scores import area, evenly_spaced
+from salun.metrics.scores import area
 from salun.training.evaluate import Outputs
 
 load_metrics()
@@ -15,10 +15,6 @@ COMPARED_BY_IMAGE = [
     "JS", "disagreement", "disagreement_test", "completeness", "activation_distance", "confidence_distance",
     "confidence_difference", "RMIA_auc",
 ]  # fmt: skip
-
-
-def test_same_images_pass() -> None:
-    check_same_images("forget", outputs(9), outputs(9, seed=2), outputs(9, seed=3))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +68,3 @@ def test_unseen_images_are_of_the_forgotten_classes_where_classes_are_forgotten(
 )
 def test_area_under_the_curve(members: list[float], others: list[float], wanted: float) -> None:
     assert area(torch.tensor(members).numpy(), torch.tensor(others).numpy()) == wanted
-
-
-def test_rows_are_chosen_evenly() -> None:
-    chosen = evenly_spaced(torch.arange(101.0).numpy(), 5)
-    assert chosen.tolist() == [0, 25, 50, 75, 100]

@@ -115,15 +115,6 @@ def test_losses_that_are_next_to_nothing_are_alike(models: Models) -> None:
     assert relearn_time(replace(models, model=sure, base=surer, recipe=still, forget=one)) == 0
 
 
-def test_the_order_of_the_images_does_not_count(models: Models) -> None:
-    order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(3))
-    assert relearn_time(replace(models, forget=models.forget.take(order))) == relearn_time(models)
-
-
-def test_no_image_has_no_value(models: Models) -> None:
-    assert relearn_time(replace(models, forget=models.forget.take(torch.arange(0)))) is None
-
-
 def test_a_base_model_that_is_no_better_than_a_guess_gives_no_value(models: Models) -> None:
     guessing = deepcopy(models.base)
     with torch.no_grad():

@@ -157,17 +157,6 @@ def test_works_on_every_machine(code: str, told: list[str]) -> None:
     assert 0 < here["found"].mean() < 1
 
 
-def test_order_of_targets_changes_nothing() -> None:
-    members, others, targets = attacks(1)["probabilities"]
-    order = np.random.default_rng(0).permutation(len(targets))
-    assert np.array_equal(called(members, others, targets)[order], called(members, others, targets[order]))
-
-
-def test_no_targets() -> None:
-    members, others, targets = attacks(1)["entropy"]
-    assert called(members, others, targets[:0]).shape == (0,)
-
-
 @pytest.mark.parametrize("empty", [0, 1])
 def test_names_the_attack_that_nothing_is_known_for(empty: int) -> None:
     sets = [np.ones((5, 1), np.float32)] * 3

@@ -85,12 +85,6 @@ def test_attacks_side_by_side_equal_each_alone() -> None:
     assert together == {name: evaluate(subject, (name,))[name] for name in ORIGINAL_NAMES}
 
 
-@pytest.mark.parametrize("name", ORIGINAL_NAMES)
-def test_equal_features_everywhere_have_a_value(name: str) -> None:
-    flat = Outputs(torch.zeros(40, 10), torch.zeros(40, dtype=torch.int64))
-    assert evaluate(evaluation(flat, flat, flat), (name,))[name] in (0.0, 1.0)
-
-
 def drawn(count: int, confidence: float, seed: int) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 10, (count,), generator=generator)
@@ -103,16 +97,7 @@ def test_tells_members_from_others() -> None:
     member, other = drawn(300, 9, 0), drawn(200, 1, 1)
     assert svc_confidence(evaluation(member, other, drawn(100, 9, 2))) < 0.1
     assert svc_confidence(evaluation(member, other, drawn(100, 1, 3))) > 0.8
-
-
-def test_fewer_retain_than_test_images() -> None:
-    assert svc_confidence(evaluation(drawn(50, 9, 0), drawn(200, 1, 1), drawn(100, 1, 2))) > 0.8
-
-
-def test_confidence_is_of_the_true_class() -> None:
-    outputs = drawn(20, 2, 0)
-    expected = outputs.logits.softmax(1)[torch.arange(20), outputs.labels]
-    assert torch.equal(torch.from_numpy(true_confidence(outputs)), expected)
+    assert svc_confidence(evaluation(drawn(50, 9, 0), other, drawn(100, 1, 2))) > 0.8  # fewer retain than test images
 
 
 @pytest.mark.parametrize("empty", ["forget", "test", "retain"])

@@ -31,9 +31,6 @@ _COLUMNS = ("set", "images", "first", "second", "layer", "other_layer", "cka")
 def run(flags: argparse.Namespace) -> int:
     """Compare layers and draw heat maps.
 
-    Args:
-        flags: of `viz_parser`.
-
     Returns:
         The exit status: 3 where a checkpoint could not be read or compared.
     """

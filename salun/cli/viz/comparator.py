@@ -16,14 +16,11 @@ from salun.latent.comparator_json import describe_run, identity
 from salun.latent.trios import find_trios
 
 _PROGRAM = "salun-viz comparator"
-ENDINGS = {"notebook": ".json", "comparator": "_comparator.json"}
+_ENDINGS = {"notebook": ".json", "comparator": "_comparator.json"}
 
 
 def run(flags: argparse.Namespace) -> int:
     """Write a file for each unlearned model.
-
-    Args:
-        flags: of `viz_parser`.
 
     Returns:
         The exit status: 3 where some models could not be shown.
@@ -40,7 +37,7 @@ def run(flags: argparse.Namespace) -> int:
         except SalunError as error:
             failed.append(str(error))
             continue
-        path = free(Path(flags.out, "comparator", name_part(str(content["FC"]))), content)
+        path = _free(Path(flags.out, "comparator", name_part(str(content["FC"]))), content)
         remarks = list(trio.remarks)
         if record is None:
             remarks.append(f"{trio.unlearned.path}: no record in {flags.runs}; {_keep_time(path, content)}")
@@ -62,17 +59,12 @@ def _read_records(folder: Path) -> dict[str, Record]:
     return found
 
 
-def free(folder: Path, content: dict[str, Any]) -> Path:
-    """Name the file of a run, and shorten its id for it: 4 digits, as the page expects, unless another run has them.
-
-    Args:
-        folder: of the forgotten class.
-        content: of the file; its "ID" is set.
-    """
+def _free(folder: Path, content: dict[str, Any]) -> Path:
+    """Name the file of a run, and shorten its id for it: 4 digits, as the page expects, unless another run has them."""
     run = str(content["run"])
     for digits in (4, 8, len(run)):
         content["ID"] = run[:digits]
-        paths = {definition: folder / f"{name_part(run[:digits])}{ending}" for definition, ending in ENDINGS.items()}
+        paths = {definition: folder / f"{name_part(run[:digits])}{ending}" for definition, ending in _ENDINGS.items()}
         if all(_earlier(path).get("run") == run for path in paths.values() if path.exists()):
             break
     return paths[content["definition"]]

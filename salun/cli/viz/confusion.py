@@ -42,11 +42,7 @@ _CONFIDENCE = _View("confidence", "Mean confidence per true class", "mean softma
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Draw every model, and the models of each forget set side by side.
-
-    Args:
-        flags: of `viz_parser`.
-    """
+    """Draw every model, and the models of each forget set side by side."""
     figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths)
     together = len(flags.paths) > 1

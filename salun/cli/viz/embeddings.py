@@ -19,29 +19,17 @@ _JOINED = 2
 
 @dataclass(frozen=True)
 class Method:
-    """How points are embedded.
+    """How points are embedded."""
 
-    Attributes:
-        name: of the files.
-        title: in figures.
-        fit: gives coordinates in plane and space.
-        settings: that decide the outcome, plain values.
-        fit_prototypes: whether prototypes are fitted among the samples.
-    """
-
-    name: str
-    title: str
-    fit: Fit
-    settings: dict[str, object]
-    fit_prototypes: bool = True
+    name: str  # of the files
+    title: str  # in figures
+    fit: Fit  # gives coordinates in plane and space
+    settings: dict[str, object]  # that decide the outcome, plain values
+    fit_prototypes: bool = True  # whether prototypes are fitted among the samples
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Check the flags that both methods share, before anything is computed.
-
-    Args:
-        flags: of `viz_parser`.
-    """
+    """Check the flags that both methods share, before anything is computed."""
     if flags.mp4:
         check_ffmpeg()
     if not 0 <= flags.seed < 2**32:
@@ -49,14 +37,7 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 
 def draw_all(flags: argparse.Namespace, figures: FigureWriter, entries: Sequence[FeatureFile], method: Method) -> int:
-    """Embed and draw: each file by itself, or those that were named together in one space.
-
-    Args:
-        flags: of `viz_parser`.
-        figures: gets the figures.
-        entries: the features.
-        method: how they are embedded.
-    """
+    """Embed and draw: each file by itself, or those that were named together in one space."""
     if len(flags.paths) < _JOINED:
         for entry in entries:
             _draw_models(flags, figures, [entry], method, Path())

@@ -30,11 +30,7 @@ class FigureWriter:
 
     @classmethod
     def of(cls, flags: argparse.Namespace) -> "FigureWriter":
-        """Take folder, format and resolution from flags, and check them before anything is computed.
-
-        Args:
-            flags: with `out`, `format` and `dpi`.
-        """
+        """Take folder, format and resolution from flags, and check them before anything is computed."""
         check_folder("--out", Path(flags.out))
         if flags.dpi > _LARGEST_DPI:
             raise SalunError(f"--dpi {flags.dpi}: at most {_LARGEST_DPI}")

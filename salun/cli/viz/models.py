@@ -26,14 +26,7 @@ class DatasetCache:
 
     @classmethod
     def of(cls, flags: argparse.Namespace) -> "DatasetCache":
-        """Take device and folder from flags.
-
-        Args:
-            flags: with `data_dir`, `device`, `deterministic` and `skip_corrupt`.
-
-        Returns:
-            An empty cache.
-        """
+        """Take device and folder from the flags of data."""
         return cls(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), flags.skip_corrupt)
 
     def take(self, name: str) -> Dataset:

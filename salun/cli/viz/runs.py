@@ -32,11 +32,7 @@ _SUFFIX = ".jsonl"
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Draw the figures of every file of records.
-
-    Args:
-        flags: of `viz_parser`.
-    """
+    """Draw the figures of every file of records."""
     figures = FigureWriter.of(flags)
     tables = _read_tables(_find_records(flags.paths))
     for place, rows in tables.items():

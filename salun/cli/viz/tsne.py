@@ -15,11 +15,7 @@ _Floats = NDArray[np.float64]
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Embed features by t-SNE and draw them.
-
-    Args:
-        flags: of `viz_parser`.
-    """
+    """Embed features by t-SNE and draw them."""
     check_flags(flags)
     figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths, flags.samples)

@@ -19,11 +19,7 @@ from salun.latent.umap import NOTEBOOK_DISTANCE, NOTEBOOK_NEIGHBOURS, NOTEBOOK_S
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Embed features by UMAP and draw them.
-
-    Args:
-        flags: of `viz_parser`.
-    """
+    """Embed features by UMAP and draw them."""
     method = _notebook_method(flags) if flags.notebook else _method_of(flags)
     check_flags(flags)
     figures = FigureWriter.of(flags)

@@ -36,11 +36,7 @@ _ORDERS = (("base", "unlearned"), ("base", "retrained"), ("unlearned", "retraine
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Draw the distances within every model, and those between the models of each forget set.
-
-    Args:
-        flags: of `viz_parser`.
-    """
+    """Draw the distances within every model, and those between the models of each forget set."""
     figures = FigureWriter.of(flags)
     entries = read_entries(flags.paths, flags.samples)
     _check_sizes(entries, flags.samples)
