@@ -22,18 +22,33 @@ def select(scores: list[Tensor], count: int) -> list[Tensor]:
         return [torch.full(values.shape, count > 0, device=values.device) for values in scores]
     flat = scores[0].new_empty(sum(sizes))
     for part, values in zip(flat.split(sizes), scores, strict=True):
-        part.view(values.shape).copy_(values)
-    flat.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    threshold = largest(flat, count)
-    marked = flat > threshold
-    equal = flat == threshold
-    missing = count - marked.count_nonzero()
-    for some in equal.split(_CHUNK):  # numbering all of them at once would take as much memory as the scores
-        first = some.cumsum(0, dtype=torch.int32) <= missing
-        missing = missing - some.count_nonzero()
-        some &= first
-    marked |= equal
-    return [part.view(values.shape) for part, values in zip(marked.split(sizes), scores, strict=True)]
+        part.view(values.shape).copy_(_numbers(values))
+    threshold = _largest_in_place(flat, count)
+    del flat
+    marked = [_numbers(values) > threshold for values in scores]
+    missing = count - sum(chosen.count_nonzero() for chosen in marked)
+    for chosen, values in zip(marked, scores, strict=True):
+        equal = (_numbers(values) == threshold).flatten()
+        for some in equal.split(_CHUNK):  # numbering all of them at once would take as much memory as the scores
+            first = some.cumsum(0, dtype=torch.int32) <= missing
+            missing = missing - some.count_nonzero()
+            some &= first
+        chosen |= equal.view(values.shape)
+    return marked
+
+
+def _numbers(values: Tensor) -> Tensor:
+    """Put the smallest value in the place of what is no number."""
+    return values.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def _largest_in_place(values: Tensor, count: int) -> Tensor:
+    """Find the count-th largest value, and leave the values in another order."""
+    if values.device.type != "cpu" or values.dtype == torch.bfloat16:
+        return largest(values, count)
+    place, array = len(values) - count, values.numpy()
+    array.partition(place)
+    return values[place].clone()
 
 
 def largest(values: Tensor, count: int) -> Tensor:
