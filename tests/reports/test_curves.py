@@ -9,8 +9,9 @@ from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record, run_id
 from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.reports.labels import rows_of_records
 from salun.reports.statistics import estimate
-from salun.reports.summary import Row, rows_of_records, summarise
+from salun.reports.summary import Row, summarise
 from salun.training.progress import Epoch
 
 

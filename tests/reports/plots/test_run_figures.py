@@ -13,12 +13,13 @@ from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record
 from salun.reports.curves import curve_of, sweeps_of
+from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
 from salun.reports.plots.sweep import sweep
 from salun.reports.plots.tradeoff import plane
-from salun.reports.summary import Row, rows_of_records
+from salun.reports.summary import Row
 from salun.training.progress import Epoch
 
 NAMES = ("UA", "RA", "TA", "MIA")
