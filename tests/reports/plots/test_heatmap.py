@@ -103,22 +103,21 @@ def assert_nothing_collides(figure: Figure) -> None:
 @pytest.mark.parametrize(
     ("count", "classes", "long"),
     [
-        (1, 2, False),
-        (1, 10, True),
-        (2, 3, False),
-        (3, 10, True),
-        (5, 2, False),
-        (12, 3, True),
-        (12, 10, False),
-        (2, 30, True),
-        (1, 100, False),
-        (3, 100, True),
+        (1, 2, 0),
+        (1, 10, 1),
+        (2, 3, 0),
+        (3, 10, 1),
+        (5, 2, 0),
+        (12, 3, 1),
+        (12, 10, 0),
+        (2, 30, 1),
+        (1, 100, 0),
+        (3, 100, 1),
     ],
 )
-def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: bool) -> None:
-    figure = drawn(
-        make_panels(count, classes, long, empty=1), CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}"
-    )
+def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: int) -> None:
+    panels = make_panels(count, classes, bool(long), empty=1)
+    figure = drawn(panels, CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}")
     assert_nothing_collides(figure)
     assert (figure.get_size_inches() < 45).all()
 
@@ -129,8 +128,7 @@ def test_matrices_that_are_no_squares(rows: int, columns: int) -> None:
     values = np.random.default_rng(0).uniform(0, 900, (rows, columns))
     figure = drawn([Panel("", values, labels, names(columns))], DISTANCE, "Between models", "digits")
     assert_nothing_collides(figure)
-    axis = panels_of(figure)[0]
-    box = axis.get_window_extent()
+    box = panels_of(figure)[0].get_window_extent()
     assert min(box.width / columns, box.height / rows) > 4
 
 
@@ -164,9 +162,7 @@ def test_empty_cells_are_crossed_out_and_explained() -> None:
     empty = drawn(make_panels(2, 4, empty=2))
     for axis in panels_of(empty):
         crosses = axis.collections[0].get_offsets()
-        assert {tuple(place) for place in np.asarray(crosses)} == {(2, at) for at in range(4)} | {
-            (at, 2) for at in range(4)
-        }
+        assert {*map(tuple, np.asarray(crosses))} == {place for at in range(4) for place in ((2, at), (at, 2))}
         assert len(axis.texts) == 9
     assert "no images" in empty.get_supxlabel()
     assert_nothing_collides(drawn([Panel("m", np.full((3, 3), np.nan), names(3), names(3))], CHANGE))
