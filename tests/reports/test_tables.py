@@ -146,11 +146,10 @@ def expected_cells(members: list[Any]) -> list[list[str]]:
     return lines
 
 
-def test_markdown_shows_the_numbers_and_in_bold_a_best_that_can_be_told_from_the_others() -> None:
+def test_markdown_and_latex_show_the_numbers_and_in_bold_a_best_that_can_be_told_from_the_others() -> None:
     rows = several()
-    text = written(rows)["md"]
-    shown = Shown(text)
-    expected, paragraphs = [], []
+    texts = written(rows)
+    shown, latex, expected, paragraphs = Shown(texts["md"]), texts["tex"], [], []
     for group, members in grouped(rows).items():
         names = columns_of(members)
         units = [f"{name} {'s' if name == 'RTE' else '%'}" for name in names]
@@ -158,54 +157,35 @@ def test_markdown_shows_the_numbers_and_in_bold_a_best_that_can_be_told_from_the
         paragraphs += [group_title(rows, group), *legend(members)]
     assert shown.rows == expected
     assert shown.paragraphs == paragraphs
-    assert "†" in text
-    bold = [line for line in text.splitlines() if "**" in line]
-    assert [line.split("**")[1] for line in bold] == ["near"]
+    assert "†" in texts["md"]
+    assert re.findall(r"\*\*(.*?)\*\*", texts["md"])[0] == "near"
+    assert sum("**" in line for line in texts["md"].splitlines()) == 1
+    assert latex_rows(latex) == expected
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert re.findall(r"^\\textbf\{(\w+)\}", latex, re.MULTILINE) == ["near"]
+    assert [line[2:] for line in latex.splitlines() if line.startswith("% ")] == paragraphs
 
 
-SPECIAL = {
-    r"\textbackslash{}": "\\",
-    r"\textasciitilde{}": "~",
-    r"\textasciicircum{}": "^",
-    r"\textless{}": "<",
-    r"\textgreater{}": ">",
-    r"\textbar{}": "|",
-    r"$\pm$": "±",
-    r"$\dagger$": "†",
-    r"$\ddagger$": "‡",
-    "{[}": "[",
-    "{*}": "*",
-    "--": "–",
-} | {"\\" + mark: mark for mark in "&%$#_{}"}
-TOKEN = re.compile("|".join(map(re.escape, SPECIAL)) + r"|[^\\{}$&#^_%~<>|\[*]")
+SPECIAL = dict(zip("&%$#_{}", map("\\{}".format, "&%$#_{}"), strict=True)) | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}", "±": r"$\pm$", "–": "--", "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+}  # fmt: skip
+PLAIN = {latex: mark for mark, latex in SPECIAL.items()}
+TOKEN = re.compile("|".join(map(re.escape, PLAIN)) + r"|[^\\{}$&#^_%~<>|\[*]")
 
 
 def typeset(latex: str) -> str:
     """The text that LaTeX prints, where nothing in it is a command."""
     tokens = TOKEN.findall(latex)
     assert "".join(tokens) == latex, f"{latex!r} holds more than text"
-    return "".join(SPECIAL.get(token, token) for token in tokens)
+    return "".join(PLAIN.get(token, token) for token in tokens)
 
 
 def latex_rows(text: str) -> list[list[str]]:
     lines = [line.removesuffix(r" \\") for line in text.splitlines() if line.endswith(r" \\")]
     split = [re.split(r"(?<!\\) ?& ", line) for line in lines]
     return [[typeset(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in line] for line in split]
-
-
-def test_latex_shows_the_same_as_markdown() -> None:
-    rows = several()
-    text = written(rows)["tex"]
-    expected = [line for members in grouped(rows).values() for line in [None, *expected_cells(members)]]
-    found = latex_rows(text)
-    assert len(found) == len(expected)
-    assert [line for line, wanted in zip(found, expected, strict=True) if wanted] == [line for line in expected if line]
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
-    assert re.findall(r"^\\textbf\{(\w+)\}", text, re.MULTILINE) == ["near"]
-    words = [[group_title(rows, group), *legend(members)] for group, members in grouped(rows).items()]
-    assert [line[2:] for line in text.splitlines() if line.startswith("% ")] == [
-        line for part in words for line in part
-    ]
 
 
 @pytest.mark.parametrize("text", ODD_TEXT)
@@ -221,8 +201,8 @@ def test_user_text_is_shown_as_text(text: str) -> None:
     assert shown.tags <= {"p", "table", "thead", "tbody", "tr", "td", "th", "strong"}
     assert latex_rows(texts["tex"])[2][0] == plain
     assert sum(line.startswith("%") for line in texts["tex"].splitlines()) == 1 + len(legend(rows))
-    assert list(csv.DictReader(StringIO(written(rows)["csv"])))[1]["title"] == plain
-    assert json.loads(written(rows)["json"])[1]["title"] == text
+    assert list(csv.DictReader(StringIO(texts["csv"])))[1]["title"] == plain
+    assert json.loads(texts["json"])[1]["title"] == text
 
 
 def test_a_row_that_starts_with_a_bracket_or_star_is_no_argument_of_the_row_before() -> None:
@@ -261,12 +241,9 @@ def budget_lines(*records: Record) -> list[str]:
     return [line for line in legend(summarise(list(runs.items()))) if "budget" in line]
 
 
-def test_rows_within_their_budget_need_no_word() -> None:
+def test_the_excess_over_a_budget_is_stated_mask_included() -> None:
     assert budget_lines(with_budget("ft", 1000), with_budget("rl", 900, mask=100)) == []
     assert budget_lines(with_budget("ft", 5000, None), with_budget("retrain", 9000, None)) == []
-
-
-def test_the_excess_over_a_budget_is_stated_mask_included() -> None:
     found = [with_budget("ft", 1000), with_budget("rl", 901, mask=100), with_budget("ssd", 1500, steps=False)]
     assert budget_lines(*found, with_budget("ssd", 1400, steps=False)) == [
         "image passes above the budget, by work that cannot be cut: rl (up to 1001 of 1000), ssd (up to 1500 of 1000)"

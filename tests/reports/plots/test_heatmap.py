@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from salun.reports.plots.heatmap import Panel, Scale, heatmaps
@@ -71,10 +72,7 @@ def outline(text: Text) -> Floats:
     text.set_rotation(turn)
     box = box.shrunk(0.96, 0.8)
     anchor = text.get_transform().transform(text.get_position()) if turn else (box.x0, box.y0)
-    angle = np.radians(turn)
-    turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    corners = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]])
-    return (corners - anchor) @ turned + anchor
+    return Affine2D().rotate_deg_around(*anchor, turn).transform(box.corners()[[0, 2, 3, 1]])
 
 
 def apart(one: Floats, other: Floats) -> bool:
@@ -102,21 +100,11 @@ def assert_nothing_collides(figure: Figure) -> None:
 
 @pytest.mark.parametrize(
     ("count", "classes", "long"),
-    [
-        (1, 2, 0),
-        (1, 10, 1),
-        (2, 3, 0),
-        (3, 10, 1),
-        (5, 2, 0),
-        (12, 3, 1),
-        (12, 10, 0),
-        (2, 30, 1),
-        (1, 100, 0),
-        (3, 100, 1),
-    ],
+    [(*size, False) for size in [(1, 2), (2, 3), (5, 2), (12, 10), (1, 100)]]
+    + [(*size, True) for size in [(1, 10), (3, 10), (12, 3), (2, 30), (3, 100)]],
 )
-def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: int) -> None:
-    panels = make_panels(count, classes, bool(long), empty=1)
+def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: bool) -> None:
+    panels = make_panels(count, classes, long, empty=1)
     figure = drawn(panels, CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}")
     assert_nothing_collides(figure)
     assert (figure.get_size_inches() < 45).all()
@@ -212,15 +200,10 @@ def test_row_labels_take_as_much_room_as_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("largest", "shown"),
     [
-        (0.0, "0"),
-        (0.0123, "0.0123"),
-        (0.987, "0.987"),
-        (9.87654, "9.88"),
-        (98.7, "98.7"),
-        (4321.0, "4321"),
+        (0.0, "0"), (0.0123, "0.0123"), (0.987, "0.987"), (9.87654, "9.88"), (98.7, "98.7"), (4321.0, "4321"),
         (3e-7, "3.0e-07"),
     ],
-)
+)  # fmt: skip
 def test_numbers_have_three_digits(largest: float, shown: str) -> None:
     figure = drawn([Panel("m", np.array([[0.0, largest, np.nan]]), ["a"], names(3))])
     assert [text.get_text() for text in panels_of(figure)[0].texts] == ["0", shown]

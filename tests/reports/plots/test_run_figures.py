@@ -147,12 +147,12 @@ def test_whiskers_are_t_intervals_that_stay_within_percentages() -> None:
     assert ends[1] == pytest.approx([100 * (row.estimates["RA"].low or 0), 100 * (row.estimates["RA"].high or 0)])
 
 
-def test_one_run_has_no_whisker_and_no_word_of_one() -> None:
-    for name in ("bars", "plane"):
-        figure = rendered(name, runs(1))
-        assert not any(axis.collections for axis in figure.axes)
-        assert not any("t-interval" in text.get_text() for text in texts_of(figure))
-        assert "n = 1 run" in figure.get_suptitle()
+@pytest.mark.parametrize("name", ["bars", "plane"])
+def test_one_run_has_no_whisker_and_no_word_of_one(name: str) -> None:
+    figure = rendered(name, runs(1))
+    assert not any(axis.collections for axis in figure.axes)
+    assert not any("t-interval" in text.get_text() for text in texts_of(figure))
+    assert "n = 1 run" in figure.get_suptitle()
 
 
 def test_diverged_runs_and_missing_metrics_are_told() -> None:
@@ -186,27 +186,22 @@ def test_curves_are_means_over_runs_with_a_line_for_each() -> None:
     assert figure.axes[1].lines[0].get_ydata() == pytest.approx([50, 75, 100 * (1 - 0.5 / 3), 87.5])
 
 
-def test_retraining_has_panels_of_its_own() -> None:
+def test_retraining_has_panels_of_its_own_and_validation_where_it_was_watched() -> None:
     figure = rendered("curves", [*runs(epochs=3), *runs(method="retrain", epochs=50)])
     assert [len(axis.lines[0].get_xdata()) for axis in figure.axes] == [3, 3, 50, 50]
     assert labels_in(figure) == ["rl", "retrain"]
-
-
-def test_validation_is_drawn_where_it_was_watched() -> None:
     curve = [Epoch(epoch, 0.5, 0.5, 0.25 * epoch, 0.1, 1.0) for epoch in (1, 2)]
     figure = rendered("curves", [*runs(), *runs(method="retrain", curve=curve)])
     assert [bool(axis.lines) for axis in figure.axes] == [True, True, False, True, True, True]
     assert figure.axes[5].lines[0].get_ydata() == pytest.approx([25, 50])
 
 
-def test_losses_of_very_different_size_are_all_seen() -> None:
-    def scale_of(last: float) -> str:
-        curve = [Epoch(1, 0.5, 0.5, None, 0.1, 1.0), Epoch(2, last, 0.5, None, 0.1, 1.0)]
-        figure = rendered("curves", [*runs(), *runs(method="ga", curve=curve)])
-        assert not any("$" in label for label in ticks_of(figure.axes[0]))
-        return figure.axes[0].get_yscale()
-
-    assert (scale_of(-2.0), scale_of(-1e6)) == ("linear", "symlog")
+@pytest.mark.parametrize(("last", "scale"), [(-2.0, "linear"), (-1e6, "symlog")])
+def test_losses_of_very_different_size_are_all_seen(last: float, scale: str) -> None:
+    curve = [Epoch(1, 0.5, 0.5, None, 0.1, 1.0), Epoch(2, last, 0.5, None, 0.1, 1.0)]
+    axis = rendered("curves", [*runs(), *runs(method="ga", curve=curve)]).axes[0]
+    assert axis.get_yscale() == scale
+    assert not any("$" in label for label in ticks_of(axis))
 
 
 # Sweeps
@@ -247,12 +242,9 @@ def places(axis: Axes) -> list[tuple[float, float]]:
 def test_each_row_is_a_point_and_the_target_is_marked() -> None:
     records = [*runs(method="retrain"), *runs(), *runs(method="ga", values={"TA": None})]
     figure = rendered("plane", records)
-    rows = rows_of_records(records)
-    expected = [
-        tuple(100 * (row.estimates[name].mean or 0) for name in ("UA", "TA"))
-        for row in sorted(rows, key=lambda row: ["base", "retrain", "rl", "ga"].index(row.title))[:3]
-    ]
-    assert places(figure.axes[0]) == [pytest.approx(place) for place in expected]
+    rows = {row.title: row for row in rows_of_records(records)}
+    for title, place in zip(("base", "retrain", "rl"), places(figure.axes[0]), strict=True):
+        assert place == pytest.approx([100 * (rows[title].estimates[name].mean or 0) for name in ("UA", "TA")])
     assert labels_in(figure) == ["base", "retrain", "rl"]
     assert "the star is the target" in figure.get_suptitle().replace("\n", " ")
     assert "without values: ga" in figure.get_suptitle().replace("\n", " ")
