@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile import refuses
 
 from salun.data.dataset import Dataset
 from salun.data.sets import prepare
@@ -176,12 +177,8 @@ def test_the_first_images_of_a_set_are_taken_in_order(
     make: Make, digits: Dataset, zeros: tuple[int, ...], name: str
 ) -> None:
     split = make_split(digits, ForgetRequest())
-    whole = {
-        "train": split.train,
-        "test": split.test,
-        "forget": torch.tensor(zeros),
-        "retain": without(split.train, torch.tensor(zeros)),
-    }[name]
+    gone = torch.tensor(zeros)
+    whole = {"train": split.train, "test": split.test, "forget": gone, "retain": without(split.train, gone)}[name]
     models = [make("base"), make("after", zeros, **run_config("ga"))]
     sample = choose(digits, models, name, 37)
     assert sample.indices.tolist() == whole[:37].tolist()
@@ -232,9 +229,8 @@ def test_a_named_forget_set_stands_in_where_there_is_none(make: Make, digits: Da
 
 def test_models_of_different_splits_or_data_are_refused(make: Make, digits: Dataset) -> None:
     models = [make("a"), make("b", split_seed=1, split=make_split(digits, ForgetRequest(), 1).fingerprint)]
-    with pytest.raises(
-        SalunError, match=r"a\.pt \(split_seed 0\) and .*b\.pt \(split_seed 1\) share no training split"
-    ):
+    both = r"a\.pt \(split_seed 0\) and .*b\.pt \(split_seed 1\) share no training split"
+    with pytest.raises(SalunError, match=both):
         choose(digits, models, "train", 10)
     assert len(choose(digits, models, "test", 10).indices) == 10
     model = make("a", split="0123456789abcdef")
@@ -246,23 +242,23 @@ def test_the_key_changes_with_everything_that_decides(make: Make, digits: Datase
     base, after = make("base"), make("after", zeros)
     sample = choose(digits, [base], "train", 10)
     assert make("rl", zeros, **run_config("rl")).forget_key == after.forget_key != make("c", (4,)).forget_key
-    sources = [
-        source_of(base, sample, "pre-head", Path("a.pt")),
-        source_of(base, sample, "layer1", Path("a.pt")),
-        source_of(base, choose(digits, [base], "train", 11), "pre-head", Path("a.pt")),
-        source_of(base, choose(digits, [base], "test", 10), "pre-head", Path("a.pt")),
-        source_of(base, choose(digits, [base, after], "train", 10), "pre-head", Path("a.pt")),
-        source_of(replace(base, fingerprint="other"), sample, "pre-head", Path("a.pt")),
+    keys = [
+        source_of(model, of, layer, Path("a.pt")).key
+        for model, of, layer in (
+            (base, sample, "pre-head"),
+            (base, sample, "layer1"),
+            (base, choose(digits, [base], "train", 11), "pre-head"),
+            (base, choose(digits, [base], "test", 10), "pre-head"),
+            (base, choose(digits, [base, after], "train", 10), "pre-head"),
+            (replace(base, fingerprint="other"), sample, "pre-head"),
+        )
     ]
-    assert len({source.key for source in sources}) == len(sources)
-    assert source_of(base, sample, "pre-head", Path("b.pt")).key == sources[0].key
+    assert len(set(keys)) == len(keys)
+    assert source_of(base, sample, "pre-head", Path("b.pt")).key == keys[0]
 
 
 def test_a_model_whose_outputs_are_no_numbers_is_refused(tmp_path: Path, trained: Checkpoint, digits: Dataset) -> None:
-    weights = {
-        name: tensor * float("nan") if tensor.is_floating_point() else tensor
-        for name, tensor in trained.weights.items()
-    }
+    weights = {name: tensor * (np.nan if tensor.is_floating_point() else 1) for name, tensor in trained.weights.items()}
     save_checkpoint(tmp_path / "nan.pt", replace(trained, weights=weights))
     model = read_model(tmp_path / "nan.pt")
     with pytest.raises(SalunError, match=r"nan\.pt: features that are no numbers"):
@@ -294,20 +290,13 @@ def test_checkpoints_are_found_below_a_folder_as_given_then_under_checkpoints(tm
         ("one", ["checkpoints/one/inner.pt"]),
     ):
         assert [str(path) for path in find_checkpoints(Path(place))] == found
-
-
-def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SalunError, match=r"nowhere: no such folder, here or under checkpoints/"):
-        find_checkpoints(Path("nowhere"))
-    with pytest.raises(SalunError, match=r"empty: holds no checkpoint \(\*\.pt, \*\.pth\)"):
-        find_checkpoints(Path("empty"))
+    refuses(r"nowhere: no such folder, here or under checkpoints/", lambda: find_checkpoints(Path("nowhere")))
+    refuses(r"empty: holds no checkpoint \(\*\.pt, \*\.pth\)", lambda: find_checkpoints(Path("empty")))
 
 
 def test_models_are_grouped_by_data_set(make: Make) -> None:
     first, second = make("a"), make("b")
     other = replace(second, spec=replace(second.spec, dataset="cifar10"))
-    assert [(name, len(models)) for name, models in by_dataset([first, other, second])] == [
-        ("digits", 2),
-        ("cifar10", 1),
-    ]
+    found = [(name, len(models)) for name, models in by_dataset([first, other, second])]
+    assert found == [("digits", 2), ("cifar10", 1)]

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from salun.experiments.audit import Margins, Pool, audits_of
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.schema import validate
 from salun.reports.audit import Verdict, judge
+from salun.reports.roc import Roc
 
 SHADOWS = 16
 Floats = NDArray[np.float64]
@@ -47,15 +48,18 @@ def membership(pool: Pool, shadows: int = SHADOWS) -> Floats:
     return np.stack([pool.trained(number) for number in range(shadows)]).astype(float)
 
 
-def figures(verdict: Verdict) -> dict[str, float]:
-    assert verdict.ulira is not None
-    assert verdict.lira is not None
-    distances = {name: getattr(verdict, name) for name in ("klom_forget", "klom_retain", "klom_test")}
-    return {"ulira": verdict.ulira.auc, "lira": verdict.lira.auc, **distances}
+FIGURES = ("ulira", "lira", "klom_forget", "klom_retain", "klom_test")
 
 
-def spread(models: Sequence[Margins], change: float) -> list[Margins]:
-    return [replace(model, witnesses=model.witnesses + change, test=model.test + change) for model in models]
+def judged(pool: Pool, models: list[Margins], retrained: list[Margins]) -> tuple[Verdict, dict[str, float]]:
+    """A verdict and its figures: areas and divergences."""
+    verdict = judge(pool, "rl", models, retrained)
+    found = {name: getattr(verdict, name) for name in FIGURES}
+    return verdict, {name: value.auc if isinstance(value, Roc) else value for name, value in found.items()}
+
+
+def changed(models: list[Margins], **change: Callable[[Floats], Floats]) -> list[Margins]:
+    return [replace(model, **{name: edit(getattr(model, name)) for name, edit in change.items()}) for model in models]
 
 
 def test_models_like_retrained_ones_cannot_be_told_from_them(pool: Pool) -> None:
@@ -65,39 +69,36 @@ def test_models_like_retrained_ones_cannot_be_told_from_them(pool: Pool) -> None
         assert holds([curve.auc for curve in curves], 0.5)
         assert sum(curve.interval[0] <= 0.5 <= curve.interval[1] for curve in curves) >= 10
         assert holds([curve.tpr_at[0.01] for curve in curves], 0.01)
-
-
-def test_models_like_retrained_ones_have_the_divergence_that_retrained_ones_have_among_themselves(pool: Pool) -> None:
     retrained = fabricate(pool, 1)
-    like, own = (figures(judge(pool, "", models, retrained)) for models in (fabricate(pool, 2), retrained))
-    for name in ("klom_forget", "klom_retain", "klom_test"):
+    (_, like), (_, own) = (judged(pool, models, retrained) for models in (fabricate(pool, 2), retrained))
+    for name in FIGURES[2:]:
         assert like[name] == pytest.approx(own[name], rel=0.15)
         assert own[name] > 0
 
 
 def test_retrained_models_show_what_nothing_looks_like(pool: Pool) -> None:
-    found = []
-    for seed in range(12):
-        retrained = fabricate(pool, seed)
-        verdict = figures(judge(pool, "retrain", retrained, retrained))
-        assert verdict["ulira"] == verdict["lira"]
-        found.append(verdict["ulira"])
-    assert holds(found, 0.5)
+    found = [judged(pool, models, models)[1] for models in (fabricate(pool, seed) for seed in range(12))]
+    assert all(figures["ulira"] == figures["lira"] for figures in found)
+    assert holds([figures["ulira"] for figures in found], 0.5)
 
 
 def test_what_was_trained_on_and_still_shows_is_found_by_both_attacks(pool: Pool) -> None:
-    found = judge(pool, "base", fabricate(pool, 1, 100 * membership(pool)), fabricate(pool, 2))
-    assert found.ulira is not None
-    assert found.ulira.interval == (1, 1)
-    assert found.ulira.tpr_at == {0.001: 1, 0.01: 1}
-    assert figures(found)["lira"] == 1
-    assert figures(found)["klom_forget"] > 10 > figures(found)["klom_retain"]
+    verdict, found = judged(pool, fabricate(pool, 1, 100 * membership(pool)), fabricate(pool, 2))
+    assert verdict.ulira is not None
+    assert (verdict.ulira.interval, verdict.ulira.tpr_at) == ((1, 1), {0.001: 1, 0.01: 1})
+    assert found["lira"] == 1
+    assert found["klom_forget"] > 10 > found["klom_retain"]
+    weak, strong = (
+        judged(pool, fabricate(pool, 1, size * membership(pool)), fabricate(pool, 2))[1] for size in (0.5, 2)
+    )
+    assert 0.55 < weak["ulira"] < 0.75 < strong["ulira"] < 1
+    assert weak["klom_forget"] < strong["klom_forget"]
 
 
 def test_a_change_of_seen_and_unseen_images_alike_is_found_only_beside_retrained_models(pool: Pool) -> None:
-    shifted = [judge(pool, "", fabricate(pool, 2 * seed, 100.0), fabricate(pool, 2 * seed + 1)) for seed in range(12)]
-    assert all(figures(verdict)["ulira"] == 1 for verdict in shifted)
-    assert holds([figures(verdict)["lira"] for verdict in shifted], 0.5)
+    shifted = [judged(pool, fabricate(pool, 2 * seed, 100.0), fabricate(pool, 2 * seed + 1))[1] for seed in range(12)]
+    assert all(found["ulira"] == 1 for found in shifted)
+    assert holds([found["lira"] for found in shifted], 0.5)
 
 
 def test_shuffled_membership_is_guessing(pool: Pool) -> None:
@@ -107,47 +108,30 @@ def test_shuffled_membership_is_guessing(pool: Pool) -> None:
         shuffled = np.random.default_rng(seed).permuted(membership(pool), axis=0)
         verdict = judge(pool, "", fabricate(pool, seed, 3 * shuffled), fabricate(pool, 100 + seed))
         assert verdict.lira is not None
-        found.append(figures(verdict)["lira"])
+        found.append(verdict.lira.auc)
         assert verdict.lira.interval[0] < 0.55
         assert verdict.lira.interval[1] > 0.45
     assert holds(found, 0.5)
 
 
-def test_a_leak_is_found_however_differently_images_are_hard(pool: Pool) -> None:
-    weak, strong = (
-        figures(judge(pool, "", fabricate(pool, 1, size * membership(pool)), fabricate(pool, 2))) for size in (0.5, 2.0)
-    )
-    assert 0.55 < weak["ulira"] < 0.75 < strong["ulira"] < 1
-    assert weak["klom_forget"] < strong["klom_forget"]
-
-
 def test_retain_and_test_images_are_judged_apart(pool: Pool) -> None:
-    retrained = fabricate(pool, 1)
-    one = figures(judge(pool, "", fabricate(pool, 2), retrained))
-    other = figures(judge(pool, "", spread(fabricate(pool, 2), 50), retrained))
-    assert other["klom_forget"] == one["klom_forget"]
+    models, retrained = fabricate(pool, 2), fabricate(pool, 1)
+    _, one = judged(pool, models, retrained)
+    _, other = judged(pool, changed(models, witnesses=lambda x: x + 50, test=lambda x: x + 50), retrained)
+    assert {name for name in FIGURES if other[name] != one[name]} == {"klom_retain", "klom_test"}
     assert min(other["klom_retain"], other["klom_test"]) > 5
-    assert (other["ulira"], other["lira"]) == (one["ulira"], one["lira"])
+    _, without = judged(pool, *(changed(side, test=lambda x: x[:0]) for side in (models, retrained)))
+    assert (without["klom_test"], without["klom_retain"]) == (None, one["klom_retain"])
 
 
 def test_more_models_make_the_interval_narrower(pool: Pool) -> None:
     widths = []
     for shadows in (6, 32):
-        models, retrained = fabricate(pool, 1, 0.5, shadows), fabricate(pool, 2, 0.0, shadows)
-        found = judge(pool, "", models, retrained)
+        found = judge(pool, "", fabricate(pool, 1, 0.5, shadows), fabricate(pool, 2, 0.0, shadows))
         assert found.ulira is not None
         assert found.shadows == shadows
         widths.append(found.ulira.interval[1] - found.ulira.interval[0])
     assert widths[1] < widths[0]
-
-
-def test_without_test_images_there_is_no_divergence_on_them(pool: Pool) -> None:
-    def without_test(models: list[Margins]) -> list[Margins]:
-        return [replace(model, test=model.test[:0]) for model in models]
-
-    found = judge(pool, "", without_test(fabricate(pool, 1)), without_test(fabricate(pool, 2)))
-    assert found.klom_test is None
-    assert found.klom_retain is not None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -160,17 +144,17 @@ def test_margins_that_are_no_numbers_give_no_figures(pool: Pool, part: str, valu
         return models
 
     whole, damaged = fabricate(pool, 1), broken(2)
-    wanted = {"title": "ga", "shadows": SHADOWS, "diverged": 2}
-    nothing = dict.fromkeys(["ulira", "lira", "klom_forget", "klom_retain", "klom_test"])
+    wanted = dict.fromkeys(FIGURES) | {"title": "ga", "shadows": SHADOWS, "diverged": 2}
     for models, retrained in ((damaged, whole), (whole, damaged), (damaged, damaged)):
-        assert judge(pool, "ga", models, retrained).plain() == wanted | nothing
+        assert judge(pool, "ga", models, retrained).plain() == wanted
 
 
 def test_extreme_margins_have_figures(pool: Pool) -> None:
-    models = [Margins(*(part * np.float32(1e37) for part in vars(model).values())) for model in fabricate(pool, 1)]
-    constant = [Margins(*(np.zeros_like(part) for part in vars(model).values())) for model in fabricate(pool, 1)]
+    parts = ("candidates", "witnesses", "test")
+    models = changed(fabricate(pool, 1), **dict.fromkeys(parts, lambda x: x * np.float32(1e37)))
+    constant = changed(models, **dict.fromkeys(parts, np.zeros_like))
     for one, other in ((models, constant), (constant, models), (constant, constant), (models, models)):
-        found = judge(pool, "", one, other)
-        assert 0 <= figures(found)["ulira"] <= 1
-        json.dumps(found.plain(), allow_nan=False)
-    assert figures(judge(pool, "", constant, [*constant]))["ulira"] == 0.5
+        verdict, found = judged(pool, one, other)
+        assert 0 <= found["ulira"] <= 1
+        json.dumps(verdict.plain(), allow_nan=False)
+    assert judged(pool, constant, [*constant])[1]["ulira"] == 0.5

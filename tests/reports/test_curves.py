@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from records import recorded, runs, sweep_runs
+from records import make, recorded, runs, sweep_runs
 
 from salun.experiments.record import Record, run_id
-from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.reports.curves import Curve, curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.reports.labels import rows_of_records
 from salun.reports.statistics import estimate
-from salun.reports.summary import Row, rows_of_records, summarise
+from salun.reports.summary import Row, summarise
 from salun.training.progress import Epoch
 
 
@@ -30,53 +31,35 @@ def table(text: str) -> list[dict[str, str]]:
 # Curves
 
 
-def test_a_curve_is_averaged_over_the_runs_that_reach_the_epoch() -> None:
-    curve = curve_of(row_of([recorded(curve=points(3.0, 1.0)), recorded(seed=1, curve=points(1.0, 2.0, 5.0))]))
+def drawn(records: list[Record]) -> Curve:
+    curve = curve_of(row_of(records))
     assert curve is not None
+    return curve
+
+
+def test_a_curve_is_averaged_over_the_runs_that_have_a_number() -> None:
+    curve = drawn([recorded(curve=points(3.0, 1.0)), recorded(seed=1, curve=points(1.0, 2.0, 5.0))])
     assert curve.epochs.tolist() == [1, 2, 3]
     assert curve.mean("loss").tolist() == [2.0, 1.5, 5.0]
     np.testing.assert_array_equal(curve.values["loss"], [[3.0, 1.0, np.nan], [1.0, 2.0, 5.0]])
-
-
-def test_losses_that_are_no_numbers_are_left_out_of_the_mean() -> None:
     lost = recorded(curve=points(1.0, float("nan"), float("nan")), diverged=True)
-    curve = curve_of(row_of([lost, recorded(seed=1, curve=points(3.0, 2.0))]))
-    assert curve is not None
+    curve = drawn([lost, recorded(seed=1, curve=points(3.0, 2.0))])
     np.testing.assert_array_equal(curve.mean("loss"), [2.0, 2.0, np.nan])
     assert np.isnan(curve.mean("validation")).all()
-
-
-def test_what_has_no_epochs_has_no_curve() -> None:
-    rows = rows_of_records(runs(2, epochs=0))
-    assert [curve_of(row) for row in rows] == [None, None]
+    assert [curve_of(row) for row in rows_of_records(runs(2, epochs=0))] == [None, None]
 
 
 def test_the_numbers_of_curves_are_those_of_the_records() -> None:
     records = [recorded(curve=points(0.25, float("nan"), validation=0.75)), recorded(seed=1, tag="a,b\nc")]
-    curve = curve_of(row_of(records))
-    assert curve is not None
-    lines = table(curves_as_csv([curve]))
+    lines = table(curves_as_csv([drawn(records)]))
     assert {line["title"] for line in lines} == {"a,b c"}
-    assert [(line["seed"], line["epoch"]) for line in lines] == [
-        (s, e) for s, n in (("0", 2), ("1", 3)) for e in "123"[:n]
-    ]
+    assert [line["seed"] + line["epoch"] for line in lines] == ["01", "02", "11", "12", "13"]
     assert (lines[0]["loss"], lines[0]["validation"], lines[1]["loss"]) == ("0.25", "0.75", "")
-
-
-def test_curves_say_which_base_model_and_forget_set_a_run_had() -> None:
-    records = []
-    for base, forget in (("A", "F"), ("A", "G"), ("B", "F")):
-        settings = recorded().settings
-        settings["base"]["identity"], settings["forget"]["fingerprint"] = base, forget
-        records.append(recorded(id=base + forget, settings=settings, curve=points(0.5)))
+    records = [make("rl", base=base, forget=forget) for base, forget in (("A", "F"), ("A", "G"), ("B", "F"))]
     curve = curve_of(next(row for row in summarise([("rl", records)]) if row.kind == "method"))
     assert curve is not None
-    lines = table(curves_as_csv([curve]))
-    assert [(line["base_model"], line["forget_set"], line["seed"]) for line in lines] == [
-        ("A", "F", "0"),
-        ("A", "G", "0"),
-        ("B", "F", "0"),
-    ]
+    keys = [(line["base_model"], line["forget_set"]) for line in table(curves_as_csv([curve]))]
+    assert keys == [("A", "F"), ("A", "F"), ("A", "G"), ("A", "G"), ("B", "F"), ("B", "F")]
 
 
 # Sweeps
@@ -93,21 +76,14 @@ def test_curves_say_which_base_model_and_forget_set_a_run_had() -> None:
         ((1.0, 0.5, None), [0.5, 1.0]),
     ],
 )
-def test_a_sweep_needs_two_thresholds_and_no_mask_counts_as_one(
+def test_a_sweep_holds_the_rows_of_two_thresholds_or_more_and_no_mask_counts_as_one(
     keeps: tuple[float | None, ...], swept: list[float]
 ) -> None:
-    found = sweeps_of(rows_of_records(sweep_runs(keeps=keeps)))
-    assert [list(sweep.rows) for sweep in found] == ([swept] if swept else [])
-
-
-def test_a_sweep_holds_the_row_of_each_threshold() -> None:
-    (sweep,) = sweeps_of(rows_of_records(sweep_runs(keeps=(0.3, None, 0.1))))
-    assert sweep.title == "rl"
-    assert {keep: row.title for keep, row in sweep.rows.items()} == {
-        0.1: "rl + mask 0.1",
-        0.3: "rl + mask 0.3",
-        1.0: "rl",
-    }
+    rows = rows_of_records(sweep_runs(keeps=keeps))
+    found = sweeps_of(rows)
+    assert [(sweep.title, list(sweep.rows)) for sweep in found] == ([("rl", swept)] if swept else [])
+    for keep, row in (pair for sweep in found for pair in sweep.rows.items()):
+        assert row.title == (f"rl + mask {keep:g}" if keep in keeps else "rl")
 
 
 @pytest.mark.parametrize(

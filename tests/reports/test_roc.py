@@ -21,10 +21,6 @@ def roc(members: Floats, others: Floats, draws: int = 100) -> Roc:
     return roc_of(members, in_models(members), others, in_models(others, len(members)), draws)
 
 
-def flat(members: Floats, others: Floats) -> tuple[Floats, Floats]:
-    return np.repeat([1.0, 0.0], [members.size, others.size]), np.concatenate([members.ravel(), others.ravel()])
-
-
 def normal(seed: int, models: int, images: int, shift: float = 0.0) -> Floats:
     return np.random.default_rng(seed).normal(shift, 1, (models, images))
 
@@ -40,21 +36,15 @@ EACH = pytest.mark.parametrize("kind", SCORES)
 
 
 @EACH
-def test_the_curve_is_scikit_learns(kind: str) -> None:
+def test_the_curve_is_scikit_learns_and_a_rate_that_of_the_least_strict_threshold_of_its_level(kind: str) -> None:
     members, others = SCORES[kind]
-    truth, scores = flat(members, others)
-    finite = np.unique(scores, return_inverse=True)[1]
-    fpr, tpr, _ = roc_curve(truth, finite, drop_intermediate=False)
+    truth = np.repeat([1.0, 0.0], [members.size, others.size])
+    ranks = np.unique(np.concatenate([members.ravel(), others.ravel()]), return_inverse=True)[1]
+    fpr, tpr, _ = roc_curve(truth, ranks, drop_intermediate=False)
     found = roc(members, others)
     np.testing.assert_allclose(found.fpr, fpr, rtol=1e-12)
     np.testing.assert_allclose(found.tpr, tpr, rtol=1e-12)
-    assert found.auc == pytest.approx(roc_auc_score(truth, finite), rel=1e-12)
-
-
-@EACH
-def test_a_rate_is_that_of_the_least_strict_threshold_that_keeps_to_its_level(kind: str) -> None:
-    members, others = SCORES[kind]
-    found = roc(members, others)
+    assert found.auc == pytest.approx(roc_auc_score(truth, ranks), rel=1e-12)
     assert tuple(found.tpr_at) == (0.001, 0.01)
     for level, rate in found.tpr_at.items():
         thresholds = np.unique(np.concatenate([members, others]))
@@ -68,31 +58,20 @@ def test_a_level_counts_what_is_exactly_on_it() -> None:
         assert roc(np.full((1, 1000), above), others).tpr_at[0.001] == rate
 
 
-def test_separation_and_its_reverse() -> None:
+def test_separation_and_its_reverse_and_equal_scores() -> None:
     members, others = normal(0, 4, 20) + 100, normal(1, 4, 20)
-    found, reverse = roc(members, others), roc(others, members)
-    assert (found.auc, found.interval, reverse.auc) == (1, (1, 1), 0)
-    assert found.tpr_at == {0.001: 1, 0.01: 1}
-    assert reverse.tpr_at == {0.001: 0, 0.01: 0}
+    found, reverse, equal = roc(members, others), roc(others, members), roc(np.zeros((4, 20)), np.zeros((4, 20)))
+    assert (found.auc, found.interval, found.tpr_at) == (1, (1, 1), {0.001: 1, 0.01: 1})
+    assert (reverse.auc, reverse.tpr_at) == (0, {0.001: 0, 0.01: 0})
+    assert (equal.auc, equal.interval, equal.tpr_at) == (0.5, (0.5, 0.5), {0.001: 0, 0.01: 0})
+    assert equal.fpr.tolist() == equal.tpr.tolist() == [0, 1]
 
 
-def test_equal_scores_are_guessing() -> None:
-    found = roc(np.zeros((4, 20)), np.zeros((4, 20)))
-    assert (found.auc, found.interval) == (0.5, (0.5, 0.5))
-    assert found.fpr.tolist() == found.tpr.tolist() == [0, 1]
-    assert found.tpr_at == {0.001: 0, 0.01: 0}
-
-
-def test_only_the_order_of_scores_counts() -> None:
+def test_intervals_hold_their_value_and_only_the_order_of_scores_counts() -> None:
     members, others = SCORES["apart"]
-    one, other = roc(members, others), roc(np.exp(members), np.exp(others))
-    assert (one.auc, one.interval, one.tpr_intervals) == (other.auc, other.interval, other.tpr_intervals)
-
-
-def test_intervals_hold_their_value_and_are_the_same_every_time() -> None:
-    found, again = roc(*SCORES["apart"], draws=500), roc(*SCORES["apart"], draws=500)
+    found, again = roc(members, others, draws=500), roc(np.exp(members), np.exp(others), draws=500)
     assert found.interval[0] < found.auc < found.interval[1]
-    assert (found.interval, found.tpr_intervals) == (again.interval, again.tpr_intervals)
+    assert (found.auc, found.interval, found.tpr_intervals) == (again.auc, again.interval, again.tpr_intervals)
     for level, (low, high) in found.tpr_intervals.items():
         assert 0 <= low <= found.tpr_at[level] <= high <= 1
 
@@ -131,8 +110,10 @@ def test_a_thinned_curve_keeps_to_the_curve(kind: str) -> None:
     points = set(zip(found.fpr.tolist(), found.tpr.tolist(), strict=True))
     assert set(zip(fpr.tolist(), tpr.tolist(), strict=True)) <= points
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
-    assert (np.diff(fpr) >= 0).all()
-    assert (np.diff(tpr) >= 0).all()
+    assert (np.diff([fpr, tpr]) >= 0).all()
+    read = json.loads(json.dumps(found.plain(), allow_nan=False))
+    assert (read["auc"], read["fpr"], read["tpr"]) == (found.auc, fpr.tolist(), tpr.tolist())
+    assert read["tpr_at"] == {"0.001": found.tpr_at[0.001], "0.01": found.tpr_at[0.01]}
 
 
 def test_a_long_curve_is_thinned_and_looks_the_same() -> None:
@@ -145,11 +126,3 @@ def test_a_long_curve_is_thinned_and_looks_the_same() -> None:
             rates[1][np.searchsorted(rates[0], level, "right") - 1] for rates in ((found.fpr, found.tpr), (fpr, tpr))
         )
         assert thin == pytest.approx(whole, rel=0.1)
-
-
-def test_a_curve_is_plain_json() -> None:
-    found = roc(*SCORES["apart"])
-    read = json.loads(json.dumps(found.plain(), allow_nan=False))
-    assert read["auc"] == found.auc
-    assert read["tpr_at"] == {"0.001": found.tpr_at[0.001], "0.01": found.tpr_at[0.01]}
-    assert len(read["fpr"]) == len(read["tpr"]) > 2

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from salun.experiments.record import Record, run_id
 from salun.experiments.records import append
 from salun.metrics import Value
-from salun.reports.summary import summarise
+from salun.reports.summary import Row, summarise
+from salun.reports.tables import write_summaries
 from salun.training.progress import Epoch
 
 METRICS = {"UA": 0.5, "RA": 0.98, "VA": 0.9, "TA": 0.92, "TUA": None, "MIA": 0.4, "RTE": 12.5}
@@ -157,3 +159,9 @@ def spread_out(method: str, centre: float, seeds: int = 4, noise: float = 0.01, 
 
 def with_request(record: Record, request: str) -> Record:
     return replace(record, settings=record.settings | {"forget": record.settings["forget"] | {"request": request}})
+
+
+def written(rows: list[Row]) -> dict[str, str]:
+    """The texts of the files of a table, by their ending."""
+    with TemporaryDirectory() as folder:
+        return {path.suffix[1:]: path.read_text(encoding="utf-8") for path in write_summaries(Path(folder), rows)}

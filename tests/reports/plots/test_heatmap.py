@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from salun.reports.plots.heatmap import Panel, Scale, heatmaps
@@ -71,10 +72,7 @@ def outline(text: Text) -> Floats:
     text.set_rotation(turn)
     box = box.shrunk(0.96, 0.8)
     anchor = text.get_transform().transform(text.get_position()) if turn else (box.x0, box.y0)
-    angle = np.radians(turn)
-    turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    corners = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]])
-    return (corners - anchor) @ turned + anchor
+    return Affine2D().rotate_deg_around(*anchor, turn).transform(box.corners()[[0, 2, 3, 1]])
 
 
 def apart(one: Floats, other: Floats) -> bool:
@@ -102,23 +100,12 @@ def assert_nothing_collides(figure: Figure) -> None:
 
 @pytest.mark.parametrize(
     ("count", "classes", "long"),
-    [
-        (1, 2, False),
-        (1, 10, True),
-        (2, 3, False),
-        (3, 10, True),
-        (5, 2, False),
-        (12, 3, True),
-        (12, 10, False),
-        (2, 30, True),
-        (1, 100, False),
-        (3, 100, True),
-    ],
+    [(*size, False) for size in [(1, 2), (2, 3), (5, 2), (12, 10), (1, 100)]]
+    + [(*size, True) for size in [(1, 10), (3, 10), (12, 3), (2, 30), (3, 100)]],
 )
 def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: bool) -> None:
-    figure = drawn(
-        make_panels(count, classes, long, empty=1), CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}"
-    )
+    panels = make_panels(count, classes, long, empty=1)
+    figure = drawn(panels, CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}")
     assert_nothing_collides(figure)
     assert (figure.get_size_inches() < 45).all()
 
@@ -129,8 +116,7 @@ def test_matrices_that_are_no_squares(rows: int, columns: int) -> None:
     values = np.random.default_rng(0).uniform(0, 900, (rows, columns))
     figure = drawn([Panel("", values, labels, names(columns))], DISTANCE, "Between models", "digits")
     assert_nothing_collides(figure)
-    axis = panels_of(figure)[0]
-    box = axis.get_window_extent()
+    box = panels_of(figure)[0].get_window_extent()
     assert min(box.width / columns, box.height / rows) > 4
 
 
@@ -164,9 +150,7 @@ def test_empty_cells_are_crossed_out_and_explained() -> None:
     empty = drawn(make_panels(2, 4, empty=2))
     for axis in panels_of(empty):
         crosses = axis.collections[0].get_offsets()
-        assert {tuple(place) for place in np.asarray(crosses)} == {(2, at) for at in range(4)} | {
-            (at, 2) for at in range(4)
-        }
+        assert {*map(tuple, np.asarray(crosses))} == {place for at in range(4) for place in ((2, at), (at, 2))}
         assert len(axis.texts) == 9
     assert "no images" in empty.get_supxlabel()
     assert_nothing_collides(drawn([Panel("m", np.full((3, 3), np.nan), names(3), names(3))], CHANGE))
@@ -216,15 +200,10 @@ def test_row_labels_take_as_much_room_as_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("largest", "shown"),
     [
-        (0.0, "0"),
-        (0.0123, "0.0123"),
-        (0.987, "0.987"),
-        (9.87654, "9.88"),
-        (98.7, "98.7"),
-        (4321.0, "4321"),
+        (0.0, "0"), (0.0123, "0.0123"), (0.987, "0.987"), (9.87654, "9.88"), (98.7, "98.7"), (4321.0, "4321"),
         (3e-7, "3.0e-07"),
     ],
-)
+)  # fmt: skip
 def test_numbers_have_three_digits(largest: float, shown: str) -> None:
     figure = drawn([Panel("m", np.array([[0.0, largest, np.nan]]), ["a"], names(3))])
     assert [text.get_text() for text in panels_of(figure)[0].texts] == ["0", shown]

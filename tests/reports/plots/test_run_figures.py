@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,20 @@ from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record
 from salun.reports.curves import curve_of, sweeps_of
+from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
 from salun.reports.plots.sweep import sweep
 from salun.reports.plots.tradeoff import plane
-from salun.reports.summary import Row, rows_of_records
+from salun.reports.summary import Row
 from salun.training.progress import Epoch
 
 NAMES = ("UA", "RA", "TA", "MIA")
 TITLE = "resnet_tiny on digits, forgetting class 0: 10 of 100 images"
 LONG = "a tag that says a great deal about what was done and why, and then goes on to say it once more " * 2
 
+# fmt: off
 GROUPS: dict[str, list[Record]] = {
     "one run": runs(1),
     "one method": runs(3),
@@ -34,20 +37,14 @@ GROUPS: dict[str, list[Record]] = {
     "thirty methods": [record for place in range(30) for record in runs(2, method=f"method_{place}", lr=place + 1)],
     "thirty rates": [record for place in range(30) for record in runs(1, lr=place + 1.0)],
     "diverged": [
-        *runs(method="retrain"),
-        *runs(2, method="ga", diverged=True),
-        recorded(),
-        recorded(seed=1, diverged=True),
+        *runs(method="retrain"), *runs(2, method="ga", diverged=True), recorded(), recorded(seed=1, diverged=True),
     ],
     "odd names": [
-        *runs(1, tag=LONG),
-        *runs(1, tag=LONG, lr=0.5),
-        *runs(1, lr=0.3, tag="_under $x^2$ <b> %"),
-        *runs(1, lr=0.4, tag="two\nlines"),
-        *runs(1, method="ft", tag="base"),
-        *runs(2, method="retrain", epochs=40),
+        *runs(1, tag=LONG), *runs(1, tag=LONG, lr=0.5), *runs(1, lr=0.3, tag="_under $x^2$ <b> %"),
+        *runs(1, lr=0.4, tag="two\nlines"), *runs(1, method="ft", tag="base"), *runs(2, method="retrain", epochs=40),
     ],
 }
+# fmt: on
 DRAWN: dict[str, Callable[[list[Row]], Figure]] = {
     "bars": lambda rows: bars(rows, NAMES, TITLE),
     "curves": lambda rows: curves([curve for curve in map(curve_of, rows) if curve], rows, TITLE),
@@ -70,21 +67,17 @@ def shown(name: str, group: str) -> Figure:
 
 
 def texts_of(figure: Figure) -> list[Text]:
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [text for text in found if not hidden_tick(text, figure)]
-
-
-def hidden_tick(text: Text, figure: Figure) -> bool:
-    """Whether it labels a tick that lies outside the limits of its axis, or of axes that are switched off."""
+    """The texts that are shown: no labels of ticks outside the limits, or of axes that are switched off."""
+    hidden = set()
     for axis in figure.axes:
         for one in (axis.xaxis, axis.yaxis):
-            inside = sorted(one.get_view_interval())
-            for tick in [*one.get_major_ticks(), *one.get_minor_ticks()]:
-                if text in (tick.label1, tick.label2):
-                    return not axis.axison or not inside[0] <= tick.get_loc() <= inside[1]
-        if not axis.axison and text in (axis.xaxis.label, axis.yaxis.label):
-            return True
-    return False
+            low, high = sorted(one.get_view_interval())
+            ticks = [*one.get_major_ticks(), *one.get_minor_ticks()]
+            outside = [tick for tick in ticks if not axis.axison or not low <= tick.get_loc() <= high]
+            hidden |= {label for tick in outside for label in (tick.label1, tick.label2)}
+            hidden |= set() if axis.axison else {one.label}
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [text for text in shown if text not in hidden]
 
 
 def labels_in(figure: Figure) -> list[str]:
@@ -100,27 +93,19 @@ def ticks_of(axis: Axes) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "group"), CASES)
-def test_nothing_is_cut_off_and_titles_tell_problem_and_runs(name: str, group: str) -> None:
+def test_texts_are_whole_and_apart_and_titles_tell_problem_and_runs(name: str, group: str) -> None:
     figure = shown(name, group)
     width, height = figure.canvas.get_width_height()
-    for text in texts_of(figure):
-        box = text.get_window_extent()
+    boxes = [(text, text.get_window_extent()) for text in texts_of(figure)]
+    for text, box in boxes:
         assert min(box.x0, box.y0) >= -1, text
-        assert box.x1 <= width + 1, text
-        assert box.y1 <= height + 1, text
+        assert (box.x1 <= width + 1, box.y1 <= height + 1) == (True, True), text
+    for (text, box), (other, its) in combinations(boxes, 2):
+        across, up = min(box.x1, its.x1) - max(box.x0, its.x0), min(box.y1, its.y1) - max(box.y0, its.y0)
+        assert min(across, up) < 3, (text, other)
     title = figure.get_suptitle()
     assert title.replace("\n", " ").startswith(TITLE)
     assert "n = " in title
-
-
-@pytest.mark.parametrize(("name", "group"), CASES)
-def test_texts_do_not_overlap(name: str, group: str) -> None:
-    boxes = [(text, text.get_window_extent()) for text in texts_of(shown(name, group))]
-    for place, (text, box) in enumerate(boxes):
-        for other, its in boxes[place + 1 :]:
-            across = min(box.x1, its.x1) - max(box.x0, its.x0)
-            up = min(box.y1, its.y1) - max(box.y0, its.y0)
-            assert min(across, up) < 3, (text, other)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -158,43 +143,36 @@ def test_whiskers_are_t_intervals_that_stay_within_percentages() -> None:
     row = rows_of_records(records)[1]
     figure = rendered("bars", records)
     ends = [axis.collections[0].get_segments()[0][:, 0] for axis in figure.axes[:2]]
-    assert (row.estimates["UA"].low or 0) < -0.8
     assert ends[0] == pytest.approx([0, 100])
     assert ends[1] == pytest.approx([100 * (row.estimates["RA"].low or 0), 100 * (row.estimates["RA"].high or 0)])
 
 
-def test_one_run_has_no_whisker_and_no_word_of_one() -> None:
-    for name in ("bars", "plane"):
-        figure = rendered(name, runs(1))
-        assert not any(axis.collections for axis in figure.axes)
-        assert not any("t-interval" in text.get_text() for text in texts_of(figure))
-        assert "n = 1 run" in figure.get_suptitle()
+@pytest.mark.parametrize("name", ["bars", "plane"])
+def test_one_run_has_no_whisker_and_no_word_of_one(name: str) -> None:
+    figure = rendered(name, runs(1))
+    assert not any(axis.collections for axis in figure.axes)
+    assert not any("t-interval" in text.get_text() for text in texts_of(figure))
+    assert "n = 1 run" in figure.get_suptitle()
 
 
-def test_masked_rows_and_the_target_differ_in_their_pattern() -> None:
-    figure = rendered("bars", [*runs(method="retrain"), *runs(), *runs(keep=0.5)])
-    patterns = [bar.get_hatch() for bar in figure.axes[0].patches]
-    assert len(set(patterns[1:])) == 3
-    assert patterns[0] == patterns[2] is None
-
-
-def test_diverged_runs_are_told() -> None:
+def test_diverged_runs_and_missing_metrics_are_told() -> None:
     figure = rendered("bars", GROUPS["diverged"])
     assert ticks_of(figure.axes[0]) == ["base", "retrain, n = 3", "ga, 2 of 2 diverged", "rl, 1 of 2 diverged"]
     assert [text.get_text() for text in figure.axes[0].texts].count("diverged") == 1
     assert len(figure.axes[0].patches) == 3
-
-
-def test_a_missing_metric_is_a_dash() -> None:
     figure = rendered("bars", runs(values={"MIA": None}))
     assert [text.get_text() for text in figure.axes[3].texts] == ["5.00", "–"]
 
 
-def test_variants_of_a_method_stand_together_in_one_colour() -> None:
-    figure = rendered("bars", [*runs(keep=0.5), *runs(method="ft"), *runs(), *runs(method="ft", keep=0.5)])
-    assert ticks_of(figure.axes[0])[1:] == ["rl + mask 0.5", "rl", "ft", "ft + mask 0.5"]
-    colours = [bar.get_facecolor() for bar in figure.axes[0].patches[1:]]
+def test_variants_of_a_method_stand_together_in_one_colour_and_masked_ones_and_the_target_in_patterns() -> None:
+    methods = [*runs(keep=0.5), *runs(method="ft"), *runs(), *runs(method="ft", keep=0.5)]
+    figure = rendered("bars", [*runs(method="retrain"), *methods])
+    assert ticks_of(figure.axes[0]) == ["base", "retrain", "rl + mask 0.5", "rl", "ft", "ft + mask 0.5"]
+    colours = [bar.get_facecolor() for bar in figure.axes[0].patches[2:]]
     assert colours[0] == colours[1] != colours[2] == colours[3]
+    base, target, masked, *rest = [bar.get_hatch() for bar in figure.axes[0].patches]
+    assert rest == [None, None, masked]
+    assert len({base, target, masked}) == 3
 
 
 # Curves
@@ -208,27 +186,22 @@ def test_curves_are_means_over_runs_with_a_line_for_each() -> None:
     assert figure.axes[1].lines[0].get_ydata() == pytest.approx([50, 75, 100 * (1 - 0.5 / 3), 87.5])
 
 
-def test_retraining_has_panels_of_its_own() -> None:
+def test_retraining_has_panels_of_its_own_and_validation_where_it_was_watched() -> None:
     figure = rendered("curves", [*runs(epochs=3), *runs(method="retrain", epochs=50)])
     assert [len(axis.lines[0].get_xdata()) for axis in figure.axes] == [3, 3, 50, 50]
     assert labels_in(figure) == ["rl", "retrain"]
-
-
-def test_validation_is_drawn_where_it_was_watched() -> None:
     curve = [Epoch(epoch, 0.5, 0.5, 0.25 * epoch, 0.1, 1.0) for epoch in (1, 2)]
     figure = rendered("curves", [*runs(), *runs(method="retrain", curve=curve)])
     assert [bool(axis.lines) for axis in figure.axes] == [True, True, False, True, True, True]
     assert figure.axes[5].lines[0].get_ydata() == pytest.approx([25, 50])
 
 
-def test_losses_of_very_different_size_are_all_seen() -> None:
-    def scale_of(last: float) -> str:
-        curve = [Epoch(1, 0.5, 0.5, None, 0.1, 1.0), Epoch(2, last, 0.5, None, 0.1, 1.0)]
-        figure = rendered("curves", [*runs(), *runs(method="ga", curve=curve)])
-        assert not any("$" in label for label in ticks_of(figure.axes[0]))
-        return figure.axes[0].get_yscale()
-
-    assert (scale_of(-2.0), scale_of(-1e6)) == ("linear", "symlog")
+@pytest.mark.parametrize(("last", "scale"), [(-2.0, "linear"), (-1e6, "symlog")])
+def test_losses_of_very_different_size_are_all_seen(last: float, scale: str) -> None:
+    curve = [Epoch(1, 0.5, 0.5, None, 0.1, 1.0), Epoch(2, last, 0.5, None, 0.1, 1.0)]
+    axis = rendered("curves", [*runs(), *runs(method="ga", curve=curve)]).axes[0]
+    assert axis.get_yscale() == scale
+    assert not any("$" in label for label in ticks_of(axis))
 
 
 # Sweeps
@@ -269,21 +242,14 @@ def places(axis: Axes) -> list[tuple[float, float]]:
 def test_each_row_is_a_point_and_the_target_is_marked() -> None:
     records = [*runs(method="retrain"), *runs(), *runs(method="ga", values={"TA": None})]
     figure = rendered("plane", records)
-    rows = rows_of_records(records)
-    expected = [
-        tuple(100 * (row.estimates[name].mean or 0) for name in ("UA", "TA"))
-        for row in sorted(rows, key=lambda row: ["base", "retrain", "rl", "ga"].index(row.title))[:3]
-    ]
-    assert places(figure.axes[0]) == [pytest.approx(place) for place in expected]
+    rows = {row.title: row for row in rows_of_records(records)}
+    for title, place in zip(("base", "retrain", "rl"), places(figure.axes[0]), strict=True):
+        assert place == pytest.approx([100 * (rows[title].estimates[name].mean or 0) for name in ("UA", "TA")])
     assert labels_in(figure) == ["base", "retrain", "rl"]
     assert "the star is the target" in figure.get_suptitle().replace("\n", " ")
     assert "without values: ga" in figure.get_suptitle().replace("\n", " ")
-
-
-def test_without_retraining_there_is_no_target() -> None:
-    figure = rendered("plane", runs())
-    assert len(figure.axes) == 1
-    assert "target" not in figure.get_suptitle()
+    without = rendered("plane", runs())
+    assert (len(without.axes), "target" in without.get_suptitle()) == (1, False)
 
 
 def test_methods_that_crowd_around_the_target_are_drawn_larger() -> None:
@@ -314,34 +280,31 @@ def test_points_of_one_value_stand_side_by_side_on_an_axis_without_numbers() -> 
     panel = figure.axes[1]
     assert len({round(across, 3) for across, _ in places(panel)}) == 4
     assert not [text for text in panel.get_xticklabels() if text.get_text()]
-    assert "side by side" in panel.get_xlabel()
-    assert "UA 100.00" in panel.get_xlabel()
+    assert "side by side: each has UA 100.00 %" in panel.get_xlabel()
     assert [across for across, _ in places(figure.axes[0])].count(100) == 4
-    assert_tidy(figure)
 
 
 def test_where_some_values_are_equal_each_point_is_above_its_own() -> None:
-    figure = around_target(1.0, 0.985, 1.0)
-    panel = figure.axes[1]
+    panel = around_target(1.0, 0.985, 1.0).axes[1]
     written = {tick.get_position()[0]: tick.get_text() for tick in panel.get_xticklabels()}
     shown = {round(up, 3): written[across] for across, up in places(panel)}
     assert shown == {94: "100.00", 93.4: "100.00", 93.8: "98.50", 94.2: "100.00"}
     assert "not to scale" in panel.get_xlabel()
-    assert_tidy(figure)
 
 
 def test_where_all_values_differ_points_are_where_they_are() -> None:
     figure = around_target(0.99, 0.98, 0.97)
     assert places(figure.axes[1]) == [pytest.approx(place) for place in [(100, 94), (99, 93.4), (98, 93.8), (97, 94.2)]]
     assert [place for place in places(figure.axes[0]) if place[0] > 90] == places(figure.axes[1])
-    ticks = [tick.get_text() for axis in figure.axes for tick in axis.get_xticklabels()]
-    assert ticks
-    assert all(0 <= float(tick) <= 100 for tick in ticks)
+    ticks = [float(tick.get_text()) for axis in figure.axes for tick in axis.get_xticklabels()]
+    assert 0 <= min(ticks) < max(ticks) <= 100
 
 
 @pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (1.0, 0.985, 1.0), (0.99, 0.98, 0.97), (1.0,) * 12])
 def test_whiskers_stay_within_their_panel_and_the_frame_within_its(shares: tuple[float, ...]) -> None:
     figure = around_target(*shares)
+    if len(shares) < 4:
+        assert_tidy(figure)
     for axis in figure.axes:
         ends = np.concatenate([end for group in axis.collections for end in group.get_segments()])
         for values, (low, high) in zip(ends.T, (axis.get_xlim(), axis.get_ylim()), strict=True):
