@@ -36,7 +36,7 @@ from salun.device import pick_device, seeded
 device, root = pick_device(sys.argv[2]), Path(sys.argv[1])
 dataset = to_device(load(f"folder:{root}", root.parent), device)
 assert isinstance(dataset.train.pixels, PixelFile)
-parts = split(dataset, ForgetRequest())
+parts = make_split(dataset, ForgetRequest())
 images = make_sets(dataset, parts, prepare(dataset, parts), device).train
 for size, generator in ((256, seeded(0, device)), (1024, None)):
     for batch in images.batches(size, generator):
