@@ -30,7 +30,7 @@ from pathlib import Path
 from salun.data.memmap import PixelFile
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import pick_device, seeded
 
 device, root = pick_device(sys.argv[2]), Path(sys.argv[1])
