@@ -68,12 +68,9 @@ def test_scores_and_values_are_the_comparators(case: str) -> None:
     labels = np.full(len(data["unlearn_logits"]), wanted["forget_class"])
     # Images of another class, which do not count.
     other = np.eye(10, dtype=np.float32)[:7] * 9
-    said, retrained = (
-        Predictions(
-            np.concatenate([other, data[f"{name}_logits"]]), np.append([0] * 7, labels), np.arange(7 + len(labels))
-        )
-        for name in ("unlearn", "retrain")
-    )
+    every, indices = np.append([0] * 7, labels), np.arange(7 + len(labels))
+    logits = [np.concatenate([other, data[f"{name}_logits"]]) for name in ("unlearn", "retrain")]
+    said, retrained = (Predictions(each, every, indices) for each in logits)
     found = comparator_scores(said, retrained, np.arange(len(said.labels)), wanted["forget_class"])
     assert found["FQS"] == wanted["FQS"]
     assert [value["entropy"] for value in found["attack"]["values"]] == data["unlearn_entropy"].tolist()

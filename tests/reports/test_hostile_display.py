@@ -19,25 +19,11 @@ from salun.reports.summary import summarise
 from salun.reports.tables import as_csv
 
 ODD = [
-    "[red]bold[/red]",
-    "[link=http://x]y[/link]",
-    "$\\frac{1}{2}$",
-    "$unbalanced",
-    "<script>alert(1)</script>",
-    "</text><script>x</script>",
-    '=HYPERLINK("http://x","y")',
-    "+1+cmd|' /C calc'!A0",
-    "-2+3",
-    "@SUM(1)",
-    "\t=1+1",
-    "_hidden",
-    "\x1b[31mred\x1b]0;title\x07",
-    "\u202eright to left",
-    "two\nlines",
-    "\\write18{rm}",
-    "{0} %s %(x)s",
+    "[red]bold[/red]", "[link=http://x]y[/link]", "$\\frac{1}{2}$", "$unbalanced", "<script>alert(1)</script>",
+    "</text><script>x</script>", '=HYPERLINK("http://x","y")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1+1",
+    "_hidden", "\x1b[31mred\x1b]0;title\x07", "\u202eright to left", "two\nlines", "\\write18{rm}", "{0} %s %(x)s",
     "&lt;b&gt;",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -46,9 +32,7 @@ def test_a_table_of_the_terminal_shows_text_as_text(text: str) -> None:
     rows = summarise([(text, [make()])])
     print_rows(Console(file=out, force_terminal=True, color_system="truecolor", width=400), rows)
     assert one_line(text) in out.getvalue()
-    assert "\x1b]" not in out.getvalue()
-    assert "\x1b[31m" not in out.getvalue()
-    assert "\u202e" not in out.getvalue()
+    assert not [mark for mark in ("\x1b]", "\x1b[31m", "\u202e") if mark in out.getvalue()]
 
 
 def drawn(text: str) -> list[str]:
@@ -72,10 +56,7 @@ def test_a_figure_shows_text_as_text(text: str) -> None:
     for line in text.split("\n"):
         assert sum("".join(filter(str.isprintable, line)).strip() in found for found in shown) >= 3
     assert sum(one_line(text) in found for found in shown) >= 1
-    svg = Path("a.svg").read_text()
-    assert "<script" not in svg
-    assert "\x1b" not in svg
-    assert "\u202e" not in svg
+    assert not [mark for mark in ("<script", "\x1b", "\u202e") if mark in Path("a.svg").read_text()]
 
 
 @pytest.mark.parametrize("text", ODD)
