@@ -1,6 +1,6 @@
 """Forgetting problems: base model, data, and what is to be forgotten; checked, and then loaded for a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -211,7 +211,8 @@ def load_problem(problem: ForgettingProblem, cache: ModelCache) -> LoadedProblem
     def make() -> LoadedProblem:
         return load_with(base_checkpoint(problem.spec, cache), problem, cache)
 
-    return cache.get(("problem", *problem.group), make)
+    # Problems of one group differ in the masks that their experiments load, and may in the recipe.
+    return replace(cache.get(("problem", *problem.group), make), problem=problem)
 
 
 def load_with(base: Checkpoint, problem: ForgettingProblem, cache: ModelCache) -> LoadedProblem:

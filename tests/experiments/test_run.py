@@ -621,6 +621,21 @@ def test_a_mask_from_a_file_is_the_one_that_is_used(run: Run, trained: Checkpoin
     assert record.settings["mask"]["file"] == "head.pt"
 
 
+def test_runs_of_one_problem_have_their_own_masks_and_ids(
+    cache: ModelCache, base_file: Path, trained: Checkpoint
+) -> None:
+    weights = trained.restore().named_parameters()
+    save_mask(Path("head.pt"), {name: torch.full(weight.shape, name.startswith("fc.")) for name, weight in weights})
+    kinds: list[dict[str, Any]] = [{}, {"load_mask": "head.pt"}, {"use_mask": True}, {}]
+    for keys in kinds:
+        experiment = entry(base_file, method="rl", lr=0.5, metrics=["UA"], **keys)
+        result = run_experiment(experiment, 0, cache)
+        assert result.record.id == run_id(resolved_settings(experiment, check_problem(experiment, cache)), 0)
+        assert (result.checkpoint.mask is not None) == bool(keys)
+        if "load_mask" in keys:
+            assert torch.equal(result.checkpoint.weights["conv1.weight"], trained.weights["conv1.weight"])
+
+
 @pytest.mark.parametrize("method", ["rl", "ga_small"])
 def test_a_computed_mask_holds_the_other_weights(run: Run, trained: Checkpoint, method: str) -> None:
     _, after = run(method=method, use_mask=True, mask_thr=0.1, lr=0.5, metrics=["UA"])
