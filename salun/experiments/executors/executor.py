@@ -83,8 +83,6 @@ Answer = Checkpoint | RunResult | RunFailure
 class Executor(Protocol):
     """Does the runs of a list; a context manager that ends its workers."""
 
-    is_parallel: bool
-
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -107,8 +105,6 @@ class SerialExecutor:
     Args:
         cache: data sets and base models.
     """
-
-    is_parallel = False
 
     def __init__(self, cache: ModelCache) -> None:
         self._cache = cache

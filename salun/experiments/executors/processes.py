@@ -96,8 +96,6 @@ class ProcessExecutor:
         workers: how many processes.
     """
 
-    is_parallel = True
-
     def __init__(self, context: RunContext, workers: int) -> None:
         self._context = replace(context, workers=workers)
         self._workers = workers
@@ -107,7 +105,6 @@ class ProcessExecutor:
         self._is_up = False
 
     def __enter__(self) -> Self:
-        torch.cuda.empty_cache()  # all memory is the workers' from now on
         self._start()
         return self
 
@@ -136,6 +133,7 @@ class ProcessExecutor:
 
     def submit(self, request: Request, callback: Callback) -> None:
         """Hand a request to a worker."""
+        torch.cuda.empty_cache()  # a base model may have been trained here; all memory is the workers' now
         self._send(_Submitted(request, callback))
 
     def _send(self, submitted: _Submitted) -> None:

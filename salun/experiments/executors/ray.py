@@ -78,17 +78,7 @@ def _worker_cache(setup: _WorkerSetup) -> ModelCache:
 
 
 def _work(setup: _WorkerSetup, request: Request, base: Checkpoint | None, steps: Any = None) -> Answer:
-    """Do a request in a worker.
-
-    Args:
-        setup: what the worker needs.
-        request: a run or a base model.
-        base: the base model of a run.
-        steps: queue that steps go to; None where nobody watches.
-
-    Returns:
-        What it gives, or why it gives nothing.
-    """
+    """Do a request in a worker; `steps` is a queue, or None where nobody watches."""
     try:
         cache = _worker_cache(setup)
     except SalunError as error:
@@ -110,8 +100,6 @@ class RayExecutor:
         request: what was asked of Ray.
         runs: how many there are to do.
     """
-
-    is_parallel = True
 
     def __init__(self, cache: ModelCache, request: RayRequest, runs: int) -> None:
         self._cache = cache
