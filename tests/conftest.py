@@ -40,6 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from error
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that hangs fails after five minutes; one marked as slow, after an hour."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def signals() -> None:
     """Take signals as a terminal gives them: `nohup` ignores hang-ups, and a shell's background Ctrl-C."""

@@ -72,7 +72,8 @@ class Locks:
                 continue
             except OSError as error:
                 if error.errno in _NO_LOCKS and isinstance(lock, FileLock):
-                    lock = SoftFileLock(path, timeout=0)
+                    path.unlink(missing_ok=True)  # without locks in the kernel, nobody holds this file
+                    lock = SoftFileLock(path.with_suffix(".held"), timeout=0)
                     continue
                 raise SalunError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
             self._held[name] = lock

@@ -139,6 +139,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for seed in range(2):
         append(tmp_path / "records.jsonl", make(seed=seed))
     assert len(read(tmp_path / "records.jsonl")[0]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
 
 
 def test_a_log_reads_what_others_add(tmp_path: Path) -> None:
