@@ -13,7 +13,7 @@ from rich.text import Text
 from salun.cli import entry
 from salun.cli.console import make_console, plain_table, print_table
 from salun.cli.progress import Display
-from salun.cli.status import INTERRUPTED, check_folder, notice, results_name
+from salun.cli.status import INTERRUPTED, check_folder, notice
 from salun.cli.steps import watched
 from salun.cli.viz.figures import FigureWriter
 from salun.device import pick_device, settle_threads
@@ -21,7 +21,7 @@ from salun.errors import SalunError
 from salun.experiments.audit import BASE, FEWEST, Audit, Auditor, audits_of, name_of
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.schema import load_experiments
-from salun.experiments.source import check_source, keeping_source
+from salun.experiments.source import check_source, keeping_source, results_name
 from salun.io.files import write_text
 from salun.reports.audit import Verdict, judge
 from salun.reports.labels import told_apart

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 
-from salun.cli.status import results_name
 from salun.errors import SalunError, SalunErrors, one_line
 from salun.experiments.base_model import find_spec
 from salun.experiments.config import Experiment
 from salun.experiments.schema import load_experiments, validate
-from salun.experiments.source import COMMAND_LINE, check_source
+from salun.experiments.source import COMMAND_LINE, check_source, results_name
 from salun.metrics import check_metrics
 from salun.unlearning.mask import load_mask
 

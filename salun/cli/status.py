@@ -11,7 +11,6 @@ from types import FrameType
 from typing import NoReturn
 
 from salun.errors import SalunError, SalunErrors, is_out_of_memory, one_line
-from salun.io.files import name_part
 
 USER_ERROR = 2
 SOME_FAILED = 3
@@ -85,8 +84,3 @@ def check_folder(flag: str, folder: Path) -> None:
 def notice(text: str) -> None:
     """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def results_name(name: str | None, source: str) -> str:
-    """Name the folders of a list's results: as the user says, or as the list is called."""
-    return name_part(name or Path(source).stem)

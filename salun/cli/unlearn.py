@@ -14,7 +14,7 @@ from salun.cli import entry
 from salun.cli.console import make_console
 from salun.cli.experiments import counted, print_plan, read_experiments
 from salun.cli.progress import Display
-from salun.cli.status import INTERRUPTED, SOME_FAILED, USER_ERROR, check_folder, notice, results_name
+from salun.cli.status import INTERRUPTED, SOME_FAILED, USER_ERROR, check_folder, notice
 from salun.cli.steps import watched
 from salun.device import pick_device
 from salun.errors import SalunError, one_line
@@ -31,7 +31,7 @@ from salun.experiments.problem import warnings_for
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner
 from salun.experiments.schema import json_schema
-from salun.experiments.source import check_source, keep_source, keeping_source
+from salun.experiments.source import check_source, keep_source, keeping_source, results_name
 from salun.experiments.tracking import Tracker, log_run
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import GAP_METRICS, Value

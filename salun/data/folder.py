@@ -79,6 +79,26 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corru
     return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped)
 
 
+def read_class_folders(root: Path, size: int | None = None) -> tuple[Tensor, Tensor, list[str], list[str]]:
+    """Read all images of `root/CLASS/image` into memory, numbered in turn over the classes.
+
+    Args:
+        root: the folder.
+        size: side in pixels, as `read_folder` takes it.
+
+    Returns:
+        (N, 3, size, size) uint8 pixels, (N,) int64 labels, class names by label, and each image's path in the folder.
+
+    Raises:
+        SalunError: the folder is absent, holds no images, or one of them cannot be decoded.
+    """
+    if not root.is_dir():
+        raise SalunError(f"{root} is not a folder; it must hold one folder of images a class")
+    classes, files, labels, _ = _list_images(root, skip_corrupt=False)
+    pixels = _decode_into_memory(files, size or _common_size(files) or _MIXED_SIZE)
+    return pixels, torch.tensor(labels), classes, [path.relative_to(root).as_posix() for path in files]
+
+
 def _list_images(root: Path, skip_corrupt: bool) -> _Listing:
     """Number the images of a folder in turn over its classes."""
     folders = _class_folders(root)
@@ -129,10 +149,7 @@ def _decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
     """Bring images to one size as uint8, in memory or in a file."""
     shape = (len(files), 3, size, size)
     if int(np.prod(shape)) <= _memory_limit():
-        pixels = np.empty(shape, np.uint8)
-        for place, image in enumerate(_pixels_of(files, size)):
-            pixels[place] = image
-        return torch.from_numpy(pixels)
+        return _decode_into_memory(files, size)
     path = cache / "folders" / f"{_fingerprint(files, size)}.npy"
     if not path.exists():
         with replacing(path) as temporary, temporary.open("wb") as out:
@@ -141,6 +158,14 @@ def _decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
             for image in _pixels_of(files, size):
                 out.write(image.tobytes())
     return PixelFile(path)
+
+
+def _decode_into_memory(files: list[Path], size: int) -> Tensor:
+    """Bring images to one size: (N, 3, size, size) uint8."""
+    pixels = np.empty((len(files), 3, size, size), np.uint8)
+    for place, image in enumerate(_pixels_of(files, size)):
+        pixels[place] = image
+    return torch.from_numpy(pixels)
 
 
 def _memory_limit() -> int:

@@ -1,13 +1,19 @@
-"""Images as uint8 pixels on the device, and the sets and batches taken from them."""
+"""Images as pixels on the device, and the sets and batches taken from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from salun.data.folder import read_class_folders
 from salun.data.memmap import PixelFile
+from salun.data.transforms import Augment, Preparation, augmented, unit_interval
+from salun.errors import SalunError
 
 
 class _View(Protocol):
@@ -34,6 +40,138 @@ class Images:
     labels: Tensor  # (N,) int64 on `device`
     device: torch.device  # where batches go
     view: _View  # turns stored pixels into model input, augmented where it is given a generator
+    names: Sequence[str] | None = None  # of the images in the store, such as their paths
+    classes: tuple[str, ...] = ()  # class names, by label; empty where they are not known
+
+    @classmethod
+    def from_tensors(
+        cls,
+        x: Tensor | np.ndarray,
+        y: Tensor | np.ndarray | Sequence[int],
+        *,
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+        augment: Augment | None = None,
+        classes: Sequence[str] = (),
+        names: Sequence[str] | None = None,
+    ) -> "Images":
+        """Take images that are in memory.
+
+        Args:
+            x: (N, C, H, W) images. Floating-point values reach the model as they are; uint8 pixels are divided by 255.
+            y: (N,) labels from 0.
+            mean: of each channel, in the values that reach the model; subtracted. None where it is left out.
+            std: of each channel, likewise; divided by.
+            augment: of training batches: "crop_flip", a random crop after padding by an eighth of the side, and
+                mirroring; or a function of a (B, C, H, W) float32 batch, such as a transform of torchvision.
+            classes: class names, by label.
+            names: of the N images, such as file names, by which `split` finds them.
+
+        Returns:
+            The images; `x` is not copied where it is float32 or uint8 already.
+
+        Raises:
+            SalunError: shapes, labels or values are not such.
+
+        Example:
+            >>> Images.from_tensors(torch.rand(8, 3, 16, 16), [0, 1] * 4)
+            Images(8 of 3 x 16 x 16 pixels, labels 0 to 1)
+        """
+        pixels, labels = _checked_pixels(torch.as_tensor(x)), _checked_labels(torch.as_tensor(y))
+        if len(pixels) != len(labels) or (names is not None and len(names) != len(labels)):
+            named = "" if names is None else f", {len(names)} names"
+            raise SalunError(f"images: {len(pixels)} images, {len(labels)} labels{named}: must be as many")
+        if classes and int(labels.max()) >= len(classes):
+            raise SalunError(f"images: label {int(labels.max())}, but {len(classes)} class names")
+        channels = pixels.shape[1]
+        for what, given in (("mean", mean), ("std", std)):
+            if given and len(given) != channels:
+                raise SalunError(f"images: {what} of {len(given)} channels for images of {channels}")
+        view = Preparation(tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels)
+        chosen = augmented(view, augment, min(pixels.shape[2:]))
+        rows = torch.arange(len(pixels), device=pixels.device)
+        return cls(pixels, rows, labels.to(pixels.device), pixels.device, chosen, names, tuple(classes))
+
+    @classmethod
+    def from_dataset(cls, dataset: "Dataset[Any]", *, augment: Augment | None = None) -> "Images":
+        """Read a torch data set once, item by item, into memory.
+
+        Args:
+            dataset: gives pairs of a (C, H, W) tensor and a label; random transforms would be drawn once and for all.
+            augment: as `from_tensors` takes it.
+
+        Returns:
+            The images, in the order of the data set, with the class and file names that torchvision's ImageFolder has.
+
+        Raises:
+            SalunError: the items are no such pairs, or differ in shape.
+        """
+        return cls.from_loader(DataLoader(dataset, batch_size=256), augment=augment)
+
+    @classmethod
+    def from_loader(cls, loader: "DataLoader[Any]", *, augment: Augment | None = None) -> "Images":
+        """Read a DataLoader once into memory.
+
+        Args:
+            loader: gives (B, C, H, W) tensors with (B,) labels. One that shuffles is read in the order of its data set;
+                one with a sampler of its own in the sampler's order. Random transforms would be drawn once and for all:
+                give the loader of plain images, and `augment`.
+            augment: as `from_tensors` takes it.
+
+        Returns:
+            The images.
+
+        Raises:
+            SalunError: the batches are no such pairs, or differ in shape.
+        """
+        plain, known = loader, _Names()
+        if isinstance(loader.sampler, RandomSampler | SequentialSampler):
+            plain = DataLoader(
+                loader.dataset, loader.batch_size or 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn
+            )
+            known = _names_of(loader.dataset)
+        try:
+            batches = [(batch[0], batch[1]) for batch in plain]
+            x, y = (torch.cat([torch.as_tensor(batch[part]) for batch in batches]) for part in (0, 1))
+        except (TypeError, KeyError, IndexError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise SalunError(
+                f"images: the data must give pairs of image tensor and label, all alike: {reason}"
+            ) from error
+        return cls.from_tensors(x, y, augment=augment, classes=known.classes, names=known.names)
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        size: int | None = None,
+        *,
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+        augment: Augment | None = None,
+    ) -> "Images":
+        """Decode the images of a folder, one folder a class, into memory.
+
+        Args:
+            path: the folder.
+            size: side in pixels; the shorter side is scaled to it and the centre cut out. None: the images' own if all
+                are alike, else 64.
+            mean: as `from_tensors` takes it, and so `std` and `augment`.
+
+        Returns:
+            RGB images of [0, 1], numbered in turn over the classes; each is named by its path in the folder.
+
+        Raises:
+            SalunError: the folder is absent, holds no images, or one of them cannot be decoded.
+        """
+        pixels, labels, classes, names = read_class_folders(Path(path), size)
+        return cls.from_tensors(pixels, labels, mean=mean, std=std, augment=augment, classes=classes, names=names)
+
+    def __repr__(self) -> str:
+        """Tell how many images there are, of which shape."""
+        shape = " x ".join(map(str, self.pixels.shape[1:]))
+        labels = f"labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else "no labels"
+        return f"Images({len(self)} of {shape} pixels, {labels})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -104,6 +242,41 @@ def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
     return [count // parts + (place < count % parts) for place in range(parts)]
 
 
-def unit_interval(pixels: Tensor) -> Tensor:
-    """Bring stored pixels, uint8 or float32 already in [0, 1], to float32 in [0, 1]."""
-    return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
+def _checked_pixels(x: Tensor) -> Tensor:
+    """Bring a user's images to uint8 or float32, or say what is wrong with them."""
+    if x.ndim != 4 or not x.numel():
+        raise SalunError(f"images: shape {tuple(x.shape)}: must be (N, C, H, W), not empty")
+    if x.dtype == torch.uint8:
+        return x
+    if not x.dtype.is_floating_point:
+        raise SalunError(f"images: values of {x.dtype}: must be floating-point, or uint8 pixels from 0 to 255")
+    pixels = x.detach().float()
+    if not bool(pixels.isfinite().all()):
+        raise SalunError("images: some values are no finite numbers")
+    return pixels
+
+
+def _checked_labels(y: Tensor) -> Tensor:
+    """Bring a user's labels to int64, or say what is wrong with them."""
+    if y.ndim != 1 or y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
+        raise SalunError(f"images: labels of shape {tuple(y.shape)} and {y.dtype}: must be (N,) whole numbers")
+    if len(y) and int(y.min()) < 0:
+        raise SalunError(f"images: label {int(y.min())}: labels count from 0")
+    return y.to(torch.int64)
+
+
+class _Names(NamedTuple):
+    """What a torch data set knows of its images by name."""
+
+    classes: Sequence[str] = ()
+    names: Sequence[str] | None = None
+
+
+def _names_of(dataset: Any) -> _Names:
+    """Find class names and file names as torchvision's data sets have them."""
+    classes, samples, root = (getattr(dataset, name, None) for name in ("classes", "samples", "root"))
+    named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    names = None
+    if isinstance(samples, list) and isinstance(root, str | Path) and len(samples) == len(dataset):
+        names = [Path(path).relative_to(root).as_posix() for path, _ in samples]
+    return _Names(classes if named and classes else (), names)

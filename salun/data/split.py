@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 
 from salun.data.dataset import Dataset, held_out
-from salun.errors import SalunError
+from salun.data.images import Images
+from salun.errors import SalunError, did_you_mean, nearest
 from salun.io.files import write_text
 from salun.io.limits import read_plain
 
 VALIDATION_SHARE = 0.1
+_MOST_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,105 @@ def _find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset:
     if request.indices is not None:
         return read_forget(request.indices, len(labels))
     return torch.empty(0, dtype=torch.int64)
+
+
+def split(
+    train: Images,
+    *,
+    classes: int | str | Sequence[int | str] = (),
+    share: float | None = None,
+    indices: Sequence[int] | Tensor | None = None,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    stratified: bool = False,
+) -> tuple[Images, Images]:
+    """Divide training images into those to forget and those to retain, by one of four ways to name them.
+
+    Args:
+        train: N images.
+        classes: numbers or names of the classes to forget, all of their images.
+        share: part of the images, in (0, 1), drawn with `seed`.
+        indices: positions from 0 to N - 1.
+        names: of the images, as `Images.from_folder` gives them.
+        seed: of the share.
+        stratified: whether the share is taken of each class.
+
+    Returns:
+        The forget set and the retain set.
+
+    Raises:
+        SalunError: not exactly one way is given, an image or class is not there, or nothing would be left of a set.
+
+    Example:
+        >>> forget, retain = split(Images.from_tensors(torch.rand(6, 1, 8, 8), [0, 1, 2] * 2), classes=[2])
+        >>> len(forget), len(retain)
+        (2, 4)
+    """
+    classes = (classes,) if isinstance(classes, int | str) else classes
+    given = (bool(len(classes)), share is not None, indices is not None, names is not None)
+    if sum(given) != 1:
+        raise SalunError("split: give one of classes=, share=, indices=, names=")
+    labels, everything = train.labels.cpu(), torch.arange(len(train))
+    if len(classes):
+        numbers = _class_numbers(classes, train.classes, int(labels.max()) + 1)
+        listed = torch.isin(labels, torch.tensor(numbers)).nonzero().flatten()
+    elif share is not None:
+        if not 0 < share < 1:
+            raise SalunError(f"split: share={share}: must be between 0 and 1")
+        request = ForgetRequest(share=share, seed=seed, stratified=stratified)
+        listed = drawn_share(labels, everything, request, share, round(share * len(train)))
+    elif names is not None:
+        listed = _named_positions(train, names)
+    else:
+        listed = torch.as_tensor(indices).cpu().unique()
+        if listed.dtype.is_floating_point or listed.dtype == torch.bool:
+            raise SalunError(f"split: indices of {listed.dtype}: must be whole numbers, positions of images")
+        if len(listed) and not 0 <= int(listed.min()) <= int(listed.max()) < len(train):
+            outside = listed[(listed < 0) | (listed >= len(train))][0]
+            raise SalunError(f"split: index {int(outside)} is not one of {len(train)} images (0 to {len(train) - 1})")
+    if not 0 < len(listed) < len(train):
+        raise SalunError(f"split: {len(listed)} of {len(train)} images to forget; neither set may be empty")
+    return train.take(listed), train.take(without(everything, listed))
+
+
+def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int) -> tuple[int, ...]:
+    """Look classes up by number or name.
+
+    Args:
+        classes: what the user gave.
+        names: class names by label; empty where they are not known.
+        count: number of classes.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        SalunError: there is no such class.
+    """
+    numbers = []
+    for given in classes:
+        number = names.index(given) if isinstance(given, str) and given in names else given
+        if isinstance(number, str):
+            known = did_you_mean(number, names) if names else "; the images have no class names: give a number"
+            raise SalunError(f"class '{number}': unknown{known}")
+        if not 0 <= number < count:
+            raise SalunError(f"class {number}: the classes are 0 to {count - 1}")
+        numbers.append(int(number))
+    return tuple(numbers)
+
+
+def _named_positions(images: Images, names: Sequence[str]) -> Tensor:
+    """Find images by name."""
+    if images.names is None:
+        raise SalunError("split: names=: the images have no names; from_folder gives them, from_tensors takes them")
+    places = {images.names[row]: place for place, row in enumerate(images.rows.tolist())}
+    unknown = [name for name in names if name not in places]
+    if unknown:
+        more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        near = nearest(unknown[0], places) if len(places) <= _MOST_COMPARED else None
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise SalunError(f"split: '{unknown[0]}'{more}: not among the names of {len(places)} images{hint}")
+    return torch.tensor(sorted({places[name] for name in names}))
 
 
 def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: float, count: int) -> Tensor:

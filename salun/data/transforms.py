@@ -1,16 +1,25 @@
 """Crop, flip, resize and normalise: whole batches, on the device."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salun.data.images import unit_interval
 from salun.data.memmap import PixelFile
 from salun.device import layout
+from salun.errors import SalunError
+
+Augment = Literal["crop_flip"] | Callable[[Tensor], Tensor]
+
+
+def unit_interval(pixels: Tensor) -> Tensor:
+    """Bring stored pixels to float32: uint8 to [0, 1], float32 as they are."""
+    return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,42 @@ class Preparation:
         if self.resize is not None and self.resize != x.shape[-1]:
             x = F.interpolate(x, size=(self.resize, self.resize), mode="bilinear", antialias=True)
         return x.contiguous() if layout(x.device) is torch.contiguous_format else x
+
+
+@dataclass(frozen=True)
+class _Augmented:
+    """A preparation, and a user's own augmentation of what it gives for training."""
+
+    preparation: Preparation
+    augment: Callable[[Tensor], Tensor]
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        x = self.preparation(pixels, generator)
+        return x if generator is None else self.augment(x)
+
+
+def augmented(preparation: Preparation, augment: Augment | None, side: int) -> Preparation | _Augmented:
+    """Add an augmentation of training batches to a preparation.
+
+    Args:
+        preparation: of the images.
+        augment: "crop_flip", a random crop after padding by an eighth of the side, and mirroring; or a function of a
+            (B, C, H, W) float32 batch; or None.
+        side: of the images in pixels.
+
+    Returns:
+        The preparation with it.
+
+    Raises:
+        SalunError: the augmentation is none of these.
+    """
+    if augment is None:
+        return preparation
+    if augment == "crop_flip":
+        return replace(preparation, padding=side // 8, flip=True)
+    if not callable(augment):
+        raise SalunError(f"augment={augment!r}: must be 'crop_flip' or a function of a (B, C, H, W) batch")
+    return _Augmented(preparation, augment)
 
 
 @lru_cache

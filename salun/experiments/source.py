@@ -7,12 +7,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from salun.errors import SalunError
-from salun.io.files import read_json, write_text
+from salun.io.files import name_part, read_json, write_text
 from salun.io.locks import LOCKS, Locks
 
 _SOURCE = "source.json"
 
 COMMAND_LINE = "command line"
+
+
+def results_name(name: str | None, source: str) -> str:
+    """Name the folders of a list's results: as the user says, or as the list is called."""
+    return name_part(name or Path(source).stem)
 
 
 def check_source(folder: Path, source: str) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any, cast
 
@@ -56,6 +57,31 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
         return model.train()
     reason = str(refusal).splitlines()[0] if str(refusal) else type(refusal).__name__
     raise SalunError(f"model '{name}' cannot take images of {size} x {size} pixels: {reason}") from refusal
+
+
+def untrained_copy(model: nn.Module) -> nn.Module:
+    """Copy a model with fresh weights: every layer draws its own anew, from the global generator.
+
+    Args:
+        model: any; it is left as it is.
+
+    Returns:
+        The copy, in training mode, all of whose weights take a gradient.
+
+    Raises:
+        SalunError: a layer has weights and no `reset_parameters`.
+    """
+    copy = deepcopy(model)
+    for name, layer in copy.named_modules():
+        reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif next(layer.parameters(recurse=False), None) is not None:
+            reason = (
+                "cannot draw its weights anew, as it has no reset_parameters(); give fresh=, a function that builds"
+            )
+            raise SalunError(f"model {type(model).__name__}: layer '{name or 'itself'}' {reason} an untrained model")
+    return copy.train().requires_grad_(True)
 
 
 class _Undrawn(TorchFunctionMode):

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from salun.device import full_precision
 from salun.errors import SalunError, did_you_mean
+from salun.models.features import classifiers
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -89,9 +90,9 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 def _with_head(network: nn.Module, names: list[str]) -> list[str]:
     """Put the linear layer of the head in the place of the part that holds it."""
-    classifier = getattr(network, "get_classifier", lambda: None)()
-    head = next((name for name, module in network.named_modules() if module is classifier), None)
-    if head is None or isinstance(classifier, nn.Identity):
+    known = classifiers(network)
+    head = next((name for name, module in network.named_modules() if known and module is known[0]), None)
+    if head is None or len(known) > 1 or isinstance(known[0], nn.Identity):
         return names
     return [name for name in names if head != name and not head.startswith(f"{name}.")] + [head]
 

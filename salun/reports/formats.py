@@ -1,6 +1,7 @@
 """Tables as Markdown, LaTeX and CSV, in which a user's words stay words."""
 
 import csv
+import html
 import io
 from collections.abc import Iterable, Sequence
 
@@ -35,6 +36,28 @@ def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: i
     head, *body = (" & ".join(line) + r" \\" for line in [map(_escape_latex, headings), *shown])
     begin = rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def text_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Render a table as plain text, its first column aligned left, the others right."""
+    rows = [list(map(one_line, line)) for line in (headings, *lines)]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    shown = ("  ".join([row[0].ljust(first), *map(str.rjust, row[1:], widths)]) for row in rows)
+    return "\n".join(line.rstrip() for line in shown)
+
+
+def html_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None = None) -> str:
+    """Render a table for a notebook, its first column aligned left, the others right, and one line bold."""
+
+    def row(cells: Sequence[str], tag: str, style: str = "") -> str:
+        shown = (
+            f'<{tag} style="text-align: {"right" if place else "left"}{style}">{html.escape(one_line(text))}</{tag}>'
+            for place, text in enumerate(cells)
+        )
+        return f"<tr>{''.join(shown)}</tr>"
+
+    body = [row(line, "td", "; font-weight: bold" if place == bold else "") for place, line in enumerate(lines)]
+    return "\n".join(["<table>", row(headings, "th"), *body, "</table>"])
 
 
 def escape_markdown(text: str) -> str:

@@ -1,7 +1,10 @@
 """What a training reports, epoch by epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from rich import progress
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,25 @@ Callback = Callable[[Progress], None]
 
 def no_callback(progress: Progress) -> None:
     """Ignore the progress of a training."""
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callback]:
+    """Show a training's progress on the terminal, or in a notebook, while the block runs.
+
+    Args:
+        title: stands before the bar.
+
+    Yields:
+        The callback that moves the bar.
+    """
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TimeElapsedColumn()
+    with progress.Progress(*columns, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def show(step: Progress) -> None:
+            done = step.epoch if step.done else step.epoch - 1
+            figures = f"{title}: epoch {step.epoch} of {step.epochs}, {step.images} images"
+            bar.update(task, total=step.epochs, completed=done, description=figures)
+
+        yield show

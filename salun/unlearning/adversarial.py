@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salun.data.images import Images, unit_interval
+from salun.data.images import Images
+from salun.data.transforms import unit_interval
 from salun.training.evaluate import evaluating
 
 _LEVELS = 255

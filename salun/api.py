@@ -1,0 +1,410 @@
+"""The Python face: unlearning of any classifier, from five lines of Python."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from salun.data import sources
+from salun.data.images import Images
+from salun.data.sets import prepare
+from salun.data.split import ForgetRequest, make_split, split
+from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
+from salun.errors import SalunError
+from salun.experiments import records
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.executors.executor import RunFailure
+from salun.experiments.joint_metrics import Comparison
+from salun.experiments.own_model import (
+    Build,
+    class_count,
+    copied,
+    device_of,
+    evaluation_sets,
+    make_task,
+    moved,
+    outputs_on,
+    untrained,
+)
+from salun.experiments.plan import Job, Repeats, plan
+from salun.experiments.record import Record
+from salun.experiments.runner import Runner
+from salun.experiments.schema import load_experiments, validate
+from salun.experiments.source import COMMAND_LINE, check_source, keeping_source, results_name
+from salun.io.locks import LOCKS, Locks
+from salun.metrics import METRICS, Models, Value, check_metrics
+from salun.metrics import evaluate as compute
+from salun.metrics.registry import Metric
+from salun.reports.labels import rows_of, titles_of
+from salun.reports.results import Results
+from salun.reports.scores import Scores
+from salun.reports.tables import write_summaries
+from salun.training.cost import PassCounter
+from salun.training.evaluate import Outputs, predict
+from salun.training.loop import train as train_model
+from salun.training.progress import Callback, no_callback, progress_bar
+from salun.training.recipe import Recipe
+from salun.training.runtime import Runtime
+from salun.unlearning import METHODS, Method, load_methods, settled
+from salun.unlearning import unlearn as run_method
+from salun.unlearning.mask import Mask, Score
+from salun.unlearning.mask import saliency as compute_mask
+
+__all__ = [
+    "Images",
+    "Mask",
+    "Recipe",
+    "Results",
+    "SalunError",
+    "Scores",
+    "evaluate",
+    "load",
+    "methods",
+    "metrics",
+    "retrain",
+    "run",
+    "saliency",
+    "split",
+    "unlearn",
+]
+
+_Device = str | torch.device | None
+_COST = "salun_cost"
+_UNNAMED = "python"
+
+
+class _Parts(NamedTuple):
+    """The two parts of a data set."""
+
+    train: Images
+    test: Images
+
+
+def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> _Parts:
+    """Load a data set by name.
+
+    Args:
+        name: as `salun-train --dataset` takes it, such as "cifar10" or "folder:PATH".
+        data_dir: where data sets lie.
+        download: whether an absent one may be fetched.
+
+    Returns:
+        Its parts `train` and `test`, normalised by the statistics of the training images, which are augmented as the
+        data set allows.
+
+    Raises:
+        SalunError: the name is unknown, or the data cannot be had.
+
+    Example:
+        >>> load("digits").train
+        Images(1437 of 1 x 8 x 8 pixels, labels 0 to 9)
+    """
+    found = sources.load(name, Path(data_dir), download)
+    view = prepare(found, make_split(found, ForgetRequest()))
+    parts = [
+        Images(part.pixels, torch.arange(len(part.labels)), part.labels, torch.device("cpu"), view, None, found.classes)
+        for part in (found.train, found.test)
+    ]
+    return _Parts(*parts)
+
+
+def saliency(
+    model: nn.Module,
+    forget: Images,
+    keep: float = 0.5,
+    score: Score = "sum",
+    *,
+    batch_size: int = 256,
+    max_batches: int | None = None,
+    seed: int = 0,
+    device: _Device = None,
+) -> Mask:
+    """Find the weights that matter most to the forget set: SalUn's mask.
+
+    Args:
+        model: any classifier; it is left as it is.
+        forget: the forget set.
+        keep: fraction of the weights that may move, in [0, 1].
+        score: "sum", "mean_abs", "inverted" or "random", as docs/method.md explains them.
+        batch_size: images a gradient.
+        max_batches: batches at most; None for all.
+        seed: of the "random" mask.
+        device: where it runs, such as "cuda"; None for where the model is.
+
+    Returns:
+        A boolean tensor for each trainable weight by name, True where it may move.
+
+    Raises:
+        SalunError: an argument is not accepted.
+    """
+    place = device_of(model, device)
+    (images,) = moved(place, forget)
+    copy, generator = copied(model, place), seeded(seed, place)
+    class_count(copy, images)
+    return compute_mask(copy, images, keep, score, batch_size=batch_size, max_batches=max_batches, generator=generator)
+
+
+def unlearn(
+    model: nn.Module,
+    forget: Images,
+    retain: Images,
+    method: str,
+    *,
+    mask: Mask | None = None,
+    validation: Images | None = None,
+    head: str | None = None,
+    fresh: Build | None = None,
+    recipe: Recipe | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    device: _Device = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> nn.Module:
+    """Remove the influence of the forget set from a model, by any registered method.
+
+    Args:
+        model: any classifier that gives logits (N, classes); it is left as it is.
+        forget: images to forget. A class of which `retain` has no image is forgotten as a whole.
+        retain: the other training images.
+        method: its name; `methods()` lists them.
+        mask: of `saliency`; weights outside it stay as they are.
+        validation: images by which a few methods choose an epoch.
+        head: name of the layer that gives the logits, which some methods need; None finds it where it can.
+        fresh: makes an untrained model, which some methods need; None draws the weights of a copy anew.
+        recipe: by which the method "retrain" trains.
+        budget: image passes at most, forward and backward together.
+        seed: of all randomness.
+        device: where it runs, such as "cuda"; None for where the model is.
+        callback: is called with a `Progress` after every step; `progress` shows a bar.
+        settings: of the method, as in JSON; the others have its defaults.
+
+    Returns:
+        A new model, in evaluation mode, on the device.
+
+    Raises:
+        SalunError: model, images, method or a setting are not accepted, or the loss stopped being a number.
+    """
+    place, chosen = device_of(model, device), settled(method, settings)
+    sets = moved(place, forget, retain, validation)
+    precision, passes = precision_for("auto", place, forget.pixels.shape[-1]), PassCounter(budget=budget)
+    with _watched(method, callback, progress) as shown, seeded_globally(seed, place):
+        runtime = Runtime(precision, callback=shown, passes=passes)
+        task = make_task(model, (sets[0], sets[1], sets[2]), runtime, head=head, build=fresh, recipe=recipe, seed=seed)
+        begun = clock(place)
+        run_method(task, method, chosen, mask)
+        seconds = clock(place) - begun
+    if task.diverged is not None:
+        raise SalunError(f"method '{method}': diverged in epoch {task.diverged}; a lower lr may hold")
+    setattr(task.model, _COST, (seconds, passes.total))
+    return task.model
+
+
+def retrain(
+    model: nn.Module,
+    retain: Images,
+    *,
+    validation: Images | None = None,
+    device: _Device = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    **recipe: Any,
+) -> nn.Module:
+    """Train a model from where it stands on the retain set: the gold standard that unlearning is compared with.
+
+    Args:
+        model: an untrained classifier; it is left as it is.
+        retain: images to train on.
+        validation: images that choose the epoch; None keeps the last.
+        device: where it runs, such as "cuda"; None for where the model is.
+        callback: is called with a `Progress` after every step; `progress` shows a bar.
+        recipe: fields of `Recipe`, such as epochs, lr, batch_size, schedule, optimizer and seed.
+
+    Returns:
+        A new model, in evaluation mode, on the device.
+
+    Raises:
+        SalunError: an argument is not accepted, or the loss stopped being a number.
+    """
+    place = device_of(model, device)
+    try:
+        chosen = Recipe(**recipe)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise SalunError(f"retrain: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    images, kept = moved(place, retain, validation)
+    copy = copied(model, place)
+    class_count(copy, images)
+    precision = precision_for(chosen.precision, place, images.pixels.shape[-1])
+    with _watched("retrain", callback, progress) as shown, seeded_globally(chosen.seed, place):
+        train_model(copy, images, kept, chosen, seeded(chosen.seed, place), Runtime(precision, callback=shown))
+    if not all(bool(tensor.isfinite().all()) for tensor in copy.state_dict().values()):
+        raise SalunError(f"retrain: diverged at lr {chosen.lr:g}; a lower one may hold")
+    return copy.eval()
+
+
+def _watched(title: str, callback: Callback | None, progress: bool) -> AbstractContextManager[Callback]:
+    """Give the callback of a training: the user's, a progress bar's, or none."""
+    return progress_bar(title) if progress else nullcontext(callback or no_callback)
+
+
+def evaluate(
+    model: nn.Module,
+    forget: Images,
+    retain: Images,
+    test: Images,
+    *,
+    base: nn.Module | None = None,
+    retrained: nn.Module | None = None,
+    validation: Images | None = None,
+    metrics: str | Sequence[str] = (),
+    fresh: Build | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: _Device = None,
+) -> Scores:
+    """Measure an unlearned model, and its distance to a retrained one.
+
+    Args:
+        model: the unlearned model.
+        forget: the forget set.
+        retain: the retain set.
+        test: test images of all classes.
+        base: the model before unlearning.
+        retrained: the model trained without the forget set.
+        validation: images held out of training, for metrics that need them.
+        metrics: names, or "default", "attacks" or "all"; `metrics()` lists them. Those of several runs need `run`.
+        fresh: makes an untrained model, with which ZRF compares; None draws the weights of a copy anew.
+        recipe: how the base model was trained, for relearn_time.
+        seed: of what a metric draws.
+        device: where it runs, such as "cuda"; None for where the model is.
+
+    Returns:
+        Values by metric of the model, the base model and the retrained model, with the average gap "avg_gap". RTE and
+        passes are the method's alone, without the mask's.
+
+    Raises:
+        SalunError: an argument is not accepted.
+    """
+    names = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
+    place = device_of(model, device)
+    sets = moved(place, forget, retain, test, validation)
+    networks = {"model": model, "base": base, "retrained": retrained}
+    copies = {name: copied(network, place) for name, network in networks.items() if network is not None}
+    for network in copies.values():
+        class_count(network, *sets[:3])
+    random = None
+    if any("random" in METRICS[name].against for name in names):
+        random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0])
+    columns = _measured(copies, sets, names, random, getattr(model, _COST, (None, None)))
+    if base is not None:
+        trio = copies["model"], copies["base"], copies.get("retrained")
+        columns["model"] |= compute(Models(*trio, sets[0], sets[1], recipe or Recipe(), seed), names)
+    return Scores(columns["model"], columns.get("base", {}), columns.get("retrained", {}))
+
+
+def _measured(
+    models: dict[str, nn.Module],
+    sets: list[Images],
+    names: tuple[str, ...],
+    random: Outputs | None,
+    cost: tuple[float | None, int | None],
+) -> dict[str, dict[str, Any]]:
+    """Compute the metrics of each model's outputs; a retrained model is not compared with itself."""
+    forget, retain, test, validation = sets
+    images = evaluation_sets(forget, retain, validation, test)
+    found = {name: outputs_on(network, images) for name, network in models.items()}
+    found["model"] = replace(found["model"], seconds=cost[0], passes=cost[1])
+    base, retrained, columns = found.get("base"), found.get("retrained"), {}
+    for name, outputs in found.items():
+        gold = None if name == "retrained" else retrained
+        columns[name] = compute(replace(outputs, base=base, retrained=gold, random=random), names)
+    return columns
+
+
+def run(
+    experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path,
+    *,
+    nexp: int = 5,
+    name: str | None = None,
+    metrics: str | Sequence[str] = (),
+    out: str | Path = "runs",
+    checkpoints: str | Path = "checkpoints",
+    data_dir: str | Path = "data",
+    device: str = "auto",
+    jobs: int = 1,
+    keep: Literal["all", "last", "none"] = "last",
+    callback: Callback | None = None,
+) -> Results:
+    """Run a list of experiments as `salun-unlearn -L` does: every run is recorded, and done once.
+
+    Args:
+        experiments: entries as JSON has them, one of them, or the path of a list.
+        nexp: seeds of each experiment.
+        name: of the folder of results; None takes that of the file, or "python".
+        metrics: names, in the place of the entries' own.
+        out: folder of results.
+        checkpoints: folder of base models and unlearned models.
+        data_dir: where data sets lie.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        jobs: runs side by side.
+        keep: which unlearned models are kept: of all runs, of each experiment's last, or none.
+        callback: is called with a `Progress` after every step of a run.
+
+    Returns:
+        The table of the experiments, and the runs that failed; `summary.csv` and its kin are written.
+
+    Raises:
+        SalunErrors: every mistake in the entries, a line each.
+        SalunError: data, checkpoints or folders are refused.
+    """
+    if isinstance(experiments, str | Path):
+        found, source = load_experiments(Path(experiments)), str(experiments)
+    else:
+        entries = [experiments] if isinstance(experiments, dict) else list(experiments)
+        found, source = validate(entries, "experiments"), COMMAND_LINE
+    if metrics:
+        wanted = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
+        found = [each.model_copy(update={"metrics": wanted}) for each in found]
+    title = results_name(name or (_UNNAMED if source == COMMAND_LINE else None), source)
+    folder, weights = Path(out) / title, Path(checkpoints) / title
+    check_source(folder, source)
+    cache = ModelCache(RunContext(pick_device(device), Path(data_dir), Path(checkpoints), workers=jobs))
+    planned = plan(found, Repeats(nexp), cache, source)
+    runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
+    titles, failures = titles_of(planned), []
+    with keeping_source(folder, source):
+        for job, outcome in runner.run(planned, lambda job: callback or no_callback):
+            if isinstance(outcome, RunFailure):
+                failures.append(f"{titles[job.experiment.number]}, seed {job.seed}: failed: {outcome.reason}")
+    rows = rows_of(planned, *_compared(runner, planned))
+    write_summaries(folder, rows)
+    return Results(rows, folder, tuple(failures))
+
+
+def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[int, dict[str, Value]]]:
+    """Compute what compares runs with each other: the records, and metrics of several runs by entry."""
+    comparison = Comparison(runner.cache, runner.path, runner.weights)
+    with Locks(runner.path.parent / LOCKS) as locks, locks.holding("comparison"):
+        for _ in comparison.complete(planned):
+            pass
+    joint = comparison.joint(planned)
+    return records.read(runner.path)[0], joint
+
+
+def methods() -> dict[str, Method]:
+    """List the unlearning methods by name, each with its settings, equation and source."""
+    load_methods()
+    return dict(METHODS)
+
+
+def metrics() -> dict[str, Metric]:
+    """List the metrics by name, each with its formula, its ideal and what it cannot see."""
+    check_metrics(())
+    return dict(METRICS)

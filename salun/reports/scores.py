@@ -1,0 +1,84 @@
+"""Scores of one unlearned model beside those of the base and the retrained model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from salun.metrics import METRICS
+from salun.reports.formats import html_table, text_table
+from salun.reports.statistics import estimate
+from salun.reports.summary import gap_to
+from salun.reports.tables import cell
+
+_AVERAGE = "avg_gap"
+
+
+@dataclass(frozen=True)
+class Scores(Mapping[str, Any]):
+    """What metrics say of an unlearned model: a mapping from their names that prints as a table.
+
+    Attributes:
+        unlearned: fractions, seconds, plain numbers or tables by metric; None where a metric does not apply.
+        base: of the model before unlearning; empty where it is not given.
+        retrained: of the retrained model; empty where it is not given.
+
+    Example:
+        >>> scores = Scores({"UA": 0.95}, retrained={"UA": 1.0})
+        >>> scores["UA"]
+        0.95
+        >>> print(scores)
+            unlearned  retrained  gap
+        UA      95.00     100.00  5.00
+    """
+
+    unlearned: dict[str, Any]
+    base: dict[str, Any] = field(default_factory=dict)
+    retrained: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def gaps(self) -> dict[str, float | None]:
+        """Absolute differences from the retrained model, of metrics that are best as retrained; and their average."""
+        gaps = gap_to(self.unlearned, self.retrained) if self.retrained else {}
+        return {_AVERAGE if name == "average" else name: gap for name, gap in gaps.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.gaps.get(name) if name == _AVERAGE else self.unlearned[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.unlearned, *([_AVERAGE] if self.retrained else [])])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __str__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Lay the scores out, a metric a line; tables within are left out."""
+        columns = [
+            ("base", self.base),
+            ("unlearned", self.unlearned),
+            ("retrained", self.retrained),
+            ("gap", self.gaps),
+        ]
+        shown = [(title, values) for title, values in columns if values]
+        names = [name for name in self.unlearned if METRICS[name].unit != "table" and self._is_known(name)]
+        lines = [
+            [f"{name} {METRICS[name].unit}".rstrip(), *(_figure(values.get(name), name) for _, values in shown)]
+            for name in names
+        ]
+        if self.retrained:
+            lines.append([f"{_AVERAGE} %", *[""] * (len(shown) - 1), _figure(self[_AVERAGE], "UA")])
+        return ["", *(title for title, _ in shown)], lines
+
+    def _is_known(self, name: str) -> bool:
+        """Tell whether some model has a value of a metric."""
+        return any(values.get(name) is not None for values in (self.unlearned, self.base, self.retrained))
+
+
+def _figure(value: float | None, name: str) -> str:
+    """Print a value in its metric's unit, empty where there is none."""
+    return "" if value is None else cell(estimate([value]), METRICS[name].unit)
