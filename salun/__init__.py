@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from salun import metrics
     from salun.api import (
         Images,
         Mask,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         evaluate,
         load,
         methods,
-        metrics,
         retrain,
         run,
         saliency,

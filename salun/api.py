@@ -1,5 +1,6 @@
 """The Python face: unlearning of any classifier, from five lines of Python."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from salun import metrics
 from salun.data import sources
 from salun.data.images import Images
 from salun.data.sets import prepare
@@ -39,7 +41,6 @@ from salun.experiments.source import COMMAND_LINE, check_source, keeping_source,
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Models, Value, check_metrics
 from salun.metrics import evaluate as compute
-from salun.metrics.registry import Metric
 from salun.reports.labels import rows_of, titles_of
 from salun.reports.results import Results
 from salun.reports.scores import Scores
@@ -102,7 +103,7 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
 
     Example:
         >>> load("digits").train
-        Images(1437 of 1 x 8 x 8 pixels, labels 0 to 9)
+        Images(1438 of 1 x 8 x 8 pixels, labels 0 to 9)
     """
     found = sources.load(name, Path(data_dir), download)
     view = prepare(found, make_split(found, ForgetRequest()))
@@ -203,6 +204,7 @@ def unlearn(
     if task.diverged is not None:
         raise SalunError(f"method '{method}': diverged in epoch {task.diverged}; a lower lr may hold")
     setattr(task.model, _COST, (seconds, passes.total))
+    task.model.zero_grad()
     return task.model
 
 
@@ -243,9 +245,12 @@ def retrain(
     class_count(copy, images)
     precision = precision_for(chosen.precision, place, images.pixels.shape[-1])
     with _watched("retrain", callback, progress) as shown, seeded_globally(chosen.seed, place):
-        train_model(copy, images, kept, chosen, seeded(chosen.seed, place), Runtime(precision, callback=shown))
-    if not all(bool(tensor.isfinite().all()) for tensor in copy.state_dict().values()):
+        curve, _ = train_model(
+            copy, images, kept, chosen, seeded(chosen.seed, place), Runtime(precision, callback=shown)
+        )
+    if not math.isfinite(curve[-1].loss):
         raise SalunError(f"retrain: diverged at lr {chosen.lr:g}; a lower one may hold")
+    copy.zero_grad()
     return copy.eval()
 
 
@@ -402,9 +407,3 @@ def methods() -> dict[str, Method]:
     """List the unlearning methods by name, each with its settings, equation and source."""
     load_methods()
     return dict(METHODS)
-
-
-def metrics() -> dict[str, Metric]:
-    """List the metrics by name, each with its formula, its ideal and what it cannot see."""
-    check_metrics(())
-    return dict(METRICS)

@@ -77,10 +77,9 @@ def untrained_copy(model: nn.Module) -> nn.Module:
         if reset is not None:
             reset()
         elif next(layer.parameters(recurse=False), None) is not None:
-            reason = (
-                "cannot draw its weights anew, as it has no reset_parameters(); give fresh=, a function that builds"
-            )
-            raise SalunError(f"model {type(model).__name__}: layer '{name or 'itself'}' {reason} an untrained model")
+            where = f"the weights of layer '{name}'" if name else "its own weights"
+            reason = f"{where} cannot be drawn anew without reset_parameters(); give fresh=, which builds a new model"
+            raise SalunError(f"model {type(model).__name__}: {reason}")
     return copy.train().requires_grad_(True)
 
 

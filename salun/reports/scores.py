@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from salun.metrics import METRICS
+from salun.metrics import METRICS, load_metrics
 from salun.reports.formats import html_table, text_table
 from salun.reports.statistics import estimate
 from salun.reports.summary import gap_to
@@ -27,8 +27,8 @@ class Scores(Mapping[str, Any]):
         >>> scores["UA"]
         0.95
         >>> print(scores)
-            unlearned  retrained  gap
-        UA      95.00     100.00  5.00
+              unlearned  retrained   gap
+        UA %      95.00     100.00  5.00
     """
 
     unlearned: dict[str, Any]
@@ -58,19 +58,15 @@ class Scores(Mapping[str, Any]):
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """Lay the scores out, a metric a line; tables within are left out."""
-        columns = [
-            ("base", self.base),
-            ("unlearned", self.unlearned),
-            ("retrained", self.retrained),
-            ("gap", self.gaps),
-        ]
-        shown = [(title, values) for title, values in columns if values]
+        load_metrics()
+        columns = {"base": self.base, "unlearned": self.unlearned, "retrained": self.retrained, "gap": self.gaps}
+        shown = [(title, values) for title, values in columns.items() if values]
         names = [name for name in self.unlearned if METRICS[name].unit != "table" and self._is_known(name)]
         lines = [
             [f"{name} {METRICS[name].unit}".rstrip(), *(_figure(values.get(name), name) for _, values in shown)]
             for name in names
         ]
-        if self.retrained:
+        if self[_AVERAGE] is not None:
             lines.append([f"{_AVERAGE} %", *[""] * (len(shown) - 1), _figure(self[_AVERAGE], "UA")])
         return ["", *(title for title, _ in shown)], lines
 

@@ -1,0 +1,344 @@
+"""The Python face, used as somebody with a model and images of their own uses it."""
+
+import doctest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2 import functional as transforms
+
+import salun
+from salun import api as api_module
+from salun.data import images as images_module
+from salun.data import split as split_module
+from salun.reports import scores as scores_module
+
+SIDE, CLASSES = 10, 4
+
+
+class Net(nn.Module):
+    """A network unlike timm's: no get_classifier, no batch normalisation, grey images that are not square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 4 * 5, 12))
+        self.last = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.body(x).relu())
+        return logits
+
+
+def drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Noise around one pattern a class: already normalised, and not in [0, 1]."""
+    patterns = torch.randn(CLASSES, 1, SIDE, SIDE + 2, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(count) % CLASSES
+    return patterns[y] + torch.randn(count, 1, SIDE, SIDE + 2, generator=torch.Generator().manual_seed(seed)), y
+
+
+TRAIN, TEST = salun.Images.from_tensors(*drawn(120, 1)), salun.Images.from_tensors(*drawn(40, 2))
+FAST: dict[str, Any] = {"epochs": 2, "batch_size": 32}
+Wrong = Callable[[], object]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """A network that a plain loop trained."""
+    torch.manual_seed(0)
+    network, loader = Net(), DataLoader(TensorDataset(*drawn(120, 1)), 24, shuffle=True)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    for _ in range(6):
+        for x, y in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+    return network
+
+
+@pytest.mark.parametrize("name", salun.methods())
+def test_the_lines_of_the_readme_with_every_method(model: nn.Module, name: str) -> None:
+    forget, retain = salun.split(TRAIN, classes=[3])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    method = salun.methods()[name]
+    mask = salun.saliency(model, forget, keep=0.5) if method.maskable else None
+    settings = {key: value for key, value in FAST.items() if key in method.settings}
+    unlearned = salun.unlearn(
+        model, forget, retain, name, mask=mask, validation=TEST, recipe=salun.Recipe(**FAST), **settings
+    )
+    retrained = salun.retrain(Net(), retain, **FAST)
+    scores = salun.evaluate(unlearned, forget, retain, TEST, base=model, retrained=retrained)
+    assert isinstance(unlearned, Net)
+    assert not unlearned.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    moved = any(not torch.equal(before[key], value) for key, value in unlearned.state_dict().items())
+    assert moved or "epochs" not in method.settings
+    if mask is not None:
+        held = {key: ~chosen for key, chosen in mask.items()}
+        assert all(torch.equal(unlearned.state_dict()[key][still], before[key][still]) for key, still in held.items())
+    assert {"UA", "RA", "TA", "MIA", "avg_gap"} <= scores.keys()
+    assert 0 <= scores["RA"] <= 1
+
+
+def test_accuracy_is_that_of_the_users_own_loop(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, share=0.2, seed=1)
+    scores = salun.evaluate(model, forget, retain, TEST)
+    x, y = drawn(40, 2)
+    assert scores["TA"] == pytest.approx(float((model(x).argmax(1) == y).float().mean()), abs=1e-6)
+    labels, pixels = retain.labels, retain.pixels[retain.rows]
+    assert scores["RA"] == pytest.approx(float((model(pixels).argmax(1) == labels).float().mean()), abs=1e-6)
+
+
+def test_the_model_given_is_left_as_it_is_and_the_seed_decides(model: nn.Module) -> None:
+    model.train()
+    model.body[0].weight.requires_grad_(False)
+    forget, retain = salun.split(TRAIN, share=0.1)
+    state = torch.random.get_rng_state()
+    first, again, other = (
+        salun.unlearn(model, forget, retain, "rl", seed=seed, lr=0.1, **FAST).state_dict() for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.training
+    assert not model.body[0].weight.requires_grad
+    assert all(weight.grad is None for weight in salun.unlearn(model, forget, retain, "ft", **FAST).parameters())
+    assert vars(model).keys() == vars(Net()).keys()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+    assert torch.equal(first["body.0.weight"], model.body[0].weight)
+    model.body[0].weight.requires_grad_(True)
+
+
+def test_all_metrics_that_need_no_other_runs(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, classes=[3])
+    unlearned = salun.unlearn(model, forget, retain, "ft", **FAST)
+    scores = salun.evaluate(
+        unlearned, forget, retain, TEST, base=model, retrained=salun.retrain(Net(), retain, **FAST), validation=TEST,
+        metrics="all",
+    )  # fmt: skip
+    joint = {"KLoM", "KLoM_median", "KLoM_p95", "forgetting_quality", "neurips_score", "ULiRA_auc"}
+    expected = {name for name, found in salun.metrics().items() if not found.original} - joint
+    assert set(scores) == expected | {"avg_gap"}
+    assert [name for name in scores if scores[name] is None] == []
+    assert scores["passes"] == 2 * 2 * len(retain)
+    assert scores["avg_gap"] == pytest.approx(np.mean([scores.gaps[name] for name in ("UA", "RA", "TA", "MIA")]))
+    lines = str(scores).splitlines()
+    assert lines[0].split() == ["base", "unlearned", "retrained", "gap"]
+    assert any(line.startswith("UA %") for line in lines)
+    assert f"{100 * scores['UA']:.2f}" in scores._repr_html_()
+
+
+def test_progress_and_callback(model: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    seen: list[Any] = []
+    salun.unlearn(model, forget, retain, "ft", callback=seen.append, **FAST)
+    assert [point.epoch for point in seen if point.done] == [1, 2]
+    salun.unlearn(model, forget, retain, "ft", progress=True, **FAST)
+    capsys.readouterr()
+
+
+def test_a_budget_ends_the_method(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    unlearned = salun.unlearn(model, forget, retain, "ft", budget=50, **FAST)
+    assert salun.evaluate(unlearned, forget, retain, TEST, metrics=["passes"])["passes"] == 50
+
+
+class Bare(Net):
+    """A network that no linear layer ends, and one of whose weights no layer can draw anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((CLASSES,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+@pytest.mark.parametrize("name", ["boundary_expand", "scar", "duck"])
+def test_methods_that_need_a_head_say_so(name: str) -> None:
+    forget, retain = salun.split(TRAIN, classes=[0])
+    settings = {key: value for key, value in FAST.items() if key in salun.methods()[name].settings}
+    with pytest.raises(salun.SalunError, match=r"model Bare: no linear layer gives its logits.*head="):
+        salun.unlearn(Bare(), forget, retain, name, **settings)
+    with pytest.raises(salun.SalunError, match="head='last': the layer's output is not the model's logits"):
+        salun.unlearn(Bare(), forget, retain, name, head="last", **settings)
+    salun.unlearn(Net(), forget, retain, name, head="last", validation=TEST, **settings)
+
+
+def test_a_model_that_cannot_be_drawn_anew_needs_a_builder() -> None:
+    forget, retain = salun.split(TRAIN, classes=[0])
+    with pytest.raises(salun.SalunError, match=r"model Bare: its own weights cannot be drawn anew .* give fresh="):
+        salun.unlearn(Bare(), forget, retain, "bad_teacher", epochs=1)
+    salun.unlearn(Bare(), forget, retain, "bad_teacher", epochs=1, fresh=Bare)
+
+
+# Images
+
+
+def test_a_loader_that_shuffles_is_read_in_the_order_of_its_data() -> None:
+    x, y = drawn(30, 3)
+    for loader in (DataLoader(TensorDataset(x, y), 7, shuffle=True), DataLoader(TensorDataset(x, y), 7)):
+        found = salun.Images.from_loader(loader)
+        assert torch.equal(found.pixels, x)
+        assert torch.equal(found.labels, y)
+    chosen = salun.Images.from_loader(DataLoader(TensorDataset(x, y), 7, sampler=SubsetRandomSampler([4, 2])))
+    assert sorted(chosen.labels.tolist()) == sorted(y[[4, 2]].tolist())
+    assert torch.equal(salun.Images.from_dataset(TensorDataset(x, y)).pixels, x)
+
+
+def test_what_the_model_sees() -> None:
+    x, y = drawn(8, 3)
+    plain = salun.Images.from_tensors(x.double().numpy(), y.numpy())
+    for generator in (None, torch.Generator().manual_seed(0)):
+        batch = next(plain.batches(8, generator))
+        assert torch.equal(batch.x, x[batch.at])
+    pixels = torch.randint(0, 256, (8, 3, 6, 6), dtype=torch.uint8)
+    batch = next(salun.Images.from_tensors(pixels, y, mean=[0.5] * 3, std=[0.25] * 3).batches(8))
+    assert torch.allclose(batch.x, (pixels / 255 - 0.5) / 0.25)
+    noisy = salun.Images.from_tensors(x, y, augment=lambda batch: batch + 1)
+    assert torch.equal(next(noisy.batches(8)).x, x)
+    batch = next(noisy.batches(8, torch.Generator().manual_seed(0)))
+    assert torch.equal(batch.x, x[batch.at] + 1)
+    cropped = next(salun.Images.from_tensors(x, y, augment="crop_flip").batches(8, torch.Generator().manual_seed(0)))
+    assert cropped.x.shape == x.shape
+    assert not torch.equal(cropped.x, x[cropped.at])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(12):
+        path = tmp_path / "own" / ("cat", "dog", "emu")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(path)
+    return tmp_path / "own"
+
+
+def test_images_of_a_folder_have_names_and_classes(folder: Path) -> None:
+    train = salun.Images.from_folder(folder)
+    assert train.classes == ("cat", "dog", "emu")
+    forget, retain = salun.split(train, names=["dog/4.png", "cat/0.png"])
+    assert [train.names[row] for row in forget.rows.tolist()] == ["cat/0.png", "dog/4.png"]
+    assert int(train.pixels[forget.rows[1], 0, 0, 0]) == 80
+    assert len(retain) == 10
+    assert salun.split(train, classes="dog")[0].labels.tolist() == [1] * 4
+    data = ImageFolder(str(folder), transforms.pil_to_tensor)
+    read = salun.Images.from_loader(DataLoader(data, 5, shuffle=True))
+    assert salun.split(read, names=["dog/4.png"])[0].rows.tolist() == [
+        data.samples.index((str(folder / "dog/4.png"), 1))
+    ]
+
+
+def test_a_data_set_by_name() -> None:
+    data = salun.load("digits")
+    assert data.train.classes == tuple("0123456789")
+    batch = next(data.test.batches(len(data.test)))
+    assert abs(float(batch.x.mean())) < 0.1
+    assert len(data.train) + len(data.test) == 1797
+
+
+def halves(**given: Any) -> Wrong:
+    return lambda: salun.split(TRAIN, **given)
+
+
+def unlearning(name: str = "ft", images: Any = TRAIN, network: Any = None, **given: Any) -> Wrong:
+    def do() -> object:
+        forget, retain = salun.split(TRAIN, share=0.1) if images is TRAIN else (images, images)
+        return salun.unlearn(network or Net(), forget, retain, name, **given)
+
+    return do
+
+
+def images_of(x: Any = None, y: Any = None, **given: Any) -> Wrong:
+    pixels, labels = drawn(4, 0)
+    return lambda: salun.Images.from_tensors(pixels if x is None else x, labels if y is None else y, **given)
+
+
+WRONG: list[tuple[Wrong, str]] = [
+    (halves(), "split: give one of classes=, share=, indices=, names="),
+    (halves(classes=[1], share=0.5), "split: give one of"),
+    (halves(share=1.5), "split: share=1.5: must be between 0 and 1"),
+    (halves(indices=[3, 120]), r"split: index 120 is not one of 120 images \(0 to 119\)"),
+    (halves(indices=[0.5]), "split: indices of torch.float32: must be whole numbers"),
+    (halves(classes=[7]), "class 7: the classes are 0 to 3"),
+    (halves(classes=["cat"]), "class 'cat': unknown; the images have no class names: give a number"),
+    (halves(names=["a.png"]), "split: names=: the images have no names"),
+    (halves(classes=[0, 1, 2, 3]), "split: 120 of 120 images to forget; neither set may be empty"),
+    (images_of(torch.zeros(4, 8, 8)), r"images: shape \(4, 8, 8\): must be \(N, C, H, W\)"),
+    (images_of(torch.full((4, 1, 8, 8), torch.nan)), "images: some values are no finite numbers"),
+    (images_of(torch.zeros(4, 1, 8, 8, dtype=torch.int64)), "images: values of torch.int64: must be floating-point"),
+    (images_of(y=[0, 1, 2]), "images: 4 images, 3 labels: must be as many"),
+    (images_of(y=[0, 1, 2, -1]), "images: label -1: labels count from 0"),
+    (images_of(y=[0.0] * 4), r"images: labels of shape \(4,\) and torch.float32: must be \(N,\) whole numbers"),
+    (images_of(names=["a"]), "images: 4 images, 4 labels, 1 names: must be as many"),
+    (images_of(classes=["a"]), "images: label 3, but 1 class names"),
+    (images_of(mean=[0.5] * 3), "images: mean of 3 channels for images of 1"),
+    (images_of(augment="flip"), "augment='flip': must be 'crop_flip' or a function"),
+    (lambda: salun.Images.from_loader(DataLoader([{"x": 1}])), "images: the data must give pairs of image tensor"),
+    (lambda: salun.Images.from_folder("nowhere"), "nowhere is not a folder"),
+    (unlearning("nothing"), "method 'nothing': unknown; "),
+    (unlearning(lr=-1.0), "method 'ft': setting 'lr': -1.0: input should be greater than 0"),
+    (unlearning(learning_rate=0.1), "method 'ft': setting 'learning_rate': unknown"),
+    (unlearning("unsir"), "method 'unsir': forgets whole classes only"),
+    (unlearning(head="nowhere"), "head='nowhere': the model has no such layer"),
+    (unlearning(images=[1, 2]), "images: a list; must be salun.Images"),
+    (unlearning(network=[1]), "model: a list; must be a torch.nn.Module"),
+    (unlearning(network=nn.Flatten()), "model Flatten: has no weights"),
+    (unlearning(network=nn.Linear(3, 3)), r"model Linear: cannot take images of shape \(2, 1, 10, 12\)"),
+    (
+        unlearning(network=nn.Conv2d(1, 4, 3)),
+        r"model Conv2d: gives shape \(2, 4, 8, 10\) for 2 images; must give logits",
+    ),
+    (unlearning(network=nn.Sequential(nn.Flatten(), nn.Linear(120, 2))), "gives 2 logits, but the images have label 3"),
+    (unlearning(network=nn.Sequential(nn.Flatten(), nn.LSTM(120, 4))), "model Sequential: gives a tuple for 2 images"),
+    (unlearning(lr=1e30), "method 'ft': diverged in epoch 2; a lower lr may hold"),
+    (unlearning(device="cuda:9"), "--device cuda:9: this machine has no such device"),
+    (lambda: salun.retrain(Net(), TRAIN, epoch=3), "retrain: epoch: Extra inputs are not permitted"),
+    (lambda: salun.retrain(Net(), TRAIN, lr=1e30, epochs=2), r"retrain: diverged at lr 1e\+30"),
+    (lambda: salun.saliency(Net(), TRAIN, keep=2.0), r"mask: keep=2\.0: must be a fraction from 0 to 1"),
+    (lambda: salun.evaluate(Net(), TRAIN, TRAIN, TEST, metrics=["UB"]), "metric 'UB': unknown"),
+    (
+        lambda: salun.run([{"class_to_forget": 0, "model": "resnet_tiny", "dataset": "digits", "epoch": 1}]),
+        "experiments: entry 1: epoch: unknown key",
+    ),
+]
+
+
+@pytest.mark.parametrize(("act", "line"), WRONG, ids=[line[:40] for _, line in WRONG])
+def test_wrong_input_is_one_line(act: Wrong, line: str) -> None:
+    with pytest.raises(salun.SalunError, match=line) as caught:
+        act()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_list_is_run_as_the_command_does(tmp_path: Path) -> None:
+    data = {"model": "resnet_tiny", "dataset": "synthetic:n=60,size=8,classes=3", "recipe": FAST, "class_to_forget": 0}
+    entries = [data | {"method": "retrain"}, data | {"method": "ft"} | FAST]
+    results = salun.run(entries, nexp=2, metrics=["UA", "RA", "TA", "MIA"])
+    assert [row.title for row in results] == ["base", "retrain", "ft"]
+    assert results.failures == ()
+    assert len((tmp_path / "runs/python/records.jsonl").read_text().splitlines()) >= 4
+    assert "resnet_tiny on synthetic" in str(results)
+    assert "<td" in results._repr_html_()
+    frame = results.to_pandas()
+    assert len(frame) == len(results)
+    again: list[Any] = []
+    assert str(salun.run(entries, nexp=2, callback=again.append, metrics=["UA", "RA", "TA", "MIA"])) == str(results)
+    assert again == []
+
+
+@pytest.mark.parametrize("module", [images_module, split_module, scores_module, api_module])
+def test_examples_of_docstrings(module: Any) -> None:
+    found = doctest.testmod(module, extraglobs={"torch": torch})
+    assert found.attempted
+    assert not found.failed
+
+
+def test_names_are_imported_on_first_use() -> None:
+    assert set(salun.__all__) <= set(dir(salun))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = salun.nothing
