@@ -1,5 +1,7 @@
+import functools
 import gzip
 import io
+import os
 import pickle
 import struct
 import tarfile
@@ -100,15 +102,34 @@ def test_batches_of_other_content(changed: dict[str, Any], file: str) -> None:
     unpacked(FILES | {file: batch(**changed)})
 
 
+class Harm:
+    """Calls something where it is unpickled."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.made = call, arguments
+
+    def __reduce__(self) -> Any:
+        return self.made
+
+
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_pickle_does_not_run(tmp_path: Path, packed: bool) -> None:
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_does_not_run(tmp_path: Path, protocol: int, packed: bool) -> None:
     mark = tmp_path / "mark"
-    for file in FILES:
-        files = FILES | {file: batch(more=Bomb(mark))}
-        lines = cifar(gzip.compress(archive_of(files))) if packed else unpacked(files)
-        assert len(lines) == 1
-        assert file in lines[0]
-    assert not mark.exists()
+    harms = [
+        Harm(Path.touch, mark),
+        Harm(os.system, f"touch {mark}"),
+        Harm(eval, f"open({str(mark)!r}, 'w')"),
+        Harm(np.save, str(mark), [1]),
+        Harm(functools.partial, os.system, f"touch {mark}"),
+    ]
+    for file, harm in [*((file, harms[0]) for file in FILES), *(("test_batch", harm) for harm in harms)]:
+        content = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1], "label_names": [], "more": harm}
+        files = FILES | {file: pickle.dumps(content, protocol)}
+        (line,) = cifar(gzip.compress(archive_of(files))) if packed else unpacked(files)
+        assert file in line
+        assert "refuses to load" in line
+    assert not list(tmp_path.glob("mark*"))
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> tarfile.TarInfo:
@@ -194,9 +215,14 @@ def test_damaged_plain_matrices(content: bytes) -> None:
 
 def test_matrices_that_are_none() -> None:
     assert not svhn(matrices())
-    for odd in ({"a": 1}, "text", [[1 + 2j]], np.array([["x"]], object)):
-        savemat(out := io.BytesIO(), {"X": odd, "y": [[1]]})
-        assert svhn(out.getvalue())
+    pixels, labels = np.zeros((32, 32, 3, 4), np.uint8), np.ones((4, 1), np.uint8)
+    contents: list[dict[str, Any]] = [{"X": pixels}, {"y": labels}, {"X": pixels, "y": labels[:3]}]
+    contents += [{"X": pixels.astype(float), "y": labels}, {"X": pixels[:, :, 0, 0], "y": np.ones((32, 1), np.uint8)}]
+    contents += [{"X": odd, "y": [[1]]} for odd in ({"a": 1}, "text", [[1 + 2j]], np.array([["x"]], object))]
+    for content in contents:
+        savemat(out := io.BytesIO(), content)
+        (line,) = svhn(out.getvalue())
+        assert "test_32x32.mat" in line
 
 
 def idx(*sides: int, held: int | None = None) -> bytes:

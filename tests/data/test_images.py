@@ -1,9 +1,7 @@
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
 
 from salun.data.images import Batch, Images, even_sizes, unit_interval
 from salun.data.transforms import Preparation
@@ -45,12 +43,6 @@ class TestTake:
         assert taken.pixels.data_ptr() == ten.pixels.data_ptr()  # no pixel is copied
         with pytest.raises(IndexError):
             ten.take(torch.tensor([10]))
-
-    def test_leaves_the_set_alone(self, ten: Images) -> None:
-        before = ten.rows.clone(), ten.labels.clone()
-        ten.take(torch.tensor([1])).relabel(torch.tensor([2]))
-        assert torch.equal(ten.rows, before[0])
-        assert torch.equal(ten.labels, before[1])
 
 
 class TestJoin:
@@ -117,10 +109,9 @@ class TestBatches:
 
     def test_are_shuffled_and_augmented_by_the_generator_alone(self) -> None:
         chosen, generator = images(store(50), AUGMENTED), seeded(5)
-        torch.manual_seed(1)
         one, later = whole(chosen.batches(8, generator)), whole(chosen.batches(8, generator))
         assert not torch.equal(one.at, later.at)  # the next epoch differs
-        torch.manual_seed(2)
+        undisturbed = torch.get_rng_state()
         same, other = whole(chosen.batches(8, seeded(5))), whole(chosen.batches(8, seeded(6)))
         assert torch.equal(one.x, same.x)
         assert torch.equal(one.at, same.at)
@@ -128,32 +119,7 @@ class TestBatches:
         assert not torch.equal(one.at, torch.arange(50))
         plain = whole(chosen.batches(8))
         assert not torch.equal(one.x, plain.x[one.at])
-
-    def test_global_generator_is_left_alone(self) -> None:
-        torch.manual_seed(4)
-        undisturbed = torch.rand(1)
-        torch.manual_seed(4)
-        list(images(store(20), AUGMENTED).batches(4, seeded(0)))
-        assert torch.equal(torch.rand(1), undisturbed)
-
-    def test_work_does_not_grow_with_the_images(self) -> None:
-        class Calls(TorchFunctionMode):
-            def __init__(self) -> None:
-                super().__init__()
-                self.count = 0
-
-            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                self.count += 1
-                return func(*args, **(kwargs or {}))
-
-        counts = Counter()
-        for count in (2, 300):
-            chosen = images(store(count), AUGMENTED)
-            whole(chosen.batches(count, seeded(0)))  # fills caches
-            with Calls() as calls:
-                list(chosen.batches(count, seeded(0)))
-            counts[count] = calls.count
-        assert counts[2] == counts[300]
+        assert torch.equal(torch.get_rng_state(), undisturbed)
 
 
 def test_unit_interval_leaves_computed_images_alone() -> None:

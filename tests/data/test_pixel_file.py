@@ -51,12 +51,6 @@ def test_holds_something_else(content: np.ndarray, tmp_path: Path) -> None:
     refuses(r"pixels\.npy: .*delete it", lambda: PixelFile(tmp_path / "pixels.npy"))
 
 
-@pytest.mark.parametrize("length", [0, 20, 300])
-def test_cut_off_before(length: int, stored: PixelFile) -> None:
-    stored.path.write_bytes(stored.path.read_bytes()[:length])
-    refuses(r"pixels\.npy: damaged; delete it", lambda: PixelFile(stored.path))
-
-
 @pytest.mark.parametrize("left", [0, 1, 47])
 def test_cut_off_while_it_is_used(left: int, stored: PixelFile) -> None:
     with stored.path.open("r+b") as file:

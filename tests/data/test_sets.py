@@ -31,12 +31,6 @@ def test_sets_hold_the_images_of_the_split(digits: Dataset, split: Split, sets: 
     assert images.pixels.data_ptr() == part.pixels.data_ptr()
 
 
-def test_classes_are_where_they_belong(sets: Sets) -> None:
-    assert set(sets.forget.labels.tolist()) == set(sets.forgotten_test.labels.tolist()) == {3}
-    for images in (sets.retain, sets.validation, sets.test):
-        assert 3 not in images.labels
-
-
 def test_normalisation_is_of_the_training_split(digits: Dataset, split: Split, sets: Sets) -> None:
     x = torch.cat([batch.x for batch in sets.train.batches(500)])
     assert abs(x.mean()) < 1e-5
@@ -61,12 +55,3 @@ def test_preparation_takes_augmentation_from_the_data(digits: Dataset, split: Sp
     coloured = load("synthetic:n=40,size=16,classes=2")
     found = prepare(coloured, make_split(coloured, ForgetRequest()))
     assert (found.padding, found.flip, len(found.mean)) == (2, True, 3)
-
-
-def test_evaluation_never_sees_augmented_images() -> None:
-    dataset = load("synthetic:n=60,size=8,classes=2")
-    split = make_split(dataset, ForgetRequest(share=0.5))
-    sets = make_sets(dataset, split, prepare(dataset, split), CPU)
-    for images in (sets.forget, sets.retain, sets.validation, sets.test):
-        first = torch.cat([batch.x for batch in images.batches(7)])
-        assert torch.equal(first, torch.cat([batch.x for batch in images.batches(16)]))

@@ -2,8 +2,6 @@ import functools
 import gzip
 import hashlib
 import http.server
-import io
-import os
 import pickle
 import socket
 import struct
@@ -163,9 +161,17 @@ def one_line(name: str, root: Path, **options: Any) -> str:
 
 
 class TestCifar:
-    @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
-    @pytest.mark.parametrize("writer", WRITERS)
-    @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+    @pytest.mark.parametrize(
+        ("name", "writer", "packed"),
+        [
+            *(("cifar10", writer, False) for writer in WRITERS),
+            *(
+                (name, "python2", packed)
+                for name, packed in (("cifar10", True), ("cifar100", False), ("cifar100", True))
+            ),
+            ("cifar100", "protocol 5, str keys", True),
+        ],
+    )
     def test_labels_pixels_and_names(self, tmp_path: Path, name: str, writer: str, packed: bool) -> None:
         written = Written(name, tmp_path / "data", WRITERS[writer])
         if packed:
@@ -191,39 +197,7 @@ class TestCifar:
             (written.folder / file).write_bytes(pickle.dumps(whole, protocol))
         assert_holds(load("cifar10", tmp_path), written)
 
-    @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
-    @pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
-    @pytest.mark.parametrize("protocol", [0, 2, 4])
-    def test_malicious_pickle_does_not_run(self, tmp_path: Path, protocol: int, file: str, packed: bool) -> None:
-        class Harm:
-            def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
-                self.made = call, arguments
-
-            def __reduce__(self) -> Any:
-                return self.made
-
-        mark = tmp_path / "harm"
-        for harm in (
-            Harm(os.system, f"touch {mark}"),
-            Harm(eval, f"open({str(mark)!r}, 'w')"),
-            Harm(Path.touch, mark),
-            Harm(np.save, str(mark), [1]),
-            Harm(functools.partial, os.system, f"touch {mark}"),
-        ):
-            root = tmp_path / f"{protocol}-{file}-{len(list(tmp_path.iterdir()))}"
-            written = Written("cifar10", root, WRITERS["python2"])
-            pixels, labels = written.pixels["test_batch"], written.labels["test_batch"]
-            entry = {"data": pixels, "labels": labels, "label_names": TEN, "more": harm}
-            (written.folder / file).write_bytes(pickle.dumps(entry, protocol))
-            if packed:
-                written.pack()
-            message = one_line("cifar10", root)
-            assert file in message
-            assert "refuses to load" in message
-        assert not list(tmp_path.glob("harm*"))
-
-    @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
-    @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+    @pytest.mark.parametrize(("name", "packed"), [("cifar10", False), ("cifar100", True)])
     def test_missing_file(self, tmp_path: Path, name: str, packed: bool) -> None:
         written = Written(name, tmp_path, WRITERS["python2"])
         gone = written.files[-2]
@@ -251,15 +225,6 @@ class TestCifar:
         written = Written("cifar10", tmp_path, WRITERS["python2"])
         (written.folder / "data_batch_2").write_bytes(pickle.dumps(entry))
         assert "data_batch_2" in one_line("cifar10", tmp_path)
-
-    @pytest.mark.parametrize("label", [10, 200])
-    def test_label_outside_the_classes(self, tmp_path: Path, label: int) -> None:
-        written = Written("cifar10", tmp_path, WRITERS["python2"])
-        entry = {"data": written.pixels["test_batch"], "labels": [0, 1, 2, 3, label]}
-        (written.folder / "test_batch").write_bytes(dump_python2(entry))
-        message = one_line("cifar10", tmp_path)
-        assert "test part" in message
-        assert str(label) in message
 
     def test_leaves_the_global_generators_alone(self, tmp_path: Path) -> None:
         Written("cifar10", tmp_path, WRITERS["python2"])
@@ -289,21 +254,6 @@ class TestSvhn:
         assert dataset.classes == tuple("0123456789")
         assert (dataset.padding, dataset.flip) == (0, False)
 
-    @pytest.mark.parametrize(
-        "content",
-        [
-            {"X": np.zeros((32, 32, 3, 4), np.uint8)},
-            {"y": np.ones((4, 1), np.uint8)},
-            {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((5, 1), np.uint8)},
-            {"X": np.zeros((32, 32, 3, 4)), "y": np.ones((4, 1), np.uint8)},
-            {"X": np.zeros((32, 32), np.uint8), "y": np.ones((32, 1), np.uint8)},
-        ],
-    )
-    def test_wrong_content(self, tmp_path: Path, content: dict[str, np.ndarray]) -> None:
-        write_svhn(tmp_path)
-        savemat(tmp_path / "test_32x32.mat", content)
-        assert "test_32x32.mat" in one_line("svhn", tmp_path)
-
     def test_missing_part_is_the_one_that_is_named(self, tmp_path: Path) -> None:
         write_svhn(tmp_path)
         (tmp_path / "test_32x32.mat").unlink()
@@ -326,37 +276,31 @@ class TestMnist:
         assert dataset.classes[9] == ("9" if name == "mnist" else "Ankle boot")
 
 
-def write_cifar100(root: Path) -> None:
-    Written("cifar100", root, WRITERS["python2"]).pack()
-
-
-FILES: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    **{
-        f"cifar-10-batches-py/{file}": ("cifar10", functools.partial(Written, "cifar10", write=WRITERS[writer]))
-        for file, writer in (
-            ("data_batch_3", "python2"),
-            ("test_batch", "protocol 4, bytes keys"),
-            ("batches.meta", "python2"),
-        )
-    },
-    "cifar-100-python.tar.gz": ("cifar100", write_cifar100),
-    **{f"{part}_32x32.mat": ("svhn", write_svhn) for part in ("train", "test")},
-    **{
-        f"MNIST/raw/{part}-{what}": ("mnist", functools.partial(write_idx, name="MNIST"))
-        for part in ("train", "t10k")
-        for what in ("images-idx3-ubyte", "labels-idx1-ubyte")
-    },
+WRITE: dict[str, Callable[[Path], Any]] = {
+    "cifar10": lambda root: Written("cifar10", root, WRITERS["python2"]),
+    "cifar100": lambda root: Written("cifar100", root, WRITERS["protocol 4, bytes keys"]).pack(),
+    "svhn": write_svhn,
+    "mnist": functools.partial(write_idx, name="MNIST"),
 }
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-@pytest.mark.parametrize("file", FILES)
-def test_truncated_file(tmp_path: Path, file: str, share: float) -> None:
-    name, write = FILES[file]
-    write(tmp_path)
-    whole = (tmp_path / file).read_bytes()
-    (tmp_path / file).write_bytes(whole[: int(share * len(whole))])
-    assert str(tmp_path / file) in one_line(name, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("cifar10", ["cifar-10-batches-py/data_batch_3", "cifar-10-batches-py/batches.meta"]),
+        ("cifar100", ["cifar-100-python.tar.gz"]),
+        ("svhn", ["train_32x32.mat", "test_32x32.mat"]),
+        ("mnist", ["MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"]),
+    ],
+)
+def test_truncated_file(tmp_path: Path, name: str, files: list[str], share: float) -> None:
+    for file in files:
+        WRITE[name](tmp_path / file)
+        bad = tmp_path / file / file
+        whole = bad.read_bytes()
+        bad.write_bytes(whole[: int(share * len(whole))])
+        assert str(bad) in one_line(name, tmp_path / file)
 
 
 ABSENT = {
@@ -393,6 +337,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     answers["address"] = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(datasets.CIFAR10, "url", answers["address"] + "/cifar")
     yield answers
     server.shutdown()
     server.server_close()
@@ -440,22 +385,16 @@ class TestAbsent:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("answer", [cut_short, not_http, b"<html>please log in</html>", None])
-    def test_failed_download_leaves_nothing(
-        self, tmp_path: Path, answer: Any, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_failed_download_leaves_nothing(self, tmp_path: Path, answer: Any, served: dict[str, Any]) -> None:
         served["/cifar"] = answer
-        monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
         message = one_line("cifar10", tmp_path / "data")
         assert "could not be downloaded" in message
         assert "--dataset digits" in message
         assert not list(tmp_path.iterdir())
         assert socket.getdefaulttimeout() is None
 
-    def test_silent_server_is_given_up(
-        self, tmp_path: Path, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_silent_server_is_given_up(self, tmp_path: Path, served: dict[str, Any]) -> None:
         served["/cifar"] = silent
-        monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
         begun = time.perf_counter()
         get = functools.partial(datasets.CIFAR10, download=True)
         refuses("timed out", lambda: fetch("cifar10", tmp_path / "data", "the archive", True, get, timeout=0.2))
@@ -487,7 +426,6 @@ class TestDownload:
         monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
         written.pack()
         served["/cifar"] = written.archive.read_bytes()
-        monkeypatch.setattr(datasets.CIFAR10, "url", served["address"] + "/cifar")
         monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(served["/cifar"]).hexdigest())
         data = tmp_path / "new" / "data"
         assert_holds(load("cifar10", data), written)
@@ -555,11 +493,6 @@ class TestDigits:
         )
         assert found == known
 
-    def test_is_the_same_every_time_and_stratified(self, digits: Dataset) -> None:
-        assert torch.equal(load("digits").train.pixels, digits.train.pixels)
-        train, test = digits.train.labels.bincount(), digits.test.labels.bincount()
-        assert ((test / (train + test) - 0.2).abs() < 0.5 / (train + test).min() + 1e-6).all()
-
 
 class TestSynthetic:
     @pytest.mark.parametrize(
@@ -617,8 +550,8 @@ class TestSynthetic:
         assert set(wrong.tolist()) == set(range(5))
 
     def test_is_learnable_in_a_few_epochs(self) -> None:
-        dataset = load("synthetic:n=1000,size=8,classes=4,noise=0.1")
-        assert len(dataset.train.pixels.flatten(1).unique(dim=0)) == 1000
+        dataset = load("synthetic:n=600,size=8,classes=3,noise=0.2")
+        assert len(dataset.train.pixels.flatten(1).unique(dim=0)) == 600
         recipe = Recipe(epochs=4, lr=0.1, batch_size=32, schedule="cosine")
         split = make_split(dataset, ForgetRequest())
         checkpoint, _ = train_checkpoint(TINY, dataset, split, recipe, CPU)
@@ -646,11 +579,3 @@ class TestNames:
         assert name in one_line(name, tmp_path)
         with pytest.raises(SalunError):
             class_count(name)
-
-
-def test_python2_writer_writes_what_python_reads() -> None:
-    entry = {"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [1, 2], "names": ["a", "b" * 300]}
-    text = dump_python2(entry).replace(b"numpy.core", b"numpy._core")
-    read = pickle.load(io.BytesIO(text), encoding="latin1")
-    assert np.array_equal(read.pop("data"), entry.pop("data"))
-    assert read == entry

@@ -20,22 +20,16 @@ def names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.rglob("*")}
 
 
-def test_a_new_file_is_written_and_its_folders_are_made(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "x.json"
+def test_a_file_is_made_with_its_folders_and_replaced_only_when_the_block_ends_well(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "x.txt"
     write_text(path, "öne\n")
-    assert path.read_text(encoding="utf-8") == "öne\n"
-    assert names(tmp_path) == {"a", "b", "x.json"}
-
-
-def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path: Path) -> None:
-    path = tmp_path / "x.txt"
-    path.write_text("before")
-    with path.open() as reader:
+    with path.open(encoding="utf-8") as reader:
         with replacing(path) as temporary:
             temporary.write_text("after")
-            assert path.read_text() == "before"
-        assert reader.read() == "before"
+            assert path.read_text(encoding="utf-8") == "öne\n"
+        assert reader.read() == "öne\n"
     assert path.read_text() == "after"
+    assert names(tmp_path) == {"a", "b", "x.txt"}
 
 
 def fail_half_way(path: Path, error: type[BaseException]) -> None:
@@ -44,10 +38,8 @@ def fail_half_way(path: Path, error: type[BaseException]) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, SalunError])
-def test_an_exception_in_the_block_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, SalunError])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "x.txt"
     path.write_text("before")
     with pytest.raises(error):
@@ -167,6 +159,7 @@ def test_plain_names_stay_and_long_and_foreign_ones_do_not_meet() -> None:
     [
         ("checkpoints/reduced/base/m_0.pt", "reduced/base/m_0"), ("reduced/base/m_0.5.pt", "reduced/base/m_0.5"),
         ("./checkpoints/../checkpoints/m.pt", "m"), ("a b/ä.pt", None),
+        ("/elsewhere/deep/er/m.pt", "er/m"),
     ],
 )  # fmt: skip
 def test_results_mirror_where_a_file_lies(path: str, place: str | None) -> None:
@@ -175,11 +168,6 @@ def test_results_mirror_where_a_file_lies(path: str, place: str | None) -> None:
     assert ".." not in found.parts
     if place is not None:
         assert found == Path(place)
-
-
-def test_results_of_a_file_elsewhere_keep_its_folder_and_name(tmp_path_factory: pytest.TempPathFactory) -> None:
-    elsewhere = tmp_path_factory.mktemp("other")
-    assert mirrored(elsewhere / "deep/er/m.pt", Path("checkpoints")) == Path("er/m")
 
 
 def test_no_two_files_share_a_place(tmp_path_factory: pytest.TempPathFactory) -> None:

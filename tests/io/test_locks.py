@@ -1,8 +1,8 @@
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -18,18 +18,14 @@ with Locks(Path(sys.argv[1])) as held:
     time.sleep(60)
 """
 RACER = """
-import sys, time
+import sys
 from pathlib import Path
 from salun.io.locks import Locks
-folder, log, begin = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-while time.time() < begin:
-    pass
-with Locks(folder) as own:
-    for number in range(40):
-        if own.take(f"run{number}"):
-            with log.open("a") as file:
-                file.write(f"{number}\\n")
-    time.sleep(1.5)
+with Locks(Path(sys.argv[1])) as own:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(*(number for number in range(40) if own.take(f"run{number}")), flush=True)
+    sys.stdin.readline()
 """
 COUNTER = """
 import sys
@@ -66,7 +62,7 @@ def test_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "locks"
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "True\n"
     with Locks(folder) as own:
@@ -78,11 +74,16 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_of_many_processes_each_lock_is_held_by_one(tmp_path: Path) -> None:
-    log, begin = tmp_path / "log", time.time() + 2
-    command = [sys.executable, "-c", RACER, str(tmp_path / "locks"), str(log), str(begin)]
-    racers = [subprocess.Popen(command) for _ in range(4)]
-    assert [racer.wait() for racer in racers] == [0] * 4
-    assert Counter(log.read_text().split()) == {str(number): 1 for number in range(40)}
+    command = [sys.executable, "-c", RACER, str(tmp_path / "locks")]
+    racers = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, bufsize=1) for _ in range(4)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 4
+    for racer in racers:
+        racer.stdin.write("go\n")
+    held = [number for racer in racers for number in racer.stdout.readline().split()]
+    assert Counter(held) == {str(number): 1 for number in range(40)}
+    for racer in racers:
+        racer.communicate("end\n")
+    assert [racer.returncode for racer in racers] == [0] * 4
 
 
 def test_who_waits_has_it_in_turn(tmp_path: Path) -> None:

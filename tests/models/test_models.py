@@ -17,6 +17,7 @@ import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
+from equality import same
 from hostile import refuses
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
@@ -25,29 +26,27 @@ from salun.models.architecture import TINY, Architecture, check_model, default_m
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.models.features import embed, head
-from salun.models.pretrained import pretrained_size
 
 SIZES = ((3, 32), (1, 28), (1, 8))
 FAMILIES = [
-    *((TINY, *shape) for shape in (*SIZES, (3, 64), (3, 96))),
-    *(("resnet18", *shape) for shape in (*SIZES, (3, 96))),
-    *(("vit_tiny_patch16_224", *shape) for shape in (*SIZES, (3, 64), (3, 23))),
-    *((name, *shape) for name in (
-        "resnet50", "vgg16_bn", "swin_tiny_patch4_window7_224", "mobilenetv3_small_100",
-        "deit_tiny_distilled_patch16_224",
-    ) for shape in SIZES),
-    ("eva02_tiny_patch14_224", 1, 8),
+    *((TINY, *shape) for shape in ((3, 32), (1, 8), (3, 96))),
+    *(("resnet18", *shape) for shape in ((1, 28), (3, 96))),
+    *((name, *shape) for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224") for shape in SIZES),
+    *(("vit_tiny_patch16_224", *shape) for shape in ((3, 64), (3, 17))),
+    *(("vgg16_bn", *shape) for shape in ((3, 32), (1, 8))),
+    *((name, 1, 8) for name in (
+        "resnet50", "mobilenetv3_small_100", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224",
+    )),
     *((name, 3, 32) for name in (
         "convnext_atto", "resnet50d", "resnetv2_18", "densenet121", "deit_tiny_patch16_224", "pit_ti_distilled_224",
         "efficientformerv2_s0", "cait_xxs24_224", "xcit_nano_12_p16_224", "coat_tiny", "maxvit_pico_rw_256",
-        "pit_ti_224", "swinv2_cr_tiny_224",
+        "pit_ti_224", "swinv2_cr_tiny_224", "mobilenetv3_small_100",
     )),
 ]  # fmt: skip
-HEADLESS = ["crossvit_9_240", "levit_128s", "volo_d1_224"]
 
 
 @functools.cache
-def built(name: str, channels: int = 3, size: int = 32) -> nn.Module:
+def built(name: str, channels: int, size: int) -> nn.Module:
     """A model with seven classes: shared, so its weights must not be changed."""
     torch.manual_seed(0)
     return build(Architecture(name, 7, channels, size))
@@ -81,7 +80,7 @@ class TestEveryFamily:
 
 
 class TestSmallImages:
-    @pytest.mark.parametrize("name", [TINY, "resnet18", "resnet50"])
+    @pytest.mark.parametrize("name", [TINY, "resnet18"])
     @pytest.mark.parametrize(("channels", "size"), [(3, 64), (3, 32), (1, 28), (1, 8)])
     def test_resnet_has_a_3x3_stem_and_no_pool(self, name: str, channels: int, size: int) -> None:
         model = built(name, channels, size).eval()
@@ -93,7 +92,7 @@ class TestSmallImages:
 
     @torch.no_grad()
     def test_deep_stem_keeps_the_resolution_too(self) -> None:
-        assert built("resnet50d").eval().forward_features(noise(3, 32)).shape[-1] == 4
+        assert built("resnet50d", 3, 32).eval().forward_features(noise(3, 32)).shape[-1] == 4
 
     def test_tiny_has_four_stages(self) -> None:
         model = built(TINY, 1, 8)
@@ -102,30 +101,28 @@ class TestSmallImages:
         assert sum(weight.numel() for weight in model.parameters()) < 800_000
 
     def test_vgg_has_a_512_wide_head(self) -> None:
-        for channels, size in ((3, 32), (1, 28), (1, 8)):
+        for channels, size in ((3, 32), (1, 8)):
             model = built("vgg16_bn", channels, size)
             assert head(model).weight.shape == (7, 512)
             assert sum(weight.numel() for weight in model.parameters()) < 15_000_000
 
-    @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-    @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (1, 8)])
+    @pytest.mark.parametrize(
+        ("name", "channels", "size"),
+        [
+            *((name, *shape) for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224") for shape in SIZES),
+            ("deit_tiny_distilled_patch16_224", 1, 8), ("eva02_tiny_patch14_224", 1, 8), ("flexivit_small", 3, 32),
+        ],
+    )  # fmt: skip
     def test_transformer_sees_at_least_8x8_patches(self, name: str, channels: int, size: int) -> None:
-        patches = built(name, channels, size).patch_embed
+        model = built(name, channels, size)
+        patches = model.patch_embed
         assert tuple(patches.img_size) == (size, size)
         assert min(patches.grid_size) >= 8
         assert patches.grid_size[0] * patches.patch_size[0] == size
-
-    @pytest.mark.parametrize(
-        "name",
-        ["beit_base_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224", "flexivit_small"],
-    )
-    def test_so_does_any_transformer_whose_patch_can_be_chosen(self, name: str) -> None:
-        model = build(Architecture(name, 7))
-        assert min(model.patch_embed.grid_size) >= 8
-        assert model(noise(3, 32, 2)).shape == (2, 7)
+        assert model(noise(channels, size, 2)).shape == (2, 7)
 
     @torch.no_grad()
-    @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (3, 64)])
+    @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 64)])
     def test_mixer_is_built_for_them(self, channels: int, size: int) -> None:
         model = build(Architecture("mixer_s16_224", 7, channels, size)).eval()
         nn.init.normal_(model.head.weight)  # timm's is zero
@@ -135,24 +132,18 @@ class TestSmallImages:
         assert (logits.std(0) > 0).all()
         assert torch.allclose(head(model)(embed(model, x)), logits, atol=1e-5)
 
-    @pytest.mark.parametrize("name", HEADLESS)
-    def test_model_without_prototypes_can_still_be_used(self, name: str) -> None:
-        logits = built(name).eval()(noise(3, 32))
+    @pytest.mark.parametrize("name", ["crossvit_9_240", "levit_128s", "volo_d1_224"])
+    def test_model_whose_head_is_not_linear_can_still_be_used(self, name: str) -> None:
+        logits = built(name, 3, 32).eval()(noise(3, 32))
         assert logits.shape == (3, 7)
         assert logits.isfinite().all()
+        refuses("not linear", lambda: head(built(name, 3, 32)))
 
-    @pytest.mark.parametrize("size", [65, 96, 224])
+    @pytest.mark.parametrize("size", [65, 96])
     def test_larger_images_keep_timms_stem(self, size: int) -> None:
         model = built("resnet18", 3, size)
         assert model.conv1.weight.shape[2:] == (7, 7)
         assert isinstance(model.maxpool, nn.MaxPool2d)
-
-    def test_native_model_is_timms_own(self) -> None:
-        model = build(Architecture("resnet18", 7, 3, 32, native=True))
-        shapes = {
-            name: tensor.shape for name, tensor in timm.create_model("resnet18", num_classes=7).state_dict().items()
-        }
-        assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
 
     @pytest.mark.parametrize(
         ("name", "channels", "size"),
@@ -172,9 +163,8 @@ class TestBuild:
         assert torch.equal(weights(1), weights(1))
         assert not torch.equal(weights(1), weights(2))
 
-    @pytest.mark.parametrize("name", [TINY, "resnet18"])
-    def test_model_comes_in_training_mode_with_fresh_statistics(self, name: str) -> None:
-        model = build(Architecture(name, 7))
+    def test_model_comes_in_training_mode_with_fresh_statistics(self) -> None:
+        model = build(Architecture("mobilenetv3_small_100", 13))
         assert model.training
         assert all((layer.running_mean == 0).all() for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
 
@@ -189,25 +179,17 @@ class TestBuild:
         for refuse in (lambda: check_model(name), lambda: build(Architecture(name, 7))):
             refuses(f"'{name}'.*'{nearest}'", refuse)
 
-    @pytest.mark.parametrize("name", ["", "xyzzy", "../../etc/passwd", "hf-hub:someone/something"])
-    def test_name_that_is_near_none(self, name: str) -> None:
-        refuses("unknown", lambda: check_model(name))
-
-    def test_every_name_of_timm_is_known(self) -> None:
-        for name in timm.list_models(pretrained=True)[::40]:
-            check_model(name)
+    @pytest.mark.parametrize(
+        "name",
+        ["", "xyzzy", "../../etc/passwd", "hf-hub:someone/something", "resnet18.no_such_tag", f"{TINY}.a1_in1k",
+         "vit_tiny_patch16_224.augreg"],
+    )  # fmt: skip
+    def test_name_that_is_near_none_or_of_no_such_weights(self, name: str) -> None:
+        refuses(f"'{name}': unknown", lambda: check_model(name))
 
     def test_default_is_small_for_small_images(self) -> None:
         assert default_model("digits") == TINY
         assert {default_model(name) for name in ("cifar10", "cifar100", "svhn", "folder:x")} == {"resnet18"}
-
-    @pytest.mark.parametrize("name", ["resnet18.no_such_tag", "vit_tiny_patch16_224.augreg", f"{TINY}.a1_in1k"])
-    def test_unknown_tag(self, name: str) -> None:
-        refuses(f"'{name}': unknown", lambda: check_model(name))
-
-    @pytest.mark.parametrize("name", HEADLESS)
-    def test_head_that_is_not_linear(self, name: str) -> None:
-        refuses("not linear", lambda: head(built(name)))
 
     @torch.no_grad()
     @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "efficientformerv2_s0"])
@@ -220,7 +202,7 @@ class TestBuild:
 
     def test_head_shares_the_models_weights(self) -> None:
         for name in (TINY, "resnetv2_18"):
-            model = built(name)
+            model = built(name, 3, 32)
             pointers = {weight.data_ptr() for weight in model.parameters()}
             assert {weight.data_ptr() for weight in head(model).parameters()} <= pointers
 
@@ -250,28 +232,22 @@ def cannot_be_had() -> None:
 
 
 class TestPretrained:
-    @pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "vit_tiny_patch16_224", "resnet50.a1_in1k"])
-    def test_without_network_is_refused_at_once(
-        self, name: str, no_hub: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_without_network_is_refused_at_once(self, no_hub: Path, capfd: pytest.CaptureFixture[str]) -> None:
         begun = time.perf_counter()
-        refuses(rf"{name}.*pretrained.*without --pretrained", lambda: build(Architecture(name, 7), pretrained=True))
+        for name in ("resnet18", "resnet50.a1_in1k"):
+            told = rf"{name}.*pretrained.*without --pretrained"
+            refuses(told, lambda name=name: build(Architecture(name, 7), pretrained=True))
         assert time.perf_counter() - begun < 3
         assert capfd.readouterr() == ("", "")
         assert not no_hub.exists()
 
-    def test_offline_mode(self, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        cannot_be_had()
-
-    @pytest.mark.parametrize("name", [TINY, "mnasnet_050", "resnet18.no_such_tag"])
-    def test_model_without_such_weights(self, name: str, no_hub: Path) -> None:
-        refuses(name, lambda: build(Architecture(name, 7), pretrained=True))
+    def test_model_without_such_weights(self, no_hub: Path) -> None:
+        for name in (TINY, "mnasnet_050", "resnet18.no_such_tag"):
+            refuses(name, lambda name=name: build(Architecture(name, 7), pretrained=True))
 
     @pytest.mark.parametrize(
         "answer",
-        [b"", b"nonsense\r\n\r\n"]
-        + [b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code for code in (403, 404, 429, 500, 503)],
+        [b"", b"nonsense\r\n\r\n", *(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code for code in (404, 429, 503))],
     )
     def test_host_that_answers_nonsense(self, answer: bytes, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class Answer(socketserver.BaseRequestHandler):
@@ -289,15 +265,17 @@ class TestPretrained:
             server.shutdown()
         assert time.perf_counter() - begun < 5
 
-    @pytest.mark.parametrize("endpoint", ["nowhere", "http://", "http://127.0.0.1:port", "http://no such host"])
-    def test_address_that_is_none(self, endpoint: str, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    @pytest.mark.parametrize("endpoint", ["nowhere", "http://", "http://127.0.0.1:port", "http://no such host", None])
+    def test_address_that_is_none(self, endpoint: str | None, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", endpoint is None)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint or "http://127.0.0.1:9")
         cannot_be_had()
 
-    @pytest.mark.parametrize("content", [b"", b"half a file", bytes(1000)])
-    def test_weights_that_are_damaged(self, content: bytes, no_hub: Path) -> None:
-        cached_file(no_hub).write_bytes(content)
-        cannot_be_had()
+    def test_weights_that_are_damaged(self, no_hub: Path) -> None:
+        file = cached_file(no_hub)
+        for content in (b"", b"half a file", bytes(1000)):
+            file.write_bytes(content)
+            cannot_be_had()
 
     @pytest.mark.parametrize("offline", [False, True])
     def test_weights_that_are_here_need_no_network(
@@ -315,12 +293,6 @@ class TestPretrained:
         assert torch.allclose(grey.conv1[0].weight, origin.conv1[0].weight.sum(1, keepdim=True), atol=1e-5)
         assert torch.isfinite(grey.eval()(noise(1, 160, 1))).all()
 
-    @pytest.mark.parametrize(
-        ("name", "size"), [("resnet18", 224), ("vit_tiny_patch16_224", 224), ("vit_tiny_patch16_384", 384), (TINY, 224)]
-    )
-    def test_input_size(self, name: str, size: int) -> None:
-        assert pretrained_size(name) == size
-
 
 SMALL = Architecture(TINY, 3, 1, 8)
 
@@ -330,16 +302,11 @@ def trained(kind: type[torch.optim.Optimizer] = torch.optim.SGD, **settings: Any
     torch.manual_seed(0)
     model = build(SMALL)
     optimizer = kind(model.parameters(), lr=0.01, **settings)
-    for step in range(2):
-        take_step(model, optimizer, step)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(model(noise(1, 8, 6)), torch.arange(6) % 3).backward()
+        optimizer.step()
     return model, optimizer
-
-
-def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
-    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    optimizer.zero_grad()
-    F.cross_entropy(model(x), torch.arange(6) % 3).backward()
-    optimizer.step()
 
 
 def described(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Checkpoint:
@@ -348,112 +315,62 @@ def described(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) 
     return Checkpoint(model.state_dict(), SMALL, "digits", state, config, (1, 5, 9))
 
 
-def assert_same(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, Tensor):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for ours, theirs in zip(one, other, strict=True):
-            assert_same(ours, theirs)
-    else:
-        assert one == other
-
-
-OPTIMIZERS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
-    "sgd": lambda: trained(momentum=0.9, weight_decay=5e-4),
-    "adam": lambda: trained(torch.optim.Adam, betas=(0.9, 0.999)),
-    "adamw": lambda: trained(torch.optim.AdamW, weight_decay=0.1),
-}
-
-
 class TestRoundTrip:
-    @pytest.mark.parametrize("kind", OPTIMIZERS)
-    def test_is_exact(self, tmp_path: Path, kind: str) -> None:
-        model, optimizer = OPTIMIZERS[kind]()
-        kept = described(model, optimizer)
+    @pytest.mark.parametrize(
+        ("kind", "settings"),
+        [
+            (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 5e-4}),
+            (torch.optim.Adam, {"betas": (0.9, 0.999)}),
+            (torch.optim.AdamW, {"weight_decay": 0.1}),
+        ],
+    )
+    def test_is_exact(self, tmp_path: Path, kind: type[torch.optim.Optimizer], settings: dict[str, Any]) -> None:
+        kept = described(*trained(kind, **settings))
         for written in (replace(kept, dataset="older"), kept):
             save_checkpoint(tmp_path / "new" / "a.pt", written)
         found = load_checkpoint(tmp_path / "new" / "a.pt")
-        assert_same(dict(found.weights), dict(kept.weights))
-        assert_same(found.optimizer, kept.optimizer)
+        assert same(dict(found.weights), dict(kept.weights))
+        assert same(found.optimizer, kept.optimizer)
         assert replace(found, weights={}, optimizer=None) == replace(kept, weights={}, optimizer=None)
         assert found.fingerprint == kept.fingerprint
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.pt"]
-
-    @pytest.mark.parametrize("kind", OPTIMIZERS)
-    def test_training_goes_on_as_if_it_had_not_stopped(self, tmp_path: Path, kind: str) -> None:
-        model, optimizer = OPTIMIZERS[kind]()
-        save_checkpoint(tmp_path / "a.pt", described(model, optimizer))
-        take_step(model, optimizer, 2)
-        found = load_checkpoint(tmp_path / "a.pt")
-        restored = found.restore()
-        again = type(optimizer)(restored.parameters(), lr=1.0)
-        again.load_state_dict(found.optimizer)
-        take_step(restored, again, 2)
-        assert_same(dict(restored.state_dict()), dict(model.state_dict()))
 
     @torch.no_grad()
     @pytest.mark.parametrize(
         "architecture",
         [
-            Architecture("resnet18", 7), Architecture("vgg16_bn", 7), Architecture("convnext_atto", 7),
-            Architecture("vit_tiny_patch16_224", 7), Architecture("swin_tiny_patch4_window7_224", 7),
-            Architecture("eva02_tiny_patch14_224", 7), Architecture("resnet18", 7, native=True),
+            Architecture(TINY, 3, 3, 96), Architecture("mobilenetv3_small_100", 5, 1, 28), Architecture("vgg11", 7),
+            Architecture("convnext_atto", 7), Architecture("vit_tiny_patch16_224", 7),
+            Architecture("swin_tiny_patch4_window7_224", 7), Architecture("eva02_tiny_patch14_224", 7),
+            Architecture("resnet18", 7, native=True),
         ],
         ids=lambda architecture: architecture.model + ("_native" if architecture.native else ""),
     )  # fmt: skip
     def test_every_restored_model_is_the_one_that_was_saved(self, tmp_path: Path, architecture: Architecture) -> None:
-        model, x = build(architecture), noise(3, 32)
+        model, x = build(architecture), noise(architecture.channels, architecture.size)
         wanted = model.eval()(x)
         placed = {
             name: weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
             for name, weight in model.state_dict().items()
         }
         save_checkpoint(tmp_path / "a.pt", Checkpoint(placed, architecture, "cifar10"))
+        before = torch.get_rng_state()
         found = load_checkpoint(tmp_path / "a.pt")
-        restored = [found.restore() for _ in range(3)]
+        restored = [found.restore() for _ in range(2)]
+        assert torch.equal(torch.get_rng_state(), before)
+        assert found.architecture == architecture
+        assert (found.optimizer, found.config, found.excluded) == (None, {}, ())
         for again in restored:
             assert again.training
             assert list(again.state_dict()) == list(model.state_dict())
             for kind in ("named_parameters", "named_buffers"):
                 ours, theirs = dict(getattr(again, kind)()), dict(getattr(model, kind)())
-                assert_same({name: x.data for name, x in ours.items()}, {name: x.data for name, x in theirs.items()})
+                assert same({name: x.data for name, x in ours.items()}, {name: x.data for name, x in theirs.items()})
                 assert all(x.requires_grad == theirs[name].requires_grad for name, x in ours.items())
             assert torch.equal(again.eval()(x), wanted)
             for tensor in again.state_dict().values():
                 tensor.zero_()
         assert found.fingerprint == Checkpoint(model.state_dict(), architecture, "cifar10").fingerprint
-
-    @pytest.mark.parametrize("name", [TINY, "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-    def test_draws_no_random_numbers(self, tmp_path: Path, name: str) -> None:
-        architecture = Architecture(name, 3)
-        save_checkpoint(tmp_path / "a.pt", Checkpoint(build(architecture).state_dict(), architecture, "cifar10"))
-        before = torch.get_rng_state()
-        load_checkpoint(tmp_path / "a.pt").restore()
-        assert torch.equal(torch.get_rng_state(), before)
-
-    @pytest.mark.parametrize(
-        "architecture",
-        [
-            Architecture(TINY, 3, 3, 96),
-            Architecture("mobilenetv3_small_100", 5, 1, 28),
-            Architecture("vit_tiny_patch16_224", 5, 3, 32),
-            Architecture("resnet18", 5, 3, 32, native=True),
-        ],
-    )
-    def test_architecture_is_kept(self, tmp_path: Path, architecture: Architecture) -> None:
-        weights = build(architecture).state_dict()
-        save_checkpoint(tmp_path / "a.pt", Checkpoint(weights, architecture, "svhn"))
-        found = load_checkpoint(tmp_path / "a.pt")
-        assert found.architecture == architecture
-        assert (found.optimizer, found.config, found.excluded) == (None, {}, ())
-        assert_same(dict(found.restore().state_dict()), dict(weights))
 
     def test_file_has_the_keys_of_the_seed_system(self, tmp_path: Path) -> None:
         model, optimizer = trained()
@@ -467,13 +384,9 @@ class TestRoundTrip:
         model, _ = trained()
         one = described(model)
         assert replace(one, dataset="other", config={}).fingerprint == one.fingerprint
-        for name in one.weights:
+        for name in [*one.weights][::9]:
             changed = dict(one.weights) | {name: one.weights[name] + 1}
             assert replace(one, weights=changed).fingerprint != one.fingerprint
-
-    def test_place_that_cannot_be_written(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        refuses("file.*cannot be written", lambda: save_checkpoint(tmp_path / "file" / "a.pt", described(trained()[0])))
 
 
 def one_line(path: Path) -> str:
@@ -520,35 +433,26 @@ class TestRefused:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("legacy", [False, True])
-    @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.9, 0.999])
-    def test_truncated_file(self, tmp_path: Path, content: dict[str, Any], share: float, legacy: bool) -> None:
+    def test_truncated_file_or_one_of_another_kind(self, tmp_path: Path, content: dict[str, Any], legacy: bool) -> None:
         torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
         whole = (tmp_path / "a.pt").read_bytes()
-        (tmp_path / "a.pt").write_bytes(whole[: int(share * len(whole))])
-        assert "checkpoint" in one_line(tmp_path / "a.pt")
-
-    @pytest.mark.parametrize("junk", [b"hello\n", b"PK\x03\x04junk", b"\x80\x02.", bytes(1000), b"\x80\x02]q\x00(K"])
-    def test_file_of_another_kind(self, tmp_path: Path, junk: bytes) -> None:
-        (tmp_path / "a.pt").write_bytes(junk)
-        assert "checkpoint" in one_line(tmp_path / "a.pt")
+        cut = [whole[: int(share * len(whole))] for share in (0.0, 0.0001, 0.01, 0.5, 0.9, 0.999)]
+        for other in (*cut, b"hello\n", b"PK\x03\x04junk", b"\x80\x02.", bytes(1000), b"\x80\x02]q\x00(K"):
+            (tmp_path / "a.pt").write_bytes(other)
+            assert "checkpoint" in one_line(tmp_path / "a.pt")
 
     def test_no_file(self, tmp_path: Path) -> None:
         assert "no such checkpoint" in one_line(tmp_path / "a.pt")
         one_line(tmp_path)
 
-    @pytest.mark.parametrize(
-        "other",
-        [None, 3, "text", [], {}, torch.zeros(3), {"config": {}}, {"model": {}}, {"state_dict": {}, "config": {}}],
-    )
-    def test_wrong_keys(self, tmp_path: Path, other: Any) -> None:
-        torch.save(other, tmp_path / "a.pt")
-        assert "not a checkpoint" in one_line(tmp_path / "a.pt")
-
-    @pytest.mark.parametrize("key", ["model", "config"])
-    @pytest.mark.parametrize("value", [None, 3, "text", [1], torch.zeros(2)])
-    def test_wrong_types(self, tmp_path: Path, content: dict[str, Any], key: str, value: Any) -> None:
-        torch.save(content | {key: value}, tmp_path / "a.pt")
-        assert "not a checkpoint" in one_line(tmp_path / "a.pt")
+    def test_wrong_keys_and_types(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        others: list[Any] = [None, 3, "text", [], {}, torch.zeros(3)]
+        others += [{"config": {}}, {"model": {}}, {"state_dict": {}, "config": {}}]
+        for key in ("model", "config"):
+            others += [content | {key: value} for value in (None, 3, "text", [1], torch.zeros(2))]
+        for other in others:
+            torch.save(other, tmp_path / "a.pt")
+            assert "not a checkpoint" in one_line(tmp_path / "a.pt")
 
     @pytest.mark.parametrize(
         ("extra", "told"),
@@ -562,16 +466,11 @@ class TestRefused:
         torch.save(content | {"model": content["model"] | extra}, tmp_path / "a.pt")
         assert told in one_line(tmp_path / "a.pt")
 
-    def test_weights_that_lack_one(self, tmp_path: Path, content: dict[str, Any]) -> None:
-        fewer = {name: tensor for name, tensor in content["model"].items() if name != "fc.bias"}
-        torch.save(content | {"model": fewer}, tmp_path / "a.pt")
-        assert "do not fit" in one_line(tmp_path / "a.pt")
-
-    @pytest.mark.parametrize("key", ["model", "dataset", "nclasses"])
-    def test_config_that_lacks_a_key(self, tmp_path: Path, content: dict[str, Any], key: str) -> None:
-        config = {name: value for name, value in content["config"].items() if name != key}
-        torch.save(content | {"config": config}, tmp_path / "a.pt")
-        assert f"lacks '{key}'" in one_line(tmp_path / "a.pt")
+    def test_part_that_lacks_something(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        for part, key in (("model", "fc.bias"), ("config", "model"), ("config", "dataset"), ("config", "nclasses")):
+            torch.save(content | {part: {name: kept for name, kept in content[part].items() if name != key}}, "a.pt")
+            told = "do not fit" if part == "model" else f"lacks '{key}'"
+            assert told in one_line(tmp_path / "a.pt")
 
     @pytest.mark.parametrize(
         ("key", "value", "told"),
@@ -607,15 +506,18 @@ def seed_file(path: Path, model: nn.Module, name: str, classes: int = 10, **more
 
 
 class TestSeedSystem:
-    @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_100"])
-    def test_model_as_timm_builds_it(self, tmp_path: Path, name: str) -> None:
+    @torch.no_grad()
+    @pytest.mark.parametrize(
+        ("name", "size"),
+        [("resnet18", 224), ("vit_tiny_patch16_384", 384), ("pit_ti_224", 224), ("efficientformer_l1", 224)],
+    )
+    def test_model_as_timm_builds_it(self, tmp_path: Path, name: str, size: int) -> None:
         origin = timm.create_model(name, num_classes=10)
         found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, name))
         assert (found.dataset, found.excluded, found.config) == ("cifar10", (), {})
-        assert (found.architecture.model, found.architecture.classes) == (name, 10)
-        x = noise(3, 224, 1)
-        with torch.no_grad():
-            assert torch.equal(found.restore().eval()(x), origin.eval()(x))
+        assert found.architecture == Architecture(name, 10, 3, size, native=True)
+        x = noise(3, size, 1)
+        assert torch.equal(found.restore().eval()(x), origin.eval()(x))
 
     def test_small_stem_is_told_from_the_native_one(self, tmp_path: Path) -> None:
         changed = timm.create_model("resnet18", num_classes=10)
@@ -629,27 +531,15 @@ class TestSeedSystem:
     @pytest.mark.parametrize("name", [TINY, "vit_tiny_patch16_224", "convnext_atto"])
     def test_model_for_small_images(self, tmp_path: Path, name: str) -> None:
         origin = build(Architecture(name, 100, 3, 32))
-        found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, name, 100))
+        found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, name, 100, epochs=30, note="mine"))
         assert found.architecture == Architecture(name, 100, 3, 32)
-        assert_same(dict(found.restore().state_dict()), dict(origin.state_dict()))
-
-    @pytest.mark.parametrize(
-        "name", ["resnet18", "pit_ti_224", "deit_tiny_distilled_patch16_224", "efficientformer_l1"]
-    )
-    def test_model_for_large_images_is_told_from_one_for_small_images(self, tmp_path: Path, name: str) -> None:
-        found = load_checkpoint(seed_file(tmp_path / "a.pt", timm.create_model(name, num_classes=10), name))
-        assert (found.architecture.native, found.architecture.size) == (True, 224)
-
-    def test_other_entries_are_kept(self, tmp_path: Path) -> None:
-        origin = build(Architecture(TINY, 10, 3, 32))
-        found = load_checkpoint(seed_file(tmp_path / "a.pt", origin, TINY, epochs=30, note="mine"))
         assert found.config == {"epochs": 30, "note": "mine"}
+        assert same(dict(found.restore().state_dict()), dict(origin.state_dict()))
 
     @pytest.mark.parametrize(
         ("name", "classes", "told"),
-        [("resnet18", 9, "do not fit"), ("resnet18", 11, "do not fit"), ("resnet34", 10, "do not fit"),
+        [(TINY, 9, "do not fit"), (TINY, 11, "do not fit"), ("resnet10t", 10, "do not fit"),
          ("resnet81", 10, "'resnet18'")],
     )  # fmt: skip
     def test_another_model(self, tmp_path: Path, name: str, classes: int, told: str) -> None:
-        origin = timm.create_model("resnet18", num_classes=10)
-        assert told in one_line(seed_file(tmp_path / "a.pt", origin, name, classes))
+        assert told in one_line(seed_file(tmp_path / "a.pt", build(Architecture(TINY, 10)), name, classes))

@@ -1,5 +1,6 @@
 """What surrounds a recorded step can be tried without CUDA; the recording itself is in `test_gpu.py`."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -10,7 +11,6 @@ from torch import nn
 
 from salun.data.images import Batch
 from salun.data.sets import Sets
-from salun.models.checkpoint import Checkpoint
 from salun.training import step as step_module
 from salun.training.cost import PassCounter
 from salun.training.cuda_graph import EAGER_STEPS, CudaGraphStep
@@ -48,6 +48,12 @@ def repeated(monkeypatch: pytest.MonkeyPatch) -> list[Repeated]:
     return Repeated.made
 
 
+def small_model() -> Any:
+    torch.manual_seed(0)
+    layers = {"conv1": nn.Conv2d(1, 4, 3), "bn1": nn.BatchNorm2d(4), "flatten": nn.Flatten(), "fc": nn.Linear(144, 10)}
+    return nn.Sequential(OrderedDict(layers))
+
+
 def stepper_of(model: nn.Module, recorded: bool = True, grad_clip: float | None = None, optimizers: int = 1) -> Any:
     made = [torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True) for _ in range(optimizers)]
     stepper = TrainStep(model.train(), made, Runtime(), grad_clip=grad_clip)
@@ -63,9 +69,9 @@ def take_epoch(stepper: TrainStep, steps: Iterable[Step]) -> list[float]:
 
 
 def trained_on(
-    sets: Sets, trained: Checkpoint, recorded: bool, grad_clip: float | None = None, loss: object = None
+    sets: Sets, recorded: bool, grad_clip: float | None = None, loss: object = None
 ) -> tuple[dict[str, torch.Tensor], list[list[float]], dict[str, int]]:
-    model = trained.restore()
+    model = small_model()
     stepper = stepper_of(model, recorded, grad_clip)
     Repeated.unseen = stepper.passes
     taken, figures = sets.retain.take(torch.arange(16 * (EAGER_STEPS + 3) + 5)), []
@@ -77,30 +83,24 @@ def trained_on(
 
 
 @pytest.mark.parametrize("grad_clip", [None, 0.5])
-def test_recorded_steps_give_what_steps_one_by_one_give(
-    sets: Sets, trained: Checkpoint, repeated: list[Repeated], grad_clip: float | None
-) -> None:
-    plain = trained_on(sets, trained, False, grad_clip)
+def test_recorded_steps_give_what_others_give(sets: Sets, repeated: list[Repeated], grad_clip: float | None) -> None:
+    plain = trained_on(sets, False, grad_clip)
     assert not repeated
-    found = trained_on(sets, trained, True, grad_clip)
+    found = trained_on(sets, True, grad_clip)
     assert len(repeated) == 1
     assert repeated[0].replays == 3 + EAGER_STEPS + 3
     assert all(torch.equal(found[0][name], plain[0][name]) for name in plain[0])
     assert found[1:] == plain[1:]
 
 
-def test_steps_with_a_loss_of_their_own_are_not_recorded(
-    sets: Sets, trained: Checkpoint, repeated: list[Repeated]
-) -> None:
-    trained_on(sets, trained, True, loss=lambda logits, batch: 2 * cross_entropy(logits, batch))
+def test_steps_of_another_loss_are_not_recorded(sets: Sets, repeated: list[Repeated]) -> None:
+    trained_on(sets, True, loss=lambda logits, batch: 2 * cross_entropy(logits, batch))
     assert not repeated
 
 
 @pytest.mark.parametrize(("size", "forgets"), [(16, True), (8, False)])
-def test_a_step_is_recorded_only_after_such_steps_by_its_own_optimizer(
-    sets: Sets, trained: Checkpoint, repeated: list[Repeated], size: int, forgets: bool
-) -> None:
-    stepper = stepper_of(trained.restore(), optimizers=2)
+def test_only_the_optimizers_own_steps_count(sets: Sets, repeated: list[Repeated], size: int, forgets: bool) -> None:
+    stepper = stepper_of(small_model(), optimizers=2)
     before = sets.retain.take(torch.arange(size * (EAGER_STEPS + 2)))
     take_epoch(stepper, (Step(batch, forgets=forgets) for batch in before.batches(size)))
     repeated.clear()
@@ -139,9 +139,7 @@ def test_a_step_is_recorded_where_its_batch_is(noted: list[tuple[str, object]]) 
         assert not step.fits(Batch(x, y, torch.arange(len(x))))
 
 
-def test_what_cannot_be_recorded_is_taken_step_by_step(
-    sets: Sets, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_recorded_is_taken_step_by_step(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
     def refuse(*given: object) -> None:
@@ -150,7 +148,7 @@ def test_what_cannot_be_recorded_is_taken_step_by_step(
 
     monkeypatch.setattr(step_module, "CudaGraphStep", refuse)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    plain, found = (trained_on(sets, trained, recorded) for recorded in (False, True))
+    plain, found = (trained_on(sets, recorded) for recorded in (False, True))
     assert len(tried) == 1
     assert all(torch.equal(found[0][name], plain[0][name]) for name in plain[0])
     assert found[2] == plain[2]
@@ -163,10 +161,8 @@ def move(model: Any) -> None:
 @pytest.mark.parametrize(
     "change", [lambda model: model.fc.weight.requires_grad_(False), lambda model: model.bn1.eval(), move]
 )
-def test_a_model_that_changed_is_recorded_anew(
-    sets: Sets, trained: Checkpoint, repeated: list[Repeated], change: Callable[[Any], object]
-) -> None:
-    model = trained.restore()
+def test_a_changed_model_is_recorded_anew(sets: Sets, repeated: list[Repeated], change: Callable[[Any], Any]) -> None:
+    model = small_model()
     stepper = stepper_of(model)
     taken = sets.retain.take(torch.arange(16 * (EAGER_STEPS + 2)))
     for recorded in (1, 1, 2):
