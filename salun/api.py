@@ -34,6 +34,7 @@ from salun.experiments.own_model import (
     untrained,
 )
 from salun.experiments.plan import Job, Repeats, plan
+from salun.experiments.plugins import model_files
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner
 from salun.experiments.schema import load_experiments, validate
@@ -41,6 +42,7 @@ from salun.experiments.source import COMMAND_LINE, check_source, keeping_source,
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Models, Value, check_metrics
 from salun.metrics import evaluate as compute
+from salun.models.own import model
 from salun.reports.labels import rows_of, titles_of
 from salun.reports.results import Results
 from salun.reports.scores import Scores
@@ -67,6 +69,7 @@ __all__ = [
     "load",
     "methods",
     "metrics",
+    "model",
     "retrain",
     "run",
     "saliency",
@@ -380,7 +383,9 @@ def run(
     title = results_name(name or (_UNNAMED if source == COMMAND_LINE else None), source)
     folder, weights = Path(out) / title, Path(checkpoints) / title
     check_source(folder, source)
-    cache = ModelCache(RunContext(pick_device(device), Path(data_dir), Path(checkpoints), workers=jobs))
+    plugins = model_files(each.model for each in found)
+    context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
+    cache = ModelCache(context)
     planned = plan(found, Repeats(nexp), cache, source)
     runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
     titles, failures = titles_of(planned), []

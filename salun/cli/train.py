@@ -21,10 +21,10 @@ from salun.device import pick_device, placed, settle_threads
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.base_model import architecture_for, checkpoint_path, preparation_of
 from salun.experiments.base_training import save_with_forget, train_checkpoint
-from salun.experiments.plugins import load_plugins
+from salun.experiments.plugins import known_model, load_plugins
 from salun.experiments.tracking import Tracker
 from salun.io.locks import LOCKS, Locks
-from salun.models.architecture import check_model, default_model
+from salun.models.architecture import default_model
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
 from salun.training.distributed import Group, joined
@@ -121,8 +121,7 @@ def _check(flags: argparse.Namespace, group: Group) -> _Request:
     device = pick_device(group.name_device(flags.device), flags.deterministic)
     group.begin(device, flags.compile)
     recipe, request = _read_recipe(flags), _read_request(flags)
-    model = flags.model or default_model(flags.dataset)
-    check_model(model)
+    model = known_model(flags.model or default_model(flags.dataset))
     wanted = flags.dataset, Path(flags.data_dir)
     dataset = group.in_turn(lambda: load(*wanted, skip_corrupt=flags.skip_corrupt), "data")
     for line in dataset.notices if group.leads else ():

@@ -26,7 +26,7 @@ from salun.experiments.executors.cluster import RayRequest
 from salun.experiments.executors.executor import RunFailure
 from salun.experiments.joint_metrics import Comparison
 from salun.experiments.plan import Job, Repeats, plan
-from salun.experiments.plugins import outdated
+from salun.experiments.plugins import model_files, outdated
 from salun.experiments.problem import warnings_for
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner
@@ -117,7 +117,7 @@ def _prepare(flags: argparse.Namespace) -> tuple[Runner, list[Job], str]:
         cuda_graphs=flags.cuda_graphs,
         save_every=60 * flags.save_every,
         skip_corrupt=flags.skip_corrupt,
-        plugins=tuple(map(Path, flags.plugin)),
+        plugins=(*map(Path, flags.plugin), *model_files(each.model for each in experiments)),
     )
     cache = ModelCache(context)
     jobs = plan(experiments, Repeats(flags.nexp, flags.nbase, flags.nforget), cache, source)

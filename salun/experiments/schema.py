@@ -12,9 +12,10 @@ from salun.data.sources import class_count
 from salun.data.split import ForgetRequest, check_classes
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
 from salun.experiments.config import Experiment
+from salun.experiments.plugins import known_model
 from salun.io.limits import read_plain
 from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
-from salun.models.architecture import check_model, default_model
+from salun.models.architecture import default_model
 from salun.training.recipe import Recipe
 from salun.unlearning import METHODS, find_method, load_methods
 from salun.unlearning.mask import Score
@@ -270,7 +271,7 @@ def _resolve(entry: _Entry, number: int) -> Experiment:
             "number": number,
             "method": method.name,
             "settings": {key: getattr(entry, key) for key in method.settings},
-            "model": None if dataset is None else entry.model or default_model(dataset),
+            "model": None if dataset is None else known_model(entry.model or default_model(dataset)),
             "dataset": dataset,
             "forget": ForgetRequest(classes, share, forget_seed, Path(listed) if listed else None, entry.stratified),
             "mask": mask,
@@ -351,7 +352,7 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
     for metric in entry.metrics:
         check("metrics", partial(check_metrics, (metric,)))
     if entry.model is not None:
-        check("model", partial(check_model, entry.model))
+        check("model", partial(known_model, entry.model))
     if "checkpoint" not in given and ("dataset" not in given or entry.dataset is not None):
         name = entry.dataset or _DEFAULT_DATASET
         count = check("dataset", lambda: class_count(name))

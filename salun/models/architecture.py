@@ -1,5 +1,6 @@
 """Architectures by name, shaped to small images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import timm
@@ -38,20 +39,29 @@ def default_model(dataset: str) -> str:
     return TINY if dataset == "digits" else "resnet18"
 
 
-def check_model(name: str) -> None:
-    """Check that a model name is known.
+def timm_name(name: str) -> str:
+    """Take the prefix off a timm name as the hub spells it: "timm/resnet18", "hf_hub:timm/resnet18.a1_in1k"."""
+    return name.removeprefix("hf_hub:").removeprefix("hf-hub:").removeprefix("timm/")
+
+
+def check_timm_model(name: str, others: Iterable[str] = ()) -> None:
+    """Check that a name is "resnet_tiny" or one of timm's.
 
     Args:
-        name: a timm name, or "resnet_tiny".
+        name: of a model.
+        others: names that may have been meant.
 
     Raises:
         SalunError: it is not, with the nearest name.
     """
     if name == TINY:
         return
+    if ".py:" in name:
+        trust = f"is built by a file's code, which runs only where it is named: --plugin {name}"
+        raise SalunError(f"model '{name}': {trust}, with the file's path")
     family, _, tag = name.partition(".")
     if not timm.is_model(family):
-        raise SalunError(f"model '{name}': unknown{did_you_mean(name, [TINY, *timm.list_models()])}")
+        raise SalunError(f"model '{name}': unknown{did_you_mean(name, [TINY, *others, *timm.list_models()])}")
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:

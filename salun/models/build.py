@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from salun.errors import SalunError
-from salun.models.architecture import TINY, Architecture, check_model
+from salun.models.architecture import TINY, Architecture, check_timm_model
+from salun.models.own import MODELS, build_own
 from salun.models.pretrained import load_pretrained
 
 _SMALL = 64
@@ -39,7 +40,11 @@ def build(architecture: Architecture, pretrained: bool = False) -> nn.Module:
         SalunError: the name is unknown, the model cannot take such images, or its weights cannot be had.
     """
     name, size = architecture.model, architecture.size
-    check_model(name)
+    if name in MODELS and pretrained:
+        raise SalunError(f"model '{name}': has no pretrained weights; leave --pretrained out")
+    if name in MODELS:
+        return build_own(architecture)
+    check_timm_model(name)
     if pretrained:
         return load_pretrained(architecture)
     known, state = _known_options(architecture), torch.get_rng_state()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from salun.errors import SalunError
 from salun.io.tensors import read_tensors, tensors_digest, write_tensors
-from salun.models.architecture import Architecture, check_model
+from salun.models.architecture import Architecture
 from salun.models.build import build_undrawn
+from salun.models.own import check_model
 from salun.models.pretrained import pretrained_size
 
 _UNRECORDED = 0

@@ -22,7 +22,7 @@ from salun.errors import SalunError, one_line
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.cluster import RayRequest, connect, device_of, gpus_of, is_secret, machines, rooms
 from salun.experiments.executors.executor import Answer, Request, RunFailure, RunRequest, answer, portable, reporting
-from salun.experiments.plugins import load_plugins
+from salun.experiments.plugins import load_plugins, source_file
 from salun.experiments.problem import base_checkpoint
 from salun.models.checkpoint import Checkpoint
 from salun.training.progress import Callback, no_callback
@@ -72,7 +72,7 @@ def _worker_cache(setup: _WorkerSetup) -> ModelCache:
     with TemporaryDirectory() as folder:
         files = tuple(Path(folder, name) for name, _ in setup.plugins)
         for file, (_, content) in zip(files, setup.plugins, strict=True):
-            file.write_bytes(content)
+            source_file(file).write_bytes(content)
         load_plugins(files)
     return ModelCache(context)
 
@@ -147,7 +147,7 @@ class RayExecutor:
             workers=min(most, self._most),
             plugins=(),
         )
-        plugins = tuple((file.name, file.read_bytes()) for file in self._cache.context.plugins)
+        plugins = tuple((file.name, source_file(file).read_bytes()) for file in self._cache.context.plugins)
         device = device_of(self._asked.device, gpus)
         self._setup = ray.put(_WorkerSetup(context, device, deterministic(), plugins, os.getcwd(), __version__))
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1, scheduling_strategy="SPREAD")(_work)
