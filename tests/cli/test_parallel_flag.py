@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,6 @@ from plugins import forgotten
 
 from salun.cli.unlearn import main
 from salun.models.checkpoint import load_checkpoint
-
-Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
 
 OUTS = ("beside", "undisturbed")
 PLUGIN = '''
@@ -208,9 +205,3 @@ def test_records_and_weights_are_those_of_runs_in_turn(story: Story) -> None:
         pair = [load_checkpoint(folder / name) for folder in folders]
         assert pair[0].fingerprint == pair[1].fingerprint
         assert pair[0].config == pair[1].config
-
-
-@pytest.mark.parametrize(("flag", "number"), [("--jobs", "0"), ("--jobs", "65"), ("--parallel", "-1")])
-def test_a_number_that_cannot_be_is_refused(refuse: Refuse, number: str, flag: str) -> None:
-    one = ["--model", "resnet_tiny", "--dataset", "digits", "-CF", "0", "--dry-run"]
-    assert refuse(main, [*one, flag, number]) == [f"salun-unlearn: --jobs {number}: must be from 1 to 64"]

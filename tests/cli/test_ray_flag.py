@@ -42,22 +42,6 @@ def waiting(task: Task) -> None:
 '''
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        (["--gpus-per-run", "0.5"], "--gpus-per-run 0.5: goes with --ray; --ray local needs no cluster"),
-        (["--ray", "--gpus-per-run", "2"], "--gpus-per-run 2: must be from 0 to 1"),
-        (["--ray", "local", "--jobs", "0"], "--jobs 0: must be from 1 to 10000"),
-        (
-            ["--ray", "ray://there:10001"],
-            "--ray ray://there:10001: run the command on a machine of the cluster; give HOST:PORT or nothing",
-        ),
-    ],
-)
-def test_flags_that_cannot_be_are_refused(refuse: Refuse, given: list[str], reason: str) -> None:
-    assert refuse(main, [*ONE, *given]) == [f"salun-unlearn: {reason}"]
-
-
 def test_without_the_package_the_way_to_it_is_told(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("salun.cli.experiments.util.find_spec", lambda name: None)
     told = "salun-unlearn: --ray: Ray is not installed here; pip install 'salun[ray]' does that"

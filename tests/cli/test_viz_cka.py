@@ -143,9 +143,3 @@ def test_refusals(trio: dict[str, Path], refuse: Refuse, argv: list[str], reason
     (line,) = refuse(main, ["cka", *argv])
     assert line.startswith("salun-viz cka: ")
     assert reason in line
-
-
-def test_models_that_cannot_be_placed_are_refused(trio: dict[str, Path], refuse: Refuse) -> None:
-    trio["base"].unlink()
-    (line,) = refuse(main, ["cka"])
-    assert "its base model (resnet_tiny for 4 classes of 8 x 8 images" in line
