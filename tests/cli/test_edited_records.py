@@ -67,40 +67,33 @@ def table_of(kind: str) -> Line:
     return next(row for row in json.loads(Path("runs/list/summary.json").read_text()) if row["title"] == kind)
 
 
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [*(("metrics", name) for name in ("UA", "MIA", "JS", "RTE")), ("base_metrics", "UA"), ("base_metrics", "RTE")],
-)
-def test_a_changed_figure_is_told_of_and_computed_anew(
-    name: str, place: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    right_table = table_of("ga_small")
-    identity, before = edit(lambda line: line[place].update({name: 0.123}))
-    right = before[place][name]
-    shown = "none" if right is None else f"{right:.8g}"
-    what, giver = (
-        name if place == "metrics" else f"base {name}",
-        "recorded seconds" if name == "RTE" else "kept outputs",
-    )
-    said = f"{what} is 0.123, but the {giver} give {shown}, which takes its place"
-    assert notices(capsys) == [f"runs/list/records.jsonl: record {identity}: {said}"]
-    assert last_lines()[identity] == before
-    assert table_of("ga_small") == right_table
-    assert notices(capsys) == []
+def test_changed_and_removed_figures_are_told_of_and_computed_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    changed = [("metrics", name) for name in ("UA", "MIA", "JS", "RTE")]
+    changed += [("base_metrics", name) for name in ("UA", "RTE")]
 
-
-def test_a_changed_matrix_and_a_removed_figure(capsys: pytest.CaptureFixture[str]) -> None:
     def change(line: Line) -> None:
+        for place, name in changed:
+            line[place][name] = 0.123
         line["details"]["prediction_matrix"][0][0] = 77
         del line["metrics"]["TA"]
 
+    right_table = table_of("ga_small")
     identity, before = edit(change)
-    head = f"runs/list/records.jsonl: record {identity}: "
-    assert notices(capsys) == [
-        f"{head}TA is none, but the kept outputs give {before['metrics']['TA']:.8g}, which takes its place",
-        f"{head}prediction_matrix is not what the kept outputs give, which takes its place",
-    ]
+    told = {
+        f"TA is none, but the kept outputs give {before['metrics']['TA']:.8g}",
+        "prediction_matrix is not what the kept outputs give",
+    }
+    for place, name in changed:
+        right = before[place][name]
+        shown = "none" if right is None else f"{right:.8g}"
+        what = name if place == "metrics" else f"base {name}"
+        giver = "recorded seconds" if name == "RTE" else "kept outputs"
+        told.add(f"{what} is 0.123, but the {giver} give {shown}")
+    said = [f"runs/list/records.jsonl: record {identity}: {what}, which takes its place" for what in told]
+    assert sorted(notices(capsys)) == sorted(said)
     assert last_lines()[identity] == before
+    assert table_of("ga_small") == right_table
+    assert notices(capsys) == []
 
 
 def test_without_the_runs_own_outputs_a_change_is_told_of_each_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,21 +191,19 @@ def test_changed_metrics_of_several_runs_are_computed_anew(capsys: pytest.Captur
     assert notices(capsys) == []
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_figures_of_runs_show_what_outputs_give(kept: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_of_runs_show_what_outputs_give(capsys: pytest.CaptureFixture[str]) -> None:
     draw = ["runs", "list", "--dpi", "30"]
     assert viz.main(draw) == 0
     bars = Path("images/list/bars.csv").read_text()
     identity, before = edit(lambda line: line["metrics"].update(UA=0.123))
-    if not kept:
-        outputs_path(RECORDS.parent, identity).unlink()
     whole = RECORDS.read_bytes()
-    capsys.readouterr()
-    assert viz.main(draw) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if identity in line]
     right = f"UA is 0.123, but the kept outputs give {before['metrics']['UA']:.8g}, which takes its place"
-    assert len(said) == 1
-    assert said[0].startswith("salun-viz runs: runs/list/records.jsonl: ")
-    assert (right in said[0], "cannot be computed anew" in said[0]) == (kept, not kept)
-    assert (Path("images/list/bars.csv").read_text() == bars) == kept
-    assert RECORDS.read_bytes() == whole
+    for told, same in ((right, True), ("cannot be computed anew", False)):
+        capsys.readouterr()
+        assert viz.main(draw) == 0
+        (said,) = (line for line in capsys.readouterr().err.splitlines() if identity in line)
+        assert said.startswith("salun-viz runs: runs/list/records.jsonl: ")
+        assert told in said
+        assert (Path("images/list/bars.csv").read_text() == bars) == same
+        assert RECORDS.read_bytes() == whole
+        outputs_path(RECORDS.parent, identity).unlink(missing_ok=True)

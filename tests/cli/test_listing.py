@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -47,9 +48,10 @@ def test_every_method_is_listed_with_settings_and_source(capsys: pytest.CaptureF
         assert found.source
 
 
-def test_the_page_of_metrics_is_what_the_code_says() -> None:
-    written = (ROOT / "docs/metrics.md").read_text().splitlines()
-    assert set(written) <= set(PAGES.metrics_page().splitlines()), "run scripts/metrics_page"
+@pytest.mark.parametrize(("name", "page"), [("metrics", PAGES.metrics_page), ("methods", PAGES.methods_page)])
+def test_the_pages_are_what_the_code_says(name: str, page: Callable[[], str]) -> None:
+    written = (ROOT / f"docs/{name}.md").read_text().splitlines()
+    assert set(written) <= set(page().splitlines()), f"run scripts/{name}_page"
     assert len(written) > 300
 
 
@@ -63,15 +65,13 @@ def test_the_page_tells_formula_direction_ideal_cost_source_and_what_each_cannot
         assert found.ideal in block.replace("\\", "")
 
 
-def test_the_page_of_methods_is_what_the_code_says() -> None:
-    written = (ROOT / "docs/methods.md").read_text().splitlines()
-    assert set(written) <= set(PAGES.methods_page().splitlines()), "run scripts/methods_page"
-    assert len(written) > 300
-
-
 def test_the_page_tells_equation_settings_mask_classes_deviations_and_source_of_each_method() -> None:
     page = PAGES.methods_page().replace("\\", "")
+    overview = page[page.index("| method |") : page.index("\n## ")].splitlines()
     for name, found in METHODS.items():
+        line = next(line for line in overview if line.split()[1] == name)
+        assert ("whole classes" in line) == found.classwise
+        assert f"({found.alias})" in line or not found.alias
         block = page[page.index(f"\n## {name}") :].split("\n## ")[1]
         assert found.summary in block
         assert f"**Equation**: {found.equation}" in block
@@ -84,12 +84,3 @@ def test_the_page_tells_equation_settings_mask_classes_deviations_and_source_of_
             meaning = line.removeprefix(f"  - `{key}`, {json.dumps(default)}: ")
             assert len(meaning) > 3, (name, key)
             assert meaning != line, (name, key)
-
-
-def test_the_page_names_every_method_in_its_overview() -> None:
-    page = PAGES.methods_page().replace("\\", "")
-    overview = page[page.index("| method |") : page.index("\n## ")]
-    for name, found in METHODS.items():
-        line = next(line for line in overview.splitlines() if line.split()[1] == name)
-        assert ("whole classes" in line) == found.classwise
-        assert f"({found.alias})" in line or not found.alias

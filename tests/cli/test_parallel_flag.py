@@ -4,22 +4,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from commands import UNLEARN, running, until
 from plugins import forgotten
 
 from salun.cli.unlearn import main
 from salun.models.checkpoint import load_checkpoint
 
-Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
-
-COMMAND = Path(sys.executable).with_name("salun-unlearn")
-PATIENCE = 120
 OUTS = ("beside", "undisturbed")
 PLUGIN = '''
 import os
@@ -115,27 +110,9 @@ def arguments(folder: Path, out: str = "beside") -> list[str]:
     return ["-L", str(folder / "list.json"), *flags]
 
 
-def until(happened: Callable[[], bool]) -> bool:
-    """Wait until something has happened; whether it has."""
-    deadline = time.monotonic() + PATIENCE
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return happened()
-
-
 def records(folder: Path, out: str = "beside") -> list[dict[str, Any]]:
     path = folder / out / "list" / "records.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def running(pids: list[int]) -> list[int]:
-    """The processes that have not ended, or not been buried."""
-    alive = []
-    for pid in pids:
-        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        if state.stdout.strip() and not state.stdout.startswith("Z"):
-            alive.append(pid)
-    return alive
 
 
 def workers(folder: Path) -> list[int]:
@@ -147,7 +124,7 @@ def interrupted_and_killed(folder: Path) -> tuple[str, tuple[bool, bool]]:
     for name in ("raise", "wait"):
         (folder / name).touch()
     with (folder / "err").open("w") as err:
-        command = [str(COMMAND), *arguments(folder), "--parallel", "2"]
+        command = [UNLEARN, *arguments(folder), "--parallel", "2"]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=err)
     try:
         assert until(lambda: len({record["id"] for record in records(folder)}) == 5 or process.poll() is not None)
@@ -199,12 +176,8 @@ def test_a_run_that_fails_is_one_line_and_ends_no_other(story: Story) -> None:
 
 
 @pytest.mark.slow
-def test_workers_leave_interrupts_to_their_parent_and_end_with_it(story: Story) -> None:
+def test_workers_leave_interrupts_to_their_parent_and_end_with_it_and_the_same_command_goes_on(story: Story) -> None:
     assert story.ended == (True, True)
-
-
-@pytest.mark.slow
-def test_the_same_command_does_what_is_missing(story: Story) -> None:
     assert story.third[0] == 0
     assert "12 runs, 10 of them finished before" in story.third[1]
 
@@ -222,6 +195,8 @@ def test_records_and_weights_are_those_of_runs_in_turn(story: Story) -> None:
     beside, alone = ({record["id"]: plain(record) for record in records(story.folder, out)} for out in OUTS)
     assert len(alone) == 12
     assert beside == alone
+    told = {record["device"] for record in records(story.folder)}
+    assert told == {"cpu: 1 thread, 2 side by side", "cpu: 1 thread"}
     folders = [story.folder / out / "checkpoints" for out in OUTS]
     names = [{str(path.relative_to(folder)) for path in folder.rglob("*.pt")} for folder in folders]
     assert names[0] == names[1]
@@ -230,15 +205,3 @@ def test_records_and_weights_are_those_of_runs_in_turn(story: Story) -> None:
         pair = [load_checkpoint(folder / name) for folder in folders]
         assert pair[0].fingerprint == pair[1].fingerprint
         assert pair[0].config == pair[1].config
-
-
-@pytest.mark.slow
-def test_records_say_how_many_runs_shared_the_device(story: Story) -> None:
-    told = {record["device"] for record in records(story.folder)}
-    assert told == {"cpu: 1 thread, 2 side by side", "cpu: 1 thread"}
-
-
-@pytest.mark.parametrize(("flag", "number"), [("--jobs", "0"), ("--jobs", "65"), ("--parallel", "-1")])
-def test_a_number_that_cannot_be_is_refused(refuse: Refuse, number: str, flag: str) -> None:
-    one = ["--model", "resnet_tiny", "--dataset", "digits", "-CF", "0", "--dry-run"]
-    assert refuse(main, [*one, flag, number]) == [f"salun-unlearn: --jobs {number}: must be from 1 to 64"]

@@ -116,13 +116,9 @@ def test_its_settings_are_validated_and_without_the_flag_it_is_unknown(
         (train.main, []),
         (unlearn.main, ["-CF", "0"]),
         (unlearn.main, ["--schema"]),
-        (unlearn.main, ["--list-methods"]),
-        (unlearn.main, ["--list-metrics"]),
-        (unlearn.main, ["-CF", "0", "--dry-run"]),
         (audit.main, ["-L", "list.json"]),
         (extract.main, []),
         (viz.main, ["cka"]),
-        (viz.main, ["comparator"]),
     ],
 )
 def test_every_command_loads_plugins_before_all_else(

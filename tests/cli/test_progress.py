@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from salun.cli.progress import Display
+from salun.cli.steps import watched
 from salun.training.progress import Epoch, Progress, no_callback
 
 DONE = Epoch(epoch=2, loss=0.5, accuracy=0.875, validation=0.75, lr=0.1, seconds=2.0)
@@ -63,9 +64,6 @@ def test_where_nothing_can_change_in_place_an_epoch_leaves_a_line_once_it_is_ove
         assert capsys.readouterr().out == f"epoch 2/5  {figures}  200 images/s  about 1 s left\n"
         callback(Progress(2, 5, 100, 0.5, UNSEEN))
         assert "validation" not in capsys.readouterr().out
-
-
-def test_off_the_terminal_runs_of_a_list_print_no_epochs() -> None:
     assert Display(Console(), lines=False).callback("run", 100) is no_callback
 
 
@@ -129,19 +127,12 @@ def test_a_second_training_of_a_run_starts_to_count_anew() -> None:
     assert time_left([*first, Progress(1, 2, 50, 1.0)], 100) == 3
 
 
-def test_the_next_training_takes_the_place_of_the_one_before() -> None:
-    with Display(terminal(160), lines=True) as display:
-        display.callback("first", 100)(Progress(2, 5, 100, 0.5, DONE))
-        display.callback("second", 10)(Progress(1, 5, 5, 0.5))
-    line = drawn(display)
-    assert "second" in line
-    assert "first" not in line
-    assert "loss -" in line
-
-
 def test_trainings_with_names_of_their_own_have_a_line_each_until_they_are_dropped() -> None:
     display = Display(terminal(160), lines=True)
+    display.callback("before", 100, "first")(Progress(2, 5, 100, 0.5, DONE))
     first, second = (display.callback(name, 100, name) for name in ("first", "second"))
+    first(Progress(1, 5, 50, 0.1))
+    assert "loss -" in drawn(display)
     first(Progress(2, 5, 100, 0.5, DONE))
     second(Progress(1, 5, 50, 0.5))
     first(Progress(3, 5, 50, 0.1))
@@ -173,3 +164,18 @@ def test_the_terminal_is_left_as_it_was_after_a_fault() -> None:
         display.callback("base", 10)(Progress(1, 5, 50, 1 / 0))
     hidden, back = "\x1b[?25l", "\x1b[?25h"
     assert console.file.getvalue().rindex(back) > console.file.getvalue().rindex(hidden)
+
+
+def test_without_a_terminal_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with watched("features", 3) as step:
+        for _ in range(3):
+            step()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_title_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(force_terminal=True, record=True, width=80, height=10)
+    monkeypatch.setattr("salun.cli.steps.Console", lambda stderr: console)
+    with watched("[red]a[/b] name", 2) as step:
+        step()
+    assert "[red]a[/b] name" in console.export_text()

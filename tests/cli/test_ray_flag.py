@@ -2,19 +2,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import UNLEARN, running, until
 
 from salun.cli.unlearn import main
 
 Refuse = Callable[[Callable[[list[str]], int], list[str]], list[str]]
 
-COMMAND = Path(sys.executable).with_name("salun-unlearn")
 ONE = ["--model", "resnet_tiny", "--dataset", "digits", "-CF", "0", "-NL"]
 LIST: list[dict[str, Any]] = [
     {
@@ -44,40 +42,10 @@ def waiting(task: Task) -> None:
 '''
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        (["--gpus-per-run", "0.5"], "--gpus-per-run 0.5: goes with --ray; --ray local needs no cluster"),
-        (["--ray", "--gpus-per-run", "2"], "--gpus-per-run 2: must be from 0 to 1"),
-        (["--ray", "local", "--jobs", "0"], "--jobs 0: must be from 1 to 10000"),
-        (
-            ["--ray", "ray://there:10001"],
-            "--ray ray://there:10001: run the command on a machine of the cluster; give HOST:PORT or nothing",
-        ),
-    ],
-)
-def test_flags_that_cannot_be_are_refused(refuse: Refuse, given: list[str], reason: str) -> None:
-    assert refuse(main, [*ONE, *given]) == [f"salun-unlearn: {reason}"]
-
-
 def test_without_the_package_the_way_to_it_is_told(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("salun.cli.experiments.util.find_spec", lambda name: None)
     told = "salun-unlearn: --ray: Ray is not installed here; pip install 'salun[ray]' does that"
     assert refuse(main, [*ONE, "--ray"]) == [told]
-
-
-def until(happened: Callable[[], bool], patience: float = 120) -> bool:
-    """Wait until something has happened; whether it has."""
-    deadline = time.monotonic() + patience
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return happened()
-
-
-def alive(pids: list[int]) -> list[int]:
-    """The processes that have not ended, or not been buried."""
-    states = [subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True) for pid in pids]
-    return [pid for pid, state in zip(pids, states, strict=True) if state.stdout.strip("Z+s<lN \n")]
 
 
 @pytest.mark.slow
@@ -89,13 +57,13 @@ def test_workers_end_with_the_command_however_it_ends_and_the_same_command_goes_
     told = []
     for blow in (signal.SIGINT, signal.SIGKILL):
         (tmp_path / "wait").touch()
-        command = [str(COMMAND), *flags]
+        command = [UNLEARN, *flags]
         pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
         try:
             assert until(lambda: len(list(tmp_path.glob("pid*"))) == 2)
             workers = [int(path.name.removeprefix("pid")) for path in tmp_path.glob("pid*")]
-            assert alive(workers) == workers
+            assert running(workers) == workers
             if blow == signal.SIGINT:
                 os.killpg(process.pid, blow)
             else:
@@ -104,12 +72,12 @@ def test_workers_end_with_the_command_however_it_ends_and_the_same_command_goes_
         finally:
             process.kill()
             (tmp_path / "wait").unlink()
-        assert until(lambda pids=workers: not alive(pids), 30)
+        assert until(lambda pids=workers: not running(pids), 30)
         for path in tmp_path.glob("pid*"):
             path.unlink()
     assert [status for _, status in told] == [130, -signal.SIGKILL]
     assert told[0][0].splitlines()[-1].startswith("salun-unlearn: interrupted: 0 of 3 runs are recorded")
     assert "Traceback" not in "".join(text for text, _ in told)
-    ended = subprocess.run([str(COMMAND), *flags], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([UNLEARN, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert len((tmp_path / "runs/list/records.jsonl").read_text().splitlines()) == 3

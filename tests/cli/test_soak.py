@@ -4,16 +4,15 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import UNLEARN
 
 LIST = Path(__file__).parents[2] / "exp" / "quickstart.json"
-COMMAND = Path(sys.executable).with_name("salun-unlearn")
 TIMES = {"seconds", "finished", "peak_memory", "digest"}
 TIMED_METRICS = {"RTE"}
 KILLS = 30
@@ -21,7 +20,7 @@ KILLS = 30
 
 def command(folder: str) -> list[str]:
     out = ["--out", f"{folder}/runs", "--checkpoints", f"{folder}/checkpoints", "--save-every", "0.005"]
-    return [str(COMMAND), "-L", str(LIST), "--nexp", "3", "-NL", "--device", "cpu", "--metrics", "default", *out]
+    return [UNLEARN, "-L", str(LIST), "--nexp", "3", "-NL", "--device", "cpu", "--metrics", "default", *out]
 
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:

@@ -36,18 +36,22 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-@pytest.mark.parametrize(("flag", "status"), [("--help", "0"), ("--no-such-flag", "2")])
-@pytest.mark.parametrize("command", SCRIPTS)
+@pytest.mark.parametrize(
+    ("command", "flag", "status"),
+    [*((command, "--help", "0") for command in SCRIPTS), ("salun-unlearn", "--no-such-flag", "2")],
+)
 def test_parsing_is_instant_and_needs_no_library(command: str, flag: str, status: str) -> None:
     module, _, name = SCRIPTS[command].partition(":")
-    took = []
+    took = 9.0
     for _ in range(3):
         begun = time.perf_counter()
         imported = run(PARSE.format(module=module, name=name), flag, status)
-        took.append(time.perf_counter() - begun)
-    assert "salun.cli.parsers" in imported
-    assert not LIBRARIES & set(imported)
-    assert min(took) < 0.3
+        took = min(took, time.perf_counter() - begun)
+        assert "salun.cli.parsers" in imported
+        assert not LIBRARIES & set(imported)
+        if took < 0.3:
+            break
+    assert took < 0.3
 
 
 FIRST_STEP = """
@@ -184,9 +188,3 @@ def test_only_versions_that_were_tried_have_it_wait(tmp_path: Path, version: str
     (package / "config.py").write_text("")
     script = "import json, sys, salun.cli; sys.path.insert(0, {!r}); import torch._dynamo; print(json.dumps({}))"
     assert run(script.format(str(tmp_path), "'torch._dynamo.config' not in sys.modules")) is waits
-
-
-def test_nothing_is_imported_with_the_package() -> None:
-    assert not {"torch", "numpy", "timm"} & set(
-        run("import json, sys, salun.cli; print(json.dumps(sorted(sys.modules)))")
-    )

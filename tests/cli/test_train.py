@@ -76,14 +76,13 @@ def test_without_flags_for_the_forget_set_everything_is_learned(
     assert same(checkpoint.weights, plain.weights)
 
 
-@pytest.mark.parametrize(("classes", "name"), [(["7"], "cf7"), (["3", "7"], "cf3-7"), (["7", "3", "7"], "cf3-7")])
 def test_cf_leaves_classes_out(
-    classes: list[str], name: str, digits: Dataset, whole: Split, plain: Checkpoint, capsys: pytest.CaptureFixture[str]
+    digits: Dataset, whole: Split, plain: Checkpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint, listed = train("--cf", *classes, name=name)
+    checkpoint, listed = train("--cf", "7", "3", "7", name="cf3-7")
     out = capsys.readouterr().out
     labels = digits.train.labels
-    wanted = [index for index in whole.train.tolist() if str(int(labels[index])) in classes]
+    wanted = [index for index in whole.train.tolist() if int(labels[index]) in (3, 7)]
     assert listed == wanted
     assert checkpoint.excluded == tuple(wanted)
     assert f"{len(whole.train) - len(wanted)} of {len(whole.train)} training images" in out
@@ -119,11 +118,10 @@ def test_the_forget_seed_draws_the_share() -> None:
     assert not same(other[0].weights, first[0].weights)
 
 
-@pytest.mark.parametrize("flags", [["--cf", "7"], ["--unlr", "0.1"]])
-def test_itf_of_another_run_learns_from_the_very_same_images(flags: list[str]) -> None:
-    first, listed = train(*flags, "--comment", "first", name="first")
-    path = "checkpoints/resnet_tiny_digits_first_forget.json"
-    second, again = train("--itf", path, name="itf-resnet_tiny_digits_first_forget")
+def test_itf_of_another_run_learns_from_the_very_same_images() -> None:
+    first, listed = train("--unlr", "0.1", "--comment", "first", on=SMALL, name="first")
+    file = f"{NAMES[SMALL[1]]}_first_forget"
+    second, again = train("--itf", f"checkpoints/{file}.json", on=SMALL, name=f"itf-{file}")
     assert again == listed
     assert second.excluded == first.excluded
     assert same(second.weights, first.weights)
@@ -161,25 +159,26 @@ def test_the_seeds_decide_weights_and_split(small: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "factor"), [("constant", 1.0), ("plateau", 1.0), ("multistep", 0.1), ("cosine", 0.0)]
+    ("optimizer", "state", "schedule", "factor"),
+    [
+        ("sgd", "momentum_buffer", "constant", 1.0),
+        ("sgd", "momentum_buffer", "plateau", 1.0),
+        ("adam", "exp_avg", "multistep", 0.1),
+        ("adamw", "exp_avg", "cosine", 0.0),
+    ],
 )
-def test_every_schedule(schedule: str, factor: float) -> None:
-    checkpoint, _ = train("--epochs", "2", "--schedule", schedule, "--lr", "0.05", on=SMALL)
-    assert checkpoint.config["recipe"]["schedule"] == schedule
-    assert checkpoint.optimizer is not None
-    assert checkpoint.optimizer["param_groups"][0]["lr"] == pytest.approx(0.05 * factor, abs=1e-9)
-
-
-@pytest.mark.parametrize(("name", "state"), [("sgd", "momentum_buffer"), ("adam", "exp_avg"), ("adamw", "exp_avg")])
-def test_every_optimizer(name: str, state: str, small: Checkpoint) -> None:
-    flags = ["--lr", "0.003", "--momentum", "0.8", "--weight-decay", "0.01", "--batch-size", "16"]
-    checkpoint, _ = train("--optimizer", name, *flags, on=SMALL)
-    recipe = {key: checkpoint.config["recipe"][key] for key in ("optimizer", "lr", "momentum", "weight_decay")}
-    assert recipe == {"optimizer": name, "lr": 0.003, "momentum": 0.8, "weight_decay": 0.01}
+def test_every_optimizer_and_schedule(
+    optimizer: str, state: str, schedule: str, factor: float, small: Checkpoint
+) -> None:
+    flags = ["--lr", "0.003", "--momentum", "0.8", "--weight-decay", "0.01", "--batch-size", "16", "--epochs", "2"]
+    checkpoint, _ = train("--optimizer", optimizer, "--schedule", schedule, *flags, on=SMALL)
+    given = {"optimizer": optimizer, "schedule": schedule, "lr": 0.003, "momentum": 0.8, "weight_decay": 0.01}
+    assert given.items() <= checkpoint.config["recipe"].items()
     assert checkpoint.config["recipe"]["batch_size"] == 16
     assert checkpoint.optimizer is not None
     assert all(state in values for values in checkpoint.optimizer["state"].values())
     assert checkpoint.optimizer["param_groups"][0]["weight_decay"] == 0.01
+    assert checkpoint.optimizer["param_groups"][0]["lr"] == pytest.approx(0.003 * factor, abs=1e-9)
     assert not same(checkpoint.weights, small.weights)
 
 
@@ -220,48 +219,27 @@ def test_an_interruption_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: 
     ("argv", "words"),
     [
         (["--dataset", "cifar10"], ["'cifar10' is not in data", "cifar-10-python.tar.gz", "--dataset digits"]),
-        (["--dataset", "svhn"], ["'svhn' is not in data", "train_32x32.mat", "--dataset digits"]),
-        (["--dataset", "mnist", "--data-dir", "no"], ["'mnist' is not in no", "train-images", "--dataset digits"]),
         (["--dataset", "digit"], ["'digit': unknown", "'digits'"]),
-        (["--dataset", "folder:no"], ["'folder:no'", "not a folder"]),
-        (["--dataset", "synthetic:nn=30"], ["'nn'", "'n'"]),
         (["--model", "resnet_tinny"], ["'resnet_tinny': unknown", "'resnet_tiny'"]),
-        (["--model", ""], ["--model", "empty"]),
         (["--model", "inception_v3"], ["'inception_v3' cannot take images of 8 x 8"]),
         (["--pretrained"], ["'resnet_tiny'", "no pretrained weights"]),
         (["--lr", "0"], ["--lr 0.0", "greater than 0"]),
-        (["--lr", "nan"], ["--lr nan", "finite"]),
         (["--lr", "fast"], ["--lr", "'fast'"]),
-        (["--epochs", "0"], ["--epochs 0", "greater than or equal to 1"]),
-        (["--epochs", "1.5"], ["--epochs", "'1.5'"]),
-        (["--pat", "0"], ["--pat 0"]),
         (["--batch-size", "1"], ["--batch-size 1", "greater than or equal to 2"]),
-        (["--momentum", "1"], ["--momentum 1.0", "less than 1"]),
-        (["--weight-decay", "-1"], ["--weight-decay -1.0"]),
         (["--optimizer", "sdg"], ["--optimizer", "'sdg'", "adamw"]),
-        (["--schedule", "linear"], ["--schedule", "'linear'", "multistep"]),
         (["--precision", "fp16"], ["--precision", "'fp16'", "bf16"]),
-        (["--seed", "-1"], ["--seed -1"]),
         (["--seed", "2147483648"], ["--seed 2147483648", "less than 2147483648"]),
         (["--split-seed", "9" * 30], ["--split-seed 999", "to 2147483647"]),
-        (["--forget-seed", "-1"], ["--forget-seed -1", "from 0"]),
         (["--cf", "10"], ["class 10", "'digits' has the classes 0 to 9"]),
         (["--cf", "seven"], ["--cf", "'seven'"]),
-        (["--cf"], ["--cf", "expected at least one"]),
-        (["--cf", *map(str, range(10))], ["all classes of 'digits'"]),
-        (["--unlr", "0"], ["--unlr 0.0", "between 0 and 1"]),
         (["--unlr", "1"], ["--unlr 1.0", "between 0 and 1"]),
-        (["--unlr", "1e-9"], ["1e-09", "none of these images"]),
         (["--cf", "1", "--stratified"], ["--stratified: goes with --unlr"]),
         (["--unlr", "0.99999"], ["the whole training split"]),
         (["--cf", "1", "--unlr", "0.1"], ["--unlr", "not allowed with", "--cf"]),
         (["--itf", "no.json"], ["no.json: cannot be read: No such file"]),
-        (["--itf", "."], [".: cannot be read: Is a directory"]),
-        (["--itf", ""], ["--itf", "empty"]),
         (["--itf", "foreign.json"], ["foreign.json: entry 2: index 1438", "0 to 1437"]),
         (["--comment", ""], ["--comment", "empty"]),
         (["--out", "broken.json/below"], ["--out", "broken.json is not a folder"]),
-        (["--device", "gpu"], ["--device gpu", "cpu, cuda"]),
         (["--nope"], ["--nope", "--help"]),
     ],
 )

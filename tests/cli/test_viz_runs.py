@@ -65,9 +65,7 @@ def test_what_an_earlier_version_retrained_is_passed_over(capsys: pytest.Capture
     assert lines_of("images/one/bars.csv") == lines_of("images/two/bars.csv")
 
 
-@pytest.mark.parametrize(
-    "given", [["runs/one"], ["one/records.jsonl"], ["runs/../runs/one"], ["one", "runs/one/records.jsonl"]]
-)
+@pytest.mark.parametrize("given", [["runs/../runs/one"], ["one", "runs/one/records.jsonl"]])
 def test_paths_are_looked_for_as_given_then_under_runs_and_drawn_once(given: list[str]) -> None:
     list_of("one")
     list_of("two")
@@ -84,22 +82,18 @@ def test_format_and_folder_are_as_asked() -> None:
     assert "resnet_tiny on digits, forgetting class 0: 10 of 100 images" in text
 
 
-def test_each_forgetting_problem_has_figures_of_its_own() -> None:
+def test_each_forgetting_problem_has_figures_of_its_own_even_where_two_are_called_alike() -> None:
     problems = [{}, {"request": "0.1 of the training split"}, {"model": "resnet18"}]
     list_of("one", [record for other in problems for record in runs(2, **other)])
     assert viz() == 0
     folders = ("resnet_tiny_digits_class-0", "resnet_tiny_digits_0.1-of-the-training-split", "resnet18_digits_class-0")
     names = files_of("bars", "curves", "plane")
     assert made("images") == {f"one/{folder}/{name}" for folder in folders for name in names}
-
-
-def test_problems_that_are_called_alike_do_not_overwrite_each_other() -> None:
-    records = [*runs(1), *runs(1, request="the images in a.json")]
-    other = recorded(seed=7)
-    other.settings["base"]["identity"] = "another"
-    list_of("one", [*records, other])
-    assert viz() == 0
-    assert len({Path(name).parent for name in made("images")}) == 3
+    alike = recorded(seed=7)
+    alike.settings["base"]["identity"] = "another"
+    list_of("one", [alike])
+    assert viz("--out", "again") == 0
+    assert len({Path(name).parent for name in made("again")}) == 4
 
 
 def test_numbers_beside_figures_are_those_of_the_records() -> None:
@@ -147,27 +141,18 @@ def test_utility_is_the_retain_set_where_the_test_set_is_not_measured() -> None:
     assert "RA_mean" in lines_of("images/one/plane.csv")[0]
 
 
-@pytest.mark.parametrize("torn", [["{"], ["{", "nonsense", "\0"]])
-def test_lines_that_are_no_records_are_told_in_one_line(torn: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_that_are_no_records_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     path = list_of("one", runs(2))
     Path("runs/two").mkdir()
     Path("runs/two/records.jsonl").touch()
     with path.open("a") as file:
-        file.write("\n".join(torn) + "\n")
+        file.write("{\nnonsense\n\0\n")
     assert viz() == 0
     told = capsys.readouterr().err
     assert "salun-viz runs: runs/two/records.jsonl: holds no record" in told
     (line,) = [line for line in told.splitlines() if "passed over" in line]
     assert "runs/one/records.jsonl: line 3" in line
-    assert ("2 more" in line) == (len(torn) == 3)
-    assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
-
-
-def test_records_of_other_settings_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    list_of("one", runs(2))
-    list_of("one", [recorded(seed=9, settings={"method": "rl"})])
-    assert viz() == 0
-    assert "its settings cannot be read" in capsys.readouterr().err
+    assert "2 more" in line
     assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
 
 
@@ -175,11 +160,9 @@ def test_records_of_other_settings_are_passed_over(capsys: pytest.CaptureFixture
     ("arguments", "words"),
     [
         ([], ["runs: no such file or folder", "salun-unlearn"]),
-        (["nowhere"], ["nowhere: no such file or folder, here or under runs/"]),
         (["empty"], ["empty: holds no records.jsonl"]),
         (["notes.txt"], ["notes.txt: is no file of records (*.jsonl)"]),
         (["hollow"], ["hollow/records.jsonl: holds no record"]),
-        (["good", "--out", "notes.txt"], ["--out: notes.txt"]),
         (["good", "runs/good"], ["good/records.jsonl and ", "would give figures of the same names"]),
     ],
 )
