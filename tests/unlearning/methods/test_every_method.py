@@ -20,6 +20,7 @@ NAMES = sorted(METHODS)
 MASKABLE = [name for name in NAMES if METHODS[name].maskable]
 RUM_FT = {"method": "ft", "lr": 0.1, "epochs": 2, "batch_size": 32}
 RUM_RL = {"method": "rl", "lr": 0.05, "epochs": 2, "batch_size": 32, "labels": "remaining"}
+DELETE = {"method": "delete", "lr": 3e-4, "batch_size": 64, "freeze_norms": True}
 QUICK: dict[str, Any] = {
     "epochs": 1,
     "batch_size": 32,
@@ -54,7 +55,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "ssd": {"alpha": 2.0, "batch_size": 64},
     "lfssd": {"alpha": 4.0, "batch_size": 64},
     "jit": {"lr": 3.5e-4},
-    "rum": {"methods": ["nothing", RUM_FT, RUM_RL]},
+    "rum": {"methods": ["nothing", RUM_RL | {"batch_size": 64}, DELETE]},
     "boundary_shrink": {"lr": 5e-4, "epochs": 4, "batch_size": 64, "bound": 0.3, "freeze_norms": True},
     "boundary_expand": {"lr": 1e-3, "epochs": 3, "batch_size": 64, "freeze_norms": True},
     "neggrad_plus": {"lr": 0.02, "epochs": 3, "momentum": 0.9, "grad_clip": 1.0},
