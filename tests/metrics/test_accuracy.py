@@ -1,5 +1,4 @@
 import pytest
-import torch
 from hostile import refuses
 from outputs import of_accuracy
 
@@ -41,10 +40,3 @@ def test_sets_of_metrics() -> None:
     assert set(METRICS) - everything == {name for name in METRICS if name.endswith("_original")}
     assert check_metrics(("UA", "attacks", "UA"))[0] == "UA"
     assert check_metrics(("ZRF_original",)) == ("ZRF_original",)
-
-
-def test_order_of_images_does_not_matter_where_indices_are_known() -> None:
-    right = Outputs(torch.eye(4), torch.arange(4), torch.tensor([3, 1, 2, 0]))
-    assert right.in_order().indices.tolist() == [0, 1, 2, 3]
-    assert torch.equal(right.in_order().labels, torch.tensor([3, 1, 2, 0]))
-    assert torch.equal(right.in_order().logits.argmax(1), right.in_order().labels)

@@ -21,12 +21,6 @@ def test_definition(sizes: dict[str, int]) -> None:
     assert score(subject) == pytest.approx((1 - (before - after)) / (1 + excess))
 
 
-def test_a_model_whose_forget_accuracy_is_its_test_accuracy_and_that_lost_none_has_1() -> None:
-    subject = compared()
-    assert subject.base
-    assert score(replace(subject, test=subject.base.test, forget=subject.base.test)) == 1
-
-
 @pytest.mark.parametrize(
     ("test", "forget", "wanted"), [(8, 8, 0.8 / 1), (5, 10, 0.5 / 1.5), (5, 0, 0.5 / 1.5), (10, 10, 1), (10, 0, 0.5)]
 )

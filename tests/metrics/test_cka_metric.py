@@ -102,19 +102,6 @@ def test_a_dead_layer_has_no_value_and_does_not_count(models: Models) -> None:
     assert mean == pytest.approx(np.mean(list(alive.values())))
 
 
-def test_falls_with_the_change_of_the_weights(models: Models) -> None:
-    values = []
-    for strength in (0.0, 0.3, 3.0):
-        changed = deepcopy(models.base)
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for weight in changed.parameters():
-                weight += strength * weight.std().nan_to_num() * torch.randn(weight.shape, generator=generator)
-        values.append(similarity_to_base(replace(models, model=changed))[0])
-    assert values[0] == pytest.approx(1, abs=1e-9)
-    assert values[0] > values[1] + 0.01 > values[2] + 0.02
-
-
 def test_only_the_retrained_model_is_looked_at_for_its_value(models: Models) -> None:
     swapped = replace(models, base=models.model, retrained=models.base)
     assert similarity_to_retrained(swapped) == similarity_to_base(models)

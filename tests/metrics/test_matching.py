@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 from hostile import refuses
-from outputs import CLASS_WISE, compared, model, outputs, several
+from outputs import compared, outputs, several
 
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
-from salun.metrics.matching import check_same_images, together, unseen
+from salun.metrics.matching import check_same_images
 from salun.metrics.scores import area
 from salun.training.evaluate import Outputs
 
@@ -43,23 +43,6 @@ def test_metrics_of_many_models_refuse_models_asked_of_other_images(name: str) -
     runs = several()
     strange = replace(runs.retrained[0], forget=outputs(60, labels=7))
     refuses("same images", lambda: evaluate(Runs(runs.unlearned, (strange, *runs.retrained[1:])), (name,)))
-
-
-def test_sets_put_together_leave_out_empty_ones() -> None:
-    empty = Outputs(torch.empty(0, 0), torch.empty(0, dtype=torch.int64))
-    first, second = outputs(3), outputs(4, labels=1)
-    both = together(first, empty, second)
-    assert both.logits.equal(torch.cat([first.logits, second.logits]))
-    assert both.labels.equal(torch.cat([first.labels, second.labels]))
-    assert both.indices is not None
-    assert together(first, replace(second, indices=None)).indices is None
-    assert together(empty, empty) is empty
-
-
-def test_unseen_images_are_of_the_forgotten_classes_where_classes_are_forgotten() -> None:
-    random, class_wise = model(), model(sizes=CLASS_WISE)
-    assert unseen(random) is random.test
-    assert unseen(class_wise) is class_wise.forgotten_test
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,6 @@ def test_the_original_modified_entropy_does_not_see_the_label_and_the_corrected_
     assert corrected[0] < 0.01 < 5 < corrected[1]
 
 
-def test_attacks_side_by_side_equal_each_alone() -> None:
-    subject = evaluation(drawn(120, 6, 0), drawn(90, 2, 1), drawn(60, 4, 2))
-    together = evaluate(subject, tuple(ORIGINAL_NAMES))
-    assert together == {name: evaluate(subject, (name,))[name] for name in ORIGINAL_NAMES}
-
-
 def drawn(count: int, confidence: float, seed: int) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 10, (count,), generator=generator)

@@ -46,15 +46,6 @@ def test_models_of_one_kind_have_a_half(unlearned: int, retrained: int) -> None:
     assert holds(found, 0.5)
 
 
-def test_the_retrained_models_themselves_have_a_half() -> None:
-    runs = several(unlearned=5)
-    assert value(Runs(runs.unlearned, runs.unlearned)) == 0.5
-
-
-def test_perfect_separation_has_1() -> None:
-    assert value(Runs(several().unlearned, several(sure=60.0).retrained)) == 1
-
-
 def test_the_attack_knows_each_images_difficulty() -> None:
     after, never = margins(20, 40, 1, 1.0), margins(20, 40, 2)
     by_threshold = area(after.ravel(), never.ravel())

@@ -29,22 +29,10 @@ def trained(model: nn.Module, k: int) -> set[str]:
         return {name for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def test_the_last_layer_is_the_head() -> None:
-    assert trained(Model(), 1) == {"head.weight", "head.bias"}
-
-
-def test_what_stands_after_a_layer_is_trained_with_it() -> None:
-    assert trained(Model(), 2) == {
-        "blocks.1.inner.weight",
-        "blocks.1.inner.bias",
-        "norm.weight",
-        "norm.bias",
-        "head.weight",
-        "head.bias",
-    }
-
-
-def test_a_later_blocks_own_weight_is_trained_and_an_earlier_ones_is_not() -> None:
+def test_the_last_layers_are_trained_with_what_stands_after_them_and_a_blocks_own_weight_with_the_block() -> None:
+    head = {"head.weight", "head.bias"}
+    assert trained(Model(), 1) == head
+    assert trained(Model(), 2) == head | {"blocks.1.inner.weight", "blocks.1.inner.bias", "norm.weight", "norm.bias"}
     assert "blocks.1.scale" in trained(Model(), 3)
     assert "blocks.0.scale" not in trained(Model(), 3)
     assert "token" not in trained(Model(), 4)

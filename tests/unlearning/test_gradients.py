@@ -7,7 +7,6 @@ from torch import nn
 from salun.data.images import Images
 from salun.unlearning.gradients import (
     absolute_gradients,
-    batch_gradients,
     image_gradients,
     squared_gradients,
 )
@@ -34,13 +33,6 @@ def one_by_one(model: nn.Module, images: Images) -> list[dict[str, torch.Tensor]
     return found
 
 
-def test_gradients_of_single_images_are_those_of_a_loop(model: nn.Module, images: Images) -> None:
-    loop = one_by_one(model, images)
-    (found,) = image_gradients(model, images)
-    for name in found:
-        torch.testing.assert_close(found[name], torch.stack([each[name] for each in loop]), atol=1e-6, rtol=1e-5)
-
-
 def test_absolute_gradients_are_averaged_over_images(model: nn.Module, images: Images) -> None:
     loop = one_by_one(model, images)
     for name, values in absolute_gradients(model, images).items():
@@ -54,16 +46,6 @@ def test_many_images_come_in_parts(model: nn.Module, images: Images) -> None:
     assert sum(counts) == len(many)
     assert max(counts) <= 64
     assert len(counts) > 1
-
-
-def test_a_batch_has_the_mean_of_its_images_gradients(model: nn.Module, images: Images) -> None:
-    loop = one_by_one(model, images)
-    found = list(batch_gradients(model, images, 8))
-    assert [count for _, count in found] == [8, 8, 6]
-    for name, gradient in found[2][0].items():
-        torch.testing.assert_close(
-            gradient, torch.stack([each[name] for each in loop[16:]]).mean(0), atol=1e-6, rtol=1e-5
-        )
 
 
 def test_squares_of_images_are_the_fisher_diagonal_and_those_of_batches_are_not(
@@ -96,11 +78,3 @@ def test_weights_that_take_no_gradient_have_none(model: nn.Module, images: Image
     model.conv1.weight.requires_grad_(False)
     assert "conv1.weight" not in squared_gradients(model, images)
     assert "conv1.weight" not in squared_gradients(model, images, "batch")
-
-
-def test_an_objective_may_use_no_label(model: nn.Module, images: Images) -> None:
-    found = squared_gradients(model, images, objective=lambda logits, labels: logits.square().sum(1).mean())
-    turned = squared_gradients(
-        model, images.relabel(images.labels.flip(0)), objective=lambda logits, labels: logits.square().sum(1).mean()
-    )
-    assert all(torch.equal(found[name], turned[name]) for name in found)

@@ -80,13 +80,6 @@ def test_inverted_is_the_complement(trained: Checkpoint, sets: Sets) -> None:
     assert not any(bool((most[name] & least[name]).any()) for name in most)
 
 
-@pytest.mark.parametrize("count", range(8))
-def test_selection_breaks_ties_by_order(count: int) -> None:
-    chosen = torch.cat(select([torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 2.0, 1.0, 0.0])], count))
-    order = [4, 0, 2, 5, 1, 3, 6]
-    assert set(chosen.nonzero().flatten().tolist()) == set(order[:count])
-
-
 KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # scores whose ranks are hard to find, of normal and uniform
     "all different": lambda drawn, chance: drawn,
     "of many sizes": lambda drawn, chance: drawn.abs() * 10 ** (8 * chance - 4),

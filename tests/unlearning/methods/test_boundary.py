@@ -1,15 +1,12 @@
-import pytest
 import reference
 import torch
 from plain_training import in_order, reference_task
-from problems import make_task, same_weights
+from problems import same_weights
 
-from salun.data.sets import Sets
 from salun.models.checkpoint import Checkpoint
 from salun.models.features import features_seen, head
-from salun.training.evaluate import accuracy, predict
+from salun.training.evaluate import predict
 from salun.unlearning import Task, unlearn
-from salun.unlearning.adversarial import fgsm
 from salun.unlearning.mask import saliency
 
 CPU = torch.device("cpu")
@@ -27,46 +24,6 @@ def test_boundary_shrink_trains_as_the_reference_does() -> None:
         assert torch.allclose(tensor, final[key], atol=1e-5), key
 
 
-def test_boundary_shrink_leads_to_the_classes_across_the_boundary(task: Task, trained: Checkpoint) -> None:
-    across = fgsm(trained.restore(), task.forget, 0.3).labels
-    crossed = across != task.forget.labels
-    before = predict(task.model, task.forget).logits.softmax(1).gather(1, across[:, None])[:, 0]
-    unlearn(task, "boundary_shrink", STRONG | {"bound": 0.3})
-    after = predict(task.model, task.forget).logits.softmax(1).gather(1, across[:, None])[:, 0]
-    assert bool(crossed.any())
-    assert float((after - before)[crossed].mean()) > 0.1
-
-
-def test_boundary_shrink_does_nothing_where_no_step_crosses(task: Task, trained: Checkpoint) -> None:
-    unlearn(task, "boundary_shrink", STRONG | {"bound": 1e-6})
-    assert accuracy(predict(task.model, task.forget)) > 0.9
-
-
-def test_boundary_expand_keeps_the_model_s_own_classes(task: Task, trained: Checkpoint) -> None:
-    own = {name: (id(weight), weight.shape) for name, weight in task.model.named_parameters()}
-    unlearn(task, "boundary_expand", STRONG)
-    assert {name: (id(weight), weight.shape) for name, weight in task.model.named_parameters()} == own
-    assert predict(task.model, task.forget).logits.shape[1] == 10
-
-
-def test_boundary_expand_lowers_the_forgotten_class_alone(task: Task, trained: Checkpoint) -> None:
-    before = predict(task.model, task.forget).logits
-    unlearn(task, "boundary_expand", STRONG)
-    fall = (before - predict(task.model, task.forget).logits).mean(0)
-    assert int(fall.argmax()) == 0
-    assert float(fall[0]) > 1
-
-
-@pytest.mark.parametrize("name", ["boundary_shrink", "boundary_expand"])
-def test_norms_are_frozen_only_on_request(name: str, sets: Sets, trained: Checkpoint) -> None:
-    for freeze in (True, False):
-        each = make_task(trained, sets)
-        unlearn(each, name, STRONG | {"freeze_norms": freeze, "epochs": 1})
-        buffers = [key for key, _ in each.model.named_buffers()]
-        assert same_weights(each, trained, buffers) == freeze
-        assert not same_weights(each, trained, dict(each.model.named_parameters()))
-
-
 def test_boundary_expand_is_the_training_of_a_wider_head(task: Task, trained: Checkpoint) -> None:
     # The same steps on a model whose head really has eleven rows, its new row as the method draws it.
     images = task.forget.take(torch.arange(48))
@@ -76,6 +33,7 @@ def test_boundary_expand_is_the_training_of_a_wider_head(task: Task, trained: Ch
     row = torch.randn(1, width, generator=torch.Generator().manual_seed(0)) * (2 / (width + 11)) ** 0.5
     wide.get_classifier().weight = torch.nn.Parameter(torch.cat([layer.weight.detach(), row]))
     wide.get_classifier().bias = torch.nn.Parameter(torch.cat([layer.bias.detach(), torch.zeros(1)]))
+    own = [id(weight) for weight in task.model.parameters()]
     updates = torch.optim.SGD(wide.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
     wide.train()
     for batch in [*task.forget.batches(16)] * 2:
@@ -83,6 +41,7 @@ def test_boundary_expand_is_the_training_of_a_wider_head(task: Task, trained: Ch
         torch.nn.functional.cross_entropy(wide(batch.x), torch.full_like(batch.y, 10)).backward()
         updates.step()
     unlearn(task, "boundary_expand", {"lr": 0.05, "epochs": 2, "batch_size": 16, "weight_decay": 0.01})
+    assert [id(weight) for weight in task.model.parameters()] == own
     expected = wide.state_dict()
     for key, tensor in task.model.state_dict().items():
         assert torch.allclose(tensor, expected[key][: len(tensor)] if tensor.ndim else expected[key], atol=1e-5), key

@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from plain_training import reference_task
 from reference import arrays, raw_images, settings, tensors
 
@@ -39,17 +38,6 @@ def test_a_recursion_that_counts_for_nothing_leaves_plain_ascent(task: Task) -> 
     unlearn(task, "iu", {"alpha": 1.0, "n": 10**15})
     v, moved = arrays("iu_wfisher")["v"], [new - old for new, old in zip(task.model.parameters(), before, strict=True)]
     torch.testing.assert_close(torch.cat([step.flatten() for step in moved]), v, atol=1e-6, rtol=1e-4)
-
-
-def test_it_raises_the_forget_sets_loss_above_the_others(task: Task) -> None:
-    def losses() -> list[float]:
-        batches = (next(images.batches(len(images))) for images in (task.forget, task.retain))
-        with torch.no_grad():
-            return [float(F.cross_entropy(task.model.eval()(batch.x), batch.y)) for batch in batches]
-
-    forget, retain = losses()
-    unlearn(task, "iu", {"alpha": 0.01})
-    assert losses()[0] - forget > abs(losses()[1] - retain)
 
 
 @pytest.mark.parametrize("n", [1, 5, 10**4])

@@ -25,12 +25,6 @@ def slope(task: Task, sigma: float) -> float:
     return float(torch.stack(found).mean())
 
 
-def test_the_output_around_the_forget_images_becomes_smoother(task: Task) -> None:
-    before = slope(task, 0.5)
-    unlearn(task, "jit", {"lr": 3e-4, "sigma": 0.5, "epochs": 4})
-    assert slope(task, 0.5) < 0.8 * before
-
-
 def test_the_loss_is_the_slope_summed_over_the_batch(task: Task) -> None:
     expected = slope(task, 0.5) * len(task.forget)
     unlearn(task, "jit", {"lr": 1e-12, "sigma": 0.5, "samples": 50, "batch_size": len(task.forget)})

@@ -51,13 +51,6 @@ def test_more_layers_move_from_the_end_on(name: str, task: Task, trained: Checkp
     assert sum(task.model.get_parameter(key).ndim > 1 for key in found) == 3
 
 
-@both
-def test_weights_take_a_gradient_again_after_it_diverged(name: str, task: Task) -> None:
-    unlearn(task, name, {"lr": 1e38, "epochs": 3, "batch_size": 64})
-    assert task.diverged is not None
-    assert all(weight.requires_grad for weight in task.model.parameters())
-
-
 def test_cf_k_starts_from_the_trained_weights(task: Task, trained: Checkpoint) -> None:
     unlearn(task, "cf_k", {"k": 3, **STILL})
     assert close(task.model, trained.restore())

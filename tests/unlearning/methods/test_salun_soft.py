@@ -53,13 +53,6 @@ def test_is_soft_thresholding_after_every_step(ratio: float, anchor: str) -> Non
     assert torch.allclose(flat(task.model), by_hand(ratio, anchor), atol=1e-5)
 
 
-def test_without_a_share_to_undo_it_is_rl() -> None:
-    soft, plain = make(), make()
-    unlearn(soft, "salun_soft", SETTINGS | {"ratio": 0.0})
-    unlearn(plain, "rl", SETTINGS)
-    assert torch.equal(flat(soft.model), flat(plain.model))
-
-
 def test_the_smallest_changes_are_undone_exactly() -> None:
     task = make()
     before = flat(task.model)
