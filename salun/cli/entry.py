@@ -35,13 +35,18 @@ def extract(argv: Sequence[str] | None = None) -> int:
     return _run("extract", parsers.extract_parser().parse_args(argv))
 
 
+def import_weights(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-import` with the given or the process's arguments, and return the exit status."""
+    return _run("importing", parsers.import_parser().parse_args(argv), "salun-import")
+
+
 def viz(argv: Sequence[str] | None = None) -> int:
     """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
     flags = parsers.viz_parser().parse_args(argv)
     return _run(f"viz.{flags.command}", flags)
 
 
-def _run(name: str, flags: Namespace) -> int:
+def _run(name: str, flags: Namespace, program: str = "") -> int:
     """Run a command after the plugins that the user named."""
 
     def command() -> int:
@@ -50,7 +55,7 @@ def _run(name: str, flags: Namespace) -> int:
             import_module("salun.experiments.plugins").load_plugins(map(Path, flags.plugin))
         return run(flags)
 
-    return guarded(f"salun-{name.replace('.', ' ')}", command)
+    return guarded(program or f"salun-{name.replace('.', ' ')}", command)
 
 
 def _command(name: str) -> Callable[[Namespace], int]:

@@ -17,6 +17,7 @@ _FIGURES = {
     "runs": "bars, curves, mask sweeps and the plane of forgetting against utility, from records",
     "comparator": "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads",
 }
+_MODEL_HELP = "resnet_tiny, a timm name, FILE.py:NAME (a class or function of your own file), or a plugin's"
 _FEATURES_HELP = "features of salun-extract (default: features)"
 _SLICED_HELP = (
     "approximate, for large S: the mean distance of the classes' shadows on 200 random lines (always the same), with "
@@ -91,7 +92,7 @@ def _add_data_flags(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="run a Python file that adds methods, metrics or data sets; may be given several times",
+        help="run a Python file that adds methods, metrics, data sets or models; FILE.py:NAME for a model; repeatable",
     )
 
 
@@ -116,7 +117,7 @@ def train_parser() -> Parser:
         "salun-train", description="Train a classifier on all of its training split, or without a forget set."
     )
     add = parser.add_argument
-    add("--model", type=_filled, help="timm name or resnet_tiny (default: resnet18; for digits resnet_tiny)")
+    add("--model", type=_filled, help=f"{_MODEL_HELP} (default: resnet18; for digits resnet_tiny)")
     add(
         "--dataset",
         default="cifar10",
@@ -153,6 +154,26 @@ def train_parser() -> Parser:
     add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     add("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
     _add_machine_flags(parser)
+    return parser
+
+
+def import_parser() -> Parser:
+    """Declare the flags of `salun-import`."""
+    parser = Parser("salun-import", description="Make a checkpoint of weights that another program trained.")
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a state_dict, a checkpoint of timm, Lightning or the official code, safetensors")
+    add("--model", type=_filled, required=True, help=f"{_MODEL_HELP} that the weights are of")
+    add("--dataset", required=True, help="that it was trained on; see salun-train --help")
+    add("--mean", type=float, nargs="+", metavar="X", help="of each channel in [0, 1] (default: the file's, or ours)")
+    add("--std", type=float, nargs="+", metavar="X", help="likewise")
+    add("--size", type=positive, metavar="PIXELS", help="side that its images had (default: the data set's)")
+    add(
+        "--classes", nargs="+", metavar="NAME", help="class names in the order of its outputs (default: the data set's)"
+    )
+    add("--ema", action="store_true", help="take the exponential moving average of the weights")
+    add("--out", type=_filled, required=True, metavar="FILE", help="the checkpoint, such as checkpoints/mine.pt")
+    add("--force", action="store_true", help="replace a checkpoint that is there")
+    _add_data_flags(parser)
     return parser
 
 

@@ -1,13 +1,17 @@
 """Files of tensors, read without running code from them."""
 
+import argparse
 import hashlib
+import re
 import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from salun.errors import SalunError
@@ -17,6 +21,7 @@ from salun.io.limits import check_length, check_stored, check_values
 # Weights that are shared stand in a file once and in a model twice.
 _SHARED = 4
 _LARGEST_FILE = 2**40
+_FORBIDDEN = re.compile(r"(?:GLOBAL|class|global) ([\w.]+)")
 
 
 def tensors_digest(tensors: dict[str, Tensor]) -> str:
@@ -49,12 +54,13 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, file)  # given the path, it would not tell why a disk takes no more
 
 
-def read_tensors(path: Path, what: str) -> Any:
+def read_tensors(path: Path, what: str, foreign: bool = False) -> Any:
     """Read a file that `torch.save` wrote, running no code from it.
 
     Args:
         path: the file.
         what: "checkpoint" or "mask", for the text of errors.
+        foreign: whether safetensors are read too, and the plain values that other programs write beside tensors.
 
     Returns:
         What it holds: tensors and plain values.
@@ -64,17 +70,54 @@ def read_tensors(path: Path, what: str) -> Any:
     """
     check_length(path, _LARGEST_FILE)
     try:
-        length = path.stat().st_size
+        length, begin = path.stat().st_size, _begin_of(path)
+        if foreign and begin[8:9] == b"{":
+            return load_file(path)
         with zipfile.ZipFile(path) as archive:
             check_stored(archive.infolist(), length)
-        with warnings.catch_warnings(action="ignore"):
+        allowed = torch.serialization.safe_globals(_plain_types() if foreign else [])
+        with warnings.catch_warnings(action="ignore"), allowed:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        _check_tensors(check_values(content), length)
+        _check_tensors(check_values(_unpacked(content) if foreign else content), length)
     except FileNotFoundError as error:
         raise SalunError(f"{path}: no such {what}") from error
     except Exception as error:  # decoders raise errors of every kind on a broken file
-        raise SalunError(f"{path}: not a readable {what}: damaged, or holds more than tensors and values") from error
+        raise SalunError(f"{path}: not a readable {what}: {_fault_of(path, error, foreign)}") from error
     return content
+
+
+def _begin_of(path: Path) -> bytes:
+    """Read the first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _plain_types() -> list[Any]:
+    """List what other programs' checkpoints hold beside tensors: numpy's numbers and parsed arguments."""
+    numbers = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    return [argparse.Namespace, np.dtype, np.ndarray, np.float64(0).__reduce__()[0], *numbers]
+
+
+def _unpacked(content: Any) -> Any:
+    """Show arguments as dictionaries and numpy's numbers as Python's, so that their sizes can be checked."""
+    if isinstance(content, dict):
+        return {key: _unpacked(value) for key, value in content.items()}
+    if isinstance(content, argparse.Namespace):
+        return dict(vars(content))
+    return content.item() if isinstance(content, np.generic) else content
+
+
+def _fault_of(path: Path, error: Exception, foreign: bool) -> str:
+    """Say what kind of file it is that cannot be read."""
+    begin = b"" if path.is_dir() else _begin_of(path)
+    if begin[8:9] == b"{" and not foreign:
+        return "a safetensors file; salun-import reads it"
+    if begin[:1] == b"\x80":
+        advice = "torch.save(torch.load(FILE, weights_only=True), FILE) brings it to today's"
+        return f"written in the form of torch before 1.6, or a plain pickle; {advice}"
+    if found := _FORBIDDEN.search(str(error)):
+        return f"holds a {found[1]}, whose code would have to run; only tensors and plain values are read"
+    return "damaged, or holds more than tensors and values"
 
 
 def _check_tensors(found: Iterable[Any], length: int) -> None:
