@@ -43,6 +43,8 @@ def test_checkpoints_stay_in_their_folder(model: str, dataset: str, comment: str
     path = checkpoint_path(ROOT, model, dataset, comment)
     assert is_inside(path)
     assert path.parent == ROOT
+    assert len(f".{path.stem}_forget.json.{2**22}.part") < 256
+    assert path == checkpoint_path(ROOT, model, dataset, comment)
 
 
 @examples(60)

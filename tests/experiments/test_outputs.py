@@ -38,12 +38,6 @@ def test_a_later_figure_equals_an_immediate_one() -> None:
     assert evaluate(later, free) == evaluate(written, free)
 
 
-def test_models_beside_are_not_written() -> None:
-    write_outputs(PATH, compared(1))
-    found = kept_outputs(Path(), "run")
-    assert (found.base, found.retrained) == (None, None)
-
-
 def test_the_digest_knows_values_and_order() -> None:
     one = model(1)
     assert digest_of(one) == digest_of(model(1)) != digest_of(model(2))

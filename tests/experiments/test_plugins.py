@@ -14,7 +14,7 @@ from plugins import FILES, forgotten, registered
 from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
 from salun.errors import SalunError
-from salun.experiments.plugins import load_plugins, outdated
+from salun.experiments.plugins import load_plugins
 from salun.experiments.schema import json_schema, validate
 from salun.metrics import METRICS, check_metrics
 from salun.registry import ADDED, load_installed
@@ -66,12 +66,6 @@ def test_one_file_may_hold_all_three(plug: Plug) -> None:
     assert ADDED["plugin three.py"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_packages_metrics_stay_in_front(plug: Plug) -> None:
-    before = list(METRICS)
-    plug("aaa.py", METRIC.format(name="aaa"))
-    assert list(METRICS) == [*before, "aaa"]
-
-
 def test_annotations_may_be_put_off(plug: Plug) -> None:
     plug("late.py", "from __future__ import annotations\n" + METHOD.format(name="mine") + METRIC.format(name="own"))
     assert {"mine"} <= METHODS.keys()
@@ -90,14 +84,6 @@ def test_a_file_that_changed_takes_the_place_of_what_it_was(plug: Plug) -> None:
 def test_no_compiled_file_is_left(plug: Plug, tmp_path: Path) -> None:
     plug("mine.py", METHOD.format(name="mine"))
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.py"]
-
-
-def test_runs_of_another_version_are_told(plug: Plug) -> None:
-    plug("mine.py", METHOD.format(name="mine"))
-    same = {"torch": "1", "plugin mine.py": ADDED["plugin mine.py"]}
-    assert outdated([same, {"torch": "2"}]) == []
-    (line,) = outdated([same, same | {"plugin mine.py": "0" * 64}])
-    assert line.startswith("plugin mine.py: has changed since 1 of the finished runs")
 
 
 UNTYPED = METHOD.format(name="mine").replace("task: Task", "task: Task, *, lr=0.1")
