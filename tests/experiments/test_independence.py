@@ -337,6 +337,21 @@ def test_evaluating_a_base_model_moves_no_global_generator(cache: ModelCache, st
     assert base_outputs(load_problem(problem, cache), cache).random is not None
 
 
+def test_a_model_with_dropout_repeats_whatever_the_global_generators(tmp_path: Path) -> None:
+    bases, found = set(), []
+    runs = (("retrain", 0), ("retrain", 0), ("retrain", 1), ("ga_small", 0), ("ga_small", 0))
+    for number, (method, seed) in enumerate(runs):
+        cache = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / str(number)))
+        experiment = entry("net_aligned", method=method)
+        torch.manual_seed(number)
+        bases.add(trained_base(check_problem(experiment, cache), cache).fingerprint)
+        torch.manual_seed(number)
+        found.append(run_of(cache, experiment, seed).fingerprint)
+    assert len(bases) == 1
+    assert found[0] == found[1] != found[2]
+    assert found[3] == found[4] != found[0]
+
+
 @pytest.mark.parametrize("asks", [lambda task: task.fresh(), lambda task: task.random_teacher()])
 @pytest.mark.parametrize("method", ["retrain", "ft"])
 def test_dropout_draws_the_same_whether_or_not_a_fresh_model_is_asked_for(

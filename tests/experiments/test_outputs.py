@@ -6,9 +6,9 @@ import pytest
 import torch
 from outputs import compared, model, permuted
 
-from salun.experiments.outputs import digest_of, kept_outputs, outputs_path, write_outputs
+from salun.experiments.outputs import digest_of, kept_outputs, write_outputs
 from salun.io.arrays import write_arrays
-from salun.metrics import METRICS, Evaluation, check_metrics, evaluate
+from salun.metrics import METRICS, check_metrics, evaluate
 from salun.metrics.evaluation import SETS
 
 PATH = Path("outputs/run.npz")
@@ -81,13 +81,3 @@ def test_damaged_files_are_not_taken(content: bytes) -> None:
     PATH.parent.mkdir()
     PATH.write_bytes(content)
     assert kept_outputs(Path(), "run") is None
-
-
-def test_only_outputs_that_a_record_speaks_of_are_taken() -> None:
-    folder = Path("runs/list")
-    one, other = model(1), model(2)
-    write_outputs(outputs_path(folder, "a"), one)
-    assert isinstance(kept_outputs(folder, "a", digest_of(one)), Evaluation)
-    assert kept_outputs(folder, "a", digest_of(other)) is None
-    assert kept_outputs(folder, "b", digest_of(one)) is None
-    assert kept_outputs(folder, "a") is not None

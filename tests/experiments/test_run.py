@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 from lists import trained_base
-from timm.models import register_model
-from torch import nn
 
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, make_split
@@ -116,14 +114,10 @@ def test_a_record_holds_every_metric_of_the_model_and_of_its_base(example: Examp
     assert record.metrics != record.base_metrics
 
 
-def test_a_record_holds_the_curve(example: Example) -> None:
+def test_a_record_holds_the_curve_and_seconds_apart_and_rte_is_mask_and_method(example: Example) -> None:
     record, _, _ = example
     assert [point.epoch for point in record.curve] == [1, 2]
     assert all(point.loss > 0 and point.lr == 0.05 and point.seconds > 0 for point in record.curve)
-
-
-def test_a_record_holds_seconds_apart_and_rte_is_mask_and_method(example: Example) -> None:
-    record, _, _ = example
     assert set(record.seconds) == {"mask", "method", "evaluation"}
     assert all(value > 0 for value in record.seconds.values())
     assert record.metrics["RTE"] == pytest.approx(record.seconds["mask"] + record.seconds["method"])
@@ -215,7 +209,7 @@ def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(run: Run) -
 
 
 def test_a_model_is_pruned_before_the_method_and_stays_so(cache: ModelCache, trained_file: Path) -> None:
-    keys = {"method": "ft", "epochs": 1, "weight_decay": 0.1, "prune": 0.8, "prune_epochs": 2}
+    keys = {"method": "ft", "epochs": 1, "weight_decay": 0.1, "prune": 0.8, "prune_epochs": 1}
     experiment = entry(trained_file, metrics=["TA", "RTE"], **keys)
     problem = check_problem(experiment, cache)
     results = [run_experiment(experiment, seed, cache) for seed in (0, 1)]
@@ -224,9 +218,9 @@ def test_a_model_is_pruned_before_the_method_and_stays_so(cache: ModelCache, tra
         share = sum(int((w == 0).sum()) for w in weights) / sum(map(torch.numel, weights))
         assert share == pytest.approx(0.8, abs=0.001)
         assert bool((result.checkpoint.weights["fc.weight"] != 0).all())
-        seen = 2 * len(problem.split.train)
+        seen = len(problem.split.train)
         assert result.record.passes["prune"] == {"forward": seen, "backward": seen}
-        assert result.record.settings["prune"] == {"share": 0.8, "epochs": 2}
+        assert result.record.settings["prune"] == {"share": 0.8, "epochs": 1}
         assert result.record.metrics["RTE"] < sum(result.record.seconds.values()) - result.record.seconds["evaluation"]
         assert result.record.metrics["TA"] > 0.8
     assert results[0].record.seconds["prune"] == results[1].record.seconds["prune"] > 0
@@ -259,21 +253,6 @@ def test_a_record_tells_where_and_with_what_it_was_made(example: Example) -> Non
     counts = {name: record.split[name] for name in ("train", "forget", "retain", "validation", "test")}
     assert counts["forget"] + counts["retain"] == counts["train"]
     assert counts == {name: len(getattr(problem.split, name)) for name in counts}
-
-
-def test_a_run_without_mask_spends_no_time_on_one(run: Run) -> None:
-    record, _ = run(metrics=["RTE"])
-    assert record.settings["mask"] is None
-    assert record.seconds["mask"] == 0
-    assert record.metrics == {"RTE": record.seconds["method"]}
-    assert record.base_metrics == {"RTE": None}
-
-
-def test_the_weights_file_says_what_it_is(example: Example) -> None:
-    record, checkpoint, _ = example
-    assert weights_name(record) == f"rl_mask0.25_class0_seed7_{record.id[:8]}.pt"
-    assert checkpoint.config["unlearned"]["id"] == record.id
-    assert checkpoint.config["unlearned"]["seed"] == 7
 
 
 # Identity
@@ -362,11 +341,12 @@ def timeless(record: Record) -> dict[str, Any]:
     [
         {"method": "rl", "use_mask": True},
         {"method": "rl_split", "use_mask": True, "mask_score": "random", "labels": "remaining"},
-        {"method": "ga_small", "class_to_forget": None, "unlearning_rate": 0.1, "batch_size": 32},
+        {"method": "ga_small", "class_to_forget": None, "unlearning_rate": 0.4},
     ],
 )
-def test_the_same_seed_gives_the_same_whatever_ran_before(base_file: Path, keys: dict[str, Any]) -> None:
-    experiment = entry(base_file, metrics=["UA", "RA", "TA", "RTE"], **keys)
+def test_the_same_seed_gives_the_same_whatever_ran_before(keys: dict[str, Any]) -> None:
+    base = {"model": TINY, "dataset": "synthetic:n=200,size=8,classes=3", "recipe": SHORT}
+    experiment = entry(None, metrics=["UA", "RA", "TA", "RTE"], batch_size=32, **base, **keys)
     alone, later = ModelCache(RunContext(CPU)), ModelCache(RunContext(CPU))
     found = []
     for seed, cache in ((3, alone), (4, later), (3, later)):
@@ -377,28 +357,6 @@ def test_the_same_seed_gives_the_same_whatever_ran_before(base_file: Path, keys:
     assert timeless(first.record) == timeless(again.record)
     assert not same_weights(first.checkpoint, other.checkpoint)
     assert first.record.id != other.record.id
-
-
-@register_model
-def net_with_dropout(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **options: Any) -> nn.Module:
-    """A model whose layers draw random numbers of their own."""
-    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(in_chans * 8 * 8, num_classes))
-
-
-def test_a_model_with_dropout_repeats_too(tmp_path: Path) -> None:
-    bases, found = set(), []
-    runs = (("retrain", 0), ("retrain", 0), ("retrain", 1), ("ga_small", 0), ("ga_small", 0))
-    for number, (method, seed) in enumerate(runs):
-        cache = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / str(number)))
-        experiment = entry(None, model="net_with_dropout", dataset=SMALL_DATA, recipe=SHORT, method=method)
-        torch.manual_seed(number)
-        bases.add(trained_base(check_problem(experiment, cache), cache).fingerprint)
-        torch.manual_seed(number)
-        found.append(run_experiment(experiment, seed, cache).checkpoint)
-    assert len(bases) == 1
-    assert same_weights(found[0], found[1])
-    assert same_weights(found[3], found[4])
-    assert not same_weights(found[0], found[2])
 
 
 # The base model
@@ -531,7 +489,7 @@ def test_runs_of_one_problem_have_their_own_masks_and_ids(
     save_mask(Path("head.pt"), mask)
     kinds: list[dict[str, Any]] = [{}, {"load_mask": "head.pt"}, {"use_mask": True}, {}]
     for keys in kinds:
-        experiment = entry(base_file, method="rl", lr=0.5, **keys)
+        experiment = entry(base_file, lr=0.5, **keys)
         result = run_experiment(experiment, 0, cache)
         assert result.record.id == run_id(resolved_settings(experiment, check_problem(experiment, cache)), 0)
         assert (result.checkpoint.mask is not None) == bool(keys)

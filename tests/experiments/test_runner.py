@@ -33,19 +33,6 @@ def base_model(alone: None, small: Checkpoint) -> None:
 # What is to be done
 
 
-def test_run_i_uses_seed_plus_i() -> None:
-    jobs = planned({}, {"seed": 10}, runs=3)
-    assert [(job.experiment.number, job.seed, job.number, job.last) for job in jobs] == [
-        (1, 0, 1, False),
-        (1, 1, 2, False),
-        (1, 2, 3, True),
-        (2, 10, 1, False),
-        (2, 11, 2, False),
-        (2, 12, 3, True),
-    ]
-    assert len({job.id for job in jobs}) == 6
-
-
 # Doing it
 
 
@@ -192,7 +179,7 @@ def test_a_diverged_run_is_finished() -> None:
 # Titles
 
 SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
-    ([{}], ["ga_small"]),
+    ([{"use_mask": True, "mask_score": "random"}], ["ga_small + mask 0.5 random"]),
     (
         [{"lr": 0.1}, {"lr": 0.2}, {"method": "ft"}, {"lr": 0.2, "use_mask": True}],
         ["ga_small (lr 0.1)", "ga_small (lr 0.2)", "ft", "ga_small + mask 0.5"],
@@ -274,18 +261,12 @@ def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("given", "prune", "budget"),
-    [({}, None, None), ({"prune": {"share": 0.9, "epochs": None}, "budget": 50}, PruneRequest(share=0.9), 50)],
-)
-def test_a_record_tells_pruning_and_budget(given: dict[str, Any], prune: PruneRequest | None, budget: int) -> None:
+def test_a_record_tells_pruning_budget_and_a_stratified_share() -> None:
     record = recorded()
-    found = experiment_of(replace(record, settings=record.settings | given), 1)
-    assert (found.prune, found.budget) == (prune, budget)
-
-
-def test_a_record_tells_a_stratified_share() -> None:
-    record = recorded()
+    pruned = {"prune": {"share": 0.9, "epochs": None}, "budget": 50}
+    for given, wanted in (({}, (None, None)), (pruned, (PruneRequest(share=0.9), 50))):
+        found = experiment_of(replace(record, settings=record.settings | given), 1)
+        assert (found.prune, found.budget) == wanted
     forget = record.settings["forget"] | {"classes": [], "share": 0.1}
     for more in ({}, {"stratified": True}):
         found = experiment_of(replace(record, settings=record.settings | {"forget": forget | more}), 1)

@@ -282,13 +282,6 @@ def test_whole_numbers_serve_as_fractions_but_nothing_else_is_converted() -> Non
     assert len(mistakes({"class_to_forget": 0, "lr": True, "epochs": "3", "use_mask": 1, "seed": 1.0})) == 4
 
 
-def test_titles() -> None:
-    assert one({"class_to_forget": 0}).title == "rl"
-    assert one({"class_to_forget": 0, "use_mask": True, "mask_thr": 0.25}).title == "rl + mask 0.25"
-    assert one({"class_to_forget": 0, "use_mask": True, "mask_score": "random"}).title == "rl + mask 0.5 random"
-    assert one({"class_to_forget": 0, "load_mask": "a/m.pt"}).title == "rl + mask m.pt"
-
-
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.name)
 def test_every_example_is_valid_and_meets_the_schema(path: Path, schema: Draft202012Validator) -> None:
     content = json.loads(path.read_text())
