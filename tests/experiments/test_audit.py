@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,14 +188,7 @@ def test_candidates_are_drawn_by_the_forget_seed_alone() -> None:
     assert [found.trained(n).tolist() for n in range(4)] == [again.trained(n).tolist() for n in range(4)]
 
 
-SAME: list[dict[str, Any]] = [
-    {"method": "ga"},
-    {"lr": 0.5},
-    {"seed": 3},
-    {"tag": "mine"},
-    {"metrics": ["UA"]},
-    {"use_mask": True},
-]
+SAME = [{"method": "ga"}, {"lr": 0.5}, {"seed": 3}, {"tag": "mine"}, {"metrics": ["UA"]}, {"use_mask": True}]
 OTHERS: list[dict[str, Any]] = [
     {"unlearning_rate": 0.3},
     {"forget_seed": 1},
@@ -235,7 +229,7 @@ def test_a_class_and_the_list_of_its_images_are_two_problems() -> None:
     assert one.pool.key != other.pool.key
 
 
-def test_images_that_a_base_model_never_saw_are_not_asked_for() -> None:
+def test_images_that_a_base_model_never_saw_are_not_asked_for_and_its_recipe_is_needed() -> None:
     split = make_split(load(DATA), ForgetRequest((0,)))
     checkpoint, _ = train_checkpoint("resnet_tiny", load(DATA), split, Recipe(**SHORT), CPU)
     save_checkpoint(Path("partly.pt"), checkpoint)
@@ -244,15 +238,15 @@ def test_images_that_a_base_model_never_saw_are_not_asked_for() -> None:
     never = numbers(split.forget)
     assert never <= numbers(one.pool.split(0).train)
     assert not never & (numbers(other.pool.split(0).train) | numbers(other.pool.witnesses))
+    save_checkpoint(Path("partly.pt"), replace(checkpoint, config={}))
+    with pytest.raises(SalunError, match=r"records no recipe to train shadow models by; .*'recipe'"):
+        audits(own | {"class_to_forget": 1})
 
 
-def test_added_retraining_has_no_pruning_and_no_budget() -> None:
+def test_retraining_is_added_only_where_it_is_missing_without_pruning_and_budget() -> None:
     plain, sparse = (audit_of(SHARE | keys).experiments for keys in ({}, {"prune": 0.5, "budget": 9}))
     assert sparse[0] == plain[0]
     assert (sparse[1].prune, sparse[1].budget) == (PruneRequest(share=0.5), 9)
-
-
-def test_retraining_is_added_only_where_it_is_missing() -> None:
     assert [one.method for one in audit_of(SHARE, SHARE | {"method": "ga"}).experiments] == ["retrain", "ft", "ga"]
     own = SHARE | {"method": "retrain", "epochs": None, "seed": 7}
     found = audit_of(SHARE, own).experiments
@@ -377,9 +371,11 @@ def test_a_damaged_shadow_model_is_trained_again(content: bytes | None, kept: di
     assert load_checkpoint(path).fingerprint == before
 
 
-def test_a_method_added_later_uses_the_kept_shadow_models(kept: dict[Path, Any]) -> None:
+def test_a_method_and_shadow_models_added_later_keep_the_earlier_ones(kept: dict[Path, Any]) -> None:
     seen = Seen()
     later = audit_of(SHARE | {"method": "ga"}, SHARE, SHARE | {"use_mask": True})
     assert do(later, 4, seen) == [(number, method) for number in range(4) for method in ("ga", "ft")]
     assert seen.trained == []
+    assert do(audit_of(SHARE), 6, seen) == [(number, method) for number in (4, 5) for method in (None, "retrain", "ft")]
+    assert seen.trained == ["shadow model 4", "shadow model 5"]
     assert {path: content for path, content in contents().items() if path in kept} == kept

@@ -32,7 +32,6 @@ from salun.training.recipe import Recipe, default_recipe
 CPU = torch.device("cpu")
 SHORT = Recipe(epochs=1, lr=0.1, batch_size=64, schedule="cosine")
 SMALL = "synthetic:n=60,size=8,classes=3"
-DEFAULT = default_recipe("digits")
 
 
 def entry(**keys: Any) -> Experiment:
@@ -78,8 +77,8 @@ def test_a_base_model_is_trained_once_and_found_again(cache: ModelCache, tmp_pat
 
 
 def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
-    others = [SHORT.model_copy(update=change) for change in ({"seed": 1}, {"lr": 0.2})]
-    asked = [(None, 0), (None, 1), (SHORT, 0), (SHORT, 1), *((other, 0) for other in others), (DEFAULT, 0)]
+    others = [*(SHORT.model_copy(update=change) for change in ({"seed": 1}, {"lr": 0.2})), default_recipe("digits")]
+    asked = [(None, 0), (None, 1), (SHORT, 0), (SHORT, 1), *((other, 0) for other in others)]
     origins = [spec_of(tmp_path, "digits", recipe, split_seed=seed) for recipe, seed in asked]
     assert origins[0].path.name == "resnet_tiny_digits_base.pt"
     assert len({spec.path for spec in origins}) == len(origins)
@@ -103,15 +102,14 @@ def replaced(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
     save_checkpoint(path, replace(checkpoint, config=checkpoint.config | config))
 
 
-@pytest.mark.parametrize("odd", ["excluded", "unlearned", "no recipe"])
+@pytest.mark.parametrize(
+    ("excluded", "config"), [((1, 2, 3), {}), ((), {"unlearned": {"id": "x"}}), ((), {"recipe": None})]
+)
 def test_a_base_file_that_its_recipe_does_not_explain_is_known_by_its_weights(
-    base_file: Path, trained: Checkpoint, odd: str
+    base_file: Path, trained: Checkpoint, excluded: tuple[int, ...], config: dict[str, Any]
 ) -> None:
     plain = spec_of(base_file.parent, "digits").identity
-    if odd == "excluded":
-        save_checkpoint(base_file, replace(trained, excluded=(1, 2, 3)))
-    else:
-        replaced(base_file, trained, **({"unlearned": {"id": "x"}} if odd == "unlearned" else {"recipe": None}))
+    replaced(base_file, replace(trained, excluded=excluded), **config)
     found = spec_of(base_file.parent, "digits").identity
     assert found != plain
     assert trained.fingerprint in found

@@ -264,9 +264,8 @@ def test_only_a_retraining_is_known_by_the_seed_that_it_draws_by() -> None:
     assert run_id(settings, 0) == "f9180557bae69ef1"
     assert run_id(settings, 1) == "8afb4a3e7fc713db"
     retraining = settings | {"method": "retrain", "settings": {}}
-    assert (
-        run_id(retraining, 0) != "6b0a9ae381d79ad1"
-    )  # of the version that began seed 0 from the base model's first weights
+    began_from_the_base_models_first_weights = "6b0a9ae381d79ad1"
+    assert run_id(retraining, 0) != began_from_the_base_models_first_weights
     other = retraining | {"base": settings["base"] | {"seed": 7}}
     assert run_id(retraining, 0) == run_id(other, 0)
 

@@ -58,12 +58,13 @@ def test_an_example_takes_no_more_than_forty_lines(name: str) -> None:
     assert len(FILES[name].splitlines()) <= 40
 
 
-def test_one_file_may_hold_all_three(plug: Plug) -> None:
+def test_one_file_may_hold_all_three_and_is_not_compiled(plug: Plug, tmp_path: Path) -> None:
     path = plug("three.py", METHOD.format(name="mine") + METRIC.format(name="own") + DATASET.format(name="few"))
     assert find_method("mine").home == METRICS["own"].home == "salun_plugin_three"
     assert check_metrics(("own",)) == ("own",)
     assert class_count("few") == 2
     assert ADDED["plugin three.py"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [path.name for path in tmp_path.rglob("*")] == ["three.py"]
 
 
 def test_annotations_may_be_put_off(plug: Plug) -> None:
@@ -79,11 +80,6 @@ def test_a_file_that_changed_takes_the_place_of_what_it_was(plug: Plug) -> None:
     assert "first" not in METHODS
     assert "second" in METHODS
     assert ADDED["plugin mine.py"] != before
-
-
-def test_no_compiled_file_is_left(plug: Plug, tmp_path: Path) -> None:
-    plug("mine.py", METHOD.format(name="mine"))
-    assert [path.name for path in tmp_path.rglob("*")] == ["mine.py"]
 
 
 UNTYPED = METHOD.format(name="mine").replace("task: Task", "task: Task, *, lr=0.1")

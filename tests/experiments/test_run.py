@@ -382,6 +382,17 @@ def test_the_base_models_metrics_are_those_of_the_base_model(run: Run) -> None:
     assert other.base_metrics["TA"] != whole.base_metrics["TA"]
 
 
+@pytest.mark.parametrize("dataset", ["digits", TINY_DATA, "synthetic:n=100,size=8,classes=10"])
+def test_a_checkpoint_of_another_split_or_other_data_is_refused(
+    cache: ModelCache, base_file: Path, trained: Checkpoint, dataset: str
+) -> None:
+    config = trained.config | ({"split": "0123456789abcdef"} if dataset == "digits" else {})
+    save_checkpoint(base_file, replace(trained, dataset=dataset, config=config))
+    told = "was trained on another split of 'digits'" if dataset == "digits" else ""
+    with pytest.raises(SalunError, match=rf"resnet_tiny_digits_base\.pt: {told}"):
+        check_problem(entry(base_file), cache)
+
+
 def test_a_checkpoint_brings_its_own_split_seed(
     cache: ModelCache, base_file: Path, trained: Checkpoint, digits: Dataset
 ) -> None:

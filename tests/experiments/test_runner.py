@@ -1,3 +1,4 @@
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,27 @@ def test_an_interrupted_list_goes_on_where_it_stopped_and_ends_the_same() -> Non
     whole = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
     assert found == {key: record.metrics for key, record in read(RECORDS)[0].items()}
     assert resumed.items() <= whole.items()
+
+
+def test_a_torn_record_is_done_again() -> None:
+    jobs = planned({}, runs=2)
+    do(jobs)
+    whole = RECORDS.read_bytes()
+    RECORDS.write_bytes(whole[:-30])
+    assert do(jobs) == [(1, 1)]
+    assert {record.seed for record in read(RECORDS)[0].values()} == {0, 1}
+
+
+@pytest.mark.parametrize(("keep", "seeds"), [("all", [0, 1, 2]), ("last", [2]), ("none", [])])
+def test_unlearned_weights_are_kept_as_asked(keep: str, seeds: list[int]) -> None:
+    jobs = planned({}, runs=3)
+    do(jobs, keep=keep)
+    kept = {f"ga_small_class0_seed{job.seed}_{job.id[:8]}": job for job in jobs if job.seed in seeds}
+    names = {path.name for path in WEIGHTS.glob("*")}
+    assert names == {f"{name}{suffix}" for name in kept for suffix in (".pt", "_forget.json")}
+    for name, job in kept.items():
+        assert load_checkpoint(WEIGHTS / f"{name}.pt").config["unlearned"]["id"] == job.id
+        assert json.loads((WEIGHTS / f"{name}_forget.json").read_text()) == job.problem.split.listed.tolist()
 
 
 def test_weights_that_cannot_be_written_leave_no_record() -> None:
@@ -193,10 +215,7 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
         [{"prune": 0.5, "prune_epochs": 0}, {"prune": 0.5}],
         ["prune 0.5 + ga_small (prune_epochs 0)", "prune 0.5 + ga_small (prune_epochs the recipe's)"],
     ),
-    (
-        [{"method": "rl_split", "dual": True}, {"method": "rl_split"}],
-        ["rl_split (dual true)", "rl_split (dual false)"],
-    ),
+    ([{"method": "rl_split", "dual": True}, {"method": "rl_split"}], ["rl_split (dual true)", "rl_split (dual false)"]),
     ([{"schedule": "cosine"}, {}], ["ga_small (schedule cosine)", "ga_small (schedule constant)"]),
     ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "x"}], ["x (lr 0.1)", "x (lr 0.2)"]),
     ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "y"}], ["x", "y"]),

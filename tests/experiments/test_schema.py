@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Iterator
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -141,14 +141,8 @@ def mistakes(*entries: Any, files_must_exist: bool = False) -> list[str]:
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
     """The schema of the package's own methods and metrics."""
+    Draft202012Validator.check_schema(json_schema())
     return Draft202012Validator(json_schema())
-
-
-@pytest.fixture
-def registry() -> Iterator[None]:
-    """Forget the methods that a test registers."""
-    with forgotten():
-        yield
 
 
 def test_the_seeds_readme_entries_are_valid_as_they_stand(tmp_path: Path) -> None:
@@ -213,14 +207,11 @@ def test_settings_are_the_methods_defaults_overridden_by_the_entry(name: str) ->
         assert one({"class_to_forget": 0, "method": name, "lr": 0.77}).settings == {**defaults, "lr": 0.77}
 
 
-def test_classes_are_sorted_and_counted_once() -> None:
-    assert one({"class_to_forget": [7, 3, 7]}).forget == ForgetRequest(classes=(3, 7))
-    assert one({"class_to_forget": [5]}) == one({"class_to_forget": 5})
-
-
-def test_the_forget_seed_matters_only_where_it_is_drawn_with() -> None:
+def test_classes_are_sorted_and_counted_once_and_not_drawn() -> None:
     assert one({"unlearning_rate": 0.1, "forget_seed": 4}).forget.seed == 4
     assert one({"class_to_forget": 1, "forget_seed": 4}).forget == ForgetRequest(classes=(1,))
+    assert one({"class_to_forget": [7, 3, 7]}).forget == ForgetRequest(classes=(3, 7))
+    assert one({"class_to_forget": [5]}) == one({"class_to_forget": 5})
 
 
 @pytest.mark.parametrize(
@@ -242,6 +233,28 @@ def test_a_recipe_is_taken_as_given() -> None:
     found = one({"class_to_forget": 0, "recipe": {"epochs": 4, "optimizer": "adamw", "seed": 3}})
     assert found.recipe == Recipe(epochs=4, optimizer="adamw", seed=3)
     assert one({"class_to_forget": 0}).recipe is None
+
+
+def test_every_mistake_is_listed_at_once_with_entry_and_key() -> None:
+    lines = mistakes(
+        {"class_to_forget": 0},
+        {"class_to_forget": 10, "dataset": "cifar10", "lr": -1, "momentun": 0.9, "model": "resnet81"},
+        {"metrics": ["UA", "UAA", "TAA"], "unlearning_rate": 2},
+        "rl",
+        {"method": "rl_spilt", "class_to_forget": 0, "idxs_to_forget": "f.json", "use_mask": "yes"},
+        {"class_to_forgett": 0, "recipe": {"lr": 0, "epoch": 3}},
+    )
+    places = {
+        2: ["class_to_forget", "lr", "model", "momentun"],
+        3: ["metrics", "metrics", "unlearning_rate"],
+        4: ['"rl"'],
+        5: ["class_to_forget and idxs_to_forget", "method", "use_mask"],
+        6: ["class_to_forgett", "recipe.epoch", "recipe.lr"],
+    }
+    told = [": ".join(line.split(": ")[1:3]) for line in lines]
+    assert sorted(told) == [f"entry {number}: {key}" for number, keys in places.items() for key in keys]
+    meant = {"resnet18", "momentum", "UA", "TA", "rl_split", "class_to_forget", "epochs"}
+    assert meant <= set(re.findall(r"did you mean '(\w+)'", " ".join(lines)))
 
 
 def test_a_wrong_data_set_is_not_judged_by_its_classes() -> None:
@@ -306,7 +319,8 @@ def test_the_schema_lists_every_method_and_metric_with_descriptions() -> None:
         assert all("description" in properties[key] for key in ("checkpoint", "class_to_forget", "mask_thr"))
 
 
-def test_a_new_method_is_known_everywhere_at_once(registry: None) -> None:
+@forgotten()
+def test_a_new_method_is_known_everywhere_at_once() -> None:
     @method(maskable=False)
     def invented(
         task: Task,
@@ -338,12 +352,18 @@ def test_a_new_method_is_known_everywhere_at_once(registry: None) -> None:
     assert "strength: unknown key" in line
 
 
-def test_unreadable_places_are_mistakes_not_faults(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (line,) = mistakes({"checkpoint": "pipe", "class_to_forget": 0}, files_must_exist=True)
-    assert "checkpoint: pipe: no such file" in line
-    (line,) = mistakes({"checkpoint": "a\0b", "class_to_forget": 0}, files_must_exist=True)
-    assert "no such file" in line
+@pytest.mark.parametrize("key", ["checkpoint", "idxs_to_forget", "load_mask"])
+def test_files_must_exist_unless_told_otherwise(key: str) -> None:
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    Path("file").touch()
+    forget = {} if key == "idxs_to_forget" else {"class_to_forget": 0}
+    assert validate([forget | {key: "file"}], "list.json")
+    for name in ("nothing", "folder", "pipe", "x" * 5000, "a\0b"):
+        assert validate([forget | {key: name}], "list.json", files_must_exist=False)
+        (line,) = mistakes(forget | {key: name}, files_must_exist=True)
+        assert line.startswith(f"list.json: entry 1: {key}: ")
+        assert line.endswith(": no such file")
 
 
 def test_a_method_of_a_plugin_without_a_mask_is_not_pruned_but_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,9 +382,10 @@ def test_a_method_of_a_plugin_without_a_mask_is_not_pruned_but_has_a_budget(monk
         *(({"prune": share}, "prune: ") for share in (0.0, 1.0, "much")),
         *(({"budget": passes}, "budget: ") for passes in (0, 1.5)),
         ({"prune_epochs": 3}, "prune_epochs: without effect unless prune is given"),
+        ({"use_mask": False, "load_mask": "m.pt"}, "use_mask: false: contradicts load_mask"),
     ],
 )
-def test_pruning_and_budget_have_bounds_and_do_not_shorten_retraining(entry: dict[str, Any], told: str) -> None:
+def test_what_is_out_of_bounds_or_contradicts_something_is_told(entry: dict[str, Any], told: str) -> None:
     (line,) = mistakes({"class_to_forget": 0} | entry)
     assert line.startswith(f"list.json: entry 1: {told}")
 

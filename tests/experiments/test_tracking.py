@@ -116,9 +116,8 @@ for content, wanted in {cases}:
     os.environ.update(before)
 print(json.dumps(told))
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-    )
+    run = [sys.executable, "-c", code]
+    ended = subprocess.run(run, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     told = json.loads(ended.stdout)
     assert [len(lines) for lines in told] == [1] * len(KEYLESS) + [0] * len(UNWANTED + DISABLED)
