@@ -11,7 +11,6 @@ from PIL import Image
 
 from salun.cli.train import main as salun_train
 from salun.data.dataset import Dataset, Subset
-from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments.base_model import (
@@ -22,7 +21,6 @@ from salun.experiments.base_model import (
     preparation_of,
     saved_spec,
 )
-from salun.experiments.base_training import train_checkpoint
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.problem import ForgettingProblem, check_problem
@@ -34,7 +32,6 @@ from salun.training.recipe import Recipe, default_recipe
 CPU = torch.device("cpu")
 SHORT = Recipe(epochs=1, lr=0.1, batch_size=64, schedule="cosine")
 SMALL = "synthetic:n=60,size=8,classes=3"
-DEFAULT = default_recipe("digits")
 
 
 def entry(**keys: Any) -> Experiment:
@@ -53,34 +50,6 @@ def spec_of(folder: Path, dataset: str = "digits", recipe: Recipe | None = None,
 
 
 # Names of checkpoints
-
-
-@pytest.mark.parametrize(
-    "dataset",
-    [
-        "digits",
-        "folder:/a/../b c",
-        "folder:../../etc/passwd",
-        "folder:" + "x/" * 300,
-        "folder:" + "x" * 300,
-        "folder:/tmp/ä ö/猫",
-        "folder:猫",
-        "folder:a\nb",
-        "folder:-rf ~ $(x) `y` ; & | * ? < > \" '",
-        "folder:.",
-        "folder:C:\\photos",
-        "synthetic:n=100,size=8",
-        "..",
-    ],
-)
-def test_a_checkpoint_has_a_safe_name_in_its_folder(tmp_path: Path, dataset: str) -> None:
-    path = checkpoint_path(tmp_path, "resnet18", dataset, dataset)
-    assert path.parent == tmp_path
-    assert path.name.startswith("resnet18_")
-    assert path.suffix == ".pt"
-    assert set(path.name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
-    path.with_name(f".{path.stem}_forget.json.{2**22}.part").touch()
-    assert path == checkpoint_path(tmp_path, "resnet18", dataset, dataset)
 
 
 # Found again
@@ -108,29 +77,13 @@ def test_a_base_model_is_trained_once_and_found_again(cache: ModelCache, tmp_pat
 
 
 def test_each_recipe_and_split_has_a_file_of_its_own(tmp_path: Path) -> None:
-    asked = [
-        (None, 0),
-        (None, 1),
-        (SHORT, 0),
-        (SHORT, 1),
-        (SHORT.model_copy(update={"seed": 1}), 0),
-        (SHORT.model_copy(update={"lr": 0.2}), 0),
-        (DEFAULT, 0),
-    ]
+    others = [*(SHORT.model_copy(update=change) for change in ({"seed": 1}, {"lr": 0.2})), default_recipe("digits")]
+    asked = [(None, 0), (None, 1), (SHORT, 0), (SHORT, 1), *((other, 0) for other in others)]
     origins = [spec_of(tmp_path, "digits", recipe, split_seed=seed) for recipe, seed in asked]
     assert origins[0].path.name == "resnet_tiny_digits_base.pt"
     assert len({spec.path for spec in origins}) == len(origins)
     assert len({spec.identity for spec in origins[:-1]}) == len(origins) - 1
     assert origins[-1].identity == origins[0].identity
-
-
-def test_the_same_recipe_gives_the_same_weights() -> None:
-    small = load(SMALL)
-    runs = [train_checkpoint(TINY, small, make_split(small, ForgetRequest()), SHORT, CPU)[0] for _ in range(2)]
-    other = train_checkpoint(
-        TINY, small, make_split(small, ForgetRequest()), SHORT.model_copy(update={"seed": 1}), CPU
-    )[0]
-    assert runs[0].fingerprint == runs[1].fingerprint != other.fingerprint
 
 
 def test_a_model_from_salun_train_is_picked_up(cache: ModelCache) -> None:
@@ -145,29 +98,18 @@ def test_a_model_from_salun_train_is_picked_up(cache: ModelCache) -> None:
     assert list(Path("checkpoints").glob("*.pt")) == [path]
 
 
-def test_a_base_model_is_known_by_recipe_before_and_after_it_is_trained(base_file: Path, tmp_path: Path) -> None:
-    recipe = saved_spec(base_file).recipe
-    assert recipe is not None
-    found = spec_of(base_file.parent, "digits")
-    absent = spec_of(tmp_path / "elsewhere", recipe=recipe)
-    assert found.identity == absent.identity
-    assert found.checkpoint is not None
-    assert absent.checkpoint is None
-
-
 def replaced(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
     save_checkpoint(path, replace(checkpoint, config=checkpoint.config | config))
 
 
-@pytest.mark.parametrize("odd", ["excluded", "unlearned", "no recipe"])
+@pytest.mark.parametrize(
+    ("excluded", "config"), [((1, 2, 3), {}), ((), {"unlearned": {"id": "x"}}), ((), {"recipe": None})]
+)
 def test_a_base_file_that_its_recipe_does_not_explain_is_known_by_its_weights(
-    base_file: Path, trained: Checkpoint, odd: str
+    base_file: Path, trained: Checkpoint, excluded: tuple[int, ...], config: dict[str, Any]
 ) -> None:
     plain = spec_of(base_file.parent, "digits").identity
-    if odd == "excluded":
-        save_checkpoint(base_file, replace(trained, excluded=(1, 2, 3)))
-    else:
-        replaced(base_file, trained, **({"unlearned": {"id": "x"}} if odd == "unlearned" else {"recipe": None}))
+    replaced(base_file, replace(trained, excluded=excluded), **config)
     found = spec_of(base_file.parent, "digits").identity
     assert found != plain
     assert trained.fingerprint in found
@@ -188,31 +130,24 @@ def test_a_base_file_of_another_split_seed_is_refused(base_file: Path, trained: 
         spec_of(base_file.parent, "digits")
 
 
+RECIPES = [{"epochs": 0}, {"epochs": 1, "unknown": 2}, "fast", [1]]
+PREPARATIONS = [{}, "none", {"mean": [0.5]}, {"mean": 1, "std": 1}, [1]]
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("key", "value", "told"),
     [
-        {"recipe": {"epochs": 0}},
-        {"recipe": {"epochs": 1, "unknown": 2}},
-        {"recipe": "fast"},
-        {"recipe": [1]},
-        {"split_seed": "one"},
-        {"split_seed": -1},
-        {"split_seed": None},
-        {"split_seed": True},
+        *(("recipe", value, r"x\.pt: records no usable recipe") for value in RECIPES),
+        *(("split_seed", value, r"x\.pt: its config: split_seed") for value in ("one", -1, None, True)),
+        *(("preparation", value, "no usable preparation") for value in PREPARATIONS),
     ],
 )
-def test_nonsense_in_a_checkpoint_is_a_plain_error(tmp_path: Path, trained: Checkpoint, config: dict[str, Any]) -> None:
-    path = tmp_path / "x.pt"
-    replaced(path, trained, **config)
-    with pytest.raises(SalunError, match=r"x\.pt: (records no usable recipe|its config: split_seed)"):
-        saved_spec(path)
-
-
-@pytest.mark.parametrize("preparation", [{}, "none", {"mean": [0.5]}, {"mean": 1, "std": 1}, [1]])
-def test_a_nonsense_preparation_is_a_plain_error(digits: Dataset, trained: Checkpoint, preparation: Any) -> None:
-    odd = replace(trained, config=trained.config | {"preparation": preparation})
-    with pytest.raises(SalunError, match="records no usable preparation"):
-        preparation_of(odd, digits, make_split(digits, ForgetRequest()))
+def test_nonsense_in_a_checkpoint_is_a_plain_error(
+    digits: Dataset, trained: Checkpoint, key: str, value: Any, told: str
+) -> None:
+    replaced(Path("x.pt"), trained, **{key: value})
+    with pytest.raises(SalunError, match=told):
+        preparation_of(load_checkpoint(saved_spec(Path("x.pt")).path), digits, make_split(digits, ForgetRequest()))
 
 
 def test_a_checkpoint_without_preparation_gets_that_of_the_data(digits: Dataset, trained: Checkpoint) -> None:
@@ -224,12 +159,9 @@ def test_a_checkpoint_without_preparation_gets_that_of_the_data(digits: Dataset,
 # Belonging to the data
 
 
-def test_a_checkpoint_belongs_to_the_data_it_was_trained_on(base_file: Path, digits: Dataset) -> None:
+def test_a_checkpoint_belongs_to_the_data_and_split_it_was_trained_on(base_file: Path, digits: Dataset) -> None:
     check_belongs(saved_spec(base_file), digits, make_split(digits, ForgetRequest()))
     check_belongs(saved_spec(base_file), digits, make_split(digits, ForgetRequest((3,))))
-
-
-def test_another_split_is_refused(base_file: Path, digits: Dataset) -> None:
     with pytest.raises(SalunError, match="another split of 'digits'"):
         check_belongs(saved_spec(base_file), digits, make_split(digits, ForgetRequest(), split_seed=1))
 

@@ -1,6 +1,5 @@
 from pathlib import Path, PurePosixPath
 
-import pytest
 from hostile import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +42,8 @@ def test_checkpoints_stay_in_their_folder(model: str, dataset: str, comment: str
     path = checkpoint_path(ROOT, model, dataset, comment)
     assert is_inside(path)
     assert path.parent == ROOT
+    assert len(f".{path.stem}_forget.json.{2**22}.part") < 256
+    assert path == checkpoint_path(ROOT, model, dataset, comment)
 
 
 @examples(60)
@@ -60,8 +61,3 @@ def test_results_of_any_files_stay_in_their_folder(paths: list[list[str]]) -> No
     for place in mirrored_apart(files, Path("checkpoints")):
         assert not place.is_absolute()
         assert is_inside(ROOT / place)
-
-
-@pytest.mark.parametrize("name", ["rl", "resnet18", "class0", "share0.1", "0123abcd"])
-def test_plain_names_are_kept(name: str) -> None:
-    assert name_part(name) == name

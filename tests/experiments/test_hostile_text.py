@@ -59,15 +59,10 @@ def test_experiments_of_other_structures(content: Any) -> None:
         assert line.startswith("a.json")
 
 
+EACH = pytest.mark.parametrize("read", [load_experiments, lambda path: read_forget(path, 10), read_features])
 GOOD = json.dumps(
     [{"method": "rl", "dataset": "digits", "class_to_forget": [0, 3], "epochs": 3, "use_mask": True, "tag": "é"}] * 2
 ).encode()
-
-
-@examples(40)
-@given(damaged(GOOD))
-def test_a_damaged_list(content: bytes) -> None:
-    tried(content, load_experiments)
 
 
 @examples(40)
@@ -75,12 +70,6 @@ def test_a_damaged_list(content: bytes) -> None:
 def test_forget_files_of_other_content(content: Any) -> None:
     if not tried(json.dumps(content), lambda path: read_forget(path, 100)):
         assert all(type(index) is int and 0 <= index < 100 for index in content)
-
-
-@examples(25)
-@given(damaged(json.dumps(list(range(0, 100, 3))).encode()))
-def test_a_damaged_forget_file(content: bytes) -> None:
-    tried(content, lambda path: read_forget(path, 100))
 
 
 FEATURES: dict[str, Any] = {
@@ -102,13 +91,21 @@ def test_features_of_other_content(changed: dict[str, Any]) -> None:
     tried(text, read_source)
 
 
-@examples(25)
-@given(damaged(json.dumps(FEATURES).encode()))
-def test_damaged_features(content: bytes) -> None:
-    tried(content, read_features)
+@pytest.mark.parametrize(
+    ("whole", "read"),
+    [
+        (GOOD, load_experiments),
+        (json.dumps(list(range(0, 100, 3))).encode(), lambda path: read_forget(path, 100)),
+        (json.dumps(FEATURES).encode(), read_features),
+    ],
+)
+@examples(40)
+@given(st.data())
+def test_a_damaged_file(whole: bytes, read: Any, data: st.DataObject) -> None:
+    tried(data.draw(damaged(whole)), read)
 
 
-@pytest.mark.parametrize("read", [load_experiments, lambda path: read_forget(path, 10), read_features])
+@EACH
 def test_text_without_end_is_refused_at_once(read: Any) -> None:
     for content in ("[" * 100_000, "[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900, "1" * 100_000):
         assert tried(content, read)
@@ -117,7 +114,7 @@ def test_text_without_end_is_refused_at_once(read: Any) -> None:
     assert any("MiB" in line for line in refused(lambda: read(FILE)))
 
 
-@pytest.mark.parametrize("read", [load_experiments, lambda path: read_forget(path, 10), read_features])
+@EACH
 def test_devices_pipes_and_links_that_lead_to_themselves_are_refused_at_once(read: Any) -> None:
     os.mkfifo("pipe.json")
     Path("zeros.json").symlink_to("/dev/zero")

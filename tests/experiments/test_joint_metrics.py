@@ -41,6 +41,12 @@ def complete(jobs: list[Job]) -> list[str]:
     return [record.id for record in comparison().complete(jobs)]
 
 
+def finish(jobs: list[Job]) -> None:
+    """Do what is missing, and add what is to be computed of several models."""
+    do(jobs)
+    complete(jobs)
+
+
 def listed(*given: dict[str, Any], runs: int = 2, metrics: list[str] = PAIRED) -> list[Job]:
     return planned(*({"metrics": metrics} | keys for keys in given), runs=runs)
 
@@ -51,10 +57,14 @@ def records_of(jobs: list[Job]) -> list[Record]:
 
 
 def test_a_run_is_compared_with_the_retrained_model_of_its_seed() -> None:
-    jobs = listed(GOLD, {})
+    jobs = listed(GOLD, {}, metrics=[*PAIRED, "KLoM"])
     do(jobs)
     assert all("JS" not in record.metrics for record in records_of(jobs))
+    assert comparison().count(jobs) == 4
     assert set(complete(jobs)) == {job.id for job in jobs}
+    before = RECORDS.read_bytes()
+    assert complete(jobs) == []
+    assert RECORDS.read_bytes() == before
     found = {(job.experiment.method, job.seed): record for job, record in zip(jobs, records_of(jobs), strict=True)}
     for seed in (0, 1):
         record = found["ga_small", seed]
@@ -69,8 +79,7 @@ def test_a_run_is_compared_with_the_retrained_model_of_its_seed() -> None:
 def test_metrics_are_the_same_now_and_later() -> None:
     names = ["UA", "MIA", "JS", "ZRF", "AUS", "ECE", "simple_MIA", "prediction_matrix"]
     at_once, later = listed(GOLD, {}, metrics=names), listed(GOLD, {}, metrics=["UA"])
-    do(at_once)
-    complete(at_once)
+    finish(at_once)
     once = records_of(at_once)
     RECORDS.unlink()
     do(later)
@@ -82,51 +91,29 @@ def test_metrics_are_the_same_now_and_later() -> None:
         assert first.base_metrics == second.base_metrics
 
 
-def test_nothing_is_written_twice() -> None:
-    jobs = listed(GOLD, {}, metrics=[*PAIRED, "KLoM"])
-    do(jobs)
-    assert comparison().count(jobs) == len(complete(jobs)) == 4
-    before = RECORDS.read_bytes()
-    assert complete(jobs) == []
-    assert RECORDS.read_bytes() == before
-
-
 def test_without_retrained_models_there_is_no_value_until_there_are() -> None:
-    alone = listed({})
+    alone = listed({}, runs=1)
     do(alone)
     assert complete(alone) == []
-    assert [record.metrics.keys() for record in records_of(alone)] == [{"UA"}, {"UA"}]
-    both = listed({}, GOLD)
-    do(both)
-    complete(both)
+    assert [record.metrics.keys() for record in records_of(alone)] == [{"UA"}]
+    both = listed({}, GOLD, runs=1)
+    finish(both)
     assert all(record.metrics["JS"] is not None for record in records_of(alone))
 
 
-def test_metrics_of_weights_are_computed_from_kept_weights() -> None:
-    names = ["weight_distance_base", "weight_distance_retrained", "weight_distance_base_layers"]
-    jobs = listed(GOLD, {}, metrics=names)
-    do(jobs)
-    complete(jobs)
-    for record in records_of(jobs):
-        assert record.metrics["weight_distance_base"] > 0
-        assert record.metrics["weight_distance_retrained"] > 0
-        assert set(record.details) == {"weight_distance_base_layers"}
-        assert record.base_metrics["weight_distance_base"] == 0
-        assert record.base_metrics["weight_distance_retrained"] > 0
-
-
 def test_a_diverged_run_has_no_values_and_is_nobodys_standard() -> None:
-    jobs = listed(GOLD, {"lr": 1e30, "epochs": 2})
-    do(jobs)
-    complete(jobs)
+    jobs = listed(GOLD, {"lr": 1e30, "epochs": 2}, runs=1)
+    finish(jobs)
     assert complete(jobs) == []
-    for record in records_of(jobs)[2:]:
+    for record in records_of(jobs)[1:]:
         assert record.diverged
         assert {record.metrics[name] for name in PAIRED} == {None}
     assert "NaN" not in RECORDS.read_text()
 
 
-def test_metrics_of_several_runs_are_of_the_whole_experiment() -> None:
+def test_metrics_of_several_runs_are_of_the_whole_experiment_and_computed_again_when_revised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     jobs = listed(GOLD, {}, runs=4, metrics=["UA", "KLoM", "ULiRA_auc"])
     do(jobs)
     held = comparison()
@@ -141,40 +128,30 @@ def test_metrics_of_several_runs_are_of_the_whole_experiment() -> None:
     kept = json.loads((RECORDS.parent / "joint.json").read_text())
     assert len(kept) == 2
     assert held.joint(jobs) == joint
-
-
-def test_too_few_runs_have_no_joint_value() -> None:
-    jobs = listed(GOLD, {}, runs=1, metrics=["UA", "KLoM"])
-    do(jobs)
-    held = comparison()
-    list(held.complete(jobs))
-    assert held.joint(jobs)[2]["KLoM"] is None
-
-
-def gold_of(*seeds: int) -> list[Record]:
-    return [recorded("retrain", seed=seed) for seed in seeds]
+    revise(monkeypatch, "KLoM", 7.0)
+    assert held.joint(jobs) == {number: values | {"KLoM": 7.0} for number, values in joint.items()}
+    again = (RECORDS.parent / "joint.json").read_bytes()
+    held.joint(jobs)
+    assert (RECORDS.parent / "joint.json").read_bytes() == again
 
 
 @pytest.mark.parametrize(
-    ("seed", "seeds", "wanted"),
-    [(1, (0, 1, 2), 1), (5, (0, 1, 2), 2), (3, (0, 1, 2), 0), (7, (7,), 7), (0, (), None)],
+    ("method", "seed", "seeds", "wanted"),
+    [
+        *(("rl", seed, (0, 1, 2), wanted) for seed, wanted in ((1, 1), (5, 2), (3, 0))),
+        *(("rl", seed, seeds, wanted) for seed, seeds, wanted in ((7, (7,), 7), (0, (), None))),
+        *(("retrain", seed, (0, 1, 2), wanted) for seed, wanted in ((0, 1), (2, 0))),
+        ("retrain", 4, (4,), None),  # never itself
+    ],
 )
-def test_partner_of_a_run(seed: int, seeds: tuple[int, ...], wanted: int | None) -> None:
-    found = partner_of(recorded("rl", seed=seed), gold_of(*seeds))
-    assert (None if found is None else found.seed) == wanted
-
-
-@pytest.mark.parametrize(("seed", "seeds", "wanted"), [(0, (0, 1, 2), 1), (2, (0, 1, 2), 0), (4, (4,), None)])
-def test_partner_of_a_retrained_model_is_another_one(seed: int, seeds: tuple[int, ...], wanted: int | None) -> None:
-    gold = gold_of(*seeds)
-    found = partner_of(next(record for record in gold if record.seed == seed), gold)
+def test_partner_of_a_run(method: str, seed: int, seeds: tuple[int, ...], wanted: int | None) -> None:
+    found = partner_of(recorded(method, seed=seed), [recorded("retrain", seed=other) for other in seeds])
     assert (None if found is None else found.seed) == wanted
 
 
 def test_all_metrics_of_outputs_can_be_had_of_kept_outputs() -> None:
-    jobs = listed(GOLD, {}, metrics=["all"], runs=1)
-    do(jobs)
-    complete(jobs)
+    jobs = planned(GOLD, {"metrics": ["all"]})
+    finish(jobs)
     record = records_of(jobs)[1]
     wanted = {name for name in check_metrics(("all",)) if METRICS[name].cost != "many models"}
     assert record.retrained is not None
@@ -188,8 +165,7 @@ def test_all_metrics_of_outputs_can_be_had_of_kept_outputs() -> None:
 
 def test_the_metrics_of_a_run_that_is_done_again_are_all_there_again() -> None:
     jobs = listed(GOLD, {})
-    do(jobs)
-    complete(jobs)
+    finish(jobs)
     before = records_of(jobs)
     outputs_path(RECORDS.parent, jobs[2].id).unlink()
     more = listed(GOLD, {}, metrics=["RA"])
@@ -212,16 +188,13 @@ def test_lost_outputs_of_a_base_model_are_made_again_for_a_metric_that_needs_the
 
 def test_a_value_never_passes_for_a_comparison_with_another_retrained_model() -> None:
     few, many = listed(GOLD, {}, runs=2), listed(GOLD, {}, runs=3)
-    do(few)
-    complete(few)
+    finish(few)
     for path in RECORDS.parent.glob("outputs/*.npz"):
         path.unlink()
-    do(many)
-    complete(many)
+    finish(many)
     # The second retrained model was compared with the first and now is with the third, but its outputs are lost.
     assert "JS" not in records_of(few)[1].metrics
-    do(many)
-    complete(many)
+    finish(many)
     assert records_of(few)[1].metrics["JS"] is not None
 
 
@@ -236,14 +209,19 @@ def test_metrics_of_several_runs_are_not_recorded_of_fewer() -> None:
     assert held.joint(jobs)[2] == {"KLoM": None}
     path.write_bytes(content)
     assert held.joint(jobs)[2]["KLoM"] > 0
+    assert held.joint(listed(GOLD, {}, runs=1, metrics=["UA", "KLoM"]))[2]["KLoM"] is None
 
 
-def test_retrained_models_keep_the_weights_that_others_are_compared_with() -> None:
-    names = ["UA", "weight_distance_retrained"]
+def test_metrics_of_weights_are_computed_from_kept_weights_which_retrained_models_keep_for_others() -> None:
+    names = ["weight_distance_base", "weight_distance_retrained", "weight_distance_base_layers"]
     jobs = planned({"metrics": ["UA"]} | GOLD, {"metrics": names}, runs=2)
-    do(jobs)
-    complete(jobs)
+    finish(jobs)
     assert all(record.metrics["weight_distance_retrained"] > 0 for record in records_of(jobs))
+    for record in records_of(jobs)[2:]:
+        assert record.metrics["weight_distance_base"] > 0
+        assert set(record.details) == {"weight_distance_base_layers"}
+        assert record.base_metrics["weight_distance_base"] == 0
+        assert record.base_metrics["weight_distance_retrained"] > 0
 
 
 # Metrics that were defined anew
@@ -251,19 +229,18 @@ def test_retrained_models_keep_the_weights_that_others_are_compared_with() -> No
 
 def revise(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
     """Let a metric give another value from now on."""
-    found = replace(METRICS[name], revised="9.9", compute=lambda subject, wanted: dict.fromkeys(wanted, value))
+    found = replace(METRICS[name], revised=f"9.{value:g}", compute=lambda subject, wanted: dict.fromkeys(wanted, value))
     monkeypatch.setitem(METRICS, name, found)
 
 
 @pytest.mark.parametrize("name", ["UA", "weight_distance_base"])
 def test_a_revised_metric_is_computed_again_from_what_is_kept(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    jobs = listed(GOLD, {}, metrics=["RA", name])
-    do(jobs)
-    complete(jobs)
+    jobs = listed(GOLD, {}, metrics=["RA", name], runs=1)
+    finish(jobs)
     before = records_of(jobs)
     revise(monkeypatch, name, 7.0)
     assert all(name not in record.metrics for record in records_of(jobs))
-    assert [job.id for job in listed(GOLD, {}, metrics=["RA", name])] == [job.id for job in jobs]
+    assert [job.id for job in listed(GOLD, {}, metrics=["RA", name], runs=1)] == [job.id for job in jobs]
     assert do(jobs) == []
     assert set(complete(jobs)) == {job.id for job in jobs}
     for old, new in zip(before, records_of(jobs), strict=True):
@@ -271,29 +248,9 @@ def test_a_revised_metric_is_computed_again_from_what_is_kept(monkeypatch: pytes
         assert new.base_metrics == old.base_metrics | {name: 7.0}
         assert new.versions["salun"] == old.versions["salun"]
     assert complete(jobs) == []
-
-
-def test_a_run_whose_weights_are_lost_is_done_again_for_a_revised_metric_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    jobs = listed(GOLD, {}, metrics=["RA", "weight_distance_base"])
-    do(jobs)
+    revise(monkeypatch, name, 8.0)
+    for path in WEIGHTS.glob(weights_name(before[1])):
+        path.unlink()
+    assert do(jobs) == ([(2, 0)] if name == "weight_distance_base" else [])  # for the weights that are lost
     complete(jobs)
-    revise(monkeypatch, "weight_distance_base", 7.0)
-    (WEIGHTS / weights_name(records_of(jobs)[2])).unlink()
-    assert do(jobs) == [(2, 0)]
-    complete(jobs)
-    assert [record.metrics["weight_distance_base"] for record in records_of(jobs)] == [7.0] * 4
-
-
-def test_a_revised_metric_of_several_runs_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = listed(GOLD, {}, runs=4, metrics=["UA", "KLoM", "ULiRA_auc"])
-    do(jobs)
-    held = comparison()
-    list(held.complete(jobs))
-    before = held.joint(jobs)
-    revise(monkeypatch, "KLoM", 7.0)
-    assert held.joint(jobs) == {number: values | {"KLoM": 7.0} for number, values in before.items()}
-    kept = (RECORDS.parent / "joint.json").read_bytes()
-    held.joint(jobs)
-    assert (RECORDS.parent / "joint.json").read_bytes() == kept
+    assert [record.metrics[name] for record in records_of(jobs)] == [8.0] * 2

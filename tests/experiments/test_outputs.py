@@ -6,9 +6,9 @@ import pytest
 import torch
 from outputs import compared, model, permuted
 
-from salun.experiments.outputs import digest_of, kept_outputs, outputs_path, write_outputs
+from salun.experiments.outputs import digest_of, kept_outputs, write_outputs
 from salun.io.arrays import write_arrays
-from salun.metrics import METRICS, Evaluation, check_metrics, evaluate
+from salun.metrics import METRICS, check_metrics, evaluate
 from salun.metrics.evaluation import SETS
 
 PATH = Path("outputs/run.npz")
@@ -36,12 +36,6 @@ def test_a_later_figure_equals_an_immediate_one() -> None:
         retrained=kept_outputs(Path(), "retrained"),
     )
     assert evaluate(later, free) == evaluate(written, free)
-
-
-def test_models_beside_are_not_written() -> None:
-    write_outputs(PATH, compared(1))
-    found = kept_outputs(Path(), "run")
-    assert (found.base, found.retrained) == (None, None)
 
 
 def test_the_digest_knows_values_and_order() -> None:
@@ -87,13 +81,3 @@ def test_damaged_files_are_not_taken(content: bytes) -> None:
     PATH.parent.mkdir()
     PATH.write_bytes(content)
     assert kept_outputs(Path(), "run") is None
-
-
-def test_only_outputs_that_a_record_speaks_of_are_taken() -> None:
-    folder = Path("runs/list")
-    one, other = model(1), model(2)
-    write_outputs(outputs_path(folder, "a"), one)
-    assert isinstance(kept_outputs(folder, "a", digest_of(one)), Evaluation)
-    assert kept_outputs(folder, "a", digest_of(other)) is None
-    assert kept_outputs(folder, "b", digest_of(one)) is None
-    assert kept_outputs(folder, "a") is not None

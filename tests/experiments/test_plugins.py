@@ -14,7 +14,7 @@ from plugins import FILES, forgotten, registered
 from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
 from salun.errors import SalunError
-from salun.experiments.plugins import load_plugins, outdated
+from salun.experiments.plugins import load_plugins
 from salun.experiments.schema import json_schema, validate
 from salun.metrics import METRICS, check_metrics
 from salun.registry import ADDED, load_installed
@@ -58,18 +58,13 @@ def test_an_example_takes_no_more_than_forty_lines(name: str) -> None:
     assert len(FILES[name].splitlines()) <= 40
 
 
-def test_one_file_may_hold_all_three(plug: Plug) -> None:
+def test_one_file_may_hold_all_three_and_is_not_compiled(plug: Plug, tmp_path: Path) -> None:
     path = plug("three.py", METHOD.format(name="mine") + METRIC.format(name="own") + DATASET.format(name="few"))
     assert find_method("mine").home == METRICS["own"].home == "salun_plugin_three"
     assert check_metrics(("own",)) == ("own",)
     assert class_count("few") == 2
     assert ADDED["plugin three.py"] == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_the_packages_metrics_stay_in_front(plug: Plug) -> None:
-    before = list(METRICS)
-    plug("aaa.py", METRIC.format(name="aaa"))
-    assert list(METRICS) == [*before, "aaa"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["three.py"]
 
 
 def test_annotations_may_be_put_off(plug: Plug) -> None:
@@ -85,19 +80,6 @@ def test_a_file_that_changed_takes_the_place_of_what_it_was(plug: Plug) -> None:
     assert "first" not in METHODS
     assert "second" in METHODS
     assert ADDED["plugin mine.py"] != before
-
-
-def test_no_compiled_file_is_left(plug: Plug, tmp_path: Path) -> None:
-    plug("mine.py", METHOD.format(name="mine"))
-    assert [path.name for path in tmp_path.rglob("*")] == ["mine.py"]
-
-
-def test_runs_of_another_version_are_told(plug: Plug) -> None:
-    plug("mine.py", METHOD.format(name="mine"))
-    same = {"torch": "1", "plugin mine.py": ADDED["plugin mine.py"]}
-    assert outdated([same, {"torch": "2"}]) == []
-    (line,) = outdated([same, same | {"plugin mine.py": "0" * 64}])
-    assert line.startswith("plugin mine.py: has changed since 1 of the finished runs")
 
 
 UNTYPED = METHOD.format(name="mine").replace("task: Task", "task: Task, *, lr=0.1")
@@ -255,37 +237,26 @@ def test_an_installed_package_takes_no_name_that_is_taken(
 
 
 @pytest.mark.slow
-def test_one_more_file_in_the_package_is_all_that_a_method_takes(tmp_path: Path) -> None:
-    for name in ("salun", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "salun/unlearning/methods/flatten.py").write_text(FILES["my_method.py"])
-    assert "methods/test_every_method.py" in (
-        passed := held_to_the_tests(tmp_path, "unlearning/methods", "method", "flatten")
-    )
-    assert passed.count("PASSED") >= 10
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("folder", "kind", "name", "file"),
+    ("place", "kind", "name", "file", "least"),
     [
-        ("unlearning/methods", "method", "flatten", "my_method.py"),
-        ("metrics", "metric", "forget_confidence", "my_metric.py"),
-        ("data", "source", "parity", "my_data.py"),
+        ("package", "unlearning/methods/test_every_method.py", "flatten", "my_method.py", 10),
+        ("plugin", "unlearning/methods/test_every_method.py", "flatten", "my_method.py", 4),
+        ("plugin", "metrics/test_every_metric.py", "forget_confidence", "my_metric.py", 4),
+        ("plugin", "data/test_every_source.py", "parity", "my_data.py", 4),
     ],
 )
-def test_a_plugin_is_held_to_the_tests_of_all(folder: str, kind: str, name: str, file: str, tmp_path: Path) -> None:
-    (tmp_path / file).write_text(FILES[file])
-    passed = held_to_the_tests(ROOT, folder, kind, name, "--plugin", str(tmp_path / file))
-    assert passed.count("PASSED") >= 4
-
-
-def held_to_the_tests(root: Path, folder: str, kind: str, name: str, *flags: str) -> str:
-    """Run the tests that every entry of a registry must pass on one of them; none may fail."""
+def test_one_file_in_the_package_or_as_a_plugin_is_held_to_the_tests_of_all(
+    place: str, kind: str, name: str, file: str, least: int, tmp_path: Path
+) -> None:
+    root, flags = (ROOT, ["--plugin", str(tmp_path / file)]) if place == "plugin" else (tmp_path, [])
+    if root == tmp_path:
+        for folder in ("salun", "tests"):
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", root)
+    (tmp_path / (file if root == ROOT else "salun/unlearning/methods/flatten.py")).write_text(FILES[file])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    tests = f"tests/{folder}/test_every_{kind}.py"
-    command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", tests, "-k", name, *flags]
+    command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", f"tests/{kind}", "-k", name, *flags]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert done.stdout.count("PASSED") >= least

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 from lists import trained_base
-from timm.models import register_model
-from torch import nn
 
 from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, make_split
@@ -33,12 +31,13 @@ from salun.unlearning.mask import save_mask
 
 CPU = torch.device("cpu")
 SHORT = {"epochs": 1, "batch_size": 64, "schedule": "cosine"}
+SMALL_DATA = "synthetic:n=60,size=8,classes=3"
 TINY_DATA = "synthetic:n=60,size=32,classes=3"
 
 
 def entry(checkpoint: Path | None, **keys: Any) -> Experiment:
     given = {"checkpoint": str(checkpoint)} if checkpoint else {}
-    keys = given | {"method": "ga_small", "class_to_forget": 0} | keys
+    keys = given | {"method": "ga_small", "class_to_forget": 0, "metrics": ["UA"]} | keys
     if keys["method"] != "retrain":
         keys = {"epochs": 1} | keys
     return validate([{key: value for key, value in keys.items() if value is not None}], "test")[0]
@@ -77,7 +76,8 @@ def same_weights(first: Checkpoint, second: Checkpoint) -> bool:
 def example(trained_file: Path) -> tuple[Record, Checkpoint, ForgettingProblem]:
     """One real run: random labels with a mask, two epochs."""
     cache = ModelCache(RunContext(CPU))
-    experiment = entry(trained_file, method="rl", epochs=2, lr=0.05, use_mask=True, mask_thr=0.25, tag="a name")
+    keys = {"method": "rl", "epochs": 2, "lr": 0.05, "use_mask": True, "mask_thr": 0.25, "tag": "a name"}
+    experiment = entry(trained_file, metrics=None, **keys)
     problem = check_problem(experiment, cache)
     result = run_experiment(experiment, 7, cache)
     return result.record, result.checkpoint, problem
@@ -114,14 +114,10 @@ def test_a_record_holds_every_metric_of_the_model_and_of_its_base(example: Examp
     assert record.metrics != record.base_metrics
 
 
-def test_a_record_holds_the_curve(example: Example) -> None:
+def test_a_record_holds_the_curve_and_seconds_apart_and_rte_is_mask_and_method(example: Example) -> None:
     record, _, _ = example
     assert [point.epoch for point in record.curve] == [1, 2]
     assert all(point.loss > 0 and point.lr == 0.05 and point.seconds > 0 for point in record.curve)
-
-
-def test_a_record_holds_seconds_apart_and_rte_is_mask_and_method(example: Example) -> None:
-    record, _, _ = example
     assert set(record.seconds) == {"mask", "method", "evaluation"}
     assert all(value > 0 for value in record.seconds.values())
     assert record.metrics["RTE"] == pytest.approx(record.seconds["mask"] + record.seconds["method"])
@@ -139,16 +135,19 @@ def test_a_record_holds_image_passes_apart(example: Example) -> None:
     assert record.base_metrics["passes"] is None
 
 
-def test_retraining_does_not_count_looks_at_the_validation_set(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
-    experiment = entry(trained_file, method="retrain")
-    problem = check_problem(experiment, cache)
+def test_retraining_costs_its_steps_and_not_the_looks_at_the_validation_set(cache: ModelCache) -> None:
+    recipe = SHORT | {"epochs": 2}
+    experiment = entry(None, model=TINY, dataset=SMALL_DATA, recipe=recipe, method="retrain", metrics=["RTE"])
     record = run_experiment(experiment, 0, cache).record
-    seen = len(record.curve) * len(problem.split.retain)
+    seen = 2 * len(check_problem(experiment, cache).split.retain)
     assert record.passes["method"] == {"forward": seen, "backward": seen}
+    assert [point.epoch for point in record.curve] == [1, 2]
+    assert all(point.validation is not None and point.evaluation_seconds > 0 for point in record.curve)
+    steps = sum(point.seconds for point in record.curve)
+    assert steps <= record.metrics["RTE"] <= steps + 1
 
 
-def test_what_is_measured_of_the_machine_is_no_part_of_rte(trained_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_measured_of_the_machine_is_no_part_of_rte(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     time = [0.0]
 
     def precision_for(*_: object) -> str:
@@ -157,14 +156,12 @@ def test_what_is_measured_of_the_machine_is_no_part_of_rte(trained_file: Path, m
 
     monkeypatch.setattr(run_module, "precision_for", precision_for)
     monkeypatch.setattr(run_module, "clock", lambda _: time[0])
-    cache, experiment = ModelCache(RunContext(CPU)), entry(trained_file)
-    record = run_experiment(experiment, 0, cache).record
+    record, _ = run()
     assert time[0] == 100
     assert record.unlearning_seconds <= 0
 
 
-def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
+def test_a_budget_ends_the_method_and_makes_another_run(cache: ModelCache, trained_file: Path) -> None:
     plain, short = (entry(trained_file, method="ft", epochs=3, batch_size=64, budget=each) for each in (None, 1000))
     problem = check_problem(plain, cache)
     record = run_experiment(short, 0, cache).record
@@ -177,20 +174,17 @@ def test_a_budget_ends_the_method_and_makes_another_run(trained_file: Path) -> N
 
 
 @pytest.mark.parametrize("method", ["ft", "ga", "rl_split"])
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_mask_counts_into_the_budget(trained_file: Path, method: str, masked: bool) -> None:
-    cache = ModelCache(RunContext(CPU))
-    experiment = entry(trained_file, method=method, epochs=3, batch_size=64, use_mask=masked, budget=1000)
-    problem = check_problem(experiment, cache)
+def test_the_mask_counts_into_the_budget(cache: ModelCache, trained_file: Path, method: str) -> None:
+    keys = {"method": method, "epochs": 3, "batch_size": 64, "use_mask": True, "budget": 1000}
+    experiment = entry(trained_file, metrics=["passes"], **keys)
+    mask = 2 * len(check_problem(experiment, cache).split.forget)
     record = run_experiment(experiment, 0, cache).record
-    mask = 2 * len(problem.split.forget) * masked
     assert sum(record.passes["mask"].values()) == mask
     assert sum(record.passes["method"].values()) == 1000 - mask
     assert record.unlearning_passes == record.metrics["passes"] == 1000
 
 
-def test_a_mask_that_spends_the_budget_alone_is_refused(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
+def test_a_mask_that_spends_the_budget_alone_is_refused(cache: ModelCache, trained_file: Path) -> None:
     forget = len(check_problem(entry(trained_file), cache).split.forget)
     asked = {"method": "ft", "batch_size": 32, "use_mask": True}
     with pytest.raises(SalunError, match=rf"budget: {2 * forget + 1}: the mask alone takes {2 * forget} image passes"):
@@ -200,31 +194,23 @@ def test_a_mask_that_spends_the_budget_alone_is_refused(trained_file: Path) -> N
         assert run_experiment(experiment, 0, cache).record.unlearning_passes == room["budget"]
 
 
-def test_ids_of_runs_without_budget_and_stratified_share_are_those_of_before(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
-    plain = entry(trained_file, class_to_forget=None, unlearning_rate=0.1)
-    settings = resolved_settings(plain, check_problem(plain, cache))
-    assert settings.keys() == {"base", "forget", "method", "settings", "mask"}
-    assert settings["forget"].keys() == {"request", "classes", "share", "seed", "fingerprint"}
-    even = entry(trained_file, class_to_forget=None, unlearning_rate=0.1, stratified=True)
-    assert resolved_settings(even, check_problem(even, cache))["forget"]["stratified"] is True
-    record = run_experiment(even, 0, cache).record
+def test_a_stratified_share_is_told_by_settings_and_name(run: Run) -> None:
+    record, _ = run(class_to_forget=None, unlearning_rate=0.1, stratified=True)
+    assert record.settings["forget"]["stratified"] is True
     assert weights_name(record).startswith("ga_small_share0.1-stratified_seed0_")
     assert record.settings["forget"]["request"] == "0.1 of the training split, stratified"
 
 
-def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
-    experiment = entry(trained_file, method="ga_small", lr=1e4, epochs=50)
-    record = run_experiment(experiment, 0, cache).record
+def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(run: Run) -> None:
+    record, _ = run(lr=1e4, epochs=50, metrics=None)
     assert record.diverged
     assert record.diverged_epoch == len(record.curve) < 50
     assert set(record.metrics.values()) == {None}
 
 
-def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
-    experiment = entry(trained_file, method="ft", epochs=1, weight_decay=0.1, prune=0.8, prune_epochs=2)
+def test_a_model_is_pruned_before_the_method_and_stays_so(cache: ModelCache, trained_file: Path) -> None:
+    keys = {"method": "ft", "epochs": 1, "weight_decay": 0.1, "prune": 0.8, "prune_epochs": 1}
+    experiment = entry(trained_file, metrics=["TA", "RTE"], **keys)
     problem = check_problem(experiment, cache)
     results = [run_experiment(experiment, seed, cache) for seed in (0, 1)]
     for result in results:
@@ -232,9 +218,9 @@ def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) ->
         share = sum(int((w == 0).sum()) for w in weights) / sum(map(torch.numel, weights))
         assert share == pytest.approx(0.8, abs=0.001)
         assert bool((result.checkpoint.weights["fc.weight"] != 0).all())
-        seen = 2 * len(problem.split.train)
+        seen = len(problem.split.train)
         assert result.record.passes["prune"] == {"forward": seen, "backward": seen}
-        assert result.record.settings["prune"] == {"share": 0.8, "epochs": 2}
+        assert result.record.settings["prune"] == {"share": 0.8, "epochs": 1}
         assert result.record.metrics["RTE"] < sum(result.record.seconds.values()) - result.record.seconds["evaluation"]
         assert result.record.metrics["TA"] > 0.8
     assert results[0].record.seconds["prune"] == results[1].record.seconds["prune"] > 0
@@ -242,16 +228,11 @@ def test_a_model_is_pruned_before_the_method_and_stays_so(trained_file: Path) ->
     assert all(torch.equal(zeros[0][name], zeros[1][name]) for name in zeros[0])
 
 
-def test_pruning_and_a_mask_hold_together(trained_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
-    experiment = entry(
-        trained_file, method="rl", epochs=1, lr=0.05, prune=0.5, prune_epochs=0, use_mask=True, mask_thr=0.3
-    )
-    result = run_experiment(experiment, 0, cache)
-    before = load_checkpoint(trained_file).weights
+def test_pruning_and_a_mask_hold_together(run: Run, trained: Checkpoint) -> None:
+    _, result = run(method="rl", lr=0.05, prune=0.5, prune_epochs=0, use_mask=True, mask_thr=0.3)
     moved = still = 0
-    for name, chosen in result.checkpoint.mask.items():
-        after, start = result.checkpoint.weights[name], before[name]
+    for name, chosen in result.mask.items():
+        after, start = result.weights[name], trained.weights[name]
         held = ~chosen
         assert bool(((after == start) | (after == 0))[held].all()), name
         moved, still = moved + int((after != start)[chosen].sum()), still + int((after == start)[held].sum())
@@ -272,27 +253,6 @@ def test_a_record_tells_where_and_with_what_it_was_made(example: Example) -> Non
     counts = {name: record.split[name] for name in ("train", "forget", "retain", "validation", "test")}
     assert counts["forget"] + counts["retain"] == counts["train"]
     assert counts == {name: len(getattr(problem.split, name)) for name in counts}
-
-
-def test_a_record_survives_the_disk(example: Example, tmp_path: Path) -> None:
-    record, _, _ = example
-    append(tmp_path / "records.jsonl", record)
-    assert read(tmp_path / "records.jsonl") == ({record.id: record}, [])
-
-
-def test_a_run_without_mask_spends_no_time_on_one(run: Run) -> None:
-    record, _ = run(metrics=["RTE"])
-    assert record.settings["mask"] is None
-    assert record.seconds["mask"] == 0
-    assert record.metrics == {"RTE": record.seconds["method"]}
-    assert record.base_metrics == {"RTE": None}
-
-
-def test_the_weights_file_says_what_it_is(example: Example) -> None:
-    record, checkpoint, _ = example
-    assert weights_name(record) == f"rl_mask0.25_class0_seed7_{record.id[:8]}.pt"
-    assert checkpoint.config["unlearned"]["id"] == record.id
-    assert checkpoint.config["unlearned"]["seed"] == 7
 
 
 # Identity
@@ -345,14 +305,6 @@ def test_what_does_not_change_the_outcome_does_not_change_the_id(
     assert id_of(cache, base_file, **change) == id_of(cache, base_file)
 
 
-def test_the_place_in_the_list_does_not_change_the_id(cache: ModelCache, base_file: Path) -> None:
-    keys = {"checkpoint": str(base_file), "class_to_forget": 0}
-    first, _, third = validate([keys, keys | {"method": "ga"}, keys], "test")
-    problem = check_problem(first, cache)
-    assert (first.number, third.number) == (1, 3)
-    assert run_id(resolved_settings(first, problem), 0) == run_id(resolved_settings(third, problem), 0)
-
-
 def test_what_a_forget_file_and_a_mask_hold_changes_the_id_and_their_place_does_not(
     cache: ModelCache, base_file: Path, trained: Checkpoint
 ) -> None:
@@ -389,68 +341,22 @@ def timeless(record: Record) -> dict[str, Any]:
     [
         {"method": "rl", "use_mask": True},
         {"method": "rl_split", "use_mask": True, "mask_score": "random", "labels": "remaining"},
-        {"method": "ga_small", "class_to_forget": None, "unlearning_rate": 0.1, "batch_size": 32},
+        {"method": "ga_small", "class_to_forget": None, "unlearning_rate": 0.4},
     ],
 )
-def test_the_same_seed_gives_the_same_weights_and_metrics(base_file: Path, keys: dict[str, Any]) -> None:
+def test_the_same_seed_gives_the_same_whatever_ran_before(keys: dict[str, Any]) -> None:
+    base = {"model": TINY, "dataset": "synthetic:n=200,size=8,classes=3", "recipe": SHORT}
+    experiment = entry(None, metrics=["UA", "RA", "TA", "RTE"], batch_size=32, **base, **keys)
+    alone, later = ModelCache(RunContext(CPU)), ModelCache(RunContext(CPU))
     found = []
-    for seed in (3, 3, 4):
-        fresh = ModelCache(RunContext(CPU))
+    for seed, cache in ((3, alone), (4, later), (3, later)):
         torch.rand(seed)
-        experiment = entry(base_file, metrics=["UA", "RA", "TA", "RTE"], **keys)
-        result = run_experiment(experiment, seed, fresh)
-        found.append((result.record, result.checkpoint))
-    (first, weights), (again, same), (other, different) = found
-    assert same_weights(weights, same)
-    assert timeless(first) == timeless(again)
-    assert not same_weights(weights, different)
-    assert first.id != other.id
-
-
-def test_a_run_does_not_depend_on_the_runs_before_it(run: Run) -> None:
-    alone = run(seed=1, method="rl", metrics=["UA"])
-    run(seed=5, method="ga_small", metrics=["UA"], lr=0.1)
-    again = run(seed=1, method="rl", metrics=["UA"])
-    assert same_weights(alone[1], again[1])
-    assert timeless(alone[0]) == timeless(again[0])
-
-
-@register_model
-def net_with_dropout(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **options: Any) -> nn.Module:
-    """A model whose layers draw random numbers of their own."""
-    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(in_chans * 8 * 8, num_classes))
-
-
-def test_a_model_with_dropout_repeats_too(tmp_path: Path) -> None:
-    keys = {"model": "net_with_dropout", "dataset": "synthetic:n=60,size=8,classes=3", "recipe": SHORT}
-    found = []
-    for number, method in enumerate(("retrain", "retrain", "ga_small", "ga_small")):
-        cache = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
-        experiment = entry(None, method=method, metrics=["UA"], **keys)
-        problem = check_problem(experiment, cache)
-        trained_base(problem, cache)
-        torch.manual_seed(number)
-        found.append(run_experiment(experiment, 0, cache).checkpoint)
-    assert same_weights(found[0], found[1])
-    assert same_weights(found[2], found[3])
-    assert not same_weights(found[0], found[2])
-
-
-def test_seeds_do_not_change_what_is_forgotten_unless_asked(run: Run) -> None:
-    share: dict[str, Any] = {"class_to_forget": None, "unlearning_rate": 0.1, "metrics": ["UA"]}
-    prints = [run(seed=seed, **share)[0].settings["forget"]["fingerprint"] for seed in (0, 1)]
-    other = run(forget_seed=1, **share)[0].settings["forget"]["fingerprint"]
-    assert prints[0] == prints[1] != other
-
-
-def test_retraining_differs_by_seed_and_repeats(cache: ModelCache) -> None:
-    recipe = SHORT | {"epochs": 2}
-    experiment = entry(None, model=TINY, dataset=TINY_DATA, recipe=recipe, method="retrain", metrics=["UA"])
-    first, again, other = (run_experiment(experiment, seed, cache) for seed in (0, 0, 1))
+        found.append(run_experiment(experiment, seed, cache))
+    first, other, again = found
     assert same_weights(first.checkpoint, again.checkpoint)
+    assert timeless(first.record) == timeless(again.record)
     assert not same_weights(first.checkpoint, other.checkpoint)
-    assert [point.epoch for point in first.record.curve] == [1, 2]
-    assert all(point.validation is not None for point in first.record.curve)
+    assert first.record.id != other.record.id
 
 
 # The base model
@@ -459,7 +365,7 @@ def test_retraining_differs_by_seed_and_repeats(cache: ModelCache) -> None:
 def test_a_run_leaves_the_base_model_alone(cache: ModelCache, run: Run, base_file: Path, trained: Checkpoint) -> None:
     before = base_file.read_bytes()
     for method in ("rl", "ga_small"):
-        _, after = run(method=method, lr=0.5, use_mask=True, metrics=["UA"])
+        _, after = run(method=method, lr=0.5, use_mask=True)
         assert not same_weights(after, trained)
     held = base_checkpoint(check_problem(entry(base_file), cache).spec, cache)
     assert same_weights(held, trained)
@@ -476,22 +382,14 @@ def test_the_base_models_metrics_are_those_of_the_base_model(run: Run) -> None:
     assert other.base_metrics["TA"] != whole.base_metrics["TA"]
 
 
-def altered(path: Path, checkpoint: Checkpoint, **config: Any) -> None:
-    save_checkpoint(path, replace(checkpoint, config=checkpoint.config | config))
-
-
-def test_a_checkpoint_of_another_split_is_refused(cache: ModelCache, base_file: Path, trained: Checkpoint) -> None:
-    altered(base_file, trained, split="0123456789abcdef")
-    with pytest.raises(SalunError, match=r"resnet_tiny_digits_base\.pt: was trained on another split of 'digits'"):
-        check_problem(entry(base_file), cache)
-
-
-@pytest.mark.parametrize("dataset", [TINY_DATA, "synthetic:n=100,size=8,classes=10"])
-def test_a_checkpoint_of_other_data_is_refused(
+@pytest.mark.parametrize("dataset", ["digits", TINY_DATA, "synthetic:n=100,size=8,classes=10"])
+def test_a_checkpoint_of_another_split_or_other_data_is_refused(
     cache: ModelCache, base_file: Path, trained: Checkpoint, dataset: str
 ) -> None:
-    save_checkpoint(base_file, replace(trained, dataset=dataset))
-    with pytest.raises(SalunError, match=r"resnet_tiny_digits_base\.pt"):
+    config = trained.config | ({"split": "0123456789abcdef"} if dataset == "digits" else {})
+    save_checkpoint(base_file, replace(trained, dataset=dataset, config=config))
+    told = "was trained on another split of 'digits'" if dataset == "digits" else ""
+    with pytest.raises(SalunError, match=rf"resnet_tiny_digits_base\.pt: {told}"):
         check_problem(entry(base_file), cache)
 
 
@@ -499,7 +397,8 @@ def test_a_checkpoint_brings_its_own_split_seed(
     cache: ModelCache, base_file: Path, trained: Checkpoint, digits: Dataset
 ) -> None:
     wanted = make_split(digits, ForgetRequest((0,)), split_seed=3)
-    altered(base_file, trained, split_seed=3, split=wanted.fingerprint)
+    config = trained.config | {"split_seed": 3, "split": wanted.fingerprint}
+    save_checkpoint(base_file, replace(trained, config=config))
     split = check_problem(entry(base_file), cache).split
     for name in ("train", "validation", "forget", "retain"):
         assert torch.equal(getattr(split, name), getattr(wanted, name))
@@ -532,17 +431,8 @@ def test_images_that_the_base_never_saw_are_neither_forgotten_nor_retained(
     assert split.fingerprint == whole.fingerprint
 
 
-def test_a_class_that_the_base_never_saw_cannot_be_forgotten(
-    cache: ModelCache, base_file: Path, trained: Checkpoint, digits: Dataset
-) -> None:
-    never = (digits.train.labels == 4).nonzero().flatten()
-    save_checkpoint(base_file, replace(trained, excluded=tuple(never.tolist())))
-    with pytest.raises(SalunError, match="class 4: none of these images is in the training split"):
-        check_problem(entry(base_file, class_to_forget=4), cache)
-
-
 def test_what_was_unlearned_can_be_unlearned_further(cache: ModelCache, run: Run, digits: Dataset) -> None:
-    first, after = run(metrics=["UA"])
+    first, after = run()
     path = Path("checkpoints") / weights_name(first)
     save_with_forget(path, after, check_problem(entry(Path("checkpoints/resnet_tiny_digits_base.pt")), cache).split)
     second, further = run(checkpoint=path, class_to_forget=1, metrics=["UA", "RA", "TUA"])
@@ -582,14 +472,9 @@ def seed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "seed.pt"
 
 
-def test_a_seed_checkpoint_is_unlearned(run: Run, seed_file: Path) -> None:
-    record, _ = run(checkpoint=seed_file, method="rl", metrics=["UA", "RA"])
-    assert record.settings["base"]["recipe"] is None
-    assert record.metrics["RA"] is not None
-    assert record.base_metrics["RA"] is not None
-
-
-def test_retraining_a_seed_checkpoint_needs_a_recipe(run: Run, cache: ModelCache, seed_file: Path) -> None:
+def test_a_seed_checkpoint_is_unlearned_and_needs_a_recipe_for_retraining(
+    run: Run, cache: ModelCache, seed_file: Path
+) -> None:
     with pytest.raises(SalunError, match=r"seed\.pt: records no recipe .* key 'recipe'"):
         check_problem(entry(seed_file, method="retrain"), cache)
     keys: dict[str, Any] = {"checkpoint": seed_file, "metrics": ["UA", "RA", "TA", "MIA"]}
@@ -597,71 +482,55 @@ def test_retraining_a_seed_checkpoint_needs_a_recipe(run: Run, cache: ModelCache
     assert gold.settings["base"]["recipe"] == Recipe(**SHORT).model_dump()
     assert len(gold.curve) == 1
     record, _ = run(**keys)
+    assert record.settings["base"]["recipe"] is None
+    assert None not in (record.metrics["RA"], record.base_metrics["RA"])
     rows = {row.title: row for row in summarise([("retrain", [gold]), ("rl", [record])])}
     assert rows["rl"].group == rows["retrain"].group
     assert rows["rl"].gap.mean is not None
 
 
-def test_another_recipe_than_the_recorded_one_is_refused(cache: ModelCache, base_file: Path) -> None:
-    with pytest.raises(SalunError, match="records another recipe; leave the key out"):
-        check_problem(entry(base_file, recipe=SHORT), cache)
-
-
 # Masks and runs that go wrong
-
-
-def test_a_mask_from_a_file_is_the_one_that_is_used(run: Run, trained: Checkpoint) -> None:
-    mask = {
-        name: torch.full(weight.shape, name.startswith("fc.")) for name, weight in trained.restore().named_parameters()
-    }
-    save_mask(Path("head.pt"), mask)
-    record, after = run(method="rl", load_mask="head.pt", lr=0.5, metrics=["UA"])
-    for name, chosen in mask.items():
-        assert torch.equal(after.weights[name], trained.weights[name]) is not bool(chosen.all())
-    assert record.settings["mask"]["file"] == "head.pt"
 
 
 def test_runs_of_one_problem_have_their_own_masks_and_ids(
     cache: ModelCache, base_file: Path, trained: Checkpoint
 ) -> None:
-    weights = trained.restore().named_parameters()
-    save_mask(Path("head.pt"), {name: torch.full(weight.shape, name.startswith("fc.")) for name, weight in weights})
+    weights = dict(trained.restore().named_parameters())
+    mask = {name: torch.full(weight.shape, name.startswith("fc.")) for name, weight in weights.items()}
+    save_mask(Path("head.pt"), mask)
     kinds: list[dict[str, Any]] = [{}, {"load_mask": "head.pt"}, {"use_mask": True}, {}]
     for keys in kinds:
-        experiment = entry(base_file, method="rl", lr=0.5, metrics=["UA"], **keys)
+        experiment = entry(base_file, lr=0.5, **keys)
         result = run_experiment(experiment, 0, cache)
         assert result.record.id == run_id(resolved_settings(experiment, check_problem(experiment, cache)), 0)
         assert (result.checkpoint.mask is not None) == bool(keys)
-        if "load_mask" in keys:
-            assert torch.equal(result.checkpoint.weights["conv1.weight"], trained.weights["conv1.weight"])
+        for name, chosen in mask.items() if "load_mask" in keys else ():
+            assert torch.equal(result.checkpoint.weights[name], trained.weights[name]) is not bool(chosen.all())
+            assert result.record.settings["mask"]["file"] == "head.pt"
 
 
 @pytest.mark.parametrize("method", ["rl", "ga_small"])
 def test_a_computed_mask_holds_the_other_weights(run: Run, trained: Checkpoint, method: str) -> None:
-    _, after = run(method=method, use_mask=True, mask_thr=0.1, lr=0.5, metrics=["UA"])
+    _, after = run(method=method, use_mask=True, mask_thr=0.1, lr=0.5)
     names = dict(trained.restore().named_parameters())
     moved = sum(int((after.weights[name] != trained.weights[name]).sum()) for name in names)
     total = sum(weight.numel() for weight in names.values())
     assert 0.05 * total < moved <= 0.1 * total
 
 
-def test_a_mask_of_another_model_is_refused_before_anything_runs(cache: ModelCache, base_file: Path) -> None:
+def test_a_mask_of_another_model_is_refused_before_a_base_model_is_trained(cache: ModelCache) -> None:
     save_mask(Path("other.pt"), {"layer.weight": torch.ones(3, 3, dtype=torch.bool)})
     with pytest.raises(SalunError, match=r"'layer\.weight' is no weight of the model"):
-        check_problem(entry(base_file, method="rl", load_mask="other.pt"), cache)
-    with pytest.raises(SalunError, match=r"'layer\.weight' is no weight of the model"):
         check_problem(entry(None, model=TINY, dataset=TINY_DATA, method="rl", load_mask="other.pt"), cache)
-    assert len(list(cache.context.checkpoints.iterdir())) == 2
+    assert not cache.context.checkpoints.exists()
 
 
-@pytest.mark.parametrize(
-    "keys", [{"epochs": 4}, {"method": "rl", "metrics": ["UA"]}, {"epochs": 2, "use_mask": True, "metrics": ["UA"]}]
-)
+@pytest.mark.parametrize("keys", [{"epochs": 4, "metrics": None}, {"method": "rl"}, {"epochs": 2, "use_mask": True}])
 def test_a_diverged_run_is_recorded_as_such(run: Run, tmp_path: Path, keys: dict[str, Any]) -> None:
     record, _ = run(lr=1e30, **keys)
     assert record.diverged is True
     alone = [name for name in check_metrics(()) if "retrained" not in METRICS[name].against]
-    assert list(record.metrics) == keys.get("metrics", alone)
+    assert list(record.metrics) == (alone if "metrics" in keys else ["UA"])
     assert set(record.metrics.values()) == {None}
     assert record.base_metrics["UA"] is not None
     path = tmp_path / "records.jsonl"
@@ -674,20 +543,10 @@ def test_a_diverged_run_is_recorded_as_such(run: Run, tmp_path: Path, keys: dict
 
 
 def test_a_mask_is_part_of_the_seeded_randomness(trained: Checkpoint, run: Run) -> None:
-    keys: dict[str, Any] = {"use_mask": True, "mask_score": "random", "metrics": ["UA"], "lr": 0.5}
     frozen = []
     for seed in (0, 1):
-        _, after = run(seed=seed, **keys)
+        _, after = run(seed=seed, use_mask=True, mask_score="random", lr=0.5)
         names = dict(trained.restore().named_parameters())
         frozen.append(torch.cat([(after.weights[name] == trained.weights[name]).flatten() for name in names]))
     assert 0.4 < frozen[0].float().mean() < 0.6
     assert 0.4 < (frozen[0] == frozen[1]).float().mean() < 0.6
-
-
-def test_retraining_costs_what_its_steps_cost(digits: Dataset, base_file: Path) -> None:
-    cache = ModelCache(RunContext(CPU))
-    (experiment,) = validate([{"checkpoint": str(base_file), "class_to_forget": 0, "method": "retrain"}], "list")
-    record = run_experiment(experiment, 0, cache).record
-    assert all(point.evaluation_seconds > 0 for point in record.curve)
-    steps = sum(point.seconds for point in record.curve)
-    assert steps <= record.metrics["RTE"] <= steps + 1

@@ -5,18 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, entries, planned, runner, train_small
+from lists import BASE, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
 from records import recorded
 
 from salun.data.split import ForgetRequest
-from salun.errors import SalunError, SalunErrors
+from salun.errors import SalunError
 from salun.experiments.config import PruneRequest
-from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.plan import Repeats, plan
 from salun.experiments.record import experiment_of
 from salun.experiments.records import read
-from salun.experiments.schema import validate
-from salun.io.files import name_part, write_text
+from salun.io.files import name_part
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.reports.labels import rows_of, rows_of_records, titles_of
@@ -28,8 +25,8 @@ def small() -> Checkpoint:
     return train_small()
 
 
-@pytest.fixture
-def base_model(small: Checkpoint) -> None:
+@pytest.fixture(autouse=True)
+def base_model(alone: None, small: Checkpoint) -> None:
     """The small model as the file that all entries name."""
     save_checkpoint(Path(BASE), small)
 
@@ -37,66 +34,9 @@ def base_model(small: Checkpoint) -> None:
 # What is to be done
 
 
-@pytest.mark.usefixtures("base_model")
-def test_run_i_uses_seed_plus_i() -> None:
-    jobs = planned({}, {"seed": 10}, runs=3)
-    assert [(job.experiment.number, job.seed, job.number, job.last) for job in jobs] == [
-        (1, 0, 1, False),
-        (1, 1, 2, False),
-        (1, 2, 3, True),
-        (2, 10, 1, False),
-        (2, 11, 2, False),
-        (2, 12, 3, True),
-    ]
-    assert len({job.id for job in jobs}) == 6
-
-
-@pytest.mark.usefixtures("base_model")
-def test_all_that_is_refused_is_told_at_once_by_entry(small: Checkpoint) -> None:
-    write_text(Path("far.json"), "[10000000]")
-    save_checkpoint(Path("split.pt"), replace(small, config=small.config | {"split": "0" * 16}))
-    Path("torn.pt").write_bytes(Path(BASE).read_bytes()[:1000])
-    save_mask(Path("mask.pt"), {"x": torch.ones(1)})
-    wrong = [
-        {"class_to_forget": 99},
-        {},
-        {"class_to_forget": None, "idxs_to_forget": "far.json"},
-        {"checkpoint": "split.pt"},
-        {"checkpoint": "torn.pt"},
-        {"load_mask": "mask.pt"},
-    ]
-    with pytest.raises(SalunErrors) as caught:
-        planned(*wrong)
-    lines = caught.value.lines
-    assert [line.partition(": entry ")[2][0] for line in lines] == ["1", "3", "4", "5", "6"]
-    assert all("\n" not in line for line in lines)
-    assert not RECORDS.exists()
-
-
-@pytest.mark.usefixtures("base_model")
-def test_a_mistake_on_the_command_line_names_no_entry() -> None:
-    experiments = validate(entries({"class_to_forget": 99}), "command line")
-    with pytest.raises(SalunErrors, match=r"^command line: class 99"):
-        plan(experiments, Repeats(1), ModelCache(RunContext(CPU)), "command line")
-
-
 # Doing it
 
 
-@pytest.mark.usefixtures("base_model")
-def test_finished_runs_are_not_done_again_and_new_entries_are() -> None:
-    first = [{}, {"lr": 0.002}]
-    assert do(planned(*first, runs=2)) == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    before = RECORDS.read_bytes()
-    assert do(planned(*first, runs=2)) == []
-    assert RECORDS.read_bytes() == before
-    assert do(planned({"lr": 0.003}, *first, runs=2)) == [(1, 0), (1, 1)]
-    assert do(planned({"lr": 0.003}, *first, runs=3)) == [(1, 2), (2, 2), (3, 2)]
-    assert do(planned({"tag": "renamed"}, runs=3)) == []
-    assert RECORDS.read_bytes().startswith(before)
-
-
-@pytest.mark.usefixtures("base_model")
 def test_the_same_run_twice_in_a_list_is_done_once() -> None:
     jobs = planned({}, {"tag": "the same"}, {"seed": 1}, runs=2)
     assert do(jobs) == [(1, 0), (1, 1), (3, 2)]
@@ -104,7 +44,6 @@ def test_the_same_run_twice_in_a_list_is_done_once() -> None:
     assert [[record.seed for record in row.records] for row in rows] == [[0, 1], [0, 1], [1, 2]]
 
 
-@pytest.mark.usefixtures("base_model")
 def test_an_interrupted_list_goes_on_where_it_stopped_and_ends_the_same() -> None:
     jobs = planned({}, {"lr": 0.002}, runs=2)
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +59,6 @@ def test_an_interrupted_list_goes_on_where_it_stopped_and_ends_the_same() -> Non
     assert resumed.items() <= whole.items()
 
 
-@pytest.mark.usefixtures("base_model")
 def test_a_torn_record_is_done_again() -> None:
     jobs = planned({}, runs=2)
     do(jobs)
@@ -130,26 +68,18 @@ def test_a_torn_record_is_done_again() -> None:
     assert {record.seed for record in read(RECORDS)[0].values()} == {0, 1}
 
 
-@pytest.mark.usefixtures("base_model")
 @pytest.mark.parametrize(("keep", "seeds"), [("all", [0, 1, 2]), ("last", [2]), ("none", [])])
 def test_unlearned_weights_are_kept_as_asked(keep: str, seeds: list[int]) -> None:
     jobs = planned({}, runs=3)
     do(jobs, keep=keep)
-    assert sorted(path.name for path in WEIGHTS.glob("*")) == sorted(
-        f"ga_small_class0_seed{job.seed}_{job.id[:8]}{suffix}"
-        for job in jobs
-        if job.seed in seeds
-        for suffix in (".pt", "_forget.json")
-    )
-    for job in jobs:
-        for path in WEIGHTS.glob(f"*seed{job.seed}_*.pt"):
-            kept = load_checkpoint(path)
-            assert kept.config["unlearned"]["id"] == job.id
-            listed = json.loads(path.with_name(f"{path.stem}_forget.json").read_text())
-            assert listed == job.problem.split.listed.tolist()
+    kept = {f"ga_small_class0_seed{job.seed}_{job.id[:8]}": job for job in jobs if job.seed in seeds}
+    names = {path.name for path in WEIGHTS.glob("*")}
+    assert names == {f"{name}{suffix}" for name in kept for suffix in (".pt", "_forget.json")}
+    for name, job in kept.items():
+        assert load_checkpoint(WEIGHTS / f"{name}.pt").config["unlearned"]["id"] == job.id
+        assert json.loads((WEIGHTS / f"{name}_forget.json").read_text()) == job.problem.split.listed.tolist()
 
 
-@pytest.mark.usefixtures("base_model")
 def test_weights_that_cannot_be_written_leave_no_record() -> None:
     Path("checkpoints/list").write_text("in the way")
     with pytest.raises(SalunError, match="cannot be written"):
@@ -160,13 +90,6 @@ def test_weights_that_cannot_be_written_leave_no_record() -> None:
 # Metrics that are asked for later
 
 
-@pytest.mark.usefixtures("base_model")
-def test_a_run_is_not_done_again_for_a_metric_of_its_outputs() -> None:
-    assert do(planned({"metrics": ["UA"]})) == [(1, 0)]
-    assert do(planned({"metrics": ["RA"]}, {"metrics": []}, {"metrics": ["attacks"]})) == []
-
-
-@pytest.mark.usefixtures("base_model")
 @pytest.mark.parametrize("harm", ["lost", "torn", "other"])
 def test_a_run_whose_outputs_are_gone_is_done_again_for_a_metric_that_it_lacks(harm: str) -> None:
     jobs = planned({"metrics": ["UA"]})
@@ -186,7 +109,6 @@ def test_a_run_whose_outputs_are_gone_is_done_again_for_a_metric_that_it_lacks(h
     assert {"UA", "RA"} <= set(record.metrics)
 
 
-@pytest.mark.usefixtures("base_model")
 def test_metrics_of_weights_keep_the_weights_and_ask_for_them() -> None:
     jobs = planned({"metrics": ["UA"]}, runs=2)
     do(jobs)
@@ -213,7 +135,7 @@ def test_each_source_of_randomness_is_varied_on_its_own() -> None:
     assert [job.seed for job in seeds] == [0, 1, 2]
     assert len({job.group for job in seeds}) == 1
     assert [job.problem.spec.recipe.seed for job in bases] == [0, 1, 2]
-    assert len({job.problem.split.forget_fingerprint for job in bases}) == 1
+    assert len({job.problem.split.forget_fingerprint for job in (*seeds, *bases)}) == 1
     assert [job.experiment.forget.seed for job in forgets] == [0, 1, 2]
     assert len({job.problem.split.forget_fingerprint for job in forgets}) == 3
     assert {job.seed for job in (*bases, *forgets)} == {0}
@@ -244,19 +166,6 @@ def test_retrained_models_of_two_base_models_differ() -> None:
     assert len({load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}) == 2
 
 
-@pytest.mark.usefixtures("base_model")
-@pytest.mark.parametrize(
-    ("given", "repeats", "told"),
-    [
-        ({}, {"bases": 2}, "entry 1: --nbase 2: a checkpoint is one base model"),
-        ({}, {"forgets": 3}, "entry 1: --nforget 3: class 0 is one forget set"),
-    ],
-)
-def test_what_cannot_be_varied_is_refused(given: dict[str, Any], repeats: dict[str, int], told: str) -> None:
-    with pytest.raises(SalunErrors, match=told):
-        planned(given, **repeats)
-
-
 def test_one_row_holds_the_runs_of_all_repeats() -> None:
     jobs = planned(SHARE | {"metrics": ["UA"]}, runs=2, bases=2)
     do(jobs)
@@ -266,7 +175,6 @@ def test_one_row_holds_the_runs_of_all_repeats() -> None:
     assert [asdict(row) for row in rows_of_records(list(done.values()))] == [asdict(row) for row in rows]
 
 
-@pytest.mark.usefixtures("base_model")
 def test_a_run_from_before_passes_were_counted_is_finished_without_them() -> None:
     (job,) = jobs = planned({})
     do(jobs)
@@ -279,7 +187,6 @@ def test_a_run_from_before_passes_were_counted_is_finished_without_them() -> Non
     assert row.estimates["UA"].mean == record.metrics["UA"]
 
 
-@pytest.mark.usefixtures("base_model")
 def test_a_diverged_run_is_finished() -> None:
     jobs = planned({"lr": 1e30, "epochs": 2})
     assert do(jobs) == [(1, 0)]
@@ -294,9 +201,7 @@ def test_a_diverged_run_is_finished() -> None:
 # Titles
 
 SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
-    ([{}], ["ga_small"]),
-    ([{}, {"method": "ft"}], ["ga_small", "ft"]),
-    ([{"lr": 0.1}, {"lr": 0.2}], ["ga_small (lr 0.1)", "ga_small (lr 0.2)"]),
+    ([{"use_mask": True, "mask_score": "random"}], ["ga_small + mask 0.5 random"]),
     (
         [{"lr": 0.1}, {"lr": 0.2}, {"method": "ft"}, {"lr": 0.2, "use_mask": True}],
         ["ga_small (lr 0.1)", "ga_small (lr 0.2)", "ft", "ga_small + mask 0.5"],
@@ -307,18 +212,10 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ),
     ([{"budget": 700}, {}], ["ga_small (budget 700)", "ga_small (budget none)"]),
     (
-        [{"prune": 0.5, "prune_epochs": 0}, {"prune": 0.5}, {"prune": 0.9}],
-        [
-            "prune 0.5 + ga_small (prune_epochs 0)",
-            "prune 0.5 + ga_small (prune_epochs the recipe's)",
-            "prune 0.9 + ga_small",
-        ],
+        [{"prune": 0.5, "prune_epochs": 0}, {"prune": 0.5}],
+        ["prune 0.5 + ga_small (prune_epochs 0)", "prune 0.5 + ga_small (prune_epochs the recipe's)"],
     ),
-    (
-        [{"method": "rl_split", "dual": True}, {"method": "rl_split"}],
-        ["rl_split (dual true)", "rl_split (dual false)"],
-    ),
-    ([{"grad_clip": 1.5}, {}], ["ga_small (grad_clip 1.5)", "ga_small (grad_clip none)"]),
+    ([{"method": "rl_split", "dual": True}, {"method": "rl_split"}], ["rl_split (dual true)", "rl_split (dual false)"]),
     ([{"schedule": "cosine"}, {}], ["ga_small (schedule cosine)", "ga_small (schedule constant)"]),
     ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "x"}], ["x (lr 0.1)", "x (lr 0.2)"]),
     ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "y"}], ["x", "y"]),
@@ -334,10 +231,13 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
         ["ga_small + mask mask.pt (mask file a/mask.pt)", "ga_small + mask mask.pt (mask file b/mask.pt)"],
     ),
     ([{"class_to_forget": 1, "lr": 0.1}, {"class_to_forget": 2, "lr": 0.2}], ["ga_small", "ga_small"]),
+    (
+        [{"tag": "x"}, {"tag": "x", "method": "rl", "use_mask": True}],
+        ["x (method ga_small, lr 0.001, mask none)", "x (method rl, lr 0.013, mask 0.5)"],
+    ),
 ]
 
 
-@pytest.mark.usefixtures("base_model")
 @pytest.mark.parametrize(("given", "titles"), SWEEPS)
 def test_entries_of_one_problem_have_different_titles(
     small: Checkpoint, given: list[dict[str, Any]], titles: list[str]
@@ -348,49 +248,27 @@ def test_entries_of_one_problem_have_different_titles(
     assert list(titles_of(planned(*given, runs=2)).values()) == titles
 
 
-@pytest.mark.usefixtures("base_model")
-def test_equal_tags_on_different_methods_are_told_apart() -> None:
-    titles = titles_of(planned({"tag": "x"}, {"tag": "x", "method": "rl", "use_mask": True}))
-    assert titles == {1: "x (method ga_small, lr 0.001, mask none)", 2: "x (method rl, lr 0.013, mask 0.5)"}
-
-
 # The table
 
 
-@pytest.mark.usefixtures("base_model")
 def test_rows_hold_the_finished_runs_of_each_entry_in_the_order_of_the_list() -> None:
-    given = [{"lr": 0.002}, {}, {"class_to_forget": 1}, {"lr": 0.004}]
+    given = [{"lr": 0.002}, {}, {"class_to_forget": 1, "tag": "mine", "use_mask": True}, {"lr": 0.004}]
     jobs = planned(*given, runs=2)
+    assert rows_of(jobs, {}) == []
     do(planned(*given[:3]))
-    rows = rows_of(jobs, read(RECORDS)[0])
+    done = read(RECORDS)[0]
+    rows = rows_of(jobs, done)
+    assert [asdict(row) for row in rows_of_records(list(done.values()))] == [asdict(row) for row in rows]
     assert [(row.kind, row.title, len(row.records)) for row in rows] == [
         ("base", "base", 0),
         ("method", "ga_small (lr 0.002)", 1),
         ("method", "ga_small (lr 0.001)", 1),
         ("base", "base", 0),
-        ("method", "ga_small", 1),
+        ("method", "mine", 1),
     ]
     assert [row.records[0].settings["settings"]["lr"] for row in rows if row.records] == [0.002, 0.001, 0.001]
 
 
-@pytest.mark.usefixtures("base_model")
-def test_rows_depend_on_the_records_alone() -> None:
-    jobs = planned({}, {"lr": 0.002}, runs=2)
-    do(jobs)
-    once = [asdict(row) for row in rows_of(jobs, read(RECORDS)[0])]
-    assert [asdict(row) for row in rows_of(planned({}, {"lr": 0.002}, runs=2), read(RECORDS)[0])] == once
-    assert rows_of(jobs, {}) == []
-
-
-@pytest.mark.usefixtures("base_model")
-def test_records_alone_give_the_rows_of_the_list_that_made_them() -> None:
-    jobs = planned({"lr": 0.002, "use_mask": True}, {}, {"class_to_forget": 1}, {"lr": 0.004, "tag": "mine"}, runs=2)
-    do(jobs)
-    done = read(RECORDS)[0]
-    assert [asdict(row) for row in rows_of_records(list(done.values()))] == [asdict(row) for row in rows_of(jobs, done)]
-
-
-@pytest.mark.usefixtures("base_model")
 def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
     do(planned({"tag": "first"}))
     do(planned({"tag": "second", "seed": 1}, {"tag": "second", "lr": 0.5}))
@@ -402,18 +280,12 @@ def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("given", "prune", "budget"),
-    [({}, None, None), ({"prune": {"share": 0.9, "epochs": None}, "budget": 50}, PruneRequest(share=0.9), 50)],
-)
-def test_a_record_tells_pruning_and_budget(given: dict[str, Any], prune: PruneRequest | None, budget: int) -> None:
+def test_a_record_tells_pruning_budget_and_a_stratified_share() -> None:
     record = recorded()
-    found = experiment_of(replace(record, settings=record.settings | given), 1)
-    assert (found.prune, found.budget) == (prune, budget)
-
-
-def test_a_record_tells_a_stratified_share() -> None:
-    record = recorded()
+    pruned = {"prune": {"share": 0.9, "epochs": None}, "budget": 50}
+    for given, wanted in (({}, (None, None)), (pruned, (PruneRequest(share=0.9), 50))):
+        found = experiment_of(replace(record, settings=record.settings | given), 1)
+        assert (found.prune, found.budget) == wanted
     forget = record.settings["forget"] | {"classes": [], "share": 0.1}
     for more in ({}, {"stratified": True}):
         found = experiment_of(replace(record, settings=record.settings | {"forget": forget | more}), 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lists import BASE, CPU, RECORDS, SMALL, WEIGHTS, entries, train_small
+from lists import BASE, CPU, RECORDS, SMALL, entries, planned, runner, train_small
 
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
@@ -19,8 +19,8 @@ from salun.experiments import records
 from salun.experiments.base_training import save_with_forget
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.executor import RunFailure
-from salun.experiments.plan import Job, Repeats, plan
-from salun.experiments.runner import Runner, run_experiment
+from salun.experiments.plan import Job
+from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
 from salun.io.locks import LOCKS, Locks
 from salun.models.checkpoint import Checkpoint
@@ -29,14 +29,13 @@ from salun.training.progress import Callback, no_callback
 LOG = Path("started")
 PROCESSES, RUNS = 2, 5
 ENTRIES = [{"method": "ga_small"}, {"method": "ft", "lr": 0.01}]
-MANY = entries(*ENTRIES)
 fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
 def small() -> Checkpoint:
     torch.set_num_threads(1)
-    validate(MANY, "test", files_must_exist=False)  # what this imports, the processes need not
+    validate(entries(*ENTRIES), "test", files_must_exist=False)  # what this imports, the processes need not
     return train_small()
 
 
@@ -53,12 +52,16 @@ def noted(job: Job) -> Callback:
     return no_callback
 
 
+def record_elsewhere(job: Job) -> None:
+    """Record a run as another process would."""
+    records.append(RECORDS, run_experiment(job.experiment, job.seed, ModelCache(RunContext(CPU))).record)
+
+
 def work(begin: Event, given: list[dict[str, object]], runs: int) -> None:
     try:
         begin.wait()
-        cache = ModelCache(RunContext(CPU))
-        jobs = plan(validate(given, "test"), Repeats(runs), cache, "test")
-        outcomes = list(Runner(cache, RECORDS, WEIGHTS, "none").run(jobs, noted))
+        jobs = planned(*given, runs=runs)
+        outcomes = list(runner().run(jobs, noted))
         done, torn = records.read(RECORDS)
         assert not torn
         assert {job.id for job in jobs} == done.keys()
@@ -84,10 +87,10 @@ def together(given: list[dict[str, object]], runs: int = RUNS) -> None:
     "attempt", [pytest.param(attempt, marks=[pytest.mark.slow] * (attempt > 1)) for attempt in range(20)]
 )
 def test_two_processes_do_each_run_exactly_once(attempt: int) -> None:
-    together(MANY)
+    together(ENTRIES)
     started = Counter(LOG.read_text().split())
     assert set(started.values()) == {1}
-    assert len(started) == len(MANY) * RUNS
+    assert len(started) == len(ENTRIES) * RUNS
     lines = [json.loads(line)["id"] for line in RECORDS.read_text().splitlines()]
     assert Counter(lines) == started
     assert sorted(path.name for path in RECORDS.parent.iterdir()) == ["outputs", "records.jsonl"]
@@ -96,7 +99,7 @@ def test_two_processes_do_each_run_exactly_once(attempt: int) -> None:
 def test_they_train_a_base_model_once() -> None:
     recipe = {"epochs": 3, "batch_size": 32}
     fresh = {"checkpoint": None, "model": "resnet_tiny", "dataset": SMALL, "recipe": recipe}
-    together(entries({**ENTRIES[0], **fresh}), runs=3)
+    together([{**ENTRIES[0], **fresh}], runs=3)
     made = [path for path in Path("checkpoints").glob("*.pt") if path != Path(BASE)]
     assert len(made) == 1
     assert set(Counter(LOG.read_text().split()).values()) == {1}
@@ -107,9 +110,7 @@ def test_they_train_a_base_model_once() -> None:
 def test_a_run_that_another_process_does_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = ModelCache(RunContext(CPU))
-    jobs = plan(validate(MANY, "test"), Repeats(2), cache, "test")
-    pauses = 0
+    jobs, pauses = planned(*ENTRIES, runs=2), 0
     sleep = time.sleep
 
     def wait(seconds: float) -> None:
@@ -117,13 +118,13 @@ def test_a_run_that_another_process_does_is_waited_for(
         pauses += 1
         sleep(0.01)
         if pauses == 3:  # it is recorded there, and its lock freed
-            records.append(RECORDS, run_experiment(jobs[1].experiment, jobs[1].seed, cache).record)
+            record_elsewhere(jobs[1])
             theirs.release(jobs[1].id)
 
     monkeypatch.setattr("salun.experiments.runner.time.sleep", wait)
     with Locks(RECORDS.parent / LOCKS) as theirs:
         assert theirs.take(jobs[1].id)
-        outcomes = list(Runner(cache, RECORDS, WEIGHTS, "none").run(jobs, noted))
+        outcomes = list(runner().run(jobs, noted))
     assert pauses == 3
     assert [line.getMessage() for line in caplog.records] == [
         "runs/list: waiting for other processes, which do the last runs"
@@ -134,8 +135,7 @@ def test_a_run_that_another_process_does_is_waited_for(
 
 
 def test_what_another_process_recorded_is_not_even_locked(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = ModelCache(RunContext(CPU))
-    jobs = plan(validate(MANY, "test"), Repeats(3), cache, "test")
+    jobs = planned(*ENTRIES, runs=3)
     theirs, claimed, take = jobs[1:5], [], Locks.take
 
     def taken(own: Locks, name: str) -> bool:
@@ -145,11 +145,11 @@ def test_what_another_process_recorded_is_not_even_locked(monkeypatch: pytest.Mo
     def callback(job: Job) -> Callback:
         if job is jobs[0]:
             for other in theirs:
-                records.append(RECORDS, run_experiment(other.experiment, other.seed, cache).record)
+                record_elsewhere(other)
         return noted(job)
 
     monkeypatch.setattr(Locks, "take", taken)
-    outcomes = list(Runner(cache, RECORDS, WEIGHTS, "none").run(jobs, callback))
+    outcomes = list(runner().run(jobs, callback))
     assert [job.id for job, _ in outcomes] == [jobs[0].id, jobs[5].id]
     assert {job.id for job in jobs} & set(claimed) == {jobs[0].id, jobs[5].id}
     assert records.read(RECORDS)[0].keys() == {job.id for job in jobs}
@@ -161,13 +161,11 @@ def test_why_a_base_model_cannot_be_had_is_kept(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("salun.experiments.executors.executor.train_base", fail)
     own = {"checkpoint": None, "model": "resnet_tiny", "dataset": SMALL, "recipe": {"epochs": 1, "batch_size": 32}}
-    cache = ModelCache(RunContext(CPU))
-    jobs = plan(validate(entries({**ENTRIES[0], **own}), "test"), Repeats(2), cache, "test")
-    runner = Runner(cache, RECORDS, WEIGHTS, "none")
-    outcomes = list(runner.run(jobs, noted))
+    jobs, alone = planned({**ENTRIES[0], **own}, runs=2), runner()
+    outcomes = list(alone.run(jobs, noted))
     assert len(outcomes) == 2
     for job, outcome in outcomes:
         assert isinstance(outcome, RunFailure)
         assert outcome.reason.startswith("ValueError: no luck (")
-        assert runner.trace_of(job).read_text() == outcome.trace != ""
+        assert alone.trace_of(job).read_text() == outcome.trace != ""
     assert not LOG.exists()

@@ -109,4 +109,3 @@ def test_an_audit_does_not_overwrite_another_lists(capsys: pytest.CaptureFixture
     assert audit.main(["-L", "b/x.json", *flags, "--name", "y"]) == 0
     assert Path("runs/y/audit.json").exists()
     assert Path("images/y/audit.png").exists()
-    assert audit.main(["-L", "a/x.json", *flags]) == 0

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import subprocess
@@ -92,30 +93,37 @@ def test_a_key_is_found_in_dotenv_and_shown_nowhere(
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.parametrize(
-    ("content", "wanted", "lines"),
-    [(text, True, 1) for text in (b"", b"OTHER=1\n", b"WANDB_API_KEY=\n", b"WANDB_SECRET='  '\n", b"A=\xff\xfe\n")]
-    + [(text, False, 0) for text in (b"", b"WANDB_API_KEY=key\n", b"WANDB_MODE=offline\n")]
-    + [(b"WANDB_MODE=disabled\n", True, 0), (b"WANDB_API_KEY=key\nWANDB_MODE=disabled\n", True, 0)],
-)
-def test_without_a_key_or_where_it_is_not_wanted_nothing_is_logged(content: bytes, wanted: bool, lines: int) -> None:
-    Path(".env").write_bytes(content)
+KEYLESS = [b"", b"OTHER=1\n", b"WANDB_API_KEY=\n", b"WANDB_SECRET='  '\n", b"A=\xff\xfe\n"]
+UNWANTED = [b"", b"WANDB_API_KEY=key\n", b"WANDB_MODE=offline\n"]
+DISABLED = [b"WANDB_MODE=disabled\n", b"WANDB_API_KEY=key\nWANDB_MODE=disabled\n"]
+
+
+def test_without_a_key_or_where_it_is_not_wanted_nothing_is_logged() -> None:
+    cases = [(content, True) for content in KEYLESS + DISABLED] + [(content, False) for content in UNWANTED]
     code = f"""
+import json, os, pathlib, sys
 from salun.experiments.tracking import Tracker
-import sys
-tracker = Tracker({wanted}, lambda text: print(text, file=sys.stderr))
-for _ in range(2):
-    with tracker.run("name", "group", {{}}) as log:
-        log({{"epoch": 1}})
-assert "wandb" not in sys.modules and not tracker.enabled
+before, told = dict(os.environ), []
+for content, wanted in {cases}:
+    pathlib.Path(".env").write_bytes(content)
+    told.append([])
+    tracker = Tracker(wanted, told[-1].append)
+    for _ in range(2):
+        with tracker.run("name", "group", {{}}) as log:
+            log({{"epoch": 1}})
+    assert "wandb" not in sys.modules and not tracker.enabled
+    os.environ.clear()
+    os.environ.update(before)
+print(json.dumps(told))
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20
-    )
-    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
-    assert len(ended.stderr.splitlines()) == lines
-    words = (".env",) if b"\xff" in content else ("WANDB_API_KEY", "WANDB_SECRET", ".env", "-NL")
-    assert not lines or all(word in ended.stderr for word in words)
+    run = [sys.executable, "-c", code]
+    ended = subprocess.run(run, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    told = json.loads(ended.stdout)
+    assert [len(lines) for lines in told] == [1] * len(KEYLESS) + [0] * len(UNWANTED + DISABLED)
+    for content, (line,) in zip(KEYLESS, told, strict=False):
+        words = (".env",) if b"\xff" in content else ("WANDB_API_KEY", "WANDB_SECRET", ".env", "-NL")
+        assert all(word in line for word in words)
     assert not Path("wandb").exists()
 
 

@@ -1,5 +1,7 @@
 """Lists of cheap experiments on a small model, planned and done as a command would."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from salun.experiments.bases import prepare_base
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.problem import ForgettingProblem, base_checkpoint
+from salun.experiments.records import read
 from salun.experiments.runner import Runner
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
-from salun.models.checkpoint import Checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint
 from salun.training.progress import Callback, Progress, no_callback
 from salun.training.recipe import Recipe
 
@@ -25,6 +28,7 @@ SMALL = "synthetic:n=90,size=8,classes=4"
 SHORT = {"epochs": 1, "batch_size": 32}
 RECORDS = Path("runs/list/records.jsonl")
 WEIGHTS = Path("checkpoints/list")
+TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
 
 
 def train_small() -> Checkpoint:
@@ -66,6 +70,31 @@ def do(jobs: list[Job], keep: Any = "none", interrupted: int | None = None) -> l
     counted = Counted(interrupted)
     list(runner(keep).run(jobs, counted.callback))
     return counted.started
+
+
+class Seen:
+    """Watches several runs at a time."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[Progress]] = {}
+
+    def callback(self, job: Job) -> Callback:
+        return self.steps.setdefault(job.id, []).append
+
+
+def results() -> dict[str, tuple[Any, ...]]:
+    """What is recorded and kept of each run, but for times; each run has one record."""
+    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    lines = [json.loads(line)["id"] for line in RECORDS.read_text().splitlines()]
+    assert len(lines) == len(set(lines))
+    return {
+        name: (
+            {key: value for key, value in asdict(record).items() if key not in TIMES},
+            [(point.epoch, point.loss, point.accuracy, point.lr) for point in record.curve],
+            kept[name[:8]],
+        )
+        for name, record in read(RECORDS)[0].items()
+    }
 
 
 def trained_base(problem: ForgettingProblem, cache: ModelCache) -> Checkpoint:

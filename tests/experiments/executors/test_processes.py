@@ -3,46 +3,20 @@ import multiprocessing
 import pickle
 import shutil
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lists import BASE, CPU, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
+from lists import BASE, CPU, RECORDS, SHORT, SMALL, Seen, do, planned, results, runner, train_small
 
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.executor import RunFailure, RunRequest, answer, portable
-from salun.experiments.plan import Job
 from salun.experiments.records import read
 from salun.experiments.run import RunResult
 from salun.models.architecture import TINY
-from salun.models.checkpoint import load_checkpoint, save_checkpoint
-from salun.training.progress import Callback, Progress, no_callback
+from salun.models.checkpoint import save_checkpoint
+from salun.training.progress import no_callback
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": SHORT, "method": "ft"}
-TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
-
-
-class Seen:
-    """Watches several runs at a time."""
-
-    def __init__(self) -> None:
-        self.steps: dict[str, list[Progress]] = {}
-
-    def callback(self, job: Job) -> Callback:
-        return self.steps.setdefault(job.id, []).append
-
-
-def results() -> dict[str, tuple[Any, ...]]:
-    """What is recorded and kept of each run, but for times."""
-    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
-    return {
-        name: (
-            {key: value for key, value in asdict(record).items() if key not in TIMES},
-            [(point.epoch, point.loss, point.accuracy, point.lr) for point in record.curve],
-            kept[name[:8]],
-        )
-        for name, record in read(RECORDS)[0].items()
-    }
 
 
 def test_side_by_side_runs_give_what_they_give_in_turn_and_are_told_of_alike() -> None:

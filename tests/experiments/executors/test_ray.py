@@ -1,14 +1,13 @@
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lists import CPU, RECORDS, SMALL, WEIGHTS, do, planned, runner
+from lists import CPU, RECORDS, SMALL, WEIGHTS, Seen, do, planned, results, runner
 from plugins import forgotten
 
 from salun.experiments.context import ModelCache, RunContext
@@ -16,15 +15,11 @@ from salun.experiments.executors.cluster import RayRequest
 from salun.experiments.executors.executor import RunFailure
 from salun.experiments.plan import Job
 from salun.experiments.plugins import load_plugins
-from salun.experiments.records import read
 from salun.experiments.runner import Runner
 from salun.models.architecture import TINY
-from salun.models.checkpoint import load_checkpoint
-from salun.training.progress import Callback, Progress
 
 OWN = {"checkpoint": None, "model": TINY, "dataset": SMALL, "recipe": {"epochs": 1, "batch_size": 32}, "method": "ft"}
 BARE = OWN | {"epochs": None}
-TIMES = {"seconds", "peak_memory", "finished", "device", "revision", "curve", "digest"}
 PLUGIN = '''
 import os
 import signal
@@ -79,16 +74,6 @@ def dying(task: Task) -> None:
 '''
 
 
-class Seen:
-    """Watches several runs at a time."""
-
-    def __init__(self) -> None:
-        self.steps: dict[str, list[Progress]] = {}
-
-    def callback(self, job: Job) -> Callback:
-        return self.steps.setdefault(job.id, []).append
-
-
 @pytest.fixture
 def plugin(tmp_path: Path) -> Iterator[Path]:
     """A file of methods that know whether they run on a cluster."""
@@ -103,21 +88,6 @@ def on_ray(address: str, plugins: tuple[Path, ...] = ()) -> Runner:
     """A runner of a cluster that keeps all weights."""
     cache = ModelCache(RunContext(CPU, plugins=plugins))
     return replace(runner("all"), cache=cache, ray=RayRequest(address, device="cpu"))
-
-
-def results() -> dict[str, tuple[Any, ...]]:
-    """What is recorded and kept of each run, but for times; each run has one record."""
-    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
-    lines = [json.loads(line)["id"] for line in RECORDS.read_text().splitlines()]
-    assert len(lines) == len(set(lines))
-    return {
-        name: (
-            {key: value for key, value in asdict(record).items() if key not in TIMES},
-            [(point.epoch, point.loss, point.accuracy, point.lr) for point in record.curve],
-            kept[name[:8]],
-        )
-        for name, record in read(RECORDS)[0].items()
-    }
 
 
 def done_again(jobs: Callable[[], list[Job]]) -> dict[str, tuple[Any, ...]]:
