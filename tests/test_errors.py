@@ -1,18 +1,12 @@
 import pytest
 
-from salun.errors import SalunError, SalunErrors, did_you_mean, nearest, one_line
+from salun.errors import SalunError, SalunErrors, did_you_mean, one_line
 
 
 def test_hints_name_the_nearest_or_all() -> None:
     assert did_you_mean("ephocs", ["lr", "epochs"]) == "; did you mean 'epochs'?"
     assert did_you_mean("zzz", ["lr", "epochs"]) == "; accepted: epochs, lr"
     assert did_you_mean("zzz", [f"name{i:02}" for i in range(60)]).endswith("name38, name39, ...")
-
-
-def test_the_nearest_name() -> None:
-    assert nearest("cifra10", ["cifar100", "cifar10", "svhn"]) == "cifar10"
-    assert nearest("zzz", ["cifar10"]) is None
-    assert nearest("zzz", []) is None
 
 
 def test_several_mistakes_are_one_error() -> None:

@@ -1,6 +1,7 @@
 """The rooms of the package, in the order in which they may import each other."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,10 +14,10 @@ ROOMS = [
     ["errors"], ["device", "registry"], ["io"], ["data", "models"], ["training"], ["unlearning", "metrics"],
     ["experiments"], ["latent", "reports"], ["api"], ["cli"],
 ]  # fmt: skip
-LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+LEVEL = {room: level for level, rooms in enumerate(ROOMS, 1) for room in rooms}
+PAGE = (PACKAGE.parent / "docs/architecture.md").read_text()
 FACES = ("salun", "salun.cli", "salun.cli.viz", "salun.unlearning", "salun.metrics")
 FILES = sorted(PACKAGE.rglob("*.py"))
-EACH = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
 
 
 def module_of(path: Path) -> str:
@@ -53,19 +54,23 @@ def level_of(module: str, above: tuple[str, ...] = ()) -> int:
     return 1 + max((level_of(other, (*above, module)) for other in needed), default=0)
 
 
-@EACH
-def test_a_room_imports_only_what_stands_above_it(path: Path) -> None:
-    own = room_of(module_of(path))
-    assert not own or own in LEVEL, f"{path}: stands in no room"
-    for module in imported(path):
-        other = room_of(module)
-        if own and other and other != own:
-            assert LEVEL[other] < LEVEL[own], f"{path} imports {module}"
+def test_the_page_names_every_room_and_what_exists() -> None:
+    assert set(LEVEL) == {*map(room_of, MODULES)} - {""}
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", PAGE, re.MULTILINE)
+    named = {name: int(level) for level, rooms in rows for name in re.findall(r"`(\w+)(?:\.py|/)`", rooms)}
+    assert named == LEVEL
+    paths = re.findall(r"`((?:salun|exp|tests)/[\w./]+)`", PAGE)
+    assert [path for path in paths if not (PACKAGE.parent / path).exists()] == []
 
 
-@EACH
-def test_no_module_imports_itself_by_way_of_others(path: Path) -> None:
-    level_of(module_of(path))
+def test_a_room_imports_only_what_stands_above_it_and_no_module_itself_by_way_of_others() -> None:
+    for name, path in MODULES.items():
+        own = room_of(name)
+        for module in imported(path):
+            other = room_of(module)
+            if own and other and other != own:
+                assert LEVEL[other] < LEVEL[own], f"{path} imports {module}"
+        level_of(name)
 
 
 @pytest.mark.parametrize("room", ["unlearning/methods", "metrics"])
@@ -77,10 +82,6 @@ def test_methods_and_metrics_stand_alone(room: str) -> None:
         assert path.stem == "__init__" or siblings <= (shared if room == "metrics" else set()), path
 
 
-@EACH
-def test_names_are_of_subjects(path: Path) -> None:
-    assert path.stem not in {"utils", "util", "misc", "common", "base", "helpers"}
-
-
-def test_importing_the_package_changes_nothing() -> None:
+def test_names_are_of_subjects_and_importing_the_package_changes_nothing() -> None:
+    assert not {path.stem for path in FILES} & {"utils", "util", "misc", "common", "base", "helpers"}
     assert imported(PACKAGE / "__init__.py", lazily=False) == frozenset()

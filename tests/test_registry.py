@@ -24,19 +24,13 @@ def bare() -> None:
     pass
 
 
-def test_arguments_are_told_apart() -> None:
+def test_a_docstring_is_taken_apart() -> None:
     assert arguments_of(described) == {
         "first": "of the numbers, on two lines: with a colon.",
         "second": "of the numbers.",
     }
 
-
-def test_remarks_stand_between_the_first_sentence_and_the_sections() -> None:
     assert summary_of(described) == "Add two numbers."
     assert remarks_of(described) == ["This is a remark over two lines.", "And another: with a colon."]
     assert sections_of(described)["Returns"] == "The sum."
-
-
-def test_nothing_is_said_of_what_has_no_docstring() -> None:
-    assert arguments_of(bare) == {}
-    assert remarks_of(bare) == []
+    assert (arguments_of(bare), remarks_of(bare)) == ({}, [])

@@ -8,7 +8,6 @@ from torch import nn
 from benchmarks.control import (
     Forgetting,
     Loaders,
-    Pictures,
     evaluate,
     forget,
     gradients,
@@ -18,7 +17,6 @@ from benchmarks.control import (
 )
 from benchmarks.items import Bench
 from benchmarks.problem import Ground, ground_for
-from salun.data.images import Images
 from salun.training.evaluate import accuracy, predict
 from salun.training.loop import fit
 from salun.training.recipe import TrainingConfig
@@ -41,17 +39,12 @@ def parameters(model: nn.Module) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-def test_prepares_images_as_ours_are(ground: Ground) -> None:
-    images, _ = next(iter(LOADERS.over(ground.pictures(ground.sets.test))))
-    torch.testing.assert_close(images, next(ground.sets.test.batches(BATCH)).x)
-
-
-def test_grey_images_keep_their_one_channel(tmp_path: Path) -> None:
-    digits = Ground(Bench(CPU, tmp_path, quick=True), "digits", ground_for(Bench(CPU, tmp_path, True), 10).architecture)
-    images, labels = next(iter(LOADERS.over(digits.pictures(digits.sets.test))))
-    ours = next(digits.sets.test.batches(BATCH))
-    torch.testing.assert_close(images, ours.x)
-    torch.testing.assert_close(labels, ours.y)
+def test_prepares_images_as_ours_are_grey_ones_too(ground: Ground, tmp_path: Path) -> None:
+    for each in (ground, Ground(Bench(CPU, tmp_path, quick=True), "digits", ground.architecture)):
+        images, labels = next(iter(LOADERS.over(each.pictures(each.sets.test))))
+        ours = next(each.sets.test.batches(BATCH))
+        torch.testing.assert_close(images, ours.x)
+        torch.testing.assert_close(labels, ours.y)
 
 
 def test_crops_only_what_is_trained_on(ground: Ground) -> None:
@@ -85,12 +78,9 @@ def test_evaluates_as_ours_does(ground: Ground) -> None:
 
 
 def test_moves_the_weights_of_the_mask(ground: Ground) -> None:
-    def pictures(images: Images) -> Pictures:
-        return ground.pictures(images)
-
     np.random.seed(0)
-    sets, model = ground.sets, ground.theirs()
-    plain = {name: pictures(getattr(sets, name)) for name in ("forget", "retain", "test")}
+    model = ground.theirs()
+    plain = {name: ground.pictures(getattr(ground.sets, name)) for name in ("forget", "retain", "test")}
     before = parameters(model)
     found = forget(model, Forgetting(plain["forget"], plain["retain"], plain, 10, 0.5, 0.01, 1), LOADERS)
     assert found.keys() == {"forget", "retain", "test", "MIA"}

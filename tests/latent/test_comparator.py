@@ -112,10 +112,7 @@ def contents(triple: Trio) -> dict[str, dict[str, Any]]:
     return {name: describe_run(name, triple, trios.pictures(), None, CPU) for name in ("notebook", "comparator")}
 
 
-EACH = pytest.mark.parametrize("definition", ["notebook", "comparator"])
-
-
-@EACH
+@pytest.mark.parametrize("definition", ["notebook", "comparator"])
 def test_all_fields_of_the_page_are_there(contents: dict[str, dict[str, Any]], definition: str) -> None:
     content = contents[definition]
     assert content.keys() >= FIELDS
@@ -131,6 +128,15 @@ def test_all_fields_of_the_page_are_there(contents: dict[str, dict[str, Any]], d
     }
     assert all(len(table) == 51 for table in content["attack"]["results"].values())
     assert 0 <= content["FQS"] <= 1
+    for name in ("cka", "cka_retrain"):
+        layers = content[name]["layers"]
+        assert layers[0] == "conv1"
+        for part in ("train", "test"):
+            for group in ("forget_class", "other_classes"):
+                matrix = np.array(content[name][part][group], dtype=np.float64)
+                assert matrix.shape == (len(layers), len(layers))
+                assert matrix[0, 0] > 0.1
+    assert content["cka"] != content["cka_retrain"]
 
 
 def test_points_are_of_the_notebooks_subset_of_which_the_comparator_attacks_the_forgotten_class(
@@ -154,20 +160,6 @@ def test_confidence_is_of_one_class_or_of_all(contents: dict[str, dict[str, Any]
     for label, row in contents["notebook"]["conf_dist"].items():
         taken = contents["notebook"]["label_dist"][label]
         assert [value > 0 for value in row] == [share > 0 for share in taken]
-
-
-@EACH
-def test_layers_are_compared_with_both_models(contents: dict[str, dict[str, Any]], definition: str) -> None:
-    content = contents[definition]
-    for name in ("cka", "cka_retrain"):
-        layers = content[name]["layers"]
-        assert layers[0] == "conv1"
-        for part in ("train", "test"):
-            for group in ("forget_class", "other_classes"):
-                matrix = np.array(content[name][part][group], dtype=np.float64)
-                assert matrix.shape == (len(layers), len(layers))
-                assert matrix[0, 0] > 0.1
-    assert content["cka"] != content["cka_retrain"]
 
 
 def test_without_a_retrained_model_the_notebook_shows_zeros_and_the_comparator_refuses(triple: Trio) -> None:

@@ -17,7 +17,6 @@ from salun.experiments.base_model import checkpoint_config
 from salun.latent.extraction import (
     Model,
     Sample,
-    by_dataset,
     choose,
     extract,
     find_checkpoints,
@@ -94,18 +93,6 @@ def test_any_layer_can_be_read_averaged_over_space_or_tokens(family: Model, pict
         assert found.source.layer == layer
         assert found.features.shape in [(10, size) for size in output.shape[1:]]
         assert found.features.mean(1) == pytest.approx(output.flatten(1).mean(1).numpy(), abs=1e-5)
-
-
-def test_an_unknown_layer_is_refused_with_the_nearest(family: Model, pictures: Dataset) -> None:
-    with pytest.raises(SalunError, match=r"--layer nowhere.to.be: the model has none of that name"):
-        extracted(family, choose(pictures, [family], "train", 10), layer="nowhere.to.be")
-
-
-def test_the_last_layer_of_a_resnet_gives_the_pre_head_features(trained_file: Path, digits: Dataset) -> None:
-    model = read_model(trained_file)
-    sample = choose(digits, [model], "train", 50)
-    found = extracted(model, sample, layer="layer4")
-    assert found.features == pytest.approx(extracted(model, sample).features, abs=1e-5)
 
 
 def test_a_layer_is_read_before_the_next_one_changes_it_in_place(trained_file: Path, digits: Dataset) -> None:
@@ -219,8 +206,6 @@ def test_with_several_forget_sets_each_model_is_marked_by_its_own(
 
 def test_a_named_forget_set_stands_in_where_there_is_none(make: Make, digits: Dataset) -> None:
     base = make("base")
-    with pytest.raises(SalunError, match=r"--split forget: .* --itf"):
-        choose(digits, [base], "forget", 10)
     listed = make_split(digits, ForgetRequest(classes=(3,))).forget
     sample = choose(digits, [base], "forget", 10**6, listed)
     assert sample.indices.tolist() == listed.tolist()
@@ -265,16 +250,6 @@ def test_a_model_whose_outputs_are_no_numbers_is_refused(tmp_path: Path, trained
         extracted(model, choose(digits, [model], "train", 10))
 
 
-def test_weights_are_read_when_they_are_needed(make: Make) -> None:
-    model = make("a")
-    assert model.spec.checkpoint is not None
-    assert not model.spec.checkpoint.weights
-    assert sum(tensor.numel() for tensor in model.restore(CPU).state_dict().values()) > 100_000
-    model.path.unlink()
-    with pytest.raises(SalunError, match="no such checkpoint"):
-        model.restore(CPU)
-
-
 # Which checkpoints
 
 
@@ -293,10 +268,3 @@ def test_checkpoints_are_found_below_a_folder_as_given_then_under_checkpoints(tm
     (tmp_path / "empty").mkdir()
     refuses(r"nowhere: no such folder, here or under checkpoints/", lambda: find_checkpoints(Path("nowhere")))
     refuses(r"empty: holds no checkpoint \(\*\.pt, \*\.pth\)", lambda: find_checkpoints(Path("empty")))
-
-
-def test_models_are_grouped_by_data_set(make: Make) -> None:
-    first, second = make("a"), make("b")
-    other = replace(second, spec=replace(second.spec, dataset="cifar10"))
-    found = [(name, len(models)) for name, models in by_dataset([first, other, second])]
-    assert found == [("digits", 2), ("cifar10", 1)]

@@ -45,16 +45,6 @@ def test_a_file_of_the_seed_system_is_read(tmp_path: Path) -> None:
     assert found.source.title == "resnet18_best_0"
 
 
-@pytest.mark.parametrize(("samples", "left"), [(1, 1), (7, 7), (10_000, 120)])
-def test_the_first_samples_are_kept(samples: int, left: int) -> None:
-    whole = make_features()
-    assert whole.at(np.array([5, 3])).predictions.tolist() == whole.logits[[5, 3]].argmax(1).tolist()
-    kept = whole.first(samples)
-    for array in ARRAYS[:-1]:
-        assert np.array_equal(getattr(kept, array), getattr(whole, array)[:left])
-    assert kept.classes == whole.classes
-
-
 @pytest.mark.parametrize(
     "wrong",
     [

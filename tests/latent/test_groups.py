@@ -32,25 +32,12 @@ def test_features_are_found_below_folders_each_once() -> None:
 
 @pytest.mark.parametrize(
     ("paths", "said"),
-    [
-        (["x"], "x: no such file or folder"),
-        (["x" * 5000], "x: no such file or folder"),
-        ([], "features: no such"),
-        (["e"], "e: holds no features"),
-    ],
+    [(["x" * 5000], "x: no such file or folder"), ([], "features: no such"), (["e"], "e: holds no features")],
 )
 def test_what_is_not_there_is_named(paths: list[str], said: str) -> None:
     Path("e").mkdir()
     with pytest.raises(SalunError, match=said):
         find_features(paths)
-
-
-def test_figures_mirror_where_features_lie(tmp_path: Path) -> None:
-    put("deep/er/a.npz", make_features())
-    write_features(tmp_path / "other" / "b.npz", make_features())
-    entries = read_entries(["features/deep", "other/b.npz"], 7)
-    assert [entry.place for entry in entries] == [Path("deep/er/a"), Path("other/b")]
-    assert [len(entry.features.labels) for entry in entries] == [7, 7]
 
 
 def test_models_of_one_forget_set_stand_beside_the_base_models() -> None:

@@ -40,20 +40,10 @@ def test_space_takes_a_plane_that_says_everything() -> None:
 
 @pytest.mark.parametrize(
     ("count", "perplexity", "accepted"),
-    [
-        (10, 3, None),
-        (91, 30, None),
-        (1000, 50.5, None),
-        (90, 30, "1 to 29 for 90 points"),
-        (3, 1, "3 points are too few"),
-        (1000, 0, "1 to 333"),
-        (10, float("nan"), "1 to 3"),
-    ],
+    [(90, 30, "1 to 29 for 90 points"), (3, 1, "3 points are too few"), (1000, 0, "1 to 333"), (10, np.nan, "1 to 3")],
 )
-def test_a_perplexity_that_does_not_fit_names_what_would(count: int, perplexity: float, accepted: str | None) -> None:
-    if accepted is None:
-        check_perplexity(perplexity, count)
-        return
+def test_a_perplexity_that_does_not_fit_names_what_would(count: int, perplexity: float, accepted: str) -> None:
+    check_perplexity(30, 91)
     with pytest.raises(SalunError, match=f"--perplexity .*: {accepted}"):
         check_perplexity(perplexity, count)
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from features import make_features
-from salun.errors import SalunError
-from salun.latent.umap import check_neighbours, umap
+from salun.latent.umap import umap
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -15,9 +14,3 @@ def test_clouds_stay_apart_and_coordinates_repeat(dimensions: int) -> None:
     distances = np.linalg.norm(first[:, None] - first[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
     assert (features.labels[distances.argmin(1)] == features.labels).mean() > 0.9
-
-
-@pytest.mark.parametrize(("neighbours", "count"), [(15, 15), (1, 100), (80, 79), (2, 5)])
-def test_too_few_points_are_refused(neighbours: int, count: int) -> None:
-    with pytest.raises(SalunError, match=f"--neighbours {neighbours}: .* {count} points"):
-        check_neighbours(neighbours, count)

@@ -101,19 +101,6 @@ def test_a_change_of_seen_and_unseen_images_alike_is_found_only_beside_retrained
     assert holds([found["lira"] for found in shifted], 0.5)
 
 
-def test_shuffled_membership_is_guessing(pool: Pool) -> None:
-    """What was added to half of the models has nothing to do with what they were trained on."""
-    found = []
-    for seed in range(12):
-        shuffled = np.random.default_rng(seed).permuted(membership(pool), axis=0)
-        verdict = judge(pool, "", fabricate(pool, seed, 3 * shuffled), fabricate(pool, 100 + seed))
-        assert verdict.lira is not None
-        found.append(verdict.lira.auc)
-        assert verdict.lira.interval[0] < 0.55
-        assert verdict.lira.interval[1] > 0.45
-    assert holds(found, 0.5)
-
-
 def test_retain_and_test_images_are_judged_apart(pool: Pool) -> None:
     models, retrained = fabricate(pool, 2), fabricate(pool, 1)
     _, one = judged(pool, models, retrained)
@@ -122,16 +109,6 @@ def test_retain_and_test_images_are_judged_apart(pool: Pool) -> None:
     assert min(other["klom_retain"], other["klom_test"]) > 5
     _, without = judged(pool, *(changed(side, test=lambda x: x[:0]) for side in (models, retrained)))
     assert (without["klom_test"], without["klom_retain"]) == (None, one["klom_retain"])
-
-
-def test_more_models_make_the_interval_narrower(pool: Pool) -> None:
-    widths = []
-    for shadows in (6, 32):
-        found = judge(pool, "", fabricate(pool, 1, 0.5, shadows), fabricate(pool, 2, 0.0, shadows))
-        assert found.ulira is not None
-        assert found.shadows == shadows
-        widths.append(found.ulira.interval[1] - found.ulira.interval[0])
-    assert widths[1] < widths[0]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -10,11 +10,9 @@ from salun.reports.statistics import (
     Comparison,
     Draw,
     Estimate,
-    Sample,
     adjusted_by_holm,
     difference,
     estimate,
-    means_by,
     units,
     versus,
 )
@@ -131,15 +129,6 @@ def test_a_base_model_without_values_is_no_unit_and_its_loss_does_not_free_the_o
     assert units([None, 0.2, 0.4, 0.5, None, None], draws) == pytest.approx([0.3, 0.5])
 
 
-def test_means_are_taken_of_what_belongs_together() -> None:
-    assert means_by([1.0, 5.0, None, 3.0, None], ["x", "y", "y", "x", "z"]) == [2.0, 5.0]
-    sample = Sample([{"UA": float(place), "RA": None} for place in range(8)], crossed(2, 2, 2))
-    groups = [("b0", "f0"), ("b0", "f1"), ("b1", "f0"), ("b1", "f1")]
-    wanted = {group: {"UA": 0.5 + 2 * place, "RA": None} for place, group in enumerate(groups)}
-    assert sample.by_group() == wanted
-    assert sample.within([("b1", "f0")]).of("UA") == [4.0, 5.0]
-
-
 # Tests of two samples
 
 
@@ -185,15 +174,6 @@ def test_samples_that_are_too_small_are_not_tested(ours: list[float], theirs: li
     assert versus(ours, theirs) is None
     assert difference(alone(ours), alone(theirs)) is None
     assert difference(dict.fromkeys(crossed(1, 1, 4), 0.5), dict.fromkeys(crossed(2, 1, 1)[1:], 0.5)) is None
-
-
-def test_pairs_of_one_base_model_are_one_unit() -> None:
-    draws = crossed(3, 1, 4)
-    values = np.random.default_rng(1).normal(size=(2, 12))
-    found = difference(*(dict(zip(draws, side.tolist(), strict=True)) for side in values))
-    assert found is not None
-    assert found.p == pytest.approx(stats.ttest_rel(*values.reshape(2, 3, 4).mean(2)).pvalue)
-    assert found.n == 12
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 0.62, 3.0])

@@ -3,7 +3,6 @@ import json
 import re
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,7 +14,7 @@ from salun.experiments.record import Record
 from salun.metrics import Value
 from salun.reports.statistics import Comparison, Estimate, estimate
 from salun.reports.summary import grouped, summarise
-from salun.reports.tables import cell, columns_of, group_title, legend, lines_of, write_summaries
+from salun.reports.tables import cell, columns_of, group_title, legend, lines_of
 
 # Cells
 
@@ -208,20 +207,6 @@ def test_user_text_is_shown_as_text(text: str) -> None:
 def test_a_row_that_starts_with_a_bracket_or_star_is_no_argument_of_the_row_before() -> None:
     text = written(summarise([("[2em] x", [make("rl")]), ("*", [make("ft")])]))["tex"]
     assert not re.search(r"(\\\\|rule)\s*[\[*]", text)
-
-
-@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x00b", "lone \ud800 surrogate", "bell\x07", "\u202eright to left"])
-def test_marks_that_cannot_be_printed_are_left_out(text: str) -> None:
-    for content in written(summarise([(text, [make()])])).values():
-        assert content.replace("\n", "").isprintable()
-
-
-def test_summaries_are_written_beside_the_records(tmp_path: Path) -> None:
-    rows = several()
-    paths = write_summaries(tmp_path / "runs" / "list", rows)
-    assert sorted(path.name for path in paths) == ["summary.csv", "summary.json", "summary.md", "summary.tex"]
-    assert {path.parent for path in paths} == {tmp_path / "runs" / "list"}
-    assert {path.suffix[1:]: path.read_text() for path in paths} == written(rows)
 
 
 # Budgets

@@ -1,19 +1,15 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
-from figures import texts_of
+from figures import assert_tidy, laid_out
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from salun.reports.plots.heatmap import Panel, Scale, heatmaps
-from salun.reports.plots.style import save_figure, styled
+from salun.reports.plots.style import styled
 
 Floats = NDArray[np.float64]
 
@@ -40,9 +36,7 @@ def make_panels(count: int, classes: int, long: bool = False, empty: int | None 
 
 def drawn(panels: Sequence[Panel], scale: Scale = DISTANCE, title: str = "", caption: str = "") -> Figure:
     with styled():
-        figure = heatmaps(panels, scale, title, caption=caption)
-        FigureCanvasAgg(figure).draw()
-    return figure
+        return laid_out(heatmaps(panels, scale, title, caption=caption))
 
 
 def panels_of(figure: Figure) -> list[Axes]:
@@ -59,82 +53,25 @@ def luminance(colour: object) -> float:
     return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
 
 
-def bar_of(figure: Figure) -> Axes:
-    (bar,) = [axis for axis in figure.axes if axis.axison and not axis.images]
-    return bar
-
-
-def outline(text: Text) -> Floats:
-    """The four corners of a text, turned as it is."""
-    turn = text.get_rotation()
-    text.set_rotation(0)
-    box = text.get_window_extent()
-    text.set_rotation(turn)
-    box = box.shrunk(0.96, 0.8)
-    anchor = text.get_transform().transform(text.get_position()) if turn else (box.x0, box.y0)
-    return Affine2D().rotate_deg_around(*anchor, turn).transform(box.corners()[[0, 2, 3, 1]])
-
-
-def apart(one: Floats, other: Floats) -> bool:
-    """Whether some line parallel to a side separates two rectangles."""
-    for corners in (one, other):
-        for side in (corners[1] - corners[0], corners[2] - corners[1]):
-            first, second = one @ side, other @ side
-            if first.max() < second.min() or second.max() < first.min():
-                return True
-    return False
-
-
-def assert_nothing_collides(figure: Figure) -> None:
-    texts = [text for text in texts_of(figure) if text.get_window_extent().width > 0]
-    boxes = np.array([outline(text) for text in texts])
-    low, high = boxes.min(1), boxes.max(1)
-    for text, least, most in zip(texts, low, high, strict=True):
-        assert (least > -1.5).all(), text
-        assert (most < np.array([figure.bbox.x1, figure.bbox.y1]) + 1.5).all(), text
-    for at, box in enumerate(boxes):
-        near = np.flatnonzero(((low < high[at]) & (high > low[at])).all(1))
-        for place in near[near > at]:
-            assert apart(box, boxes[place]), (texts[at], texts[place])
-
-
 @pytest.mark.parametrize(
     ("count", "classes", "long"),
-    [(*size, False) for size in [(1, 2), (2, 3), (5, 2), (12, 10), (1, 100)]]
-    + [(*size, True) for size in [(1, 10), (3, 10), (12, 3), (2, 30), (3, 100)]],
+    [(1, 2, False), (5, 2, False), (6, 10, False), (3, 10, True), (12, 3, True), (1, 30, True), (3, 100, True)],
 )
 def test_nothing_is_cut_off_or_on_another(count: int, classes: int, long: bool) -> None:
     panels = make_panels(count, classes, long, empty=1)
     figure = drawn(panels, CHANGE, LONG, f"bold and framed: to be forgotten; {LONG}")
-    assert_nothing_collides(figure)
+    assert_tidy(figure)
     assert (figure.get_size_inches() < 45).all()
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 10), (3, 10), (21, 10), (1, 2), (3, 100), (60, 4)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 10), (21, 10), (1, 2), (3, 100), (60, 4)])
 def test_matrices_that_are_no_squares(rows: int, columns: int) -> None:
     labels = [f"base → rl_split + mask 0.{at}, seed 2" for at in range(rows)]
     values = np.random.default_rng(0).uniform(0, 900, (rows, columns))
     figure = drawn([Panel("", values, labels, names(columns))], DISTANCE, "Between models", "digits")
-    assert_nothing_collides(figure)
+    assert_tidy(figure)
     box = panels_of(figure)[0].get_window_extent()
     assert min(box.width / columns, box.height / rows) > 4
-
-
-@pytest.mark.parametrize(
-    ("count", "grid"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (12, (4, 3))]
-)
-def test_panels_wrap_evenly(count: int, grid: tuple[int, int]) -> None:
-    figure = drawn(make_panels(count, 3))
-    shown = panels_of(figure)
-    assert len(shown) == count
-    assert shown[0].get_subplotspec().get_gridspec().get_geometry() == grid
-
-
-@pytest.mark.parametrize(("count", "classes"), [(1, 3), (4, 10), (1, 100)])
-def test_one_colour_bar_no_taller_than_a_panel(count: int, classes: int) -> None:
-    figure = drawn(make_panels(count, classes))
-    bar, panel = (axis.get_window_extent() for axis in (bar_of(figure), panels_of(figure)[0]))
-    assert 10 * bar.width < bar.height < min(panel.height + 1, 4.3 * figure.dpi)
 
 
 def test_each_cell_has_its_number_within_it() -> None:
@@ -153,7 +90,7 @@ def test_empty_cells_are_crossed_out_and_explained() -> None:
         assert {*map(tuple, np.asarray(crosses))} == {place for at in range(4) for place in ((2, at), (at, 2))}
         assert len(axis.texts) == 9
     assert "no images" in empty.get_supxlabel()
-    assert_nothing_collides(drawn([Panel("m", np.full((3, 3), np.nan), names(3), names(3))], CHANGE))
+    assert_tidy(drawn([Panel("m", np.full((3, 3), np.nan), names(3), names(3))], CHANGE))
     assert "no images" not in drawn(make_panels(2, 4), caption="c").get_supxlabel()
 
 
@@ -170,31 +107,13 @@ def test_all_panels_share_limits_that_reach_as_far_on_both_sides_of_a_centre() -
     assert luminance(images[0].cmap(images[0].norm(0.0))) > 0.9
 
 
-@pytest.mark.parametrize("classes", [5, 40])
-def test_marked_classes_are_bold_however_long_their_names(classes: int) -> None:
-    labels = names(classes, long=True)
-    panel = Panel("m", np.zeros((classes, classes)), labels, labels, frozenset(labels[3:4]))
-    axis = panels_of(drawn([panel]))[0]
-    for ticks in (axis.get_xticklabels(), axis.get_yticklabels()):
-        weights = [text.get_fontweight() for text in ticks]
-        assert [at for at, weight in enumerate(weights) if weight == "bold"] == [3]
-
-
 def test_rows_are_labelled_again_where_they_differ() -> None:
     same = Panel("m", np.zeros((2, 2)), names(2), names(2))
     other = Panel("m", np.zeros((2, 2)), ["x", "y"], names(2))
     for second, labels in ((same, []), (other, ["x", "y"])):
         figure = drawn([same, second])
         assert [row_labels(axis) for axis in panels_of(figure)] == [names(2), labels]
-        assert_nothing_collides(figure)
-
-
-def test_row_labels_take_as_much_room_as_they_are_given() -> None:
-    long = " → ".join(["a model of which its name says a great deal"] * 2)
-    for letters in (44, len(long)):
-        figure = drawn([Panel("", np.zeros((2, 10)), [long, "base → ga"], names(10), letters=letters)])
-        assert len(row_labels(panels_of(figure)[0])[0]) == letters
-        assert_nothing_collides(figure)
+        assert_tidy(figure)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +140,3 @@ def test_numbers_stand_out_on_every_colour_and_what_rounds_to_zero_has_no_sign(s
         assert float(text.get_text()) or text.get_text() == "0"
     shades = [luminance(image.cmap(part)) for part in np.linspace(0, 1, 50)]
     assert (np.diff(shades) < 0).all() == (scale is DISTANCE)
-
-
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_the_same_matrices_give_the_same_file(kind: str) -> None:
-    for name in ("one", "two"):
-        with styled():
-            save_figure(heatmaps(make_panels(2, 3, empty=0), DISTANCE, "t"), Path(f"{name}.{kind}"), 50)
-    assert Path(f"one.{kind}").read_bytes() == Path(f"two.{kind}").read_bytes()

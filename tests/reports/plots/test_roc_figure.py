@@ -1,14 +1,12 @@
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-from figures import assert_tidy
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from figures import assert_tidy, laid_out
 from matplotlib.figure import Figure
 
 from salun.reports.plots.roc import draw_roc
-from salun.reports.plots.style import save_figure, styled
+from salun.reports.plots.style import styled
 from salun.reports.roc import Roc, roc_of
 
 TITLE = "U-LiRA: resnet_tiny on digits, forgetting 0.1 of the training split: 235 images asked for"
@@ -41,13 +39,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Glyph")
 @cache
 def drawn(kind: str, title: str = TITLE) -> Figure:
     with styled():
-        figure = draw_roc(title, CURVES[kind])
-        FigureCanvasAgg(figure).draw()
-    return figure
+        return laid_out(draw_roc(title, CURVES[kind]))
 
 
 @EACH
-def test_every_method_has_a_line_that_is_its_curve_and_its_area(kind: str) -> None:
+def test_every_method_has_a_line_that_is_its_curve_and_its_area_on_axes_that_show_every_level(kind: str) -> None:
     figure = drawn(kind)
     assert_tidy(figure)
     (axes,), (legend,) = figure.axes, figure.legends
@@ -64,15 +60,6 @@ def test_every_method_has_a_line_that_is_its_curve_and_its_area(kind: str) -> No
         points = np.column_stack([np.maximum(curve.fpr, fpr[0]), np.maximum(curve.tpr, fpr[0])])
         assert {*map(tuple, np.column_stack([fpr, tpr]))} <= {*map(tuple, points)}
         assert len(fpr) < 1000
-
-
-def test_a_long_title_is_broken() -> None:
-    assert_tidy(drawn("several", f"U-LiRA: {LONG} {LONG}"))
-
-
-@EACH
-def test_axes_are_logarithmic_percentages_that_show_every_level(kind: str) -> None:
-    (axes,) = drawn(kind).axes
     low, high = axes.get_xlim()
     smallest = min(curve.fpr[curve.fpr > 0].min() for _, curve in CURVES[kind])
     assert axes.get_xscale() == axes.get_yscale() == "log"
@@ -82,9 +69,5 @@ def test_axes_are_logarithmic_percentages_that_show_every_level(kind: str) -> No
     assert low > smallest / 10.001 or low == 0.001
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_the_same_curves_give_the_same_file(kind: str) -> None:
-    for name in ("one", "two"):
-        with styled():
-            save_figure(draw_roc(TITLE, CURVES["several"]), Path(f"{name}.{kind}"), 50)
-    assert Path(f"one.{kind}").read_bytes() == Path(f"two.{kind}").read_bytes()
+def test_a_long_title_is_broken() -> None:
+    assert_tidy(drawn("several", f"U-LiRA: {LONG} {LONG}"))

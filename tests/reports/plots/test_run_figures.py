@@ -1,15 +1,12 @@
 from collections.abc import Callable
 from functools import cache
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
-from figures import assert_tidy
+from figures import assert_tidy, laid_out, texts_of
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from records import recorded, runs, sweep_runs
 
 from salun.experiments.record import Record
@@ -56,28 +53,12 @@ CASES = [(name, group) for name in DRAWN for group in GROUPS if name != "sweep" 
 
 def rendered(name: str, records: list[Record]) -> Figure:
     with styled():
-        figure = DRAWN[name](rows_of_records(records))
-        FigureCanvasAgg(figure).draw()
-    return figure
+        return laid_out(DRAWN[name](rows_of_records(records)))
 
 
 @cache
 def shown(name: str, group: str) -> Figure:
     return rendered(name, GROUPS[group])
-
-
-def texts_of(figure: Figure) -> list[Text]:
-    """The texts that are shown: no labels of ticks outside the limits, or of axes that are switched off."""
-    hidden = set()
-    for axis in figure.axes:
-        for one in (axis.xaxis, axis.yaxis):
-            low, high = sorted(one.get_view_interval())
-            ticks = [*one.get_major_ticks(), *one.get_minor_ticks()]
-            outside = [tick for tick in ticks if not axis.axison or not low <= tick.get_loc() <= high]
-            hidden |= {label for tick in outside for label in (tick.label1, tick.label2)}
-            hidden |= set() if axis.axison else {one.label}
-    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [text for text in shown if text not in hidden]
 
 
 def labels_in(figure: Figure) -> list[str]:
@@ -95,14 +76,7 @@ def ticks_of(axis: Axes) -> list[str]:
 @pytest.mark.parametrize(("name", "group"), CASES)
 def test_texts_are_whole_and_apart_and_titles_tell_problem_and_runs(name: str, group: str) -> None:
     figure = shown(name, group)
-    width, height = figure.canvas.get_width_height()
-    boxes = [(text, text.get_window_extent()) for text in texts_of(figure)]
-    for text, box in boxes:
-        assert min(box.x0, box.y0) >= -1, text
-        assert (box.x1 <= width + 1, box.y1 <= height + 1) == (True, True), text
-    for (text, box), (other, its) in combinations(boxes, 2):
-        across, up = min(box.x1, its.x1) - max(box.x0, its.x0), min(box.y1, its.y1) - max(box.y0, its.y0)
-        assert min(across, up) < 3, (text, other)
+    assert_tidy(figure)
     title = figure.get_suptitle()
     assert title.replace("\n", " ").startswith(TITLE)
     assert "n = " in title
@@ -250,18 +224,6 @@ def test_each_row_is_a_point_and_the_target_is_marked() -> None:
     assert "without values: ga" in figure.get_suptitle().replace("\n", " ")
     without = rendered("plane", runs())
     assert (len(without.axes), "target" in without.get_suptitle()) == (1, False)
-
-
-def test_methods_that_crowd_around_the_target_are_drawn_larger() -> None:
-    near = [record for lr in (0.1, 0.2, 0.3) for record in runs(lr=lr, values={"UA": 0.9, "TA": 0.93 + lr / 100})]
-    target = runs(method="retrain", values={"UA": 0.9, "TA": 0.94})
-    far = runs(method="ga", values={"UA": 0.1, "TA": 0.5})
-    wide, narrow = rendered("plane", [*target, *near, *far]), rendered("plane", [*target, *far])
-    assert len(narrow.axes) == 1
-    assert (len(places(wide.axes[0])), len(places(wide.axes[1]))) == (6, 4)
-    low, high = wide.axes[1].get_ylim()
-    assert high - low < 10
-    assert [up for _, up in places(wide.axes[1])] == pytest.approx([94, 93.1, 93.2, 93.3])
 
 
 def around_target(*shares: float) -> Figure:

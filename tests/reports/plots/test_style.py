@@ -1,7 +1,6 @@
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -35,14 +34,6 @@ def test_the_palette_survives_colour_blindness_and_grey_print() -> None:
     assert (colours @ weights).max() < 0.72
 
 
-def test_the_look_lasts_as_long_as_the_block() -> None:
-    before = dict(mpl.rcParams)
-    with styled():
-        assert mpl.rcParams["figure.facecolor"] == "white"
-        assert dict(mpl.rcParams) != before
-    assert dict(mpl.rcParams) == before
-
-
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_the_same_figure_gives_the_same_bytes(kind: str) -> None:
     for name in ("one", "deep/er/two"):
@@ -54,17 +45,6 @@ def test_the_same_figure_gives_the_same_bytes(kind: str) -> None:
     assert sorted(str(path) for path in Path().rglob("*") if path.is_file()) == sorted(
         [f"deep/er/two.{kind}", f"one.{kind}"]
     )
-
-
-def test_more_dots_make_a_larger_bitmap_of_dark_text_on_white() -> None:
-    with styled():
-        for dpi in (20, 80):
-            figure = Figure(figsize=(1, 1))
-            text = figure.text(0.5, 0.5, "a")
-            save_figure(figure, Path(f"{dpi}.png"), dpi)
-    assert [int.from_bytes(Path(f"{dpi}.png").read_bytes()[16:20], "big") for dpi in (20, 80)] == [20, 80]
-    assert max(to_rgb(text.get_color())) < 0.2
-    assert min(to_rgb(figure.get_facecolor())) == 1
 
 
 def test_a_figure_that_cannot_be_written_leaves_nothing() -> None:
