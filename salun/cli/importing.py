@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from salun.cli import entry
 from salun.cli.status import notice
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
@@ -11,6 +12,8 @@ from salun.errors import SalunError
 from salun.experiments.base_training import save_with_forget
 from salun.experiments.importing import ImportRequest, accuracy_on_test, import_weights
 from salun.experiments.plugins import known_model
+
+main = entry.import_weights
 
 _PROGRAM = "salun-import"
 _NEAR_CHANCE = 2
