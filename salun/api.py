@@ -111,7 +111,15 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
     found = sources.load(name, Path(data_dir), download)
     view = prepare(found, make_split(found, ForgetRequest()))
     parts = [
-        Images(part.pixels, torch.arange(len(part.labels)), part.labels, torch.device("cpu"), view, None, found.classes)
+        Images(
+            part.pixels,
+            torch.arange(len(part.labels)),
+            part.labels,
+            torch.device("cpu"),
+            view,
+            part.names,
+            found.classes,
+        )
         for part in (found.train, found.test)
     ]
     return _Parts(*parts)

@@ -19,6 +19,7 @@ class Subset(NamedTuple):
 
     pixels: Tensor | PixelFile  # (N, C, H, W) uint8, in memory or in a file
     labels: Tensor  # (N,) int64
+    names: tuple[str, ...] | None = None  # of the N images: their paths in the data set's folder
 
 
 @dataclass(frozen=True)

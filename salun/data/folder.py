@@ -68,15 +68,25 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corru
             raise SalunError(f"data set '{name}': {root / 'test' / unknown[0]} has no counterpart in train/")
         renumbered = torch.tensor([classes.index(test_classes[label]) for label in test_labels])
         train, test = _decode(files, side, cache), _decode(test_files, side, cache)
-        parts = Subset(train, torch.tensor(labels)), Subset(test, renumbered)
+        named = _names_of(files, root), _names_of(test_files, root)
+        parts = Subset(train, torch.tensor(labels), named[0]), Subset(test, renumbered, named[1])
     else:
         known = torch.tensor(labels)
         out, left = held_out(known, 0.2, seed=0)
         if not len(out):
             raise SalunError(f"data set '{name}': {root} holds too few images a class to set a test part aside")
-        train, test = (_decode([files[i] for i in chosen], side, cache) for chosen in (left, out))
-        parts = Subset(train, known[left]), Subset(test, known[out])
+        chosen = [[files[place] for place in places] for places in (left, out)]
+        pixels = [_decode(each, side, cache) for each in chosen]
+        parts = (
+            Subset(pixels[0], known[left], _names_of(chosen[0], root)),
+            Subset(pixels[1], known[out], _names_of(chosen[1], root)),
+        )
     return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped)
+
+
+def _names_of(files: list[Path], root: Path) -> tuple[str, ...]:
+    """Name images by their paths in a folder."""
+    return tuple(path.relative_to(root).as_posix() for path in files)
 
 
 def read_class_folders(root: Path, size: int | None = None) -> tuple[Tensor, Tensor, list[str], list[str]]:
@@ -96,7 +106,7 @@ def read_class_folders(root: Path, size: int | None = None) -> tuple[Tensor, Ten
         raise SalunError(f"{root} is not a folder; it must hold one folder of images a class")
     classes, files, labels, _ = _list_images(root, skip_corrupt=False)
     pixels = _decode_into_memory(files, size or _common_size(files) or _MIXED_SIZE)
-    return pixels, torch.tensor(labels), classes, [path.relative_to(root).as_posix() for path in files]
+    return pixels, torch.tensor(labels), classes, list(_names_of(files, root))
 
 
 def _list_images(root: Path, skip_corrupt: bool) -> _Listing:

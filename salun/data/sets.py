@@ -29,7 +29,7 @@ def to_device(dataset: Dataset, device: torch.device) -> Dataset:
 
     def moved(part: Subset) -> Subset:
         pixels = part.pixels if isinstance(part.pixels, PixelFile) else part.pixels.to(device)
-        return Subset(pixels, part.labels.to(device))
+        return part._replace(pixels=pixels, labels=part.labels.to(device))
 
     return replace(dataset, train=moved(dataset.train), test=moved(dataset.test))
 

@@ -173,6 +173,9 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
     """
     log = Log(path)
     log.refresh()
+    if log.rest and _record_of(log.rest) is None and (path.parent / LOCKS).is_dir():
+        with Locks(path.parent / LOCKS) as locks, locks.holding(path.name):  # its writer may be at work on it
+            log.refresh()
     notices = list(log.notices)
     if log.rest:
         record = _record_of(log.rest)
