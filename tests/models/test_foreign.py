@@ -82,7 +82,7 @@ def test_safetensors_and_moving_averages(tmp_path: Path) -> None:
     [
         ({"epoch": 3, "best": 0.5}, "holds no weights; its keys are epoch, best; known are state_dict"),
         ([1, 2], "holds a list, not the weights of a model"),
-        (network(10).state_dict(), r"weight '3\.weight' is \(10, 72\), the model's \(4, 72\): a model of 10 classes, not 4"),
+        (network(10).state_dict(), r"'3\.weight' is \(10, 72\), the model's \(4, 72\): a model of 10 classes, not 4"),
         ({"conv.weight": torch.ones(2)}, r"lacks the weight '0\.weight' of the model; it holds 'conv\.weight'"),
         (network().state_dict() | {"fc.bias": torch.ones(2)}, r"holds the weight 'fc\.bias', which the model has not"),
         ({"model": {}, "config": {}}, "a checkpoint of salun; every command reads it as it is"),
