@@ -33,6 +33,7 @@ class Dataset:
     padding: int = 0  # border in pixels for random crops; 0 for none
     flip: bool = False  # whether mirrored images are still images of their class
     skipped: tuple[str, ...] = ()  # a line for each image that cannot be decoded and was left out
+    notes: tuple[str, ...] = ()  # lines that tell how the parts were chosen
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
@@ -44,10 +45,10 @@ class Dataset:
 
     @property
     def notices(self) -> list[str]:
-        """What the user must be told of the images that were left out: a line each, of many the first and a count."""
+        """What the user must be told: how the parts were chosen; of images left out a line each, of many the first."""
         rest = len(self.skipped) - _MOST_NAMED
         more = [f"data set '{self.name}': {rest} more images skipped"] if rest > 0 else []
-        return [f"skipped: {line}" for line in self.skipped[:_MOST_NAMED]] + more
+        return [*self.notes, *(f"skipped: {line}" for line in self.skipped[:_MOST_NAMED]), *more]
 
     @property
     def channels(self) -> int:

@@ -37,7 +37,7 @@ def fetch(
             with _impatient(timeout):
                 get(staging)
             _move_files(Path(staging), folder)
-    except (OSError, RuntimeError, HTTPException) as error:
+    except (OSError, RuntimeError, HTTPException, ImportError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SalunError(f"{absent} and could not be downloaded ({reason}): {remedy}") from error
     finally:

@@ -82,7 +82,7 @@ def _parts_of(value: Any) -> Iterable[Any]:
 
 
 def check_unpacked(members: Iterable[ZipInfo], length: int) -> None:
-    """Check that what a compressed file claims to hold is in proportion to its length.
+    """Check that the members of a zip file claim no more than is in proportion to its length.
 
     Args:
         members: of the zip file.
@@ -91,7 +91,20 @@ def check_unpacked(members: Iterable[ZipInfo], length: int) -> None:
     Raises:
         ValueError: it is not: a decompression bomb.
     """
-    claimed, most = sum(member.file_size for member in members), max(_UNPACKED, _SHRUNK * length)
+    check_claim(sum(member.file_size for member in members), length)
+
+
+def check_claim(claimed: int, length: int) -> None:
+    """Check that what a compressed file claims to hold is in proportion to its length.
+
+    Args:
+        claimed: bytes once unpacked.
+        length: of the file in bytes.
+
+    Raises:
+        ValueError: it is not: a decompression bomb.
+    """
+    most = max(_UNPACKED, _SHRUNK * length)
     if claimed > most:
         raise ValueError(f"unpacks to {claimed / MIB:.0f} MiB; of such a file at most {most / MIB:.0f} are taken")
 
