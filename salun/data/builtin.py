@@ -13,7 +13,7 @@ import torch
 
 from salun.data.cifar import LARGEST_ARCHIVE, as_text, read_batch, whole_numbers
 from salun.data.dataset import Dataset, Subset, held_out
-from salun.data.download import fetch
+from salun.data.download import PACKAGED, fetch
 from salun.data.folder import read_folder
 from salun.data.idx import read_idx
 from salun.data.sources import dataset
@@ -25,8 +25,6 @@ _FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-# Where packages of Debian put data sets, by our names.
-_DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 _TINY_IMAGENET = "tiny-imagenet-200", "90528d7ca1a48142e341f4ef8d21d0de"  # its folder, and the MD5 sum of its archive
 
 
@@ -143,7 +141,7 @@ def _idx(name: str, layout: Any, classes: tuple[str, ...], data_dir: Path, downl
     """Read MNIST or Fashion-MNIST, compressed or not (LeCun et al., 1998; Xiao et al., 2017)."""
     raw = data_dir / layout.__name__ / "raw"
     files = [Path(file).stem for file, _ in layout.resources]
-    places = [raw, _DEBIAN.get(name, raw)]
+    places = [raw, PACKAGED.get(name, raw)]
     missing = [[file for file in files if _as_it_came(folder / file) is None] for folder in places]
     if all(missing):
         absent = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing[0])

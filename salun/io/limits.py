@@ -10,6 +10,8 @@ from salun.errors import SalunError
 from salun.io.files import read_json
 
 MIB, _GIB = 2**20, 2**30
+# CIFAR-100's training batch is the largest of the pickled ones, of 155 MB.
+LARGEST_BATCH = 512 * MIB
 # Ten million indices are 90 MB of text, ten thousand experiments with all their keys 5 MB.
 _LARGEST_LIST = 256 * MIB
 # Features as JSON: 100,000 images of 2,048 numbers.

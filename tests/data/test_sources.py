@@ -22,7 +22,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from salun.data.dataset import Dataset
-from salun.data.download import fetch
+from salun.data.download import PACKAGED, fetch
 from salun.data.sets import make_sets
 from salun.data.sources import class_count, load
 from salun.data.split import ForgetRequest, make_split
@@ -347,7 +347,7 @@ ABSENT = {
 def debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where Debian's package would put Fashion-MNIST, whether this machine has it or not."""
     folder = tmp_path.with_name(f"{tmp_path.name}-debian")
-    monkeypatch.setattr("salun.data.builtin._DEBIAN", {"fashion_mnist": folder})
+    monkeypatch.setitem(PACKAGED, "fashion_mnist", folder)
     return folder
 
 
