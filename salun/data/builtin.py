@@ -1,5 +1,6 @@
 """Readers of the data sets that the package knows by name."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,8 +26,6 @@ _FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-# Where packages of Debian put data sets, by our names.
-_DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 _TINY_IMAGENET = "tiny-imagenet-200", "90528d7ca1a48142e341f4ef8d21d0de"  # its folder, and the MD5 sum of its archive
 
 
@@ -143,7 +142,9 @@ def _idx(name: str, layout: Any, classes: tuple[str, ...], data_dir: Path, downl
     """Read MNIST or Fashion-MNIST, compressed or not (LeCun et al., 1998; Xiao et al., 2017)."""
     raw = data_dir / layout.__name__ / "raw"
     files = [Path(file).stem for file, _ in layout.resources]
-    places = [raw, _DEBIAN.get(name, raw)]
+    # Debian's packages put data sets into folders such as /usr/share/datasets/fashion-mnist.
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    places = [raw, *(Path(folder, "datasets", name.replace("_", "-")) for folder in shared.split(":"))]
     missing = [[file for file in files if _as_it_came(folder / file) is None] for folder in places]
     if all(missing):
         absent = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing[0])

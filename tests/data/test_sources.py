@@ -288,6 +288,7 @@ class TestMnist:
             file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
             file.unlink()
         if name == "fashion_mnist":
+            debian.parent.mkdir(parents=True)
             raw.rename(debian)
         found = load(name, tmp_path, download=False)
         assert np.array_equal(found.train.pixels[:, 0].numpy(), written["train"][0])
@@ -346,9 +347,9 @@ ABSENT = {
 @pytest.fixture(autouse=True)
 def debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where Debian's package would put Fashion-MNIST, whether this machine has it or not."""
-    folder = tmp_path.with_name(f"{tmp_path.name}-debian")
-    monkeypatch.setattr("salun.data.builtin._DEBIAN", {"fashion_mnist": folder})
-    return folder
+    shared = tmp_path.with_name(f"{tmp_path.name}-share")
+    monkeypatch.setenv("XDG_DATA_DIRS", str(shared))
+    return shared / "datasets" / "fashion-mnist"
 
 
 @pytest.fixture
