@@ -1,5 +1,6 @@
 """Readers of the data sets that the package knows by name."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 
 from salun.data.cifar import LARGEST_ARCHIVE, as_text, read_batch, whole_numbers
 from salun.data.dataset import Dataset, Subset, held_out
-from salun.data.download import PACKAGED, fetch
+from salun.data.download import fetch
 from salun.data.folder import read_folder
 from salun.data.idx import read_idx
 from salun.data.sources import dataset
@@ -141,7 +142,9 @@ def _idx(name: str, layout: Any, classes: tuple[str, ...], data_dir: Path, downl
     """Read MNIST or Fashion-MNIST, compressed or not (LeCun et al., 1998; Xiao et al., 2017)."""
     raw = data_dir / layout.__name__ / "raw"
     files = [Path(file).stem for file, _ in layout.resources]
-    places = [raw, PACKAGED.get(name, raw)]
+    # Debian's packages put data sets into folders such as /usr/share/datasets/fashion-mnist.
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    places = [raw, *(Path(folder, "datasets", name.replace("_", "-")) for folder in shared.split(":"))]
     missing = [[file for file in files if _as_it_came(folder / file) is None] for folder in places]
     if all(missing):
         absent = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing[0])

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from salun.errors import SalunError
 
-# Where packages of Debian put data sets, by our names.
-PACKAGED = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
-
 
 def fetch(
     name: str, folder: Path, files: str, download: bool, get: Callable[[str], object], timeout: float = 20.0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from salun.data.cifar import LARGEST_BATCH
 from salun.io.limits import MIB, check_claim, check_length
 
-_LARGEST = 512 * MIB
 _START = b"\0\0\x08"  # of a file whose values are of one byte; the number of axes follows
 
 
@@ -29,7 +29,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         OSError: it cannot be read, or is damaged.
         EOFError, struct.error: it is cut off.
     """
-    check_length(path, _LARGEST)
+    check_length(path, LARGEST_BATCH)
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         if file.read(4) != _START + bytes([axes]):
             raise ValueError(f"does not begin as a file of bytes with {axes} axes")

@@ -22,7 +22,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from salun.data.dataset import Dataset
-from salun.data.download import PACKAGED, fetch
+from salun.data.download import fetch
 from salun.data.sets import make_sets
 from salun.data.sources import class_count, load
 from salun.data.split import ForgetRequest, make_split
@@ -288,6 +288,7 @@ class TestMnist:
             file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
             file.unlink()
         if name == "fashion_mnist":
+            debian.parent.mkdir(parents=True)
             raw.rename(debian)
         found = load(name, tmp_path, download=False)
         assert np.array_equal(found.train.pixels[:, 0].numpy(), written["train"][0])
@@ -346,9 +347,9 @@ ABSENT = {
 @pytest.fixture(autouse=True)
 def debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where Debian's package would put Fashion-MNIST, whether this machine has it or not."""
-    folder = tmp_path.with_name(f"{tmp_path.name}-debian")
-    monkeypatch.setitem(PACKAGED, "fashion_mnist", folder)
-    return folder
+    shared = tmp_path.with_name(f"{tmp_path.name}-share")
+    monkeypatch.setenv("XDG_DATA_DIRS", str(shared))
+    return shared / "datasets" / "fashion-mnist"
 
 
 @pytest.fixture
