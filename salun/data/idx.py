@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salun.data.cifar import LARGEST_BATCH
-from salun.io.limits import MIB, check_claim, check_length
+from salun.io.limits import LARGEST_BATCH, MIB, check_claim, check_length
 
 _START = b"\0\0\x08"  # of a file whose values are of one byte; the number of axes follows
 
