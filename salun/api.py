@@ -19,6 +19,7 @@ from salun.data.split import ForgetRequest, make_split, split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.experiments import records
+from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.executor import RunFailure
 from salun.experiments.joint_metrics import Comparison
@@ -38,7 +39,7 @@ from salun.experiments.plugins import model_files
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner
 from salun.experiments.schema import load_experiments, validate
-from salun.experiments.source import COMMAND_LINE, check_source, keeping_source, results_name
+from salun.experiments.source import COMMAND_LINE, check_source, find_list, keeping_source, results_name
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Models, Value, check_metrics
 from salun.metrics import evaluate as compute
@@ -46,6 +47,7 @@ from salun.models.own import model
 from salun.reports.labels import rows_of, titles_of
 from salun.reports.results import Results
 from salun.reports.scores import Scores
+from salun.reports.summary import UTILITY_FLOOR
 from salun.reports.tables import write_summaries
 from salun.training.cost import PassCounter
 from salun.training.evaluate import Outputs, predict
@@ -356,12 +358,13 @@ def run(
     device: str = "auto",
     jobs: int = 1,
     keep: Literal["all", "last", "none"] = "last",
+    utility_floor: float | None = UTILITY_FLOOR,
     callback: Callback | None = None,
 ) -> Results:
     """Run a list of experiments as `salun-unlearn -L` does: every run is recorded, and done once.
 
     Args:
-        experiments: entries as JSON has them, one of them, or the path of a list.
+        experiments: entries as JSON has them, one of them, the path of a list, or the name of one that comes along.
         nexp: seeds of each experiment.
         name: of the folder of results; None takes that of the file, or "python".
         metrics: names, in the place of the entries' own.
@@ -371,6 +374,7 @@ def run(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         jobs: runs side by side.
         keep: which unlearned models are kept: of all runs, of each experiment's last, or none.
+        utility_floor: points of RA or TA; runs that lose more of them are marked; None or 0 marks none.
         callback: is called with a `Progress` after every step of a run.
 
     Returns:
@@ -380,11 +384,7 @@ def run(
         SalunErrors: every mistake in the entries, a line each.
         SalunError: data, checkpoints or folders are refused.
     """
-    if isinstance(experiments, str | Path):
-        found, source = load_experiments(Path(experiments)), str(experiments)
-    else:
-        entries = [experiments] if isinstance(experiments, dict) else list(experiments)
-        found, source = validate(entries, "experiments"), COMMAND_LINE
+    found, source = _read_list(experiments)
     if metrics:
         wanted = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
         found = [each.model_copy(update={"metrics": wanted}) for each in found]
@@ -401,9 +401,18 @@ def run(
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
             if isinstance(outcome, RunFailure):
                 failures.append(f"{titles[job.experiment.number]}, seed {job.seed}: failed: {outcome.reason}")
-    rows = rows_of(planned, *_compared(runner, planned))
+    rows = rows_of(planned, *_compared(runner, planned), utility_floor or 0.0)
     write_summaries(folder, rows)
     return Results(rows, folder, tuple(failures))
+
+
+def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path) -> tuple[list[Experiment], str]:
+    """Read and validate experiments; gives their source too."""
+    if isinstance(experiments, str | Path):
+        source = find_list(str(experiments))
+        return load_experiments(Path(source)), source
+    entries = [experiments] if isinstance(experiments, dict) else list(experiments)
+    return validate(entries, "experiments"), COMMAND_LINE
 
 
 def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[int, dict[str, Value]]]:

@@ -21,7 +21,7 @@ from salun.errors import SalunError
 from salun.experiments.audit import BASE, FEWEST, Audit, Auditor, audits_of, name_of
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.schema import load_experiments
-from salun.experiments.source import check_source, keeping_source, results_name
+from salun.experiments.source import check_source, find_list, keeping_source, results_name
 from salun.io.files import write_text
 from salun.reports.audit import Verdict, judge
 from salun.reports.labels import told_apart
@@ -47,20 +47,20 @@ def run(flags: argparse.Namespace) -> int:
     if flags.shadows % 2 or not FEWEST <= flags.shadows <= _MOST_SHADOWS:
         raise SalunError(f"--shadows {flags.shadows}: must be an even number from {FEWEST} to {_MOST_SHADOWS}")
     device, figures = pick_device(flags.device, flags.deterministic), FigureWriter.of(flags)
-    experiments = load_experiments(Path(flags.load))
-    name = results_name(flags.name, flags.load)
+    source = find_list(flags.load)
+    experiments, name = load_experiments(Path(source)), results_name(flags.name, source)
     folder, weights = Path(flags.runs) / name, Path(flags.checkpoints) / name
     check_folder("--runs", folder)
     check_folder("--checkpoints", weights)
-    check_source(folder, flags.load)
+    check_source(folder, source)
     context = RunContext(device, Path(flags.data_dir), Path(flags.checkpoints), skip_corrupt=flags.skip_corrupt)
     cache = ModelCache(context)
     auditor = Auditor(cache, folder / "audit", weights / "shadows")
-    audits = audits_of(experiments, cache, flags.load)
+    audits = audits_of(experiments, cache, source)
     for line in dict.fromkeys(line for one in audits for line in one.pool.problem.dataset.notices):
         notice(f"{_PROGRAM}: {line}")
-    with keeping_source(folder, flags.load):
-        status = _do_missing(auditor, audits, flags.shadows, flags.load)
+    with keeping_source(folder, source):
+        status = _do_missing(auditor, audits, flags.shadows, source)
     if status == 0:
         _conclude(auditor, audits, flags.shadows, figures, name, folder / "audit.json")
     return status

@@ -2,17 +2,22 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
+from typing import NamedTuple
 
+from salun.cli.status import check_folder, notice
+from salun.data.download import AbsentData
+from salun.device import pick_device
 from salun.errors import SalunError, SalunErrors, one_line
-from salun.experiments.base_model import find_spec
+from salun.experiments.advice import warnings_of
 from salun.experiments.config import Experiment
+from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.plan import Repeats, plan
+from salun.experiments.plugins import model_files
 from salun.experiments.schema import load_experiments, validate
-from salun.experiments.source import COMMAND_LINE, check_source, results_name
+from salun.experiments.source import COMMAND_LINE, check_source, find_list, results_name
 from salun.metrics import check_metrics
-from salun.unlearning.mask import load_mask
 
 _MOST_RUNS = 10_000
 _MOST_JOBS = 64
@@ -24,8 +29,41 @@ _ENTRY_FLAGS = {
 }  # fmt: skip
 
 
-def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -> tuple[list[Experiment], str]:
-    """Read the experiments that the flags name, and their source; a missing checkpoint or mask may be let pass."""
+class OpenList(NamedTuple):
+    """The experiments that the flags name, checked, with their source and folders, and what their runs share."""
+
+    experiments: list[Experiment]
+    source: str
+    folder: Path
+    weights: Path
+    cache: ModelCache
+
+
+def open_list(flags: argparse.Namespace, download: bool = True) -> OpenList:
+    """Check flags, list and folders, none of the data yet, which may or may not be downloaded."""
+    device = pick_device(flags.device, flags.deterministic)
+    experiments, source = _read_experiments(flags)
+    name = results_name(flags.name, source)
+    folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
+    check_folder("--out", folder)
+    check_folder("--checkpoints", weights)
+    check_source(folder, source)
+    context = RunContext(
+        device,
+        Path(flags.data_dir),
+        Path(flags.checkpoints),
+        compiled=flags.compile,
+        cuda_graphs=flags.cuda_graphs,
+        save_every=60 * flags.save_every,
+        skip_corrupt=flags.skip_corrupt,
+        plugins=(*map(Path, flags.plugin), *model_files(each.model for each in experiments)),
+        download=download,
+    )
+    return OpenList(experiments, source, folder, weights, ModelCache(context))
+
+
+def _read_experiments(flags: argparse.Namespace) -> tuple[list[Experiment], str]:
+    """Read the experiments that the flags name, and their source."""
     for flag in ("nexp", "nbase", "nforget"):
         if not 1 <= getattr(flags, flag) <= _MOST_RUNS:
             raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {_MOST_RUNS}")
@@ -37,11 +75,12 @@ def read_experiments(flags: argparse.Namespace, files_must_exist: bool = True) -
     if flags.load is None:
         if len(given.get("class_to_forget", ())) == 1:
             given["class_to_forget"] = given["class_to_forget"][0]
-        return _overridden(validate([given], COMMAND_LINE, files_must_exist), metrics, flags.budget), COMMAND_LINE
+        return _overridden(validate([given], COMMAND_LINE), metrics, flags.budget), COMMAND_LINE
     if given:
         key = next(iter(given))
         raise SalunError(f"{_ENTRY_FLAGS[key]} goes without -L: put '{key}' into the entries of {flags.load}")
-    return _overridden(load_experiments(Path(flags.load), files_must_exist), metrics, flags.budget), flags.load
+    path = find_list(flags.load)
+    return _overridden(load_experiments(Path(path)), metrics, flags.budget), path
 
 
 def _check_executor(flags: argparse.Namespace) -> None:
@@ -80,10 +119,10 @@ def _overridden(experiments: list[Experiment], metrics: tuple[str, ...], budget:
 
 
 def print_plan(flags: argparse.Namespace) -> int:
-    """Print every resolved experiment with its number of runs."""
-    experiments, source = read_experiments(flags, files_must_exist=False)
-    _check_files(experiments, Path(flags.checkpoints), source)
-    check_source(Path(flags.out) / results_name(flags.name, source), source)
+    """Print every resolved experiment with its number of runs, after the checks that the runs would begin with."""
+    opened = open_list(flags, download=False)
+    _check_all(opened, Repeats(1, flags.nbase, flags.nforget))
+    experiments, source = opened.experiments, opened.source
     each = flags.nexp * flags.nbase * flags.nforget
     for experiment in experiments:
         last = experiment.seed + flags.nexp - 1
@@ -121,18 +160,18 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _check_files(experiments: Sequence[Experiment], folder: Path, source: str) -> None:
-    """Check the checkpoints and masks that are there; what is missing may still come."""
-    wrong = []
-    for experiment in experiments:
-        mask = experiment.mask.file if experiment.mask else None
+def _check_all(opened: OpenList, repeats: Repeats) -> None:
+    """Check what the runs would check, as far as the data are there, and print what they would warn of."""
+    wrong: list[str] = []
+    lines: list[str] = []
+    for experiment in opened.experiments:
         try:
-            if experiment.checkpoint is None or experiment.checkpoint.exists():
-                find_spec(experiment, folder)
-            if mask is not None and mask.exists():
-                load_mask(mask)
-        except SalunError as error:
-            where = source if source == COMMAND_LINE else f"{source}: entry {experiment.number}"
-            wrong.append(f"{where}: {error}")
+            lines += warnings_of(plan([experiment], repeats, opened.cache, opened.source))
+        except AbsentData as error:
+            lines.append(f"classes and indices are checked once the data are there: {error}")
+        except SalunErrors as errors:
+            wrong += errors.lines
     if wrong:
         raise SalunErrors(wrong)
+    for line in dict.fromkeys(lines):
+        notice(line)

@@ -63,6 +63,17 @@ def _minutes(text: str) -> float:
     return number
 
 
+def _points(text: str) -> float:
+    """Parse a number of percentage points, 0 for "none"."""
+    try:
+        number = 0.0 if text == "none" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of points nor none") from error
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 100 points, or none")
+    return number
+
+
 def _add_machine_flags(parser: Parser) -> None:
     """Add the flags of commands that train."""
     add = parser.add_argument
@@ -154,6 +165,7 @@ def train_parser() -> Parser:
     add("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
     add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     add("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add("--force", action="store_true", help="replace a checkpoint of another training: recipe, seed, data, forget set")
     _add_machine_flags(parser)
     return parser
 
@@ -182,7 +194,7 @@ def unlearn_parser() -> Parser:
     """Declare the flags of `salun-unlearn`."""
     parser = Parser("salun-unlearn", description="Unlearn, N times, and measure the distance to retraining.")
     add = parser.add_argument
-    add("-L", "--load", metavar="FILE", help="JSON list of experiments")
+    add("-L", "--load", metavar="FILE", help="JSON list of experiments, or the name of one of ours")
     _add_experiment_flags(parser)
     add("--nexp", type=int, default=5, metavar="N", help="unlearning seeds (default: 5)")
     add("--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)")
@@ -200,6 +212,13 @@ def unlearn_parser() -> Parser:
     add("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
     add("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
     add("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
+    add(
+        "--utility-floor",
+        type=_points,
+        default=5.0,
+        metavar="POINTS",
+        help="mark runs that lose more points of RA or TA against the base model; 0 or none: mark none (default: 5)",
+    )
     add("--published", action="store_true", help="show published figures beside ours")
     add("--schema", action="store_true", help="print the JSON Schema of experiment files")
     add("--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source")
@@ -267,7 +286,7 @@ def audit_parser() -> Parser:
     """Declare the flags of `salun-audit`."""
     parser = Parser("salun-audit", description="Attack methods with many shadow models: U-LiRA and KLoM.")
     add = parser.add_argument
-    add("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments")
+    add("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments, or the name of one of ours")
     add("--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)")
     add("--runs", type=_filled, default="runs", metavar="DIR", help="where results go (default: runs)")
     add(

@@ -19,7 +19,7 @@ from salun.data.sources import load
 from salun.data.split import ForgetRequest, Split, make_split
 from salun.device import pick_device, placed, settle_threads
 from salun.errors import SalunError, SalunErrors
-from salun.experiments.base_model import architecture_for, checkpoint_path, preparation_of
+from salun.experiments.base_model import architecture_for, checkpoint_path, preparation_of, saved_spec
 from salun.experiments.base_training import save_with_forget, train_checkpoint
 from salun.experiments.plugins import known_model, load_plugins
 from salun.experiments.tracking import Tracker
@@ -132,7 +132,32 @@ def _check(flags: argparse.Namespace, group: Group) -> _Request:
     split = make_split(dataset, request, flags.split_seed)
     group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")
     path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or _default_comment(flags))
-    return _Request(model, dataset, recipe, request, split, path, device)
+    asked = _Request(model, dataset, recipe, request, split, path, device)
+    if path.exists() and not flags.force:
+        _check_same_model(asked)
+    return asked
+
+
+def _check_same_model(asked: _Request) -> None:
+    """Refuse to replace a checkpoint that is not of the same training."""
+    try:
+        found = saved_spec(asked.path)
+    except SalunError as error:
+        raise SalunError(f"{error}; --force replaces it") from error
+    assert found.checkpoint is not None
+    config, recipe = found.checkpoint.config, found.recipe
+    held = {"model": found.model, "dataset": found.dataset, **(recipe.model_dump() if recipe else {"recipe": "none"})}
+    own = {"model": asked.model, "dataset": asked.dataset.name, **asked.recipe.model_dump()}
+    other = [f"{key} {held[key]}" for key in held if held[key] != own.get(key)]
+    if config.get("split") != asked.split.fingerprint:
+        other.append(f"split_seed {found.split_seed}" if found.split_seed != asked.split.seed else "other images")
+    if "unlearned" in config:
+        other.append(f"unlearned by {config['unlearned'].get('method')}")
+    elif found.checkpoint.excluded != tuple(asked.split.listed.tolist()):
+        other.append(f"another forget set ({len(found.checkpoint.excluded)} images)")
+    if other:
+        what = f"holds a model of {', '.join(other)}"
+        raise SalunError(f"{asked.path}: {what}; --force replaces it, --comment names another file")
 
 
 @contextmanager

@@ -12,30 +12,29 @@ from rich.console import Console
 
 from salun.cli import entry
 from salun.cli.console import make_console
-from salun.cli.experiments import counted, print_plan, read_experiments
+from salun.cli.experiments import counted, open_list, print_plan
 from salun.cli.progress import Display
-from salun.cli.status import INTERRUPTED, SOME_FAILED, USER_ERROR, check_folder, notice
+from salun.cli.status import INTERRUPTED, SOME_FAILED, USER_ERROR, notice
 from salun.cli.steps import watched
-from salun.device import pick_device
 from salun.errors import SalunError, one_line
 from salun.experiments import records
+from salun.experiments.advice import warnings_of
 from salun.experiments.base_model import BaseModelSpec
-from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.edits import checks_of, in_doubt
 from salun.experiments.executors.cluster import RayRequest
 from salun.experiments.executors.executor import RunFailure
 from salun.experiments.joint_metrics import Comparison
 from salun.experiments.plan import Job, Repeats, plan
-from salun.experiments.plugins import model_files, outdated
-from salun.experiments.problem import warnings_for
+from salun.experiments.plugins import outdated
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner
 from salun.experiments.schema import json_schema
-from salun.experiments.source import check_source, keep_source, keeping_source, results_name
+from salun.experiments.source import keep_source, keeping_source
 from salun.experiments.tracking import Tracker, log_run
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import GAP_METRICS, Value
 from salun.reports.labels import titles_of
+from salun.reports.summary import loss_text, lost
 from salun.training.progress import Callback
 
 main = entry.unlearn
@@ -70,7 +69,7 @@ def _unlearn(flags: argparse.Namespace) -> int:
     folder, console = runner.path.parent, make_console()
     finished, torn = records.read(runner.path)
     versions = {job.id: finished[job.id].versions for job in jobs if job.id in finished}
-    warnings = [*torn, *(line for job in jobs for line in warnings_for(job.problem)), *outdated(versions.values())]
+    warnings = [*torn, *warnings_of(jobs), *outdated(versions.values())]
     for line in dict.fromkeys(warnings):
         notice(line)
     missing = {job.id for job in jobs if not runner.is_finished(job, finished)}
@@ -86,7 +85,8 @@ def _unlearn(flags: argparse.Namespace) -> int:
     if missing:
         with Display(console, lines=False) as display:
             tracker = Tracker(not flags.no_log, notice)
-            status = _Session(runner, jobs, source, kept, len(missing), display, tracker).do_runs()
+            session = _Session(runner, jobs, source, kept, len(missing), display, tracker, flags.utility_floor)
+            status = session.do_runs()
     else:
         keep_source(folder, source)
     if status == USER_ERROR:
@@ -102,27 +102,12 @@ def _unlearn(flags: argparse.Namespace) -> int:
 
 def _prepare(flags: argparse.Namespace) -> tuple[Runner, list[Job], str]:
     """Check flags, list and folders, and plan the runs."""
-    device = pick_device(flags.device, flags.deterministic)
-    experiments, source = read_experiments(flags)
-    name = results_name(flags.name, source)
-    folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
-    check_folder("--out", folder)
-    check_folder("--checkpoints", weights)
-    check_source(folder, source)
-    context = RunContext(
-        device,
-        Path(flags.data_dir),
-        Path(flags.checkpoints),
-        compiled=flags.compile,
-        cuda_graphs=flags.cuda_graphs,
-        save_every=60 * flags.save_every,
-        skip_corrupt=flags.skip_corrupt,
-        plugins=(*map(Path, flags.plugin), *model_files(each.model for each in experiments)),
-    )
-    cache = ModelCache(context)
-    jobs = plan(experiments, Repeats(flags.nexp, flags.nbase, flags.nforget), cache, source)
+    opened = open_list(flags)
+    repeats = Repeats(flags.nexp, flags.nbase, flags.nforget)
+    jobs = plan(opened.experiments, repeats, opened.cache, opened.source)
     ray = None if flags.ray is None else RayRequest(flags.ray, flags.gpus_per_run, flags.jobs, flags.device)
-    return Runner(cache, folder / "records.jsonl", weights, flags.keep, flags.jobs or 1, ray), jobs, source
+    path = opened.folder / "records.jsonl"
+    return Runner(opened.cache, path, opened.weights, flags.keep, flags.jobs or 1, ray), jobs, opened.source
 
 
 def _report_others(kept: Sequence[Record]) -> None:
@@ -187,10 +172,10 @@ def _show(
     # Only now: what tables need takes a while to import, and no run waits for it.
     from salun.cli.table import print_published, print_rows
     from salun.reports.labels import rows_of
-    from salun.reports.summary import mixtures, partly_known
+    from salun.reports.summary import mixtures, partly_known, ruined
     from salun.reports.tables import write_summaries
 
-    rows = rows_of(jobs, records.read(runner.path)[0], joint)
+    rows = rows_of(jobs, records.read(runner.path)[0], joint, flags.utility_floor)
     if not rows:
         return
     print_rows(console, rows)
@@ -200,6 +185,8 @@ def _show(
         notice(line)
     written = write_summaries(runner.path.parent, rows)
     print(f"{runner.path} and {', '.join(file.name for file in written)}")
+    for line in ruined(rows):
+        notice(f"{_PROGRAM}: {line}")
 
 
 @dataclass
@@ -213,6 +200,7 @@ class _Session:
     missing: int
     display: Display
     tracker: Tracker
+    floor: float
 
     def do_runs(self) -> int:
         """Do the missing runs; stop in good order when interrupted."""
@@ -232,7 +220,8 @@ class _Session:
                         continue
                     finished += 1
                     left = (time.perf_counter() - begun) / finished * (self.missing - finished - failed)
-                    self._print(f"[{finished}/{self.missing}] {_run_line(title, outcome)}; about {left:.0f} s left")
+                    line = _run_line(title, outcome, self.floor)
+                    self._print(f"[{finished}/{self.missing}] {line}; about {left:.0f} s left")
                     log_run(self.tracker, folder.name, title, outcome)
         except (KeyboardInterrupt, SalunError) as error:
             kept = f"{self.before + finished} of {self.before + self.missing} runs are recorded"
@@ -264,11 +253,13 @@ def _again(outcome: RunFailure, trace: Path) -> str:
     return f"{outcome.reason}; the same command does it again{more}"
 
 
-def _run_line(title: str, record: Record) -> str:
+def _run_line(title: str, record: Record, floor: float) -> str:
     """Describe a finished run."""
     values = ((name, record.metrics.get(name)) for name in GAP_METRICS)
     shown = [f"{name} {100 * value:.2f}" for name, value in values if value is not None]
     when = "" if record.diverged_epoch is None else f" in epoch {record.diverged_epoch}"
     figures = f"diverged{when}" if record.diverged else " ".join(shown)
     took = record.seconds["mask"] + record.seconds["method"]
-    return f"{title}, seed {record.seed}: {figures} in {took:.1f} s"
+    losses = lost(record.metrics, record.base_metrics, floor)
+    fallen = f"; {loss_text(losses)}" if losses else ""
+    return f"{title}, seed {record.seed}: {figures} in {took:.1f} s{fallen}"

@@ -10,6 +10,10 @@ from pathlib import Path
 from salun.errors import SalunError
 
 
+class AbsentData(SalunError):  # noqa: N818 - it is one where the data may not be fetched
+    """Data are absent that could be fetched."""
+
+
 def fetch(
     name: str, folder: Path, files: str, download: bool, get: Callable[[str], object], timeout: float = 20.0
 ) -> None:
@@ -24,12 +28,13 @@ def fetch(
         timeout: seconds that a server may be silent.
 
     Raises:
-        SalunError: it may not, or it could not be fetched; nothing is left behind.
+        AbsentData: it may not be fetched.
+        SalunError: it could not be; nothing is left behind.
     """
     absent = f"data set '{name}' is not in {folder}"
     remedy = f"put {files} there, or use --dataset digits, which needs no download"
     if not download:
-        raise SalunError(f"{absent}: {remedy}")
+        raise AbsentData(f"{absent}: {remedy}")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

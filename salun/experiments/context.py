@@ -29,6 +29,7 @@ class RunContext:
         save_every: seconds between two writings of a training's state, of base and retrained models; 0 for never.
         skip_corrupt: whether images of a folder that cannot be decoded are left out.
         plugins: files that every process runs first.
+        download: whether absent data and pretrained weights may be fetched.
     """
 
     device: torch.device
@@ -40,6 +41,7 @@ class RunContext:
     save_every: float = 60 * MINUTES
     skip_corrupt: bool = False
     plugins: tuple[Path, ...] = ()
+    download: bool = True
 
     def state_file(self, name: str) -> StateFile | None:
         """Say where the state of a training is kept; None where no states are written.
@@ -96,6 +98,7 @@ class ModelCache:
         context = self.context
 
         def make() -> Dataset:
-            return to_device(load(name, context.data_dir, skip_corrupt=context.skip_corrupt), context.device)
+            found = load(name, context.data_dir, context.download, skip_corrupt=context.skip_corrupt)
+            return to_device(found, context.device)
 
         return self.get(("dataset", name), make)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from salun.data.download import AbsentData
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
@@ -71,12 +72,15 @@ def plan(experiments: Sequence[Experiment], repeats: Repeats, cache: ModelCache,
         The runs, experiment by experiment.
 
     Raises:
+        AbsentData: data are absent, and the cache's context forbids fetching them.
         SalunErrors: data, checkpoints, forget sets or masks are refused, a line an experiment.
     """
     jobs, wrong = [], []
     for experiment in experiments:
         try:
             jobs += _jobs_of(experiment, repeats, cache)
+        except AbsentData:
+            raise
         except SalunError as error:
             where = source if source == "command line" else f"{source}: entry {experiment.number}"
             wrong.append(f"{where}: {error}")

@@ -25,7 +25,6 @@ from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.metrics import Models
 from salun.models.checkpoint import Checkpoint, load_checkpoint
-from salun.training.recipe import default_recipe
 from salun.unlearning.mask import Mask, check_mask, load_mask
 
 Group = tuple[str, str]
@@ -81,9 +80,12 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
         The problem.
 
     Raises:
+        AbsentData: the data are absent and may not be fetched.
         SalunError: data, checkpoint, forget set or mask are refused.
     """
     spec = base_spec(experiment, cache)
+    file = experiment.mask.file if experiment.mask else None
+    mask = load_mask(file) if file else None
     dataset = cache.dataset(spec.dataset)
     split = make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)
     check_belongs(spec, dataset, split)
@@ -92,8 +94,6 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
         reason = "records no recipe to retrain by; give one under the key 'recipe'"
         raise SalunError(f"checkpoint: {spec.path}: {reason}")
     weights = _parameters_of(spec, dataset, cache)
-    file = experiment.mask.file if experiment.mask else None
-    mask = load_mask(file) if file else None
     if mask is not None:
         check_mask(mask, weights)
     return ForgettingProblem(spec, dataset, split, mask)
@@ -126,7 +126,8 @@ def _parameters_of(spec: BaseModelSpec, dataset: Dataset, cache: ModelCache) -> 
         architecture, _ = architecture_for(spec.model, dataset, pretrained)
 
     def make() -> dict[str, nn.Parameter]:
-        return dict(fresh_model(architecture, pretrained, 0, torch.device("cpu")).to("meta").named_parameters())
+        fetched = pretrained and (cache.context.download or not architecture.native)
+        return dict(fresh_model(architecture, fetched, 0, torch.device("cpu")).to("meta").named_parameters())
 
     return cache.get(("parameters", architecture, pretrained), make)
 
@@ -149,26 +150,6 @@ def _check_budget(experiment: Experiment, forget: int) -> None:
     if 2 * (images + 1) > budget:
         told = f"the mask alone takes {2 * images} image passes, forward and backward over {images} forget images"
         raise SalunError(f"budget: {budget}: {told}; give more, or fewer mask_batches")
-
-
-def warnings_for(problem: ForgettingProblem) -> list[str]:
-    """Say what a user might not expect of a base model or of the data.
-
-    Args:
-        problem: whose base model and data.
-
-    Returns:
-        Lines; none where nothing is unusual.
-    """
-    spec, lines = problem.spec, problem.dataset.notices
-    if spec.checkpoint is None:
-        return lines
-    if "split" not in spec.checkpoint.config:
-        unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
-        lines.append(f"{spec.path}: records no split; that of seed {spec.split_seed} is taken, so {unsure}")
-    if not spec.by_weights and spec.recipe != default_recipe(spec.dataset) and "-" not in spec.path.stem:
-        lines.append(f"{spec.path}: was trained by a recipe of its own ({spec.recipe}), which retraining follows")
-    return lines
 
 
 def base_checkpoint(spec: BaseModelSpec, cache: ModelCache) -> Checkpoint:

@@ -177,12 +177,11 @@ def _or_null(shape: dict[str, Any]) -> dict[str, Any]:
     return about | {"anyOf": choices if {"type": "null"} in choices else [*choices, {"type": "null"}]}
 
 
-def load_experiments(path: Path, files_must_exist: bool = True) -> list[Experiment]:
+def load_experiments(path: Path) -> list[Experiment]:
     """Read and validate an experiment file.
 
     Args:
         path: a JSON list of experiments, or one of them.
-        files_must_exist: whether checkpoints and index files are looked for.
 
     Returns:
         The experiments, in order.
@@ -194,7 +193,7 @@ def load_experiments(path: Path, files_must_exist: bool = True) -> list[Experime
     entries = content if isinstance(content, list) else [content]
     if not entries:
         raise SalunError(f"{path}: holds no experiment")
-    return validate(entries, str(path), files_must_exist)
+    return validate(entries, str(path))
 
 
 def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> list[Experiment]:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import resources
 from pathlib import Path
 
 from salun.errors import SalunError
@@ -13,6 +14,28 @@ from salun.io.locks import LOCKS, Locks
 _SOURCE = "source.json"
 
 COMMAND_LINE = "command line"
+
+
+def find_list(given: str) -> str:
+    """Find a list of experiments: a file, or else the name of a list that comes with the package.
+
+    Args:
+        given: a path, or a name such as "quickstart".
+
+    Returns:
+        The path; one in a folder, or ending in .json, as it is given.
+
+    Raises:
+        SalunError: there is neither a file nor a list of that name.
+    """
+    if os.path.exists(given) and not os.path.isdir(given):
+        return given
+    shipped = {path.stem: str(path) for path in Path(str(resources.files("salun") / "exp")).glob("*.json")}
+    if given in shipped:
+        return shipped[given]
+    if Path(given).name != given or Path(given).suffix:
+        return given
+    raise SalunError(f"list '{given}': no such file; by name there are, with salun: {', '.join(sorted(shipped))}")
 
 
 def results_name(name: str | None, source: str) -> str:

@@ -159,6 +159,10 @@ def read_features(path: Path) -> Features:
         return _from_json(path)
     with readable(path, "features"):
         content = read_arrays(path)
+        if absent := [name for name in (*_ARRAYS, "classes", "source") if name not in content]:
+            what, lacking = "array" if len(absent) == 1 else "arrays", ", ".join(f"'{name}'" for name in absent)
+            known = ", ".join((*_ARRAYS, "predictions", "classes", "source"))
+            raise SalunError(f"{path}: lacks the {what} {lacking}; salun-extract writes {known}")
         return Features(
             **{name: content[name] for name in (*_BY_SAMPLE, "prototypes")},
             classes=tuple(str(name) for name in content["classes"]),

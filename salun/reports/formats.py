@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from salun.errors import one_line
 
-DIFFERS, NEARER = "†", "‡"
+DIFFERS, NEARER, LOST = "†", "‡", "↓"
 _FORMULAS = ("=", "+", "-", "@")
 _LATEX = str.maketrans(
     {mark: "\\" + mark for mark in "&%$#_{}"}
     | {"[": "{[}", "*": "{*}", "–": "--", "±": r"$\pm$", DIFFERS: r"$\dagger$", NEARER: r"$\ddagger$"}
+    | {LOST: r"$\downarrow$"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 )

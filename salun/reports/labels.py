@@ -8,14 +8,14 @@ from salun.experiments.plan import Job
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, experiment_of, group_named, group_of, run_id
 from salun.metrics import Value
-from salun.reports.summary import Row, summarise
+from salun.reports.summary import UTILITY_FLOOR, Row, summarise
 
 
 def titles_of(jobs: list[Job]) -> dict[int, str]:
     """Name the experiments of a list so that a table can tell them apart.
 
     Returns:
-        By entry number its tag, or method and mask; where entries on one problem share that, what differs follows.
+        By entry number its tag, method and mask; where entries on one problem share that, what differs follows.
     """
     groups: dict[int, list[Group]] = {}
     for job in jobs:
@@ -28,13 +28,19 @@ def told_apart(entries: dict[int, tuple[Experiment, Group]]) -> dict[int, str]:
     """Name experiments, given with their base model and forget set by entry number, as `titles_of` does."""
     alike: dict[tuple[str, Group], dict[int, Experiment]] = {}
     for number, (experiment, group) in entries.items():
-        alike.setdefault((experiment.tag or experiment.title, group), {})[number] = experiment
+        alike.setdefault((_title_of(experiment), group), {})[number] = experiment
     titles: dict[int, str] = {}
     for (title, _), members in alike.items():
         for number, details in _differences(list(members.values())).items():
             shown = ", ".join(f"{key} {value}" for key, value in details.items())
             titles[number] = f"{title} ({shown})" if shown else title
     return titles
+
+
+def _title_of(experiment: Experiment) -> str:
+    """Name an experiment: its tag, and method and mask unless the tag has them."""
+    tag, title = experiment.tag or "", experiment.title
+    return f"{tag}: {title}" if tag and title not in tag else tag or title
 
 
 def _differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
@@ -70,7 +76,10 @@ def _spelled(value: object) -> str:
 
 
 def rows_of(
-    jobs: list[Job], done: dict[str, Record], joint: Mapping[int, Mapping[str, Value]] | None = None
+    jobs: list[Job],
+    done: dict[str, Record],
+    joint: Mapping[int, Mapping[str, Value]] | None = None,
+    floor: float = UTILITY_FLOOR,
 ) -> list[Row]:
     """Summarise the finished runs of a list.
 
@@ -78,6 +87,7 @@ def rows_of(
         jobs: all runs of the list.
         done: records by id.
         joint: metrics of all runs of an experiment together, by entry number.
+        floor: points of RA or TA; a run that loses more is marked; 0 marks none.
     """
     titles = sorted(titles_of(jobs).items())
     finished: dict[int, list[Record]] = {number: [] for number, _ in titles}
@@ -85,7 +95,7 @@ def rows_of(
         if job.id in done:
             finished[job.experiment.number].append(done[job.id])
     together = [joint.get(number, {}) for number, _ in titles] if joint else ()
-    return summarise([(title, finished[number]) for number, title in titles], together)
+    return summarise([(title, finished[number]) for number, title in titles], together, floor)
 
 
 def rows_of_records(found: list[Record]) -> list[Row]:

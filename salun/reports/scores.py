@@ -7,7 +7,7 @@ from typing import Any
 from salun.metrics import METRICS, load_metrics
 from salun.reports.formats import html_table, text_table
 from salun.reports.statistics import estimate
-from salun.reports.summary import gap_to
+from salun.reports.summary import gap_to, loss_text, lost
 from salun.reports.tables import cell
 
 _AVERAGE = "avg_gap"
@@ -51,12 +51,17 @@ class Scores(Mapping[str, Any]):
         return len(list(iter(self)))
 
     def __str__(self) -> str:
-        return text_table(*self._table())
+        return "\n".join([text_table(*self._table()), *self._warnings()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_table(*self._table())
+        return "\n".join([html_table(*self._table()), *(f"<p>{line}</p>" for line in self._warnings())])
+
+    def _warnings(self) -> list[str]:
+        """Say that the model lost more of RA or TA than `salun-unlearn` lets pass."""
+        losses = lost(self.unlearned, self.base)
+        return [loss_text(losses)] if losses else []
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """Lay the scores out, a metric a line; tables within are left out."""

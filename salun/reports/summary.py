@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from salun.errors import one_line
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, group_named, group_of
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
@@ -21,6 +22,9 @@ from salun.reports.statistics import (
     units,
     versus,
 )
+
+UTILITY_FLOOR = 5.0
+_UTILITY = ("RA", "TA")
 
 _Entry = tuple[str, list[Record], Mapping[str, Value]]
 
@@ -40,6 +44,7 @@ class Row:
         distance: what the gap is computed from; None of retraining, and where nothing was retrained.
         against: by metric that is best as retrained the comparison with the retrained models, adjusted over the table.
         behind: a method's gap less that of the best, adjusted over the table; None of the best, and of too few models.
+        floor: points of RA or TA; a run that loses more of them is told; 0 for none.
     """
 
     title: str
@@ -54,10 +59,47 @@ class Row:
     distance: Distance | None = None
     against: dict[str, Comparison] = field(default_factory=dict)
     behind: Comparison | None = None
+    floor: float = UTILITY_FLOOR
+
+    @property
+    def losses(self) -> list[dict[str, float]]:
+        """What each run that lost more than the floor lost, as `lost` gives it."""
+        found = (lost(record.metrics, record.base_metrics, self.floor) for record in self.records)
+        return [losses for losses in found if losses]
 
     def value(self, name: str) -> Estimate:
         """Look a metric's estimate, or that of "gap", up; it is empty where the row has none."""
         return self.gap if name == "gap" else self.estimates.get(name, estimate([]))
+
+
+def lost(values: Mapping[str, Value], base: Mapping[str, Value], floor: float = UTILITY_FLOOR) -> dict[str, float]:
+    """Compute how much worse a model is than its base model on what it was to keep.
+
+    Args:
+        values: metrics of the model.
+        base: metrics of the base model.
+        floor: points that may be lost; 0 for any number.
+
+    Returns:
+        Points lost by metric, of RA and TA where they are more than the floor.
+    """
+    points = {}
+    for name in _UTILITY if floor else ():
+        value, before = values.get(name), base.get(name)
+        if value is not None and before is not None:
+            points[name] = round(100 * (before - value), 6)
+    return {name: loss for name, loss in points.items() if loss > floor}
+
+
+def loss_text(losses: Mapping[str, float]) -> str:
+    """Say in words what a model lost, given as `lost` gives it."""
+    points = " and ".join(f"{loss:.2f} points of {name}" for name, loss in losses.items())
+    return f"lost {points} against the base model"
+
+
+def floor_text(floor: float) -> str:
+    """Say in words what exceeds the floor."""
+    return f"lost more than {floor:g} points of {' or '.join(_UTILITY)} against the base model"
 
 
 def _sample_of(records: Iterable[Record]) -> Sample:
@@ -173,13 +215,18 @@ def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) ->
     return {name: {draw: x for draw, x in by.items() if x is not None} for name, by in means.items()}
 
 
-def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mapping[str, Value]] = ()) -> list[Row]:
+def summarise(
+    experiments: list[tuple[str, list[Record]]],
+    joint: Sequence[Mapping[str, Value]] = (),
+    floor: float = UTILITY_FLOOR,
+) -> list[Row]:
     """Turn the records of a list into rows, base models first in each group.
 
     Args:
         experiments: title and finished runs of each entry; one that lacks some base models and forget sets yet stands
             in the table of those that have all of them.
         joint: by entry the metrics that belong to all of its runs together; none at all, or as many as entries.
+        floor: of the rows.
     """
     load_metrics()
     whole = joint or [{}] * len(experiments)
@@ -189,7 +236,8 @@ def summarise(experiments: list[tuple[str, list[Record]]], joint: Sequence[Mappi
     for entry, own in zip(entries, sources, strict=True):
         widest = max((other for other in sources if own <= other), key=len)
         groups.setdefault(group_named(widest), []).append(entry)
-    return [row for group, members in groups.items() for row in _rows_within(group, members)]
+    rows = [row for group, members in groups.items() for row in _rows_within(group, members)]
+    return [replace(row, floor=floor) for row in rows]
 
 
 def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
@@ -340,6 +388,17 @@ def partly_known(rows: list[Row]) -> list[str]:
             counts = sorted({str(row.estimates[name].n) for name in short})
             lines.append(f"{row.title}: {', '.join(short)}: only of {' or '.join(counts)} of {whole} runs")
     return lines
+
+
+def ruined(rows: list[Row]) -> list[str]:
+    """Say in a line how many runs lost more than the floor, and of which rows."""
+    named = [row for row in rows if row.losses]
+    if not named:
+        return []
+    count, whole = sum(len(row.losses) for row in named), sum(len(row.records) for row in rows)
+    titles = ", ".join(dict.fromkeys(one_line(row.title) for row in named))
+    advice = "docs/choosing.md tells what to change"
+    return [f"{count} of {whole} run{'s' if whole > 1 else ''} {floor_text(named[0].floor)}: {titles}; {advice}"]
 
 
 def grouped(rows: list[Row]) -> dict[Group, list[Row]]:

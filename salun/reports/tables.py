@@ -12,9 +12,19 @@ from salun.experiments.problem import Group
 from salun.experiments.record import Record, group_of
 from salun.io.files import write_text
 from salun.metrics import GAP_METRICS, METRICS
-from salun.reports.formats import DIFFERS, NEARER, csv_table, escape_markdown, latex_table, markdown_table
+from salun.reports.formats import DIFFERS, LOST, NEARER, csv_table, escape_markdown, latex_table, markdown_table
 from salun.reports.statistics import Comparison, Estimate
-from salun.reports.summary import Row, best_of, bold_of, contenders, floor_of, grouped, is_distinct, is_farther
+from salun.reports.summary import (
+    Row,
+    best_of,
+    bold_of,
+    contenders,
+    floor_of,
+    floor_text,
+    grouped,
+    is_distinct,
+    is_farther,
+)  # fmt: skip
 
 INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
 _MOST_NAMED = 3
@@ -51,12 +61,12 @@ def _interval(gap: Estimate) -> str:
 
 
 def _mark_of(row: Row, name: str) -> str:
-    """Say with a mark that a value differs from the retrained models'."""
-    found = row.against.get(name)
+    """Say with marks that a value differs from the retrained models', and that a run lost too much of it."""
+    found, fallen = row.against.get(name), f" {LOST}" if any(name in losses for losses in row.losses) else ""
     if found is None or not found.differs:
-        return ""
+        return fallen
     better = {"higher": found.difference > 0, "lower": found.difference < 0}.get(METRICS[name].direction, False)
-    return f" {NEARER if better and 'retrained' in METRICS[name].against else DIFFERS}"
+    return f" {NEARER if better and 'retrained' in METRICS[name].against else DIFFERS}{fallen}"
 
 
 def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], list[list[str]]]:
@@ -89,7 +99,17 @@ def legend(rows: list[Row]) -> list[str]:
     """Explain a table: what is averaged over what, which method is nearest to retraining, what the marks mean."""
     lines = [f"{_over(rows)}; {_about_gap(rows)}"]
     best = best_of(rows, rows[0].group)
-    return [*lines, *([_verdict(rows, best)] if best else []), *_about_marks(rows), *_about_budget(rows)]
+    verdict = [_verdict(rows, best)] if best else []
+    return [*lines, *verdict, *_about_losses(rows), *_about_marks(rows), *_about_budget(rows)]
+
+
+def _about_losses(rows: list[Row]) -> list[str]:
+    """Explain the mark of runs that lost too much, and name their rows."""
+    shown = [(row, row.losses) for row in rows if row.losses]
+    if not shown:
+        return []
+    counts = ", ".join(f"{one_line(row.title)} ({len(losses)} of {len(row.records)})" for row, losses in shown)
+    return [f"{LOST} {floor_text(shown[0][0].floor)}, by runs: {counts}"]
 
 
 def _about_marks(rows: list[Row]) -> list[str]:
@@ -257,6 +277,7 @@ def _described(rows: list[Row], row: Row) -> dict[str, Any]:
         "average_gap": asdict(row.gap) | {"bias": row.distance.bias if row.distance else None},
         "behind_best": _numbers_of(row.behind) if row.behind else None,
         "diverged": row.diverged,
+        "lost": len(row.losses),
         **_standing_of(rows, row),
         "runs": runs,
     }

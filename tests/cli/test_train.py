@@ -256,6 +256,36 @@ def test_wrong_flags_of_the_recipe_have_a_line_each(refuse: Refuse) -> None:
     assert [line.split()[1] for line in lines] == ["--lr", "--batch-size", "--momentum"]
 
 
+@pytest.mark.parametrize(
+    ("argv", "held", "name"),
+    [
+        (["--epochs", "2"], "epochs 1", NAMES[SMALL[1]]),
+        (["--lr", "0.2", "--seed", "1"], "lr 0.1, seed 0", NAMES[SMALL[1]]),
+        (["--cf", "1"], "another forget set (0 images)", NAMES[SMALL[1]]),
+        (["--split-seed", "1"], "split_seed 0", NAMES[SMALL[1]]),
+        (["--model", "resnet10t"], "model resnet_tiny", NAMES[SMALL[1]].replace("resnet_tiny", "resnet10t")),
+        (["--dataset", SMALL[1].replace("100", "99")], "dataset " + SMALL[1], NAMES[SMALL[1]].replace("100", "99")),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_not_replaced(
+    argv: list[str], held: str, name: str, refuse: Refuse
+) -> None:
+    train(on=SMALL)
+    other = Path(f"checkpoints/{NAMES[SMALL[1]]}_base.pt").rename(f"checkpoints/{name}_base.pt")
+    (line,) = refuse(main, [*SMALL, "--comment", "base", *argv])
+    assert line.startswith(f"salun-train: {other}: holds a model of {held}")
+    assert line.endswith("; --force replaces it, --comment names another file")
+    before = other.read_bytes()
+    assert main([*SMALL, "--comment", "base", *argv, "--force"]) == 0
+    assert other.read_bytes() != before
+
+
+def test_a_file_that_is_no_checkpoint_is_not_replaced(refuse: Refuse, write: Write) -> None:
+    write("checkpoints/resnet_tiny_digits_base.pt", "mine")
+    (line,) = refuse(main, DIGITS)
+    assert line.endswith("; --force replaces it")
+
+
 def test_a_file_that_another_process_trains_is_refused(refuse: Refuse) -> None:
     with Locks(Path("checkpoints") / LOCKS) as claims:
         assert claims.take("resnet_tiny_digits_base.pt")

@@ -359,13 +359,17 @@ def test_a_diverged_run_is_recorded_and_said(base_file: Path) -> None:
     assert "1 run, 1 of them finished before" in unlearn(*flags)
 
 
-def test_dry_run_prints_everything_and_does_nothing(write: Write) -> None:
+def test_dry_run_prints_everything_and_does_nothing(
+    base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("few.json", [1])
+    save_mask(Path("mask.pt"), {})
     masked = {"use_mask": True, "mask_thr": 0.3, "tag": "mine", "seed": 5}
     pruned = {**SMALL, "class_to_forget": 1, "method": "ft", "prune": 0.95}
     entries = [
-        {"checkpoint": "no.pt", "class_to_forget": [3, 1], "method": "retrain"},
-        {"checkpoint": "no.pt", "unlearning_rate": 0.1, **masked},
-        {"idxs_to_forget": "no.json", "method": "ga", "lr": 0.5, "load_mask": "no.pt", "metrics": ["UA", "TA"]},
+        {"checkpoint": BASE, "class_to_forget": [3, 1], "method": "retrain"},
+        {"checkpoint": BASE, "unlearning_rate": 0.1, **masked},
+        {"idxs_to_forget": "few.json", "method": "ga", "lr": 0.5, "load_mask": "mask.pt", "metrics": ["UA", "TA"]},
         {**SMALL, "class_to_forget": 1, "epochs": 2},
         pruned,
         pruned | {"prune_epochs": 3, "budget": 100},
@@ -373,12 +377,12 @@ def test_dry_run_prints_everything_and_does_nothing(write: Write) -> None:
     write("list.json", entries)
     before = sorted(Path().rglob("*"))
     lines = unlearn("-L", "list.json", "--dry-run", "--nexp", "3").splitlines()
-    assert lines[0] == "1. retrain on no.pt, forgetting class 1+3: 3 runs (seeds 0 to 2)"
+    assert lines[0] == f"1. retrain on {BASE}, forgetting class 1+3: 3 runs (seeds 0 to 2)"
     assert lines[1] == "   settings {}"
-    what = "2. rl + mask 0.3 on no.pt, forgetting 0.1 of the training split [mine]: 3 runs (seeds 5 to 7)"
+    what = f"2. rl + mask 0.3 on {BASE}, forgetting 0.1 of the training split [mine]: 3 runs (seeds 5 to 7)"
     assert lines[2] == what
     assert json.loads(lines[3].removeprefix("   settings "))["epochs"] == 10
-    assert "3. ga + mask no.pt on resnet18 on cifar10, forgetting the images in no.json: 3 runs" in lines[4]
+    assert "3. ga + mask mask.pt on resnet18 on cifar10, forgetting the images in few.json: 3 runs" in lines[4]
     assert json.loads(lines[5].removeprefix("   settings "))["lr"] == 0.5
     assert lines[6] == "   metrics UA, TA"
     assert lines[7].startswith("4. rl on resnet_tiny on synthetic:n=100,size=8,classes=4, forgetting class 1: 3 runs")
@@ -391,8 +395,10 @@ def test_dry_run_prints_everything_and_does_nothing(write: Write) -> None:
         "budget 100 image passes, mask included",
     ]
     assert lines[-1] == "list.json: 6 experiments, 18 runs"
-    out = unlearn("-c", "no.pt", "-CF", "3", "--dry-run")
-    assert out.splitlines()[0] == "1. rl on no.pt, forgetting class 3: 5 runs (seeds 0 to 4)"
+    said = "classes and indices are checked once the data are there: data set 'cifar10' is not in data: put "
+    assert said in capsys.readouterr().err
+    out = unlearn("-c", BASE, "-CF", "3", "--dry-run")
+    assert out.splitlines()[0] == f"1. rl on {BASE}, forgetting class 3: 5 runs (seeds 0 to 4)"
     assert out.splitlines()[-1] == "command line: 1 experiment, 5 runs"
     assert sorted(Path().rglob("*")) == before
 
@@ -456,3 +462,15 @@ def test_sources_of_randomness_are_said_in_the_table(write: Write) -> None:
     drawn = [record["settings"] for record in records_of("list")]
     seeds = {(settings["base"]["seed"], settings["forget"]["seed"]) for settings in drawn}
     assert seeds == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_a_run_that_ruins_the_model_is_told_in_words(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write("list.json", [COMMON | {"method": "ga_small", "lr": 1.0, "epochs": 1, "batch_size": 8, "metrics": QUICK}])
+    flags = ["-L", "list.json", "--nexp", "2"]
+    out, err = unlearn(*flags), capsys.readouterr().err
+    assert len(re.findall(r"ga_small, seed \d: UA .* s; lost \d+\.\d\d points of RA.* model; about", out)) == 2
+    assert "\n↓ lost more than 5 points of RA or TA against the base model, by runs: ga_small (2 of 2)\n" in out
+    said = "2 of 2 runs lost more than 5 points of RA or TA against the base model: ga_small; docs/choosing.md tells"
+    assert err.splitlines()[-1] == f"salun-unlearn: {said} what to change"
+    out, err = unlearn(*flags, "--utility-floor", "none"), capsys.readouterr().err
+    assert "lost" not in out + err

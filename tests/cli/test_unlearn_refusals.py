@@ -87,6 +87,8 @@ def test_a_wrong_entry(
     (line,) = refuse(main, ["-L", "list.json", *RUN])
     assert line.startswith("salun-unlearn: list.json: entry 1: ")
     assert all(word in line for word in words), line
+    if changes.get("dataset") != "cifar10":  # which the run would download
+        assert refuse(main, ["-L", "list.json", "--dry-run"]) == [line]
 
 
 def test_every_entry_that_does_not_fit_its_data_has_its_line(base_file: Path, refuse: Refuse, write: Write) -> None:
@@ -124,6 +126,16 @@ ALONE = (
     [
         ([], ["nothing to forget"]),
         (["-L", "no.json"], ["no.json: cannot be read: No such file"]),
+        (["-L", "quickstrat"], ["list 'quickstrat': no such file; by name there are, with salun: all_methods_class, "]),
+        (
+            ["-c", BASE, "-CF", "0", "--utility-floor", "five"],
+            ["'five' is neither a number of points nor none"],
+        ),
+        (
+            ["-c", BASE, "-CF", "0", "--utility-floor", "101"],
+            ["101: must be from 0 to 100 points, or none"],
+        ),
+        (["--dataset", "folder:gone", "-CF", "0"], ["data set 'folder:gone': gone is not a folder"]),
         (["--no\nsuch"], [": unrecognized arguments: --no such; salun-unlearn --help lists the flags"]),
         (["-L", "list.json", "-c", BASE], ["-c goes without -L", "'checkpoint'", "list.json"]),
         (["-L", "list.json", "-CF", "0"], ["-CF goes without -L", "'class_to_forget'"]),
@@ -168,3 +180,4 @@ def test_wrong_flags(argv: list[str], words: list[str], base_file: Path, refuse:
     (line,) = refuse(main, [*argv, "-NL"])
     assert line.startswith("salun-unlearn: ")
     assert all(word in line for word in words), line
+    assert refuse(main, [*argv, "--dry-run"]) == [line]

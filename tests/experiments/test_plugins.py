@@ -14,7 +14,7 @@ from plugins import FILES, forgotten, registered
 from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
 from salun.errors import SalunError
-from salun.experiments.plugins import load_plugins
+from salun.experiments.plugins import known_model, load_plugins
 from salun.experiments.schema import json_schema, validate
 from salun.metrics import METRICS, check_metrics
 from salun.registry import ADDED, load_installed
@@ -51,6 +51,11 @@ def plug(tmp_path: Path) -> Plug:
         return path
 
     return call
+
+
+def test_a_timm_name_may_be_spelled_as_the_hub_does() -> None:
+    name = "resnet18.a1_in1k"
+    assert {known_model(prefix + name) for prefix in ("", "timm/", "hf_hub:timm/", "hf-hub:timm/")} == {name}
 
 
 @pytest.mark.parametrize("name", FILES)

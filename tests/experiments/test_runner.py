@@ -217,8 +217,8 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ),
     ([{"method": "rl_split", "dual": True}, {"method": "rl_split"}], ["rl_split (dual true)", "rl_split (dual false)"]),
     ([{"schedule": "cosine"}, {}], ["ga_small (schedule cosine)", "ga_small (schedule constant)"]),
-    ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "x"}], ["x (lr 0.1)", "x (lr 0.2)"]),
-    ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "y"}], ["x", "y"]),
+    ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "x"}], ["x: ga_small (lr 0.1)", "x: ga_small (lr 0.2)"]),
+    ([{"lr": 0.1, "tag": "x"}, {"lr": 0.2, "tag": "y"}], ["x: ga_small", "y: ga_small"]),
     ([{"seed": 0}, {"seed": 4}], ["ga_small (seed 0)", "ga_small (seed 4)"]),
     ([{"metrics": ["UA", "RA"]}, {"metrics": []}], ["ga_small (metrics UA RA)", "ga_small (metrics default)"]),
     ([{}, {}], ["ga_small (entry 1)", "ga_small (entry 2)"]),
@@ -233,7 +233,11 @@ SWEEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([{"class_to_forget": 1, "lr": 0.1}, {"class_to_forget": 2, "lr": 0.2}], ["ga_small", "ga_small"]),
     (
         [{"tag": "x"}, {"tag": "x", "method": "rl", "use_mask": True}],
-        ["x (method ga_small, lr 0.001, mask none)", "x (method rl, lr 0.013, mask 0.5)"],
+        ["x: ga_small", "x: rl + mask 0.5"],
+    ),
+    (
+        [{"tag": "mine (ga_small)", "lr": 0.1}, {"tag": "mine (ga_small)", "lr": 0.2}, {"tag": "mine"}],
+        ["mine (ga_small) (lr 0.1)", "mine (ga_small) (lr 0.2)", "mine: ga_small"],
     ),
 ]
 
@@ -264,7 +268,7 @@ def test_rows_hold_the_finished_runs_of_each_entry_in_the_order_of_the_list() ->
         ("method", "ga_small (lr 0.002)", 1),
         ("method", "ga_small (lr 0.001)", 1),
         ("base", "base", 0),
-        ("method", "mine", 1),
+        ("method", "mine: ga_small + mask 0.5", 1),
     ]
     assert [row.records[0].settings["settings"]["lr"] for row in rows if row.records] == [0.002, 0.001, 0.001]
 
@@ -275,8 +279,8 @@ def test_runs_of_the_same_settings_are_one_row_under_their_latest_tag() -> None:
     rows = rows_of_records(list(read(RECORDS)[0].values()))
     assert [(row.title, len(row.records)) for row in rows] == [
         ("base", 0),
-        ("second (lr 0.001)", 2),
-        ("second (lr 0.5)", 1),
+        ("second: ga_small (lr 0.001)", 2),
+        ("second: ga_small (lr 0.5)", 1),
     ]
 
 

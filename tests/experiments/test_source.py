@@ -8,7 +8,8 @@ import pytest
 from lists import BASE, SHORT, SMALL, entries, train_small
 
 from salun.cli import audit, unlearn
-from salun.experiments.source import COMMAND_LINE, check_source, keep_source
+from salun.errors import SalunError
+from salun.experiments.source import COMMAND_LINE, check_source, find_list, keep_source
 from salun.models.checkpoint import Checkpoint, save_checkpoint
 
 RUNS = Path("runs/x")
@@ -109,3 +110,16 @@ def test_an_audit_does_not_overwrite_another_lists(capsys: pytest.CaptureFixture
     assert audit.main(["-L", "b/x.json", *flags, "--name", "y"]) == 0
     assert Path("runs/y/audit.json").exists()
     assert Path("images/y/audit.png").exists()
+
+
+def test_lists_of_the_package_are_found_by_name_where_no_file_has_it() -> None:
+    shipped = find_list("quickstart")
+    assert json.loads(Path(shipped).read_text())[0]["method"] == "retrain"
+    assert find_list("a/x.json") == "a/x.json"
+    assert find_list("gone.json") == "gone.json"
+    Path("quickstart").mkdir()
+    assert find_list("quickstart") == shipped
+    Path("audit").write_text("[]")
+    assert find_list("audit") == "audit"
+    with pytest.raises(SalunError, match=r"^list 'gone': no such file; .*: all_methods_class, all_"):
+        find_list("gone")

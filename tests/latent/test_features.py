@@ -141,3 +141,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         write_features(path, make_features(seed=1))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "lacking"),
+    [
+        ({name: np.zeros(1) for name in (*ARRAYS[1:], "classes", "source")}, "the array 'features'"),
+        ({"features": np.zeros(1), "x": np.zeros(1)}, "the arrays 'labels', 'indices', 'logits', 'forgotten', 'proto"),
+    ],
+)
+def test_a_file_of_other_arrays_says_what_it_lacks(tmp_path: Path, arrays: dict[str, Any], lacking: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(SalunError) as caught:
+        read_features(tmp_path / "x.npz")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.npz'}: lacks {lacking}")
+    assert str(caught.value).endswith(f"; salun-extract writes {', '.join(ARRAYS)}, predictions, classes, source")

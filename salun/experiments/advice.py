@@ -1,0 +1,57 @@
+"""What a user should know before the first run: of base models, of data, and of settings that do not suit them."""
+
+from collections.abc import Sequence
+from math import ceil
+
+from salun.experiments.config import Experiment
+from salun.experiments.plan import Job
+from salun.experiments.problem import ForgettingProblem
+from salun.training.recipe import default_recipe
+from salun.unlearning import find_method
+
+_DECIDING = ("lr", "epochs", "batch_size")
+# Of training over the retain set: with 10 to 12 steps methods cost 9 to 76 points of RA, with 40 at most 5, or none at
+# all because they changed nothing (docs/choosing.md).
+_FEWEST_STEPS = 40
+
+
+def warnings_of(jobs: Sequence[Job]) -> list[str]:
+    """Say what a user might not expect of the runs of a list.
+
+    Args:
+        jobs: the runs.
+
+    Returns:
+        Lines, each once; none where nothing is unusual.
+    """
+    lines = [line for job in jobs for line in _about_problem(job.problem)]
+    lines += [line for job in jobs for line in _about_settings(job.experiment, job.problem)]
+    return list(dict.fromkeys(lines))
+
+
+def _about_problem(problem: ForgettingProblem) -> list[str]:
+    """Say what is unusual of a base model and of the data."""
+    spec, lines = problem.spec, [*problem.dataset.notices]
+    if spec.checkpoint is None:
+        return lines
+    if "split" not in spec.checkpoint.config:
+        unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
+        lines.append(f"{spec.path}: records no split; that of seed {spec.split_seed} is taken, so {unsure}")
+    if not spec.by_weights and spec.recipe != default_recipe(spec.dataset) and "-" not in spec.path.stem:
+        lines.append(f"{spec.path}: was trained by a recipe of its own ({spec.recipe}), which retraining follows")
+    return lines
+
+
+def _about_settings(experiment: Experiment, problem: ForgettingProblem) -> list[str]:
+    """Say that default settings, made for tens of thousands of images, give a few hundred too few steps."""
+    settings, defaults = experiment.settings, find_method(experiment.method).settings
+    if not all(key in settings and settings[key] == defaults[key][1] for key in _DECIDING):
+        return []
+    split, size = problem.split, settings["batch_size"]
+    forget, retain = (settings["epochs"] * ceil(len(found) / size) for found in (split.forget, split.retain))
+    if retain >= _FEWEST_STEPS:
+        return []
+    ours, images = ", ".join(f"{key} {settings[key]:g}" for key in _DECIDING), (len(split.forget), len(split.retain))
+    made = f"{images[0]} forget and {images[1]} retain images make {forget} and {retain} steps"
+    told = f"{experiment.title}: its defaults ({ours}) are for tens of thousands of images; {made}, too few to forget "
+    return [f"{told}or to repair: give a smaller batch_size, more epochs and a lr of your own; see docs/choosing.md"]
