@@ -81,7 +81,7 @@ def read_folder(name: str, root: Path, size: int | None, cache: Path, skip_corru
             Subset(pixels[0], known[left], _names_of(chosen[0], root)),
             Subset(pixels[1], known[out], _names_of(chosen[1], root)),
         )
-    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped)
+    return Dataset(name, *parts, tuple(classes), padding=side // 8, flip=True, skipped=skipped, root=root)
 
 
 def _names_of(files: list[Path], root: Path) -> tuple[str, ...]:

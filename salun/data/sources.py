@@ -12,6 +12,7 @@ from salun.data.dataset import Dataset
 from salun.data.folder import read_folder
 from salun.data.synthetic import make_synthetic, parse_synthetic
 from salun.errors import SalunError, did_you_mean
+from salun.io.files import find_place
 from salun.registry import claim, file_of, load_installed
 
 _OPEN = {"folder": "folder:PATH", "synthetic": "synthetic"}
@@ -62,7 +63,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     Args:
         name: a registered one, `folder:PATH[:size=PIXELS]`, or
             `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
-        data_dir: where downloaded data lie, and where large folders are cached.
+        data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
         skip_corrupt: whether images of a folder that cannot be decoded are left out; they are named in `skipped`.
 
@@ -75,7 +76,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     kind, _, rest = name.partition(":")
     if kind == "folder":
         path, size = _parse_folder(name)
-        return read_folder(name, path, size, data_dir, skip_corrupt)
+        return read_folder(name, find_place(path, data_dir) or path, size, data_dir, skip_corrupt)
     if kind == "synthetic":
         return make_synthetic(name, **parse_synthetic(rest))
     source = _find_source(name)

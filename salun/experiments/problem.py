@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from salun.data.dataset import Dataset
+from salun.data.manifest import as_recorded, manifest_path
 from salun.data.sets import Sets, make_sets
 from salun.data.split import Split, make_split
 from salun.data.transforms import Preparation
@@ -84,7 +85,7 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
         SalunError: data, checkpoint, forget set or mask are refused.
     """
     spec = base_spec(experiment, cache)
-    dataset = cache.dataset(spec.dataset)
+    dataset = dataset_of(spec, cache)
     split = make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)
     check_belongs(spec, dataset, split)
     _check_budget(experiment, len(split.forget))
@@ -97,6 +98,26 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     if mask is not None:
         check_mask(mask, weights)
     return ForgettingProblem(spec, dataset, split, mask)
+
+
+def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:
+    """Load the data of a base model, as the manifest beside it records them.
+
+    Args:
+        spec: the base model.
+        cache: keeps data sets.
+
+    Returns:
+        The data; images that were deleted since are marked.
+
+    Raises:
+        SalunError: they cannot be had, or there are others now.
+    """
+    name, moved = spec.moved_to or spec.dataset, spec.moved_to is not None
+    found = cache.dataset(name)
+    if not spec.path.exists():
+        return found
+    return cache.get(("recorded", spec.path, name), lambda: as_recorded(found, spec.path, moved=moved))
 
 
 def base_spec(experiment: Experiment, cache: ModelCache) -> BaseModelSpec:
@@ -152,7 +173,7 @@ def _check_budget(experiment: Experiment, forget: int) -> None:
 
 
 def warnings_for(problem: ForgettingProblem) -> list[str]:
-    """Say what a user might not expect of a base model or of the data.
+    """Say what a user might not expect of a base model, of the data, or of the forget set.
 
     Args:
         problem: whose base model and data.
@@ -160,7 +181,9 @@ def warnings_for(problem: ForgettingProblem) -> list[str]:
     Returns:
         Lines; none where nothing is unusual.
     """
-    spec, lines = problem.spec, problem.dataset.notices
+    spec, lines = problem.spec, [*problem.dataset.notices, *problem.split.notices]
+    if spec.moved_to is not None and not manifest_path(spec.path).is_file():
+        lines.append(f"{spec.path}: has no manifest beside it; the images of '{spec.moved_to}' are taken for its own")
     if spec.checkpoint is None:
         return lines
     if "split" not in spec.checkpoint.config:
