@@ -14,7 +14,7 @@ from benchmarks.measure import Goal, Result, Side, Spread, exponent, interleaved
 from benchmarks.problem import first, ground_for, our_epoch, settle
 from benchmarks.processes import environment, said
 from benchmarks.runs import DIGITS, salun_on
-from salun.data.folder import MEMORY_LIMIT
+from salun.data.decode import MEMORY_LIMIT
 from salun.experiments.run import run_once
 from salun.models.architecture import TINY, Architecture
 from salun.unlearning.topk import select

@@ -142,7 +142,7 @@ def saliency(
         model: any classifier; it is left as it is.
         forget: the forget set.
         keep: fraction of the weights that may move, in [0, 1].
-        score: "sum", "mean_abs", "inverted" or "random", as docs/method.md explains them.
+        score: "sum" as in the official code, "mean_abs", or the controls "inverted" and "random".
         batch_size: images a gradient.
         max_batches: batches at most; None for all.
         seed: of the "random" mask.

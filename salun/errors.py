@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class SalunError(Exception):
@@ -37,9 +37,10 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
         valid: the names that are accepted.
 
     Returns:
-        The name, or None where none is near.
+        The name, of equally near ones the first in alphabetical order, or None where none is near.
     """
-    return next(iter(get_close_matches(name, list(valid), n=1, cutoff=0.6)), None)
+    near = get_close_matches(name, list(valid), n=3, cutoff=0.6)
+    return min(near, key=lambda other: (-SequenceMatcher(None, other, name).ratio(), other), default=None)
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

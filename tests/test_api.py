@@ -1,6 +1,7 @@
 """The Python face, used as somebody with a model and images of their own uses it."""
 
 import doctest
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,17 @@ def test_the_lines_of_the_readme_with_every_method(model: nn.Module, name: str) 
         assert all(torch.equal(unlearned.state_dict()[key][still], before[key][still]) for key, still in held.items())
     assert {"UA", "RA", "TA", "MIA", "avg_gap"} <= scores.keys()
     assert 0 <= scores["RA"] <= 1
+
+
+def test_the_readme_example_runs_as_it_stands(model: nn.Module) -> None:
+    page = (Path(__file__).parents[1] / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    x_test, y_test = drawn(40, 2)
+    names = {"train_loader": DataLoader(TensorDataset(*drawn(120, 1)), 24, shuffle=True), "x_test": x_test}
+    names |= {"y_test": y_test, "model": model, "new_model": Net()}
+    exec(code, names)
+    assert len(code.splitlines()) <= 10
+    assert 0 <= names["scores"]["avg_gap"] < 1
 
 
 def test_accuracy_is_that_of_the_users_own_loop(model: nn.Module) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from salun.data.cifar import LARGEST_ARCHIVE, LARGEST_BATCH, as_text, read_batch, whole_numbers
+from salun.data.cifar import LARGEST_ARCHIVE, as_text, read_batch, whole_numbers
 from salun.data.dataset import Dataset, Subset, held_out
-from salun.data.download import fetch
+from salun.data.download import PACKAGED, fetch
+from salun.data.folder import read_folder
+from salun.data.idx import read_idx
 from salun.data.sources import dataset
 from salun.errors import SalunError
 from salun.io.limits import check_length
@@ -21,6 +25,7 @@ _FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+_TINY_IMAGENET = "tiny-imagenet-200", "90528d7ca1a48142e341f4ef8d21d0de"  # its folder, and the MD5 sum of its archive
 
 
 @dataset("digits", classes=10)
@@ -61,6 +66,14 @@ def _cifar100(data_dir: Path, download: bool) -> Dataset:
     return _cifar("cifar100", CIFAR100, "fine_labels", data_dir, download)
 
 
+@dataset("cifar20", classes=20)
+def _cifar20(data_dir: Path, download: bool) -> Dataset:
+    """Read CIFAR-100 with its twenty coarse labels."""
+    from torchvision.datasets import CIFAR100
+
+    return _cifar("cifar20", CIFAR100, "coarse_labels", data_dir, download)
+
+
 def _cifar(name: str, layout: Any, label_key: str, data_dir: Path, download: bool) -> Dataset:
     """Read CIFAR-10 or CIFAR-100 in the format of its authors (Krizhevsky, 2009)."""
     folder, archive = data_dir / layout.base_folder, data_dir / layout.filename
@@ -84,7 +97,7 @@ def _cifar(name: str, layout: Any, label_key: str, data_dir: Path, download: boo
         return Subset(torch.cat(pixels), torch.cat(labels))
 
     with batch(layout.meta["filename"]) as entry:
-        classes = tuple(as_text(label) for label in entry[layout.meta["key"]])
+        classes = tuple(as_text(label) for label in entry[f"{label_key[:-1]}_names"])
     return Dataset(name, joined(layout.train_list), joined(layout.test_list), classes, padding=4, flip=True)
 
 
@@ -125,25 +138,61 @@ def _fashion_mnist(data_dir: Path, download: bool) -> Dataset:
 
 
 def _idx(name: str, layout: Any, classes: tuple[str, ...], data_dir: Path, download: bool) -> Dataset:
-    """Read MNIST or Fashion-MNIST through torchvision (LeCun et al., 1998; Xiao et al., 2017)."""
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
+    """Read MNIST or Fashion-MNIST, compressed or not (LeCun et al., 1998; Xiao et al., 2017)."""
     raw = data_dir / layout.__name__ / "raw"
-    missing = [file for file in (Path(file).stem for file, _ in layout.resources) if not (raw / file).is_file()]
-    if missing:
-        absent = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing)
+    files = [Path(file).stem for file, _ in layout.resources]
+    places = [raw, PACKAGED.get(name, raw)]
+    missing = [[file for file in files if _as_it_came(folder / file) is None] for folder in places]
+    if all(missing):
+        absent = " and ".join(f"{layout.__name__}/raw/{file}" for file in missing[0])
         fetch(name, data_dir, absent, download, lambda root: layout(root, download=True))
+        missing[0] = []
+    folder = places[missing.index([])]
+
+    def content(file: str, axes: int) -> np.ndarray:
+        path = _as_it_came(folder / file) or folder / file
+        with _unbroken(name, path):
+            return read_idx(path, axes)
 
     def subset(start: str) -> Subset:
-        images, answers = raw / f"{start}-images-idx3-ubyte", raw / f"{start}-labels-idx1-ubyte"
-        for file in (images, answers):
-            check_length(file, LARGEST_BATCH)
-        with _unbroken(name, images):
-            pixels = read_image_file(str(images)).numpy()[:, None]
-        with _unbroken(name, answers):
-            return _subset(pixels, read_label_file(str(answers)).numpy())
+        pixels, labels = content(f"{start}-images-idx3-ubyte", 3), content(f"{start}-labels-idx1-ubyte", 1)
+        with _unbroken(name, folder / f"{start}-labels-idx1-ubyte"):
+            return _subset(pixels[:, None], labels)
 
     return Dataset(name, subset("train"), subset("t10k"), classes)
+
+
+def _as_it_came(file: Path) -> Path | None:
+    """Find a file, unpacked or with `.gz` after its name."""
+    return next((path for path in (file, file.with_name(f"{file.name}.gz")) if path.is_file()), None)
+
+
+@dataset("tiny_imagenet", classes=200)
+def _tiny_imagenet(data_dir: Path, download: bool) -> Dataset:
+    """Read TinyImageNet as it unpacks; the test part is `val/`, as `test/` has no labels (Le and Yang, 2015)."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    folder, md5 = _TINY_IMAGENET
+    address = f"http://cs231n.stanford.edu/{folder}.zip"
+    if not (data_dir / folder).is_dir():
+        get = partial(download_and_extract_archive, address, md5=md5, remove_finished=True)
+        fetch("tiny_imagenet", data_dir, f"the folder {folder}/ of {address}", download, get)
+    return read_folder("tiny_imagenet", data_dir / folder, 64, data_dir)
+
+
+@dataset("imagenette", classes=10)
+def _imagenette(data_dir: Path, download: bool) -> Dataset:
+    """Read Imagenette, ten classes of ImageNet, 128 pixels a side of its archive of 160 (Howard, 2019)."""
+    from torchvision.datasets import Imagenette
+
+    folder = data_dir / "imagenette2-160"
+    if not folder.is_dir():
+        get = partial(Imagenette, size="160px", download=True)
+        fetch("imagenette", data_dir, f"the folder {folder.name}/", download, get)
+    found = read_folder("imagenette", folder, 128, data_dir)
+    with _unbroken("imagenette", folder):
+        names = Imagenette(str(data_dir), size="160px").classes
+    return replace(found, classes=tuple(name for name, *_ in names))
 
 
 def _subset(pixels: np.ndarray, labels: np.ndarray) -> Subset:

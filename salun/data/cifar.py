@@ -12,10 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from salun.io.limits import MIB, check_length
+from salun.io.limits import LARGEST_BATCH, MIB, check_length
 
-# CIFAR-100's training batch is the largest, of 155 MB; its archive unpacks to 186 MB.
-LARGEST_BATCH = 512 * MIB
+# CIFAR-100's archive unpacks to 186 MB.
 LARGEST_ARCHIVE = 1024 * MIB
 # Text that Python 3 packs arrays in at protocol 2, which a file can name again and again.
 _MOST_TEXT = 2**30

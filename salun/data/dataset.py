@@ -41,7 +41,7 @@ class Dataset:
     flip: bool = False  # whether mirrored images are still images of their class
     skipped: tuple[str, ...] = ()  # a line for each image that cannot be decoded and was left out
     root: Path | None = None  # folder that the images' names begin at
-    changes: tuple[str, ...] = ()  # lines on what is not as it was when a checkpoint was trained
+    notes: tuple[str, ...] = ()  # lines that tell how the parts were chosen, and what has been deleted since
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
@@ -53,10 +53,10 @@ class Dataset:
 
     @property
     def notices(self) -> list[str]:
-        """What the user must be told of images that were left out or are gone, of many the first and a count."""
+        """What the user must be told: how the parts were chosen; of images left out a line each, of many the first."""
         rest = len(self.skipped) - _MOST_NAMED
         more = [f"data set '{self.name}': {rest} more images skipped"] if rest > 0 else []
-        return [f"skipped: {line}" for line in self.skipped[:_MOST_NAMED]] + more + list(self.changes)
+        return [*self.notes, *(f"skipped: {line}" for line in self.skipped[:_MOST_NAMED]), *more]
 
     @cached_property
     def digests(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

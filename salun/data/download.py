@@ -9,6 +9,9 @@ from pathlib import Path
 
 from salun.errors import SalunError
 
+# Where packages of Debian put data sets, by our names.
+PACKAGED = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
+
 
 def fetch(
     name: str, folder: Path, files: str, download: bool, get: Callable[[str], object], timeout: float = 20.0
@@ -37,7 +40,7 @@ def fetch(
             with _impatient(timeout):
                 get(staging)
             _move_files(Path(staging), folder)
-    except (OSError, RuntimeError, HTTPException) as error:
+    except (OSError, RuntimeError, HTTPException, ImportError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SalunError(f"{absent} and could not be downloaded ({reason}): {remedy}") from error
     finally:

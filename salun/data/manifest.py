@@ -75,7 +75,7 @@ def as_recorded(dataset: Dataset, checkpoint: Path, *, moved: bool) -> Dataset:
         moved: whether they lie in another folder, whose images must be compared by content even where names are equal.
 
     Returns:
-        The data with the recorded paths and digests. Images that were deleted since are `absent`, and `changes` names
+        The data with the recorded paths and digests. Images that were deleted since are `absent`, and the notes name
         them.
 
     Raises:
@@ -96,9 +96,11 @@ def as_recorded(dataset: Dataset, checkpoint: Path, *, moved: bool) -> Dataset:
     test = _rebuilt(recorded.test, places[count:], dataset)
     names = {image.label: image.class_name for images in recorded for image in images}
     gone = [image.path for image, place in zip([*recorded.train, *recorded.test], places, strict=True) if place is None]
-    changes = (f"{checkpoint}: {len(gone)} of its images deleted since, and left out: {enumerated(gone)}",)
+    notes = [f"{dataset.name}: the parts are those that {path} records"]
+    if gone:
+        notes.append(f"{checkpoint}: {len(gone)} of its images deleted since, and left out: {enumerated(gone)}")
     classes = tuple(names[label] for label in sorted(names))
-    return replace(dataset, train=train, test=test, classes=classes, changes=changes if gone else ())
+    return replace(dataset, train=train, test=test, classes=classes, notes=tuple(notes))
 
 
 def _with_digests(part: Subset, images: list[_Image]) -> Subset:

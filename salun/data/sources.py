@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import torch
 
+from salun.data.celeba import read_celeba
 from salun.data.dataset import Dataset
 from salun.data.folder import read_folder
+from salun.data.medmnist import medmnist_classes, read_medmnist
 from salun.data.synthetic import make_synthetic, parse_synthetic
 from salun.errors import SalunError, did_you_mean
 from salun.io.files import find_place
 from salun.registry import claim, file_of, load_installed
 
-_OPEN = {"folder": "folder:PATH", "synthetic": "synthetic"}
+_OPEN = {"folder": "folder:PATH", "synthetic": "synthetic", "celeba": "celeba", "medmnist": "medmnist:NAME"}
 _BUILTIN = "salun.data.builtin"
 _Read = Callable[[Path, bool], Dataset]
 
@@ -61,7 +63,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     """Load a data set by name.
 
     Args:
-        name: a registered one, `folder:PATH[:size=PIXELS]`, or
+        name: a registered one, `folder:PATH[:labels=FILE][:size=PIXELS]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or
             `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
@@ -74,11 +76,17 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
         SalunError: the name is unknown, or the data are absent and cannot be had, unreadable, or not as registered.
     """
     kind, _, rest = name.partition(":")
-    if kind == "folder":
-        path, size = _parse_folder(name)
-        return read_folder(name, find_place(path, data_dir) or path, size, data_dir, skip_corrupt)
-    if kind == "synthetic":
-        return make_synthetic(name, **parse_synthetic(rest))
+    match kind:
+        case "folder":
+            path, size, labels = _parse_folder(name)
+            root = find_place(path, data_dir) or path
+            return read_folder(name, root, size, data_dir, skip_corrupt, labels)
+        case "synthetic":
+            return make_synthetic(name, **parse_synthetic(rest))
+        case "celeba":
+            return read_celeba(name, data_dir, download)
+        case "medmnist":
+            return read_medmnist(name, data_dir, download)
     source = _find_source(name)
     found = source.read(data_dir, download)
     if source.home != _BUILTIN:
@@ -127,22 +135,29 @@ def class_count(name: str) -> int | None:
         SalunError: the name is unknown or its options are wrong.
     """
     kind, _, rest = name.partition(":")
-    if kind == "synthetic":
-        return int(parse_synthetic(rest)["classes"])
-    if kind == "folder":
-        _parse_folder(name)
-        return None
+    match kind:
+        case "synthetic":
+            return int(parse_synthetic(rest)["classes"])
+        case "folder":
+            _parse_folder(name)
+            return None
+        case "celeba":
+            return 2
+        case "medmnist":
+            return medmnist_classes(name)
     return _find_source(name).classes
 
 
-def _parse_folder(name: str) -> tuple[Path, int | None]:
-    """Split `folder:PATH[:size=PIXELS]`."""
-    found = re.fullmatch(r"folder:(.+?)(?::size=(\w+))?", name)
+def _parse_folder(name: str) -> tuple[Path, int | None, str | None]:
+    """Split `folder:PATH[:labels=FILE][:size=PIXELS]`, the options in any order."""
+    found = re.fullmatch(r"folder:(.+?)((?::(?:size|labels)=[^:]+)*)", name)
     if found is None:
         raise SalunError(f"data set '{name}': name the folder, as in folder:PATH")
-    path, size = found.groups()
-    if size is None:
-        return Path(path).expanduser(), None
-    if not size.isdecimal() or not 4 <= int(size) <= 1024:
+    path, given = Path(found[1]).expanduser(), [option.partition("=") for option in found[2].split(":")[1:]]
+    options = {key: value for key, _, value in given}
+    if len(options) < len(given):
+        raise SalunError(f"data set '{name}': an option is given twice")
+    size = options.get("size")
+    if size is not None and (not re.fullmatch(r"\d{1,4}", size, re.ASCII) or not 4 <= int(size) <= 1024):
         raise SalunError(f"data set '{name}': size={size}: must be a whole number of pixels from 4 to 1024")
-    return Path(path).expanduser(), int(size)
+    return path, None if size is None else int(size), options.get("labels")

@@ -107,6 +107,7 @@ def _load_plugin(file: Path) -> None:
     home = _run(file, "plugin")
     if not any(found.home == home for registry in _REGISTRIES for found in registry.values()):
         _drop(home)
+        del ADDED[f"plugin {file.name}"]
         needed = "@method(), @metric(...), @dataset(...) or @model(...)"
         raise SalunError(f"plugin {file}: registers nothing; it needs {needed}; {file}:NAME names a model of it")
 

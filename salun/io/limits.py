@@ -10,6 +10,8 @@ from salun.errors import SalunError
 from salun.io.files import read_json
 
 MIB, _GIB = 2**20, 2**30
+# CIFAR-100's training batch is the largest of the pickled ones, of 155 MB.
+LARGEST_BATCH = 512 * MIB
 # Ten million indices are 90 MB of text, ten thousand experiments with all their keys 5 MB.
 _LARGEST_LIST = 256 * MIB
 # Features as JSON: 100,000 images of 2,048 numbers.
@@ -103,7 +105,7 @@ def _parts_of(value: Any) -> Iterable[Any]:
 
 
 def check_unpacked(members: Iterable[ZipInfo], length: int) -> None:
-    """Check that what a compressed file claims to hold is in proportion to its length.
+    """Check that the members of a zip file claim no more than is in proportion to its length.
 
     Args:
         members: of the zip file.
@@ -112,7 +114,20 @@ def check_unpacked(members: Iterable[ZipInfo], length: int) -> None:
     Raises:
         ValueError: it is not: a decompression bomb.
     """
-    claimed, most = sum(member.file_size for member in members), max(_UNPACKED, _SHRUNK * length)
+    check_claim(sum(member.file_size for member in members), length)
+
+
+def check_claim(claimed: int, length: int) -> None:
+    """Check that what a compressed file claims to hold is in proportion to its length.
+
+    Args:
+        claimed: bytes once unpacked.
+        length: of the file in bytes.
+
+    Raises:
+        ValueError: it is not: a decompression bomb.
+    """
+    most = max(_UNPACKED, _SHRUNK * length)
     if claimed > most:
         raise ValueError(f"unpacks to {claimed / MIB:.0f} MiB; of such a file at most {most / MIB:.0f} are taken")
 

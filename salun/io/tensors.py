@@ -71,13 +71,14 @@ def read_tensors(path: Path, what: str, foreign: bool = False) -> Any:
     check_length(path, _LARGEST_FILE)
     try:
         length, begin = path.stat().st_size, _begin_of(path)
-        if foreign and begin[8:9] == b"{":
+        if foreign and _is_safetensors(begin):
             return load_file(path)
         with zipfile.ZipFile(path) as archive:
             check_stored(archive.infolist(), length)
         allowed = torch.serialization.safe_globals(_plain_types() if foreign else [])
-        with warnings.catch_warnings(action="ignore"), allowed:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here: given a path, torch goes by its ending.
+        with warnings.catch_warnings(action="ignore"), allowed, path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
         _check_tensors(check_values(_unpacked(content) if foreign else content), length)
     except FileNotFoundError as error:
         raise SalunError(f"{path}: no such {what}") from error
@@ -90,6 +91,11 @@ def _begin_of(path: Path) -> bytes:
     """Read the first bytes of a file."""
     with path.open("rb") as file:
         return file.read(16)
+
+
+def _is_safetensors(begin: bytes) -> bool:
+    """Tell safetensors by their begin: the length of a JSON header, and its brace."""
+    return begin[8:9] == b"{" and not begin.startswith(b"PK")
 
 
 def _plain_types() -> list[Any]:
@@ -110,7 +116,7 @@ def _unpacked(content: Any) -> Any:
 def _fault_of(path: Path, error: Exception, foreign: bool) -> str:
     """Say what kind of file it is that cannot be read."""
     begin = b"" if path.is_dir() else _begin_of(path)
-    if begin[8:9] == b"{" and not foreign:
+    if _is_safetensors(begin) and not foreign:
         return "a safetensors file; salun-import reads it"
     if begin[:1] == b"\x80":
         advice = "torch.save(torch.load(FILE, weights_only=True), FILE) brings it to today's"

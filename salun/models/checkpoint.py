@@ -105,7 +105,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = read_tensors(path, "checkpoint")
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
-        raise SalunError(f"{path}: not a checkpoint: must hold the keys 'model', 'optimizer' and 'config'")
+        told = "must hold the keys 'model', 'optimizer' and 'config'"
+        raise SalunError(f"{path}: not a checkpoint: {told}; salun-import makes one of the weights of other programs")
     weights, config = content["model"], content["config"]
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise SalunError(f"{path}: not a checkpoint: 'model' and 'config' must be dictionaries")

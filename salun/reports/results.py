@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results(Sequence[Row]):
     """One row an experiment, each a mean over its runs, compared with retraining where that was run.
 
@@ -42,6 +42,8 @@ class Results(Sequence[Row]):
             for group, members in grouped(self.rows).items()
         ]
         return "\n\n".join([*tables, *self.failures])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         parts = []

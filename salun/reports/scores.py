@@ -13,7 +13,7 @@ from salun.reports.tables import cell
 _AVERAGE = "avg_gap"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores(Mapping[str, Any]):
     """What metrics say of an unlearned model: a mapping from their names that prints as a table.
 
@@ -52,6 +52,8 @@ class Scores(Mapping[str, Any]):
 
     def __str__(self) -> str:
         return text_table(*self._table())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return html_table(*self._table())

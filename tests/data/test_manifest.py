@@ -53,7 +53,7 @@ def test_moved_renamed_and_deleted_images_keep_their_indices(
         monkeypatch.setenv("SALUN_MEMORY_LIMIT", limit)
     after = as_recorded(load("folder:moved"), MODEL, moved=True)
     assert (after.train.absent, after.test.absent) == ((4, 7), (0,))
-    assert after.changes == (f"model.pt: 3 of its images deleted since, and left out: {', '.join(gone)}",)
+    assert after.notes[1:] == (f"model.pt: 3 of its images deleted since, and left out: {', '.join(gone)}",)
     for was, now in ((before.train, after.train), (before.test, after.test)):
         kept = torch.tensor([row for row in range(len(was.labels)) if row not in now.absent])
         assert torch.equal(now.pixels[kept], was.pixels[kept])

@@ -17,12 +17,12 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from hostile import refuses
+from hostile import memory_below, refuses
 from scipy.io import savemat
 from torchvision import datasets
 
 from salun.data.dataset import Dataset
-from salun.data.download import fetch
+from salun.data.download import PACKAGED, fetch
 from salun.data.sets import make_sets
 from salun.data.sources import class_count, load
 from salun.data.split import ForgetRequest, make_split
@@ -182,6 +182,11 @@ class TestCifar:
         assert (dataset.channels, dataset.size, dataset.padding, dataset.flip) == (3, 32, 4, True)
         assert class_count(name) == len(dataset.classes)
 
+    def test_coarse_labels(self, tmp_path: Path) -> None:
+        Written("cifar100", tmp_path, WRITERS["python2"])
+        dataset = load("cifar20", tmp_path, download=False)
+        assert (set(dataset.test.labels.tolist()), dataset.classes, class_count("cifar20")) == ({3}, tuple(TEN), 20)
+
     @pytest.mark.parametrize("protocol", [2, 4, 5])
     def test_other_arrays(self, tmp_path: Path, protocol: int) -> None:
         written = Written("cifar10", tmp_path, WRITERS["python2"])
@@ -275,6 +280,29 @@ class TestMnist:
         assert (dataset.channels, dataset.size, len(dataset.classes)) == (1, 28, 10)
         assert dataset.classes[9] == ("9" if name == "mnist" else "Ankle boot")
 
+    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+    def test_compressed_files_are_read_as_they_come(self, tmp_path: Path, name: str, debian: Path) -> None:
+        written = write_idx(tmp_path, "MNIST" if name == "mnist" else "FashionMNIST")
+        (raw,) = tmp_path.glob("*/raw")
+        for file in [*raw.iterdir()][: 4 if name == "fashion_mnist" else 3]:
+            file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+        if name == "fashion_mnist":
+            raw.rename(debian)
+        found = load(name, tmp_path, download=False)
+        assert np.array_equal(found.train.pixels[:, 0].numpy(), written["train"][0])
+        assert found.test.labels.tolist() == written["test"][1].tolist()
+
+    @pytest.mark.parametrize(("count", "held"), [(12, 100 * 2**20), (2**30, 2**10), (12, 9407)])
+    def test_compressed_files_that_claim_something_else(self, tmp_path: Path, count: int, held: int) -> None:
+        write_idx(tmp_path, "MNIST")
+        file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+        file.unlink()
+        packed = gzip.compress(struct.pack(">IIII", 2051, count, 28, 28) + bytes(held))
+        file.with_name(f"{file.name}.gz").write_bytes(packed)
+        with memory_below(10):
+            assert f"{file.name}.gz cannot be read" in one_line("mnist", tmp_path, download=False)
+
 
 WRITE: dict[str, Callable[[Path], Any]] = {
     "cifar10": lambda root: Written("cifar10", root, WRITERS["python2"]),
@@ -309,7 +337,18 @@ ABSENT = {
     "svhn": "train_32x32.mat",
     "mnist": "MNIST/raw/train-images-idx3-ubyte",
     "fashion_mnist": "FashionMNIST/raw/t10k-labels-idx1-ubyte",
+    "cifar20": "cifar-100-python.tar.gz",
+    "tiny_imagenet": "tiny-imagenet-200",
+    "imagenette": "imagenette2-160",
 }
+
+
+@pytest.fixture(autouse=True)
+def debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where Debian's package would put Fashion-MNIST, whether this machine has it or not."""
+    folder = tmp_path.with_name(f"{tmp_path.name}-debian")
+    monkeypatch.setitem(PACKAGED, "fashion_mnist", folder)
+    return folder
 
 
 @pytest.fixture
@@ -566,7 +605,8 @@ class TestNames:
         ("name", "hint"),
         [
             ("cifar", "cifar10"), ("CIFAR10", "cifar10"), ("cifar-100", "cifar100"),
-            ("fashion-mnist", "fashion_mnist"), ("digit", "digits"), ("", "digits"), ("imagenet", "accepted"),
+            ("fashion-mnist", "fashion_mnist"), ("digit", "digits"), ("", "digits"), ("imagenet", "imagenette"),
+            ("places", "accepted"),
         ],
     )  # fmt: skip
     def test_unknown_name(self, tmp_path: Path, name: str, hint: str) -> None:

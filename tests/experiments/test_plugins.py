@@ -91,7 +91,7 @@ WRONG = {
     "an end": ("raise SystemExit(0)\n", "plugin my.py: line 1: SystemExit"),
     "two lines": ("raise ValueError('one\\ntwo')\n", "plugin my.py: line 1: ValueError: one"),
     "no text": (b"\xff\xfe\x00", "plugin my.py: "),
-    "nothing": ("x = 1\n", "plugin my.py: registers nothing; it needs @method(), @metric(...) or @dataset(...)"),
+    "nothing": ("x = 1\n", "plugin my.py: registers nothing; it needs @method(), @metric(...), @dataset(...) or "),
     "no type": (UNTYPED, "plugin my.py: line 4: TypeError: mine: setting 'lr' must be keyword-only"),
     "no type of JSON": (UNUSABLE, "plugin my.py: line 4: TypeError: mine: Unable to generate"),
     "a method's name": (METHOD.format(name="ga"), f"method 'ga': {ROOT}/salun/unlearning/methods/ga.py and "),

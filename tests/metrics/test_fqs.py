@@ -41,8 +41,14 @@ def test_values_of_images_equal_the_comparators(case: str) -> None:
     for kind in ("unlearn", "retrain"):
         logits = data[f"{kind}_logits"]
         for name, measure in (("entropy", tempered_entropy), ("confidence", top_confidence)):
-            np.testing.assert_allclose(measure(logits), data[f"{kind}_{name}_raw"], rtol=1e-6, atol=1e-6)
-            assert (two_decimals(measure(logits)) == data[f"{kind}_{name}"]).all()
+            found, wanted = measure(logits), data[f"{kind}_{name}_raw"]
+            # Processors round float32 exponentials differently, which 1 - q enlarges where q is near 1 and not 1.
+            near_one = (name == "confidence") & (wanted < 17)
+            unsure = 1e-6 * (1 + np.abs(wanted)) + near_one * 2.0**-22 * np.exp(np.minimum(wanted, 17))
+            assert (np.abs(found - wanted) <= unsure).all()
+            clear = np.abs(100 * wanted % 1 - 0.5) > 100 * unsure
+            assert (two_decimals(found) == data[f"{kind}_{name}"])[clear].all()
+            assert name == "confidence" or clear.mean() > 0.9
 
 
 @pytest.mark.parametrize("case", CASES)

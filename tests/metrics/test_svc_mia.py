@@ -67,8 +67,14 @@ def test_features_equal_the_official_ones(case: str) -> None:
             "m_entropy": modified_entropy(outputs, variant="original"),
             "m_entropy_song": modified_entropy(outputs),
         }
+        # Processors round float32 exponentials differently, and ln(1 - p) enlarges that where p is near 1.
+        rest = 1 - outputs.logits.double().softmax(1).amax(1).numpy()
+        unsure = 1e-6 + 2.0**-22 / np.maximum(rest, 2.0**-24)
         for feature, values in found.items():
-            np.testing.assert_allclose(values, data[f"{name}_{feature}"].numpy(), rtol=2e-5, atol=1e-6)
+            wanted = data[f"{name}_{feature}"].numpy()
+            allowed = 2e-5 * np.abs(wanted) + (1e-6 if feature == "entropy" else unsure)
+            assert (np.abs(values - wanted) <= allowed).all(), feature
+        assert np.median(unsure) < 1e-4
 
 
 def test_the_original_modified_entropy_does_not_see_the_label_and_the_corrected_one_does() -> None:

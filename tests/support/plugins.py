@@ -9,9 +9,11 @@ from typing import Any
 
 from salun.data.sources import SOURCES, load_sources
 from salun.metrics import METRICS, load_metrics
+from salun.models.own import MODELS
 from salun.registry import ADDED, load_installed
 from salun.unlearning import METHODS, load_methods
 
+REGISTRIES: tuple[dict[str, Any], ...] = (METHODS, METRICS, SOURCES, MODELS, ADDED)
 PAGE = (Path(__file__).resolve().parents[2] / "docs/add_a_method.md").read_text()
 PRINTED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 FILES = {
@@ -23,7 +25,7 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) 
 
 def registered() -> list[dict[str, Any]]:
     """Copy what the registries hold."""
-    return [dict(registry) for registry in (METHODS, METRICS, SOURCES, ADDED)]
+    return [dict(registry) for registry in REGISTRIES]
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def forgotten() -> Iterator[None]:
     try:
         yield
     finally:
-        for registry, held in zip((METHODS, METRICS, SOURCES, ADDED), before, strict=True):
+        for registry, held in zip(REGISTRIES, before, strict=True):
             registry.clear()
             registry.update(held)
         for name in [

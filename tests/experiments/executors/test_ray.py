@@ -100,6 +100,7 @@ def done_again(jobs: Callable[[], list[Job]]) -> dict[str, tuple[Any, ...]]:
     return results()
 
 
+@pytest.mark.slow
 def test_runs_on_ray_give_what_they_give_in_turn(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ray of this machine alone, which is started and ended."""
     import ray
