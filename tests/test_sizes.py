@@ -15,7 +15,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = [path for path in sorted((ROOT / "scripts").iterdir()) if path.read_bytes().startswith(b"#!")]
 USERS = [*FILES, *sorted((ROOT / "benchmarks").rglob("*.py")), *SCRIPTS]
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-REGISTERING = {"method", "metric", "dataset"}
+REGISTERING = {"method", "metric", "dataset", "model"}
 ENTRY_POINTS = {"main", "run"}  # of commands: `salun.cli.entry` finds "run" by the command's name
 
 

@@ -40,6 +40,11 @@ def import_weights(argv: Sequence[str] | None = None) -> int:
     return _run("importing", parsers.import_parser().parse_args(argv), "salun-import")
 
 
+def data(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-data` with the given or the process's arguments, and return the exit status."""
+    return _run("data", parsers.data_parser().parse_args(argv))
+
+
 def viz(argv: Sequence[str] | None = None) -> int:
     """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
     flags = parsers.viz_parser().parse_args(argv)

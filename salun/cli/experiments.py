@@ -23,9 +23,9 @@ _MOST_RUNS = 10_000
 _MOST_JOBS = 64
 _ENTRY_FLAGS = {
     "checkpoint": "-c", "model": "--model", "dataset": "--dataset", "class_to_forget": "-CF", "unlearning_rate": "-UL",
-    "stratified": "--stratified", "idxs_to_forget": "-IF", "epochs": "-E", "lr": "-LR", "method": "-M",
-    "use_mask": "-UM", "mask_thr": "-MT", "load_mask": "-LM", "seed": "--seed", "forget_seed": "--forget-seed",
-    "base_seed": "--base-seed", "tag": "--tag",
+    "stratified": "--stratified", "idxs_to_forget": "-IF", "indices_in": "--indices-in", "epochs": "-E", "lr": "-LR",
+    "method": "-M", "use_mask": "-UM", "mask_thr": "-MT", "load_mask": "-LM", "seed": "--seed",
+    "forget_seed": "--forget-seed", "base_seed": "--base-seed", "tag": "--tag",
 }  # fmt: skip
 
 

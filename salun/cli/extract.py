@@ -8,9 +8,10 @@ import torch
 from salun.cli import entry
 from salun.cli.status import SOME_FAILED, check_folder, notice
 from salun.cli.steps import watched
+from salun.data.forget_file import read_forget
+from salun.data.manifest import as_recorded
 from salun.data.sets import to_device
 from salun.data.sources import load
-from salun.data.split import read_forget
 from salun.device import pick_device, settle_threads
 from salun.errors import SalunError, SalunErrors
 from salun.io.files import mirrored_apart
@@ -58,10 +59,11 @@ def run(flags: argparse.Namespace) -> int:
 def _chosen(flags: argparse.Namespace, name: str, models: list[Model], device: torch.device) -> Sample:
     """Choose the images for the models of one data set."""
     dataset = to_device(load(name, Path(flags.data_dir), skip_corrupt=flags.skip_corrupt), device)
+    dataset = as_recorded(dataset, models[0].path, moved=False)
     for line in dataset.notices:
         notice(f"{_PROGRAM}: {line}")
     settle_threads(dataset.size)
-    listed = read_forget(Path(flags.itf), len(dataset.train.labels)) if flags.itf else None
+    listed = read_forget(Path(flags.itf), dataset, flags.indices_in).train if flags.itf else None
     return choose(dataset, models, flags.split, flags.samples, listed)
 
 

@@ -37,7 +37,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.ema,
     )
     checkpoint = import_weights(path, dataset, request)
-    save_with_forget(out, checkpoint, make_split(dataset, ForgetRequest()))
+    save_with_forget(out, checkpoint, make_split(dataset, ForgetRequest()), dataset)
     kind = f" (key '{held}')" if (held := checkpoint.config["imported"]["key"]) else ""
     preparation = checkpoint.config["preparation"]
     mean, std = (", ".join(f"{value:.4g}" for value in preparation[name]) for name in ("mean", "std"))

@@ -1,6 +1,7 @@
 """The flags of all commands, declared with argparse alone, so that `--help` needs no library."""
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -50,6 +51,21 @@ def _filled(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
+
+
+def _class(text: str) -> int | str:
+    """Parse a class: digits are its number, anything else, or digits in quotes, its name."""
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else _filled(text.strip('"'))
+
+
+def _add_order_flag(parser: argparse._ActionsContainer, default: str | None = "salun") -> None:
+    """Add the flag that says how a forget-set file counts."""
+    parser.add_argument(
+        "--indices-in",
+        choices=("salun", "imagefolder"),
+        default=default,
+        help="order that indices of a forget-set file count in: ours, or torchvision's ImageFolder's (default: salun)",
+    )
 
 
 def _minutes(text: str) -> float:
@@ -154,9 +170,12 @@ def train_parser() -> Parser:
     recipe.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
     recipe.add_argument("--pretrained", action="store_true", default=None, help="start from timm's weights")
     forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
-    forget.add_argument("--cf", type=int, nargs="+", metavar="CLASS", help="all images of these classes")
+    forget.add_argument(
+        "--cf", type=_class, nargs="+", metavar="CLASS", help="all images of these classes, by number or name"
+    )
     forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
     forget.add_argument("--itf", type=_filled, metavar="FILE", help="the images listed in a forget-set file")
+    _add_order_flag(parser)
     add(
         "--stratified",
         action="store_true",
@@ -186,6 +205,17 @@ def import_parser() -> Parser:
     add("--ema", action="store_true", help="take the exponential moving average of the weights")
     add("--out", type=_filled, required=True, metavar="FILE", help="the checkpoint, such as checkpoints/mine.pt")
     add("--force", action="store_true", help="replace a checkpoint that is there")
+    _add_data_flags(parser)
+    return parser
+
+
+def data_parser() -> Parser:
+    """Declare the flags of `salun-data`."""
+    parser = Parser("salun-data", description="Show the parts and classes of a data set, and list its images.")
+    add = parser.add_argument
+    add("dataset", metavar="DATASET", help="see salun-train --help")
+    add("--manifest", type=_filled, metavar="FILE", help="write index, path, class, split and SHA-256 of every image")
+    add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     _add_data_flags(parser)
     return parser
 
@@ -232,7 +262,7 @@ def _add_experiment_flags(parser: Parser) -> None:
     one = parser.add_argument_group("one experiment, without a file")
     one.add_argument("-c", "--checkpoint", metavar="FILE", help="the base model")
     one.add_argument("--model", help="with --dataset, in place of a checkpoint: trained on first need, and kept")
-    one.add_argument("--dataset", help="see salun-train --help")
+    one.add_argument("--dataset", help="see salun-train --help; with -c, where its folder: lies now")
     one.add_argument("-M", "--method", help="unlearning method (default: rl)")
     one.add_argument("-LR", "--lr", type=float, help="learning rate")
     one.add_argument("-E", "--epochs", type=int, help="number of epochs")
@@ -252,9 +282,12 @@ def _add_experiment_flags(parser: Parser) -> None:
     one.add_argument("--base-seed", type=int, metavar="N", help="of the base model's training (default: its recipe's)")
     one.add_argument("--tag", help="name in tables and logs")
     forget = one.add_mutually_exclusive_group()
-    forget.add_argument("-CF", "--class-to-forget", type=int, nargs="+", metavar="CLASS", help="forget these classes")
+    forget.add_argument(
+        "-CF", "--class-to-forget", type=_class, nargs="+", metavar="CLASS", help="forget classes, by number or name"
+    )
     forget.add_argument("-UL", "--unlearning-rate", type=float, metavar="SHARE", help="forget a random share")
     forget.add_argument("-IF", "--idxs-to-forget", metavar="FILE", help="forget the images of a forget-set file")
+    _add_order_flag(one, None)
 
 
 def _add_executor_flags(parser: Parser) -> None:
@@ -330,6 +363,7 @@ def extract_parser() -> Parser:
         help="the set; forget and retain are those of the checkpoints found, together (default: train)",
     )
     add("--itf", type=_filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
+    _add_order_flag(parser)
     add("--layer", type=_filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
     add("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
     add("--out", type=_filled, default="features", metavar="DIR", help="default: features")

@@ -16,7 +16,7 @@ from salun.cli.status import check_folder, notice
 from salun.data.dataset import Dataset
 from salun.data.sets import make_sets, to_device
 from salun.data.sources import load
-from salun.data.split import ForgetRequest, Split, make_split
+from salun.data.split import ForgetRequest, Split, make_split, resolved_request
 from salun.device import pick_device, placed, settle_threads
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.base_model import architecture_for, checkpoint_path, preparation_of, saved_spec
@@ -72,7 +72,7 @@ def _train(flags: argparse.Namespace, group: Group) -> int:
         group.end()
         if not group.leads:
             return 0
-        save_with_forget(request.path, checkpoint, split)
+        save_with_forget(request.path, checkpoint, split, data)
         forget_state(state_path)
         accuracies = _accuracies(checkpoint, request.dataset, split, request.device)
         log({f"final {name}": value for name, value in accuracies.items()})
@@ -129,10 +129,16 @@ def _check(flags: argparse.Namespace, group: Group) -> _Request:
     if group.size == 1:
         dataset = to_device(dataset, device)
     settle_threads(dataset.size)
+    try:
+        named = resolved_request(request, dataset)
+    except SalunError as error:
+        raise SalunError(f"--cf: {error}") from error
     split = make_split(dataset, request, flags.split_seed)
+    for line in split.notices if group.leads else ():
+        notice(f"{_PROGRAM}: {line}")
     group.in_turn(lambda: build(architecture_for(model, dataset, recipe.pretrained)[0], recipe.pretrained), "model")
-    path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or _default_comment(flags))
-    asked = _Request(model, dataset, recipe, request, split, path, device)
+    path = checkpoint_path(Path(flags.out), model, flags.dataset, flags.comment or _default_comment(flags, split))
+    asked = _Request(model, dataset, recipe, named, split, path, device)
     if path.exists() and not flags.force:
         _check_same_model(asked)
     return asked
@@ -196,14 +202,17 @@ def _read_request(flags: argparse.Namespace) -> ForgetRequest:
         if not 0 <= getattr(flags, name) < 2**31:
             raise SalunError(f"--{name.replace('_', '-')} {getattr(flags, name)}: must be from 0 to {2**31 - 1}")
     listed = Path(flags.itf) if flags.itf else None
-    return ForgetRequest(tuple(sorted(set(flags.cf or ()))), flags.unlr, flags.forget_seed, listed, flags.stratified)
+    if flags.indices_in != "salun" and listed is None:
+        raise SalunError(f"--indices-in {flags.indices_in}: goes with --itf, whose indices it is about")
+    classes = tuple(flags.cf or ())
+    return ForgetRequest(classes, flags.unlr, flags.forget_seed, listed, flags.stratified, flags.indices_in)
 
 
-def _default_comment(flags: argparse.Namespace) -> str:
+def _default_comment(flags: argparse.Namespace, split: Split) -> str:
     """Name a checkpoint whose user does not."""
     name = "base"
     if flags.cf:
-        name = f"cf{'+'.join(map(str, sorted(set(flags.cf))))}"
+        name = f"cf{'+'.join(map(str, split.classes))}"
     elif flags.unlr is not None:
         name = f"unlr{flags.unlr:g}" + ("-stratified" if flags.stratified else "")
         name += f"-forget{flags.forget_seed}" if flags.forget_seed else ""

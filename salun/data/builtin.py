@@ -94,7 +94,7 @@ def _cifar(name: str, layout: Any, label_key: str, data_dir: Path, download: boo
             return _subset(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
 
     def joined(files: list[list[str]]) -> Subset:
-        pixels, labels, _ = zip(*(subset(file) for file, _ in files), strict=True)
+        pixels, labels = zip(*((part.pixels, part.labels) for part in (subset(file) for file, _ in files)), strict=True)
         return Subset(torch.cat(pixels), torch.cat(labels))
 
     with batch(layout.meta["filename"]) as entry:

@@ -1,6 +1,10 @@
 """A data set as read: its two parts, its class names, and how its images may be augmented."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +16,7 @@ from salun.data.memmap import PixelFile
 from salun.errors import SalunError
 
 _MOST_NAMED = 10
+_AT_ONCE = 1024
 
 
 class Subset(NamedTuple):
@@ -20,6 +25,8 @@ class Subset(NamedTuple):
     pixels: Tensor | PixelFile  # (N, C, H, W) uint8, in memory or in a file
     labels: Tensor  # (N,) int64
     names: tuple[str, ...] | None = None  # of the N images: their paths in the data set's folder
+    digests: tuple[str, ...] | None = None  # of the N images: SHA-256, where it is recorded
+    absent: tuple[int, ...] = ()  # images that are recorded, but are not there any more: their pixels are another's
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Dataset:
     padding: int = 0  # border in pixels for random crops; 0 for none
     flip: bool = False  # whether mirrored images are still images of their class
     skipped: tuple[str, ...] = ()  # a line for each image that cannot be decoded and was left out
-    notes: tuple[str, ...] = ()  # lines that tell how the parts were chosen
+    root: Path | None = None  # folder that the images' names begin at
+    notes: tuple[str, ...] = ()  # lines that tell how the parts were chosen, and what has been deleted since
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
@@ -50,6 +58,20 @@ class Dataset:
         more = [f"data set '{self.name}': {rest} more images skipped"] if rest > 0 else []
         return [*self.notes, *(f"skipped: {line}" for line in self.skipped[:_MOST_NAMED]), *more]
 
+    @cached_property
+    def digests(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """SHA-256 of each image's file, without files of its pixels: those of the training and of the test part."""
+        return self._digests_of(self.train), self._digests_of(self.test)
+
+    def _digests_of(self, part: Subset) -> tuple[str, ...]:
+        if part.digests is not None:
+            return part.digests
+        if part.names is not None and self.root is not None:
+            return tuple(_file_digest(self.root / name) for name in part.names)
+        rows = torch.arange(len(part.pixels), device=part.pixels.device).split(_AT_ONCE)
+        images = (image for row in rows for image in part.pixels[row].cpu().numpy())
+        return tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images)
+
     @property
     def channels(self) -> int:
         """Colour channels an image."""
@@ -59,6 +81,21 @@ class Dataset:
     def size(self) -> int:
         """Side of an image in pixels."""
         return self.train.pixels.shape[-1]
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """List names, of many the first and a count."""
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _file_digest(path: Path) -> str:
+    """Digest a file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SalunError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _fault_of(part: Subset, classes: int) -> str | None:

@@ -70,6 +70,7 @@ def read_folder(
         padding=side // 8,
         flip=True,
         skipped=tuple(skipped),
+        root=root,
         notes=tuple(f"{name}: {line}" for line in notes),
     )
 

@@ -1,6 +1,7 @@
 """Pixels that stay in their file, and are read image by image as batches ask for them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,36 @@ class PixelFile:
         except (OSError, EOFError) as error:
             raise SalunError(f"{self.path}: can no longer be read: {error}") from error
         return torch.from_numpy(images)
+
+
+class _RearrangedPixels(PixelFile):
+    """Images of several stores, of which some stay in files, in an order of their own."""
+
+    def __init__(self, stores: Sequence[Tensor | PixelFile], order: Tensor) -> None:
+        self.stores, self.order = stores, order
+        self.shape = torch.Size((len(order), *stores[0].shape[1:]))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        wanted, first = self.order[rows.cpu()], 0
+        for store in self.stores:
+            here = (wanted >= first) & (wanted < first + len(store))
+            images[here] = store[wanted[here] - first].cpu()
+            first += len(store)
+        return images
+
+
+def rearranged(stores: Sequence[Tensor | PixelFile], order: Tensor) -> Tensor | PixelFile:
+    """Put the images of several stores into another order.
+
+    Args:
+        stores: of images of one shape, in memory or in files.
+        order: (N,) int64, places in the stores one behind the other.
+
+    Returns:
+        A store of N images: in memory where all are, else one that reads from the others.
+    """
+    tensors = [store for store in stores if isinstance(store, Tensor)]
+    if len(tensors) < len(stores):
+        return _RearrangedPixels(stores, order.cpu())
+    return torch.cat(tensors)[order.to(tensors[0].device)]

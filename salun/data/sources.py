@@ -14,6 +14,7 @@ from salun.data.folder import read_folder
 from salun.data.medmnist import medmnist_classes, read_medmnist
 from salun.data.synthetic import make_synthetic, parse_synthetic
 from salun.errors import SalunError, did_you_mean
+from salun.io.files import find_place
 from salun.registry import claim, file_of, load_installed
 
 _OPEN = {"folder": "folder:PATH", "synthetic": "synthetic", "celeba": "celeba", "medmnist": "medmnist:NAME"}
@@ -64,7 +65,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     Args:
         name: a registered one, `folder:PATH[:labels=FILE][:size=PIXELS]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or
             `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
-        data_dir: where downloaded data lie, and where large folders are cached.
+        data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
         skip_corrupt: whether images of a folder that cannot be decoded are left out; they are named in `skipped`.
 
@@ -78,7 +79,8 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     match kind:
         case "folder":
             path, size, labels = _parse_folder(name)
-            return read_folder(name, path, size, data_dir, skip_corrupt, labels)
+            root = find_place(path, data_dir) or path
+            return read_folder(name, root, size, data_dir, skip_corrupt, labels)
         case "synthetic":
             return make_synthetic(name, **parse_synthetic(rest))
         case "celeba":

@@ -1,9 +1,8 @@
 """Train, validation and test; forget and retain: functions of their seeds, and the forget-set file."""
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,29 +10,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, held_out
+from salun.data.dataset import Dataset, enumerated, held_out
+from salun.data.forget_file import Order, read_forget, unknown_names
 from salun.data.images import Images
-from salun.errors import SalunError, did_you_mean, nearest
-from salun.io.files import write_text
-from salun.io.limits import read_plain
+from salun.errors import SalunError, did_you_mean
 
 VALIDATION_SHARE = 0.1
-_MOST_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
 class ForgetRequest:
     """Which training images are to be forgotten: by class, by share, or by index. At most one."""
 
-    classes: tuple[int, ...] = ()  # labels of the classes to forget, all of their images
+    classes: tuple[int | str, ...] = ()  # numbers or names of the classes to forget, all of their images
     share: float | None = None  # part of the training split, in (0, 1), drawn with `seed`
     seed: int = 0  # of the share
-    indices: Path | None = None  # file with a JSON list of training indices
+    indices: Path | None = None  # file that lists images by index, path or digest
     stratified: bool = False  # whether the share is taken of each class
+    order: Order = "salun"  # that the file's indices count in
+    names: tuple[str, ...] = ()  # of the classes, once the data set is known
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything is to be forgotten."""
+        return bool(self.classes) or self.share is not None or self.indices is not None
 
     def __str__(self) -> str:
         if self.classes:
-            return f"class {'+'.join(map(str, self.classes))}"
+            return f"class {'+'.join(name.removeprefix('class ') for name in self.names or map(str, self.classes))}"
         if self.share is not None:
             return f"{self.share:.4g} of the training split" + (", stratified" if self.stratified else "")
         return f"the images in {self.indices}" if self.indices else "nothing"
@@ -53,11 +57,39 @@ class Split:
     listed: Tensor  # every index that the forget file names, those in the validation split included
     fingerprint: str  # of train, validation and test before anything is forgotten
     seed: int = 0  # of the validation split
+    absent: tuple[int, ...] = ()  # training images that are recorded, but are not there any more
+    notices: tuple[str, ...] = ()  # lines on what the request may not have meant
 
     @cached_property
     def forget_fingerprint(self) -> str:
-        """Identity of the forget set."""
-        return digest(self.listed, torch.tensor(self.classes))
+        """Identity of the forget set, and of what cannot be retained any more."""
+        gone = [torch.tensor(self.absent)] if self.absent else []
+        return digest(self.listed, torch.tensor(self.classes), *gone)
+
+
+def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
+    """Look up the classes of a request in a data set.
+
+    Args:
+        request: what is to be forgotten.
+        dataset: the data.
+
+    Returns:
+        The request with the numbers of the classes, sorted, each once, and their names.
+
+    Raises:
+        SalunError: the data set has no such class, or no others.
+    """
+    names = dataset.classes
+    classes = tuple(sorted(set(_class_numbers(request.classes, names, len(names), dataset.name))))
+    check_classes(classes, len(names), dataset.name)
+    return replace(request, classes=classes, names=tuple(names[label] for label in classes))
+
+
+def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Draw training and validation split, before anything is forgotten; they depend on labels and seed alone."""
+    validation, train = held_out(dataset.train.labels.cpu(), VALIDATION_SHARE, split_seed)
+    return train, validation
 
 
 def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
@@ -73,22 +105,28 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
     """
     labels = dataset.train.labels.cpu()
-    validation, train = held_out(labels, VALIDATION_SHARE, split_seed)
+    train, validation = learnt_and_held_out(dataset, split_seed)
     tested = dataset.test.labels.cpu()
     test = torch.arange(len(tested))
     mark = digest(labels, tested, train, validation)
+    found = resolved_request(request, dataset)
     if never is not None and len(never):
         train, validation = without(train, never), without(validation, never)
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
-    listed = _find_forget(labels, train, request, dataset)
-    asked = bool(request.classes) or request.share is not None or request.indices is not None
+    numbers = torch.tensor(found.classes, dtype=torch.int64)
+    listed, notices = _find_forget(labels, (train, validation), found, dataset)
+    notices += _questions(request, dataset.classes)
+    lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
+    train, validation, listed = (without(indices, lost) for indices in (train, validation, listed))
+    test = without(test, untested)
     forget = train[torch.isin(train, listed)]
-    if asked and not len(forget):
-        raise SalunError(f"{request}: none of these images is in the training split")
+    if found.is_given and not len(forget):
+        deleted = f"; {len(lost)} images have been deleted since" if len(lost) else ""
+        raise SalunError(f"{found}: none of these images is in the training split{deleted}")
     if len(forget) == len(train):
-        raise SalunError(f"{request}: that is the whole training split; nothing would be retained")
-    gone = torch.isin(tested[test], torch.tensor(request.classes, dtype=torch.int64))
+        raise SalunError(f"{found}: that is the whole training split; nothing would be retained")
+    gone = torch.isin(tested[test], numbers)
     return Split(
         train=train,
         validation=without(validation, listed),
@@ -96,23 +134,47 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         forget=forget,
         retain=without(train, forget),
         forgotten_test=test[gone],
-        classes=request.classes,
+        classes=tuple(numbers.tolist()),
         listed=listed if request.indices else forget,
         fingerprint=mark,
         seed=split_seed,
+        absent=dataset.train.absent,
+        notices=tuple(notices),
     )
 
 
-def _find_forget(labels: Tensor, train: Tensor, request: ForgetRequest, dataset: Dataset) -> Tensor:
-    """Find the indices that a request names."""
+def _find_forget(
+    labels: Tensor, sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: Dataset
+) -> tuple[Tensor, list[str]]:
+    """Find the indices that a request names, and say in which of training and validation split they are."""
+    train, validation = sets
     if request.classes:
-        check_classes(request.classes, len(dataset.classes), dataset.name)
-        return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten()
+        return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten(), []
     if request.share is not None:
-        return drawn_share(labels, train, request, request.share, round(request.share * len(train)))
-    if request.indices is not None:
-        return read_forget(request.indices, len(labels))
-    return torch.empty(0, dtype=torch.int64)
+        return drawn_share(labels, train, request, request.share, round(request.share * len(train))), []
+    if request.indices is None:
+        return torch.empty(0, dtype=torch.int64), []
+    listed, tested = read_forget(request.indices, dataset, request.order)
+    named = set(listed.tolist())
+    learnt, held = (len(named & set(part.tolist())) for part in (train, validation))
+    others = {"in the validation split": held, "in the test part": len(tested)}
+    others["left out of the base model's training"] = len(named) - learnt - held
+    shown = "".join(f", {count} {where}" for where, count in others.items() if count)
+    unseen = ", which were never trained on" if shown else ""
+    lines = [f"{request.indices}: {len(named) + len(tested)} listed: {learnt} in the training split{shown}{unseen}"]
+    if lost := [(dataset.train.names or ())[index] for index in dataset.train.absent if index in named]:
+        lines.append(f"{request.indices}: {len(lost)} of them deleted since, and left out: {enumerated(lost)}")
+    return listed, lines
+
+
+def _questions(request: ForgetRequest, names: Sequence[str]) -> list[str]:
+    """Question numbers of classes whose folder has another number as its name."""
+    numbers = [given for given in request.classes if isinstance(given, int)]
+    return [
+        f"class {number} is folder '{names[number]}'; \"{names[number]}\" as a string names the folder"
+        for number in numbers
+        if names[number].isdecimal() and int(names[number]) != number
+    ]
 
 
 def split(
@@ -174,13 +236,14 @@ def split(
     return train.take(listed), train.take(without(everything, listed))
 
 
-def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int) -> tuple[int, ...]:
+def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "") -> tuple[int, ...]:
     """Look classes up by number or name.
 
     Args:
         classes: what the user gave.
         names: class names by label; empty where they are not known.
         count: number of classes.
+        data: name of the data set; "" where it has none.
 
     Returns:
         Their numbers.
@@ -195,7 +258,8 @@ def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: in
             known = did_you_mean(number, names) if names else "; the images have no class names: give a number"
             raise SalunError(f"class '{number}': unknown{known}")
         if not 0 <= number < count:
-            raise SalunError(f"class {number}: the classes are 0 to {count - 1}")
+            whose = f"'{data}' has the classes" if data else "the classes are"
+            raise SalunError(f"class {number}: {whose} 0 to {count - 1}")
         numbers.append(int(number))
     return tuple(numbers)
 
@@ -207,10 +271,7 @@ def _named_positions(images: Images, names: Sequence[str]) -> Tensor:
     places = {images.names[row]: place for place, row in enumerate(images.rows.tolist())}
     unknown = [name for name in names if name not in places]
     if unknown:
-        more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
-        near = nearest(unknown[0], places) if len(places) <= _MOST_COMPARED else None
-        hint = f"; did you mean '{near}'?" if near else ""
-        raise SalunError(f"split: '{unknown[0]}'{more}: not among the names of {len(places)} images{hint}")
+        raise unknown_names("split", unknown, places)
     return torch.tensor(sorted({places[name] for name in names}))
 
 
@@ -233,42 +294,13 @@ def drawn_share(labels: Tensor, train: Tensor, request: ForgetRequest, share: fl
     return train[torch.from_numpy(np.sort(order[:count]))]
 
 
-def check_classes(classes: tuple[int, ...], count: int, name: str) -> None:
+def check_classes(classes: Sequence[int], count: int, name: str) -> None:
     """Raise a SalunError where a data set of `count` classes lacks classes to forget, or has no others."""
     for label in classes:
         if not 0 <= label < count:
             raise SalunError(f"class {label}: '{name}' has the classes 0 to {count - 1}")
     if len(set(classes)) == count:
         raise SalunError(f"classes {classes}: those are all classes of '{name}'; nothing would be retained")
-
-
-def read_forget(path: Path, count: int) -> Tensor:
-    """Read a forget-set file.
-
-    Args:
-        path: a JSON list of training indices.
-        count: images of the training part.
-
-    Returns:
-        The indices, sorted, each once.
-
-    Raises:
-        SalunError: not such a list, empty, or an index outside 0..count-1.
-    """
-    content = read_plain(path)
-    if not isinstance(content, list) or not content:
-        raise SalunError(f"{path}: must be a JSON list of training indices, not empty")
-    for place, index in enumerate(content):
-        if type(index) is not int:
-            raise SalunError(f"{path}: entry {place + 1}: {json.dumps(index)[:60]} is not an index")
-        if not 0 <= index < count:
-            raise SalunError(f"{path}: entry {place + 1}: index {index} is not in the training part (0 to {count - 1})")
-    return torch.tensor(sorted(set(content)), dtype=torch.int64)
-
-
-def write_forget(path: Path, listed: Tensor) -> None:
-    """Write indices into the training part as the file that `--itf` and `idxs_to_forget` read."""
-    write_text(path, json.dumps(listed.tolist()) + "\n")
 
 
 def without(indices: Tensor, unwanted: Tensor) -> Tensor:

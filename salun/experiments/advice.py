@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import ceil
 
+from salun.data.manifest import manifest_path
 from salun.experiments.config import Experiment
 from salun.experiments.plan import Job
 from salun.experiments.problem import ForgettingProblem
@@ -31,7 +32,9 @@ def warnings_of(jobs: Sequence[Job]) -> list[str]:
 
 def _about_problem(problem: ForgettingProblem) -> list[str]:
     """Say what is unusual of a base model and of the data."""
-    spec, lines = problem.spec, [*problem.dataset.notices]
+    spec, lines = problem.spec, [*problem.dataset.notices, *problem.split.notices]
+    if spec.moved_to is not None and not manifest_path(spec.path).is_file():
+        lines.append(f"{spec.path}: has no manifest beside it; the images of '{spec.moved_to}' are taken for its own")
     if spec.checkpoint is None:
         return lines
     if "split" not in spec.checkpoint.config:

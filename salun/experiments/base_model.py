@@ -25,6 +25,7 @@ from salun.models.checkpoint import Checkpoint, load_checkpoint
 from salun.models.pretrained import pretrained_size
 from salun.training.recipe import Recipe, default_recipe
 
+FOLDER = "folder:"
 _BY_WEIGHTS = "weights "
 
 
@@ -40,6 +41,7 @@ class BaseModelSpec:
         split_seed: of its validation split.
         identity: tells it from other base models: its weights and what they never saw, or how they came about.
         checkpoint: its content, where the file was there when it was looked for.
+        moved_to: name of the data set as it lies now; None where it lies where the model was trained.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class BaseModelSpec:
     split_seed: int
     identity: str
     checkpoint: Checkpoint | None = None
+    moved_to: str | None = None
 
     @property
     def by_weights(self) -> bool:
@@ -121,7 +124,10 @@ def _named_spec(experiment: Experiment) -> BaseModelSpec:
     spec = saved_spec(experiment.checkpoint, experiment.recipe)
     if experiment.recipe is not None and experiment.recipe != spec.recipe:
         raise SalunError(f"recipe: {experiment.checkpoint} records another recipe; leave the key out")
-    return spec
+    if experiment.dataset is not None and not spec.dataset.startswith(FOLDER):
+        where = f"{experiment.checkpoint} was trained on '{spec.dataset}'"
+        raise SalunError(f"dataset: {where}; only images of a folder may lie elsewhere now")
+    return replace(spec, moved_to=experiment.dataset)
 
 
 def _trained_spec(experiment: Experiment, folder: Path) -> BaseModelSpec:
@@ -283,7 +289,10 @@ def check_belongs(spec: BaseModelSpec, dataset: Dataset, split: Split) -> None:
     if own.channels != dataset.channels:
         raise SalunError(f"{spec.path}: has {own.channels} colour channels, {name} {dataset.channels}")
     if "preparation" in checkpoint.config:
-        preparation_of(checkpoint, dataset, split)
+        side = preparation_of(checkpoint, dataset, split).resize or dataset.size
+        if side != own.size:
+            now = f"was trained on images of {own.size} x {own.size} pixels, {name} gives {side} x {side}"
+            raise SalunError(f"{spec.path}: {now}; folder:PATH:size={own.size} gives those")
     names = checkpoint.config.get("class_names")
     if names is not None and names != list(dataset.classes):
         raise SalunError(f"{spec.path}: was trained on other class names than {name} has")

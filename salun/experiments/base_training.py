@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from salun.data.dataset import Dataset
+from salun.data.forget_file import write_forget
+from salun.data.manifest import manifest_path, write_manifest
 from salun.data.sets import make_sets, prepare
-from salun.data.split import Split, write_forget
+from salun.data.split import Split
 from salun.device import placed, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.experiments.base_model import architecture_for, checkpoint_config
@@ -90,18 +92,21 @@ def train_base(problem: ForgettingProblem, context: RunContext, callback: Callba
     return train_checkpoint(spec.model, problem.dataset, problem.split, recipe, device, runtime, state)[0]
 
 
-def save_with_forget(path: Path, checkpoint: Checkpoint, split: Split) -> None:
+def save_with_forget(path: Path, checkpoint: Checkpoint, split: Split, dataset: Dataset | None = None) -> None:
     """Write a checkpoint, and beside it `..._forget.json`, its forget set, and its mask, if any, ending in `.mask`.
 
     Args:
         path: of the checkpoint.
         checkpoint: what to write.
         split: names the forget set.
+        dataset: where it is of a folder, its manifest is written too, as `..._manifest.csv`.
 
     Raises:
         SalunError: the files cannot be written.
     """
     write_forget(path.with_name(f"{path.stem}_forget.json"), split.listed)
+    if dataset is not None and dataset.root is not None:
+        write_manifest(manifest_path(path), dataset, split.seed)
     if checkpoint.mask is not None:
         save_mask(path.with_suffix(".mask"), checkpoint.mask)
     save_checkpoint(path, checkpoint)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
+from salun.data.dataset import Dataset
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, one_line
 from salun.experiments.base_model import BaseModelSpec
@@ -50,7 +51,7 @@ def prepare_bases(
             if requests:
                 identity, answer = executor.next_finished()
                 request = requests.pop(identity)
-                failure = _written(request, answer, context)
+                failure = _written(request, answer, context, untrained[identity].dataset)
                 locks.release(request.spec.path.name)
                 if failure is not None:
                     failed[identity] = failure
@@ -59,14 +60,14 @@ def prepare_bases(
     return failed
 
 
-def _written(request: BaseRequest, answer: Answer, context: RunContext) -> RunFailure | None:
+def _written(request: BaseRequest, answer: Answer, context: RunContext, dataset: Dataset) -> RunFailure | None:
     """Write a base model that was trained."""
     if isinstance(answer, RunFailure):
         return answer
     assert isinstance(answer, Checkpoint)
     path = request.spec.path
     try:
-        save_with_forget(path, answer, request.split)
+        save_with_forget(path, answer, request.split, dataset)
     except SalunError as error:
         return RunFailure(one_line(str(error)))
     context.forget_state(path.stem)

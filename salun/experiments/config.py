@@ -60,7 +60,7 @@ class Experiment(BaseModel):
         settings: all of the method's settings.
         checkpoint: the base model's file; None where model and dataset name it.
         model: timm's name; None with a checkpoint.
-        dataset: the data set's name; None with a checkpoint.
+        dataset: the data set's name; with a checkpoint, of its images as they lie now, or None.
         recipe: of the base model, where the entry gives one.
         split_seed: of the validation split of model and dataset.
         forget: what is to be forgotten.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from salun.data.dataset import Dataset
+from salun.data.manifest import as_recorded
 from salun.data.sets import Sets, make_sets
 from salun.data.split import Split, make_split
 from salun.data.transforms import Preparation
@@ -86,7 +87,7 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     spec = base_spec(experiment, cache)
     file = experiment.mask.file if experiment.mask else None
     mask = load_mask(file) if file else None
-    dataset = cache.dataset(spec.dataset)
+    dataset = dataset_of(spec, cache)
     split = make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)
     check_belongs(spec, dataset, split)
     _check_budget(experiment, len(split.forget))
@@ -97,6 +98,26 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     if mask is not None:
         check_mask(mask, weights)
     return ForgettingProblem(spec, dataset, split, mask)
+
+
+def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:
+    """Load the data of a base model, as the manifest beside it records them.
+
+    Args:
+        spec: the base model.
+        cache: keeps data sets.
+
+    Returns:
+        The data; images that were deleted since are marked.
+
+    Raises:
+        SalunError: they cannot be had, or there are others now.
+    """
+    name, moved = spec.moved_to or spec.dataset, spec.moved_to is not None
+    found = cache.dataset(name)
+    if not spec.path.exists():
+        return found
+    return cache.get(("recorded", spec.path, name), lambda: as_recorded(found, spec.path, moved=moved))
 
 
 def base_spec(experiment: Experiment, cache: ModelCache) -> BaseModelSpec:

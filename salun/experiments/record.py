@@ -17,7 +17,7 @@ import timm
 import torch
 
 from salun import __version__
-from salun.data.split import Split
+from salun.data.split import Split, resolved_request
 from salun.device import derived_seed
 from salun.errors import SalunError
 from salun.experiments.config import Experiment
@@ -126,6 +126,8 @@ def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dic
         "split": problem.split.fingerprint,
     }
     mask_digest = None if problem.mask is None else tensors_digest(problem.mask)
+    forget = resolved_request(experiment.forget, problem.dataset)
+    experiment = experiment.model_copy(update={"forget": forget})
     return experiment.dump(base, problem.split.forget_fingerprint, mask_digest)
 
 

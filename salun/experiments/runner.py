@@ -192,7 +192,8 @@ class Runner:
         """Write what a run gives, its record last."""
         record = result.record
         if result.checkpoint is not None:
-            save_with_forget(self.weights / weights_name(record), result.checkpoint, job.problem.split)
+            path, problem = self.weights / weights_name(record), job.problem
+            save_with_forget(path, result.checkpoint, problem.split, problem.dataset)
         self._keep_outputs(record, result.evaluation)
         done[job.id] = _with_comparisons_of(done.get(job.id), record)
         records.append(self.path, done[job.id])

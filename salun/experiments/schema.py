@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from salun.data.forget_file import Order
 from salun.data.sources import class_count
 from salun.data.split import ForgetRequest, check_classes
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
+from salun.experiments.base_model import FOLDER
 from salun.experiments.config import Experiment
 from salun.experiments.plugins import known_model
 from salun.io.limits import read_plain
@@ -42,7 +44,7 @@ _REFUSALS = {
     "budget": "is the gold standard, which no budget cuts short",
 }
 
-_Label = Annotated[int, Field(ge=0)]
+_Label = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 _Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -57,7 +59,9 @@ class _Entry(BaseModel):
         None, min_length=1, description="timm name or resnet_tiny; with dataset, in place of a checkpoint."
     )
     dataset: str | None = Field(
-        None, min_length=1, description="Data set of the base model, which is trained on first need."
+        None,
+        min_length=1,
+        description="Data set of the base model, which is trained on first need; with checkpoint: where its folder is.",
     )
     recipe: Recipe | None = Field(None, description="How the base model is trained, and so the retrained one.")
     split_seed: _Seed = Field(0, description="Seed of the validation split of model + dataset.")
@@ -65,14 +69,17 @@ class _Entry(BaseModel):
         None, description="Seed of the base model's training; --nbase counts on from it. Not given: the recipe's."
     )
     class_to_forget: _Label | Annotated[list[_Label], Field(min_length=1)] | None = Field(
-        None, description="Class, or list of classes, to forget as a whole."
+        None, description="Class, by number or name, or list of classes, to forget as a whole."
     )
     unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
     stratified: bool = Field(
         False,
         description="Take the share of each class; false, as in the SalUn paper's code: whatever the images' classes.",
     )
-    idxs_to_forget: str | None = Field(None, min_length=1, description="JSON file with the training indices to forget.")
+    idxs_to_forget: str | None = Field(
+        None, min_length=1, description="File that lists the images to forget, by index, path or SHA-256."
+    )
+    indices_in: Order = Field("salun", description="Order that the file's indices count in.")
     forget_seed: _Seed = Field(0, description="Seed of the share that is forgotten; --nforget counts on from it.")
     use_mask: bool = Field(False, description="Let only the salient weights move (SalUn).")
     mask_thr: float = Field(0.5, gt=0, le=1, description="Fraction of the weights that may move.")
@@ -147,7 +154,9 @@ def json_schema() -> dict[str, Any]:
 
 def _exclusions() -> dict[str, Any]:
     """Say in JSON Schema which keys of an entry do not go together."""
-    named = {"anyOf": [_is_given(key) for key in _BASE_KEYS]}
+    elsewhere = {"dataset": {"type": "string", "not": {"pattern": f"^{FOLDER}"}}}
+    others = [_is_given(key) for key in _BASE_KEYS if key != "dataset"]
+    named = {"anyOf": [*others, {"required": ["dataset"], "properties": elsewhere}]}
     return {
         "oneOf": [_is_given(key) for key in _FORGET_KEYS],
         "not": {"allOf": [_is_given("checkpoint"), named]},
@@ -159,6 +168,10 @@ def _exclusions() -> dict[str, Any]:
             {
                 "if": {"required": ["stratified"], "properties": {"stratified": {"const": True}}},
                 "then": _is_given("unlearning_rate"),
+            },
+            {
+                "if": {"required": ["indices_in"], "properties": {"indices_in": {"const": "imagefolder"}}},
+                "then": _is_given("idxs_to_forget"),
             },
         ],
     }
@@ -255,13 +268,14 @@ def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
 def _resolve(entry: _Entry, number: int) -> Experiment:
     """Turn a valid entry into an experiment, with every default filled in."""
     chosen, share, listed = entry.class_to_forget, entry.unlearning_rate, entry.idxs_to_forget
-    classes = tuple(sorted(set(chosen))) if isinstance(chosen, list) else () if chosen is None else (chosen,)
+    asked = set(chosen if isinstance(chosen, list) else () if chosen is None else (chosen,))
+    classes = tuple(sorted(asked, key=lambda label: (isinstance(label, str), label)))
     forget_seed = entry.forget_seed if share is not None else 0
     mask = None
     if entry.use_mask or entry.load_mask:
         shape = {"keep": entry.mask_thr, "score": entry.mask_score, "batches": entry.mask_batches}
         mask = shape | {"file": entry.load_mask}
-    dataset = None if entry.checkpoint else entry.dataset or _DEFAULT_DATASET
+    dataset = entry.dataset if entry.checkpoint else entry.dataset or _DEFAULT_DATASET
     method = find_method(entry.method)
     same = ("checkpoint", "recipe", "split_seed", "metrics", "seed", "tag", "base_seed", "budget")
     return Experiment.model_validate(
@@ -270,9 +284,11 @@ def _resolve(entry: _Entry, number: int) -> Experiment:
             "number": number,
             "method": method.name,
             "settings": {key: getattr(entry, key) for key in method.settings},
-            "model": None if dataset is None else known_model(entry.model or default_model(dataset)),
+            "model": None if entry.checkpoint else known_model(entry.model or default_model(str(dataset))),
             "dataset": dataset,
-            "forget": ForgetRequest(classes, share, forget_seed, Path(listed) if listed else None, entry.stratified),
+            "forget": ForgetRequest(
+                classes, share, forget_seed, Path(listed) if listed else None, entry.stratified, entry.indices_in
+            ),
             "mask": mask,
             "prune": None if entry.prune is None else {"share": entry.prune, "epochs": entry.prune_epochs},
         }
@@ -295,7 +311,7 @@ def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
         elif problem["type"] == "model_type":
             lines[key] = f"{key}: {_shown(problem['input'])}: must be an object of keys and values"
         elif key == "class_to_forget":
-            lines[key] = f"{key}: {_shown(problem['input'])}: must be a class, from 0, or a list of classes"
+            lines[key] = f"{key}: {_shown(problem['input'])}: must be a class, a number from 0 or a name, or a list"
         else:
             lines[key] = f"{key}: {_shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     return list(lines.values())
@@ -322,7 +338,10 @@ def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
         lines.append(f"nothing to forget; give exactly one of {', '.join(_FORGET_KEYS)}")
     if given.get("stratified") is True and "unlearning_rate" not in given:
         lines.append("stratified: without effect unless unlearning_rate is given")
-    named = [key for key in _BASE_KEYS if key in given]
+    if given.get("indices_in") == "imagefolder" and "idxs_to_forget" not in given:
+        lines.append("indices_in: without effect unless idxs_to_forget is given")
+    moves = str(given.get("dataset")).startswith(FOLDER)
+    named = [key for key in _BASE_KEYS if key in given and not (key == "dataset" and moves)]
     if "checkpoint" in given and named:
         lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own")
     shaping = [key for key in _MASK_KEYS if key in given]
@@ -357,7 +376,7 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
         count = check("dataset", lambda: class_count(name))
         chosen = entry.class_to_forget
         if count is not None and chosen is not None:
-            classes = tuple(chosen) if isinstance(chosen, list) else (chosen,)
+            classes = [label for label in (chosen if isinstance(chosen, list) else [chosen]) if isinstance(label, int)]
             check("class_to_forget", lambda: check_classes(classes, count, name))
     for key in ("checkpoint", "idxs_to_forget", "load_mask"):
         path = getattr(entry, key)

@@ -65,6 +65,25 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
         raise ValueError(str(error) or type(error).__name__) from error
 
 
+def read_array(path: Path) -> np.ndarray:
+    """Read a file of one array within its bounds; a broken file is told within `readable`.
+
+    Args:
+        path: an `.npy` file.
+
+    Returns:
+        The array.
+
+    Raises:
+        OSError: the file is missing, or cannot be opened.
+        ValueError: it holds no array, or claims more than it holds.
+    """
+    with path.open("rb") as file:
+        check_header(read_header(file), path.stat().st_size)
+        file.seek(0)
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """Read one array of an archive."""
     with archive.open(member) as file:

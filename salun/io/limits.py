@@ -66,6 +66,27 @@ def read_plain(path: Path, most: int = _LARGEST_LIST) -> Any:
     return content
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of bounded length.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        SalunError: the file is missing, unreadable, no text, or too long.
+    """
+    check_length(path, _LARGEST_LIST)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SalunError(f"{path}: not a text file") from error
+    except (OSError, ValueError) as error:
+        raise SalunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _is_deep(content: Any) -> bool:
     """Tell whether lists and objects are nested more deeply than anything that is read here."""
     level = [content]

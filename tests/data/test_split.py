@@ -9,7 +9,8 @@ import torch
 from hostile import refuses
 
 from salun.data.dataset import Dataset, Subset
-from salun.data.split import ForgetRequest, make_split, read_forget, write_forget
+from salun.data.forget_file import read_forget, write_forget
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 
 
@@ -214,13 +215,13 @@ class TestIndices:
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, None, "folder"])
-    def test_unreadable_files(self, tmp_path: Path, content: bytes | str | None) -> None:
+    def test_unreadable_files(self, uneven: Dataset, tmp_path: Path, content: bytes | str | None) -> None:
         path = tmp_path / "list.json"
         if isinstance(content, bytes):
             path.write_bytes(content)
         elif content == "folder":
             path.mkdir()
-        refuses(r"list\.json", lambda: read_forget(path, 10))
+        refuses(r"list\.json", lambda: read_forget(path, uneven))
 
 
 class TestNever:
@@ -273,7 +274,7 @@ class TestForgetFile:
         write_forget(path, first.listed)
         assert json.loads(path.read_text()) == first.listed.tolist()
         assert [file.name for file in path.parent.iterdir()] == ["forget.json"]
-        assert torch.equal(read_forget(path, 300), first.listed)
+        assert torch.equal(read_forget(path, uneven).train, first.listed)
         again = make_split(uneven, ForgetRequest(indices=path), 3)
         assert torch.equal(again.forget, first.forget)
         assert torch.equal(again.retain, first.retain)

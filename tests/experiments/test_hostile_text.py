@@ -8,7 +8,8 @@ from hostile import damaged, examples, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salun.data.split import read_forget
+from salun.data.forget_file import read_forget
+from salun.data.sources import load
 from salun.experiments.schema import json_schema, load_experiments
 from salun.io.limits import read_plain
 from salun.latent.features import read_features, read_source
@@ -59,7 +60,8 @@ def test_experiments_of_other_structures(content: Any) -> None:
         assert line.startswith("a.json")
 
 
-EACH = pytest.mark.parametrize("read", [load_experiments, lambda path: read_forget(path, 10), read_features])
+HUNDRED = load("synthetic:n=100,size=8,classes=4")
+EACH = pytest.mark.parametrize("read", [load_experiments, lambda path: read_forget(path, HUNDRED), read_features])
 GOOD = json.dumps(
     [{"method": "rl", "dataset": "digits", "class_to_forget": [0, 3], "epochs": 3, "use_mask": True, "tag": "é"}] * 2
 ).encode()
@@ -68,7 +70,7 @@ GOOD = json.dumps(
 @examples(40)
 @given(st.one_of(st.lists(st.integers(-5, 120) | VALUES, max_size=6), VALUES))
 def test_forget_files_of_other_content(content: Any) -> None:
-    if not tried(json.dumps(content), lambda path: read_forget(path, 100)):
+    if not tried(json.dumps(content), lambda path: read_forget(path, HUNDRED)):
         assert all(type(index) is int and 0 <= index < 100 for index in content)
 
 
@@ -95,7 +97,7 @@ def test_features_of_other_content(changed: dict[str, Any]) -> None:
     ("whole", "read"),
     [
         (GOOD, load_experiments),
-        (json.dumps(list(range(0, 100, 3))).encode(), lambda path: read_forget(path, 100)),
+        (json.dumps(list(range(0, 100, 3))).encode(), lambda path: read_forget(path, HUNDRED)),
         (json.dumps(FEATURES).encode(), read_features),
     ],
 )

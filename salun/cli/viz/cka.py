@@ -75,7 +75,7 @@ def _compare(flags: argparse.Namespace, trio: Trio, data: DatasetCache) -> _Comp
     if trio.retrained is not None:
         models["retrained"] = trio.retrained
         pairs += [("unlearned", "retrained"), ("retrained", "base")]
-    dataset = data.take(trio.unlearned.spec.dataset)
+    dataset = data.take(trio.unlearned.spec)
     sides = [side.first(flags.samples) for side in four_sides(dataset, trio.unlearned)]
     comparison = LayerComparison.of(list(models.values()), sides[1].sample, data.device, flags.layers)
     at = [(list(models).index(first), list(models).index(second)) for first, second in pairs]

@@ -33,7 +33,7 @@ def run(flags: argparse.Namespace) -> int:
     for trio in trios:
         record = records.get(identity(trio.unlearned))
         try:
-            content = describe_run(flags.definition, trio, data.take(trio.unlearned.spec.dataset), record, data.device)
+            content = describe_run(flags.definition, trio, data.take(trio.unlearned.spec), record, data.device)
         except SalunError as error:
             failed.append(str(error))
             continue

@@ -9,10 +9,12 @@ import torch
 
 from salun.cli.status import SOME_FAILED, notice
 from salun.data.dataset import Dataset
+from salun.data.manifest import as_recorded
 from salun.data.sets import to_device
 from salun.data.sources import load
 from salun.device import pick_device, settle_threads
 from salun.errors import SalunErrors
+from salun.experiments.base_model import BaseModelSpec
 
 
 @dataclass
@@ -23,20 +25,25 @@ class DatasetCache:
     device: torch.device
     skip_corrupt: bool
     loaded: dict[str, Dataset] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, flags: argparse.Namespace) -> "DatasetCache":
         """Take device and folder from the flags of data."""
         return cls(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), flags.skip_corrupt)
 
-    def take(self, name: str) -> Dataset:
-        """Load a data set, or return the one that is loaded."""
+    def take(self, spec: BaseModelSpec) -> Dataset:
+        """Load the data of a model as its manifest records them, reading each data set once."""
+        name = spec.dataset
         if name not in self.loaded:
             self.loaded[name] = to_device(load(name, self.folder, skip_corrupt=self.skip_corrupt), self.device)
-            for line in self.loaded[name].notices:
+        found = as_recorded(self.loaded[name], spec.path, moved=False)
+        for line in found.notices:
+            if line not in self.told:
                 notice(line)
-        settle_threads(self.loaded[name].size)
-        return self.loaded[name]
+            self.told.add(line)
+        settle_threads(found.size)
+        return found
 
 
 def report(program: str, failed: Sequence[str], total: int) -> int:

@@ -17,7 +17,7 @@ from salun.experiments.base_model import BaseModelSpec
 from salun.experiments.base_training import train_base
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
-from salun.experiments.problem import ForgettingProblem
+from salun.experiments.problem import ForgettingProblem, dataset_of
 from salun.experiments.run import RunResult, run_once
 from salun.models.checkpoint import Checkpoint
 from salun.training.progress import Callback, Progress
@@ -146,7 +146,7 @@ def answer(request: Request, cache: ModelCache, callback: Callback, base: Checkp
         What it gives, or why it gives nothing.
     """
     try:
-        dataset = cache.dataset(request.spec.dataset)
+        dataset = dataset_of(request.spec, cache)
         settle_threads(dataset.size, cache.context.workers)
         _check_unchanged(request, dataset, cache)
         problem = ForgettingProblem(request.spec, dataset, request.split)
@@ -203,7 +203,7 @@ def portable(found: Answer) -> Answer:
 def _check_unchanged(request: Request, dataset: Dataset, cache: ModelCache) -> None:
     """Check that this process finds the data that the list was planned with."""
     spec = request.spec
-    key = ("fingerprint", spec.dataset, spec.split_seed)
+    key = ("fingerprint", spec.path, spec.moved_to or spec.dataset, spec.split_seed)
     found = cache.get(key, lambda: make_split(dataset, ForgetRequest(), spec.split_seed).fingerprint)
     if found != request.split.fingerprint:
         raise SalunError(f"{spec.dataset}: the data have changed since the command began, or differ on this machine")

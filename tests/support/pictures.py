@@ -1,0 +1,16 @@
+"""Folders of small pictures, one folder a class."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def draw(root: Path, counts: dict[str, int], seed: int = 0) -> None:
+    """Write `root/CLASS/00.png`, `01.png`, ... of 8 x 8 pixels, so many of each class, all different."""
+    random = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number:02}.png")
