@@ -42,7 +42,6 @@ def test_images_are_named_by_index_path_or_digest_in_every_form(pets: Dataset) -
         ("a.txt", "\n", r"a\.txt: names no image"),
         ("a.txt", "30", r"a\.txt: entry 1: index 30 is not in the training part \(0 to 29\)"),
         ("a.csv", "image\nx", r"a\.csv: must have rows, and a column path, sha256 or index .*; has \['image'\]"),
-        ("a.csv", 'path\n"x', r"a\.csv: not a readable table: "),
         ("a.npy", "[1]", r"a\.npy: not a readable file of indices: "),
     ],
 )
@@ -73,13 +72,3 @@ def test_indices_may_count_as_imagefolder_does(top: str) -> None:
         (part.names or ())[at] for part, rows in zip((dataset.train, dataset.test), found, strict=True) for at in rows
     ]
     assert sorted(named) == sorted(Path(samples[place][0]).relative_to("x").as_posix() for place in (10, 12, 22))
-
-
-def test_classes_go_by_name_and_odd_numbers_are_questioned(pets: Dataset) -> None:
-    by_name, by_number = (make_split(pets, ForgetRequest(classes)) for classes in (("cat", "10"), (0, 1)))
-    assert by_name.forget_fingerprint == by_number.forget_fingerprint
-    assert (by_name.notices, by_number.notices) == (
-        (),
-        ("class 0 is folder '10'; \"10\" as a string names the folder",),
-    )
-    refuses("class 'kat': unknown; did you mean 'cat'", lambda: make_split(pets, ForgetRequest(("kat",))))

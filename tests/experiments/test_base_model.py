@@ -3,11 +3,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lists import trained_base
-from PIL import Image
+from pictures import draw
 
 from salun.cli.train import main as salun_train
 from salun.data.dataset import Dataset, Subset
@@ -180,23 +179,14 @@ def test_data_of_another_shape_are_refused(base_file: Path, digits: Dataset, wha
         check_belongs(saved_spec(base_file), replace(digits, **changed), make_split(digits, ForgetRequest()))
 
 
-def write_images(folder: Path, counts: dict[str, int]) -> None:
-    generator = np.random.default_rng(0)
-    for name, count in counts.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-
-
 @pytest.mark.parametrize("change", ["none", "one image more", "a class more", "a class renamed"])
 def test_a_folder_that_has_changed_since_is_refused(tmp_path: Path, change: str) -> None:
     folder = tmp_path / "my photos"
-    write_images(folder, {"cat": 20, "dog": 20})
+    draw(folder, {"cat": 20, "dog": 20})
     keys = {"dataset": f"folder:{folder}:size=8", "recipe": SHORT.model_dump(), "class_to_forget": 0}
     work = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
     trained_base(problem_of(work, **keys), work)
-    write_images(folder, {"one image more": {"dog": 21}, "a class more": {"eel": 20}}.get(change, {}))
+    draw(folder, {"one image more": {"dog": 21}, "a class more": {"eel": 20}}.get(change, {}))
     if change == "a class renamed":
         (folder / "cat").rename(folder / "zebra")
     later = ModelCache(RunContext(CPU, tmp_path / "data", tmp_path / "checkpoints"))
