@@ -29,7 +29,7 @@ _ENTRY_FLAGS = {
 }  # fmt: skip
 
 
-class OpenList(NamedTuple):
+class _OpenList(NamedTuple):
     """The experiments that the flags name, checked, with their source and folders, and what their runs share."""
 
     experiments: list[Experiment]
@@ -39,7 +39,7 @@ class OpenList(NamedTuple):
     cache: ModelCache
 
 
-def open_list(flags: argparse.Namespace, download: bool = True) -> OpenList:
+def open_list(flags: argparse.Namespace, download: bool = True) -> _OpenList:
     """Check flags, list and folders, none of the data yet, which may or may not be downloaded."""
     device = pick_device(flags.device, flags.deterministic)
     experiments, source = _read_experiments(flags)
@@ -59,7 +59,7 @@ def open_list(flags: argparse.Namespace, download: bool = True) -> OpenList:
         plugins=(*map(Path, flags.plugin), *model_files(each.model for each in experiments)),
         download=download,
     )
-    return OpenList(experiments, source, folder, weights, ModelCache(context))
+    return _OpenList(experiments, source, folder, weights, ModelCache(context))
 
 
 def _read_experiments(flags: argparse.Namespace) -> tuple[list[Experiment], str]:
@@ -160,7 +160,7 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _check_all(opened: OpenList, repeats: Repeats) -> None:
+def _check_all(opened: _OpenList, repeats: Repeats) -> None:
     """Check what the runs would check, as far as the data are there, and print what they would warn of."""
     wrong: list[str] = []
     lines: list[str] = []
