@@ -11,8 +11,8 @@ from salun.training.recipe import default_recipe
 from salun.unlearning import find_method
 
 _DECIDING = ("lr", "epochs", "batch_size")
-# Of training over the retain set: with 10 to 12 steps methods cost 9 to 76 points of RA, with 40 at most 5, or none at
-# all because they changed nothing (docs/choosing.md).
+# Of training over the retain set: with 10 or 12 steps some methods cost 9 to 76 points of RA, with 30 to 40 most
+# at most 5, and the others change nothing (docs/choosing.md).
 _FEWEST_STEPS = 40
 
 
@@ -57,4 +57,4 @@ def _about_settings(experiment: Experiment, problem: ForgettingProblem) -> list[
     ours, images = ", ".join(f"{key} {settings[key]:g}" for key in _DECIDING), (len(split.forget), len(split.retain))
     made = f"{images[0]} forget and {images[1]} retain images make {forget} and {retain} steps"
     told = f"{experiment.title}: its defaults ({ours}) are for tens of thousands of images; {made}, too few to forget "
-    return [f"{told}or to repair: give a smaller batch_size, more epochs and a lr of your own; see docs/choosing.md"]
+    return [f"{told}or to repair: give a batch_size of 16 or 32, more epochs or another lr; see docs/choosing.md"]

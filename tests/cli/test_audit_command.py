@@ -22,6 +22,7 @@ Write = Callable[[str, Any], Path]
 COMMON = {"model": "resnet_tiny", "dataset": SMALL, "recipe": SHORT, "unlearning_rate": 0.3}
 FT = COMMON | {"method": "ft", "epochs": 1}
 MASKED = COMMON | {"method": "rl", "epochs": 1, "use_mask": True, "tag": "SalUn"}
+ROWS = ["base", "retrain", "ft", "SalUn: rl + mask 0.5"]
 FLAGS = ["-L", "list.json", "--shadows", "6", "--dpi", "30"]
 AREA = re.compile(r"[01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\]")
 
@@ -72,15 +73,15 @@ def test_progress_says_how_many_of_how_many_and_how_long(done: str) -> None:
     lines = done.splitlines()
     assert lines[0] == "list.json: 24 models, 0 of them kept, on cpu"
     steps = [line for line in lines if line.startswith("[")]
-    whats = [f"shadow model {number}: {what}" for number in range(6) for what in ("trained", "retrain", "ft", "SalUn")]
+    whats = [f"shadow model {number}: {what}" for number in range(6) for what in ("trained", *ROWS[1:])]
     for place, (line, what) in enumerate(zip(steps, whats, strict=True), 1):
-        assert re.fullmatch(rf"\[{place}/24\] {what} in \d+\.\d s; about \d+ s left", line)
+        assert re.fullmatch(rf"\[{place}/24\] {re.escape(what)} in \d+\.\d s; about \d+ s left", line)
     assert steps[-1].endswith("about 0 s left")
 
 
 def test_the_table_has_a_row_a_method_with_its_areas_and_intervals(done: str) -> None:
     found = rows(done)
-    assert [row[0] for row in found] == ["base", "retrain", "ft", "SalUn"]
+    assert [row[0] for row in found] == ROWS
     (problem,) = verdicts()
     assert problem["problem"] in done
     assert problem["problem"] == f"resnet_tiny on {SMALL}, forgetting 0.3 of the training split: 38 images asked for"

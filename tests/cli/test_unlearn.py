@@ -162,9 +162,9 @@ def test_the_files_of_a_finished_list(finished: Finished) -> None:
         assert name in finished.out.splitlines()[-1]
     lines = [line for line in finished.out.splitlines() if line.startswith("[")]
     assert [line.split("]")[0] for line in lines] == [f"[{number}/8" for number in range(1, 9)]
-    figures = r"seed [01]: UA \d.* RA \d.* TA \d.* MIA \d.* in \d+\.\d s; about \d+ s left"
+    figures = r"seed [01]: UA \d.* RA \d.* TA \d.* MIA \d.* in \d+\.\d s(; lost .* model)?; about \d+ s left"
     assert all(re.search(figures, line) for line in lines)
-    assert "Sal|Un_&, seed 0:" in lines[4]
+    assert "Sal|Un_&: rl + mask 0.5, seed 0:" in lines[4]
     assert finished.out.count("training the base model: resnet_tiny on synthetic") == 1
     (path,) = (finished.folder / "checkpoints").glob("*.pt")
     assert "_base-" in path.name
@@ -173,7 +173,7 @@ def test_the_files_of_a_finished_list(finished: Finished) -> None:
 
 
 def test_the_summary_agrees_with_the_records(finished: Finished) -> None:
-    titles = ["base", "retrain", "ft", "Sal|Un_&", "ga_small"]
+    titles = ["base", "retrain", "ft", "Sal|Un_&: rl + mask 0.5", "ga_small"]
     assert [row["title"] for row in finished.summary] == titles
     assert [row["kind"] for row in finished.summary] == ["base", "retrain", "method", "method", "method"]
     by_id = {record["id"]: record for record in finished.records}
@@ -194,9 +194,10 @@ def test_the_terminal_shows_mean_spread_and_gap(finished: Finished) -> None:
     lines = finished.out.splitlines()
     head = next(place for place, line in enumerate(lines) if line.split()[:2] == ["UA", "%"])
     assert lines[head].split() == ["UA", "%", "RA", "%", "TA", "%", "MIA", "%", "gap", "%", "95", "%", "interval", "n"]
-    words = [[word for word in line.split() if word not in "†‡"] for line in lines[head + 2 : head + 7]]
-    by_title = {line[0]: line[1:] for line in words}
-    assert list(by_title) == ["base", "retrain", "ft", "Sal|Un_&", "ga_small"]
+    by_title = {}
+    for row, line in zip(finished.summary, lines[head + 2 : head + 7], strict=True):
+        assert line.strip().startswith(row["title"])
+        by_title[row["title"]] = [word for word in line.split(row["title"], 1)[1].split() if word not in "†‡↓"]
     for row in finished.summary[1:]:
         shown = [f"{100 * row['metrics'][name]['mean']:.2f}±{100 * row['metrics'][name]['sd']:.2f}" for name in QUICK]
         assert by_title[row["title"]][:4] == shown
@@ -263,7 +264,7 @@ def test_only_what_is_missing_is_run(write: Write) -> None:
     write("list.json", [entry, {**entry, "class_to_forget": [1], "tag": "again"}])
     assert "1 run, 0 of them finished before" in unlearn("-L", "list.json", "--nexp", "1")
     titles = [row["title"] for row in json.loads(Path("runs/list/summary.json").read_text())]
-    assert titles == ["base", "ga_small", "again"]
+    assert titles == ["base", "ga_small", "again: ga_small"]
     write("list.json", [entry, {**entry, "class_to_forget": 3}])
     out = unlearn("-L", "list.json", "--nexp", "2")
     assert "4 runs, 1 of them finished before" in out
@@ -363,7 +364,7 @@ def test_dry_run_prints_everything_and_does_nothing(
     base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("few.json", [1])
-    save_mask(Path("mask.pt"), {})
+    save_mask(Path("mask.pt"), {"weight": torch.ones(1, dtype=torch.bool)})
     masked = {"use_mask": True, "mask_thr": 0.3, "tag": "mine", "seed": 5}
     pruned = {**SMALL, "class_to_forget": 1, "method": "ft", "prune": 0.95}
     entries = [

@@ -128,14 +128,8 @@ ALONE = (
         ([], ["nothing to forget"]),
         (["-L", "no.json"], ["no.json: cannot be read: No such file"]),
         (["-L", "quickstrat"], ["list 'quickstrat': no such file; by name there are, with salun: all_methods_class, "]),
-        (
-            ["-c", BASE, "-CF", "0", "--utility-floor", "five"],
-            ["'five' is neither a number of points nor none"],
-        ),
-        (
-            ["-c", BASE, "-CF", "0", "--utility-floor", "101"],
-            ["101: must be from 0 to 100 points, or none"],
-        ),
+        (["-CF", "0", "--utility-floor", "five"], ["'five' is neither a number of points nor none"]),
+        (["-CF", "0", "--utility-floor", "101"], ["101: must be from 0 to 100 points, or none"]),
         (["--dataset", "folder:gone", "-CF", "0"], ["data set 'folder:gone': gone is not a folder"]),
         (["--no\nsuch"], [": unrecognized arguments: --no such; salun-unlearn --help lists the flags"]),
         (["-L", "list.json", "-c", BASE], ["-c goes without -L", "'checkpoint'", "list.json"]),

@@ -52,7 +52,7 @@ def test_a_curve_is_averaged_over_the_runs_that_have_a_number() -> None:
 def test_the_numbers_of_curves_are_those_of_the_records() -> None:
     records = [recorded(curve=points(0.25, float("nan"), validation=0.75)), recorded(seed=1, tag="a,b\nc")]
     lines = table(curves_as_csv([drawn(records)]))
-    assert {line["title"] for line in lines} == {"a,b c"}
+    assert {line["title"] for line in lines} == {"a,b c: rl"}
     assert [line["seed"] + line["epoch"] for line in lines] == ["01", "02", "11", "12", "13"]
     assert (lines[0]["loss"], lines[0]["validation"], lines[1]["loss"]) == ("0.25", "0.75", "")
     records = [make("rl", base=base, forget=forget) for base, forget in (("A", "F"), ("A", "G"), ("B", "F"))]

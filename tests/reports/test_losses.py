@@ -17,12 +17,9 @@ BASE = measured(0.0, 0.97, 0.9, 0.0)
     ("values", "floor", "losses"),
     [
         ({"RA": 0.45, "TA": 0.9}, 5.0, {"RA": 52.0}),
-        ({"RA": 0.92, "TA": 0.85}, 5.0, {}),
-        ({"RA": 0.9199, "TA": 0.84}, 5.0, {"RA": 5.01, "TA": 6.0}),
+        ({"RA": 0.92, "TA": 0.84}, 5.0, {"TA": 6.0}),
         ({"RA": 0.92, "TA": None}, 4.5, {"RA": 5.0}),
-        ({"RA": 1.0, "TA": 0.95, "UA": 1.0}, 5.0, {}),
-        ({"RA": 0.0, "TA": 0.0}, 0.0, {}),
-        ({"UA": 0.0}, 5.0, {}),
+        ({"RA": 0.0, "TA": 0.0, "UA": 1.0}, 0.0, {}),
     ],
 )
 def test_losses_are_points_of_retain_and_test_accuracy_beyond_the_floor(
@@ -39,8 +36,7 @@ def test_rows_with_such_runs_are_marked_and_told() -> None:
     headings, lines = lines_of(rows)
     cells = {line[0]: dict(zip(headings, line, strict=True)) for line in lines}
     assert cells["ga"]["RA %"].endswith("↓")
-    assert not any("↓" in cell for name in ("ft", "base") for cell in cells[name].values())
-    assert "↓" not in cells["ga"]["TA %"]
+    assert not any("↓" in cell for cell in (*cells["ft"].values(), *cells["base"].values(), cells["ga"]["TA %"]))
     told = "lost more than 5 points of RA or TA against the base model"
     texts = written(rows)
     assert f"↓ {told}, by runs: ga (2 of 3)" in texts["md"]
