@@ -17,7 +17,7 @@ from salun.models.checkpoint import save_checkpoint
 
 Line = dict[str, Any]
 METRICS = ["UA", "TA", "MIA", "RTE", "JS", "prediction_matrix", "KLoM"]
-COMMAND = ["-L", "list.json", "--nexp", "3", "-NL"]
+COMMAND = ["-L", "list.json", "--nexp", "3", "-NL", "--utility-floor", "none"]
 
 
 @pytest.fixture(scope="module")
