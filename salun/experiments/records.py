@@ -173,9 +173,7 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
     """
     log = Log(path)
     log.refresh()
-    if log.rest and _record_of(log.rest) is None and (path.parent / LOCKS).is_dir():
-        with Locks(path.parent / LOCKS) as locks, locks.holding(path.name):  # its writer may be at work on it
-            log.refresh()
+    _await_writer(log)
     notices = list(log.notices)
     if log.rest:
         record = _record_of(log.rest)
@@ -188,6 +186,18 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
         since = f"{path}: {name} was defined anew in version {METRICS[name].revised}"
         notices.append(f"{since}; earlier values left out, to be computed again: {count}")
     return log.found, notices
+
+
+def _await_writer(log: "Log") -> None:
+    """Read on where the last line is torn, until no other process can be at work on it."""
+    locks_folder, before = log.path.parent / LOCKS, None
+    while log.rest != before and _record_of(log.rest) is None:
+        if locks_folder.is_dir():
+            with Locks(locks_folder) as locks, locks.holding(log.path.name):
+                log.refresh()
+            return
+        before = log.rest
+        log.refresh()
 
 
 @dataclass
