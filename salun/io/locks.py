@@ -3,6 +3,7 @@
 import errno
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,9 +69,9 @@ class Locks:
                 lock.acquire()
             except Timeout:
                 return False
-            except FileNotFoundError:  # another process has just removed the empty folder
-                continue
             except OSError as error:
+                if isinstance(error, FileNotFoundError | FileExistsError) and not self._is_taken():
+                    continue  # another process has just removed the empty folder, or made it
                 if error.errno in _NO_LOCKS and isinstance(lock, FileLock):
                     path.unlink(missing_ok=True)  # without locks in the kernel, nobody holds this file
                     lock = SoftFileLock(path.with_suffix(".held"), timeout=0)
@@ -114,6 +115,10 @@ class Locks:
             yield
         finally:
             self.release(name)
+
+    def _is_taken(self) -> bool:
+        """Tell whether something else stands in the place of the folder, or of one above it."""
+        return any(os.path.lexists(place) and not place.is_dir() for place in (self._folder, *self._folder.parents))
 
     def _make_folder(self) -> None:
         """Make the folder, and remember which folders above it were not there."""
