@@ -145,6 +145,13 @@ def test_all_metrics_that_need_no_other_runs(model: nn.Module) -> None:
     assert f"{100 * scores['UA']:.2f}" in scores._repr_html_()
 
 
+@pytest.mark.parametrize("name", ["duck", "scar", "rum", "scrub"])
+def test_methods_that_look_at_validation_images_do_without(model: nn.Module, name: str) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    settings = {key: value for key, value in FAST.items() if key in salun.methods()[name].settings}
+    salun.unlearn(model, forget, retain, name, **settings)
+
+
 def test_progress_and_callback(model: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
     forget, retain = salun.split(TRAIN, share=0.1)
     seen: list[Any] = []
@@ -296,6 +303,7 @@ WRONG: list[tuple[Wrong, str]] = [
     (unlearning(lr=-1.0), "method 'ft': setting 'lr': -1.0: input should be greater than 0"),
     (unlearning(learning_rate=0.1), "method 'ft': setting 'learning_rate': unknown"),
     (unlearning("unsir"), "method 'unsir': forgets whole classes only"),
+    (unlearning("scrub", rewind=True), "method 'scrub': rewind: there are no validation images; give them, or"),
     (unlearning(head="nowhere"), "head='nowhere': the model has no such layer"),
     (unlearning(images=[1, 2]), "images: a list; must be salun.Images"),
     (unlearning(network=[1]), "model: a list; must be a torch.nn.Module"),

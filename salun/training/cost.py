@@ -118,4 +118,4 @@ def _count_images(x: Tensor) -> int:
     values = x
     while torch._C._functorch.is_functorch_wrapped_tensor(values):
         values = torch._C._functorch.get_unwrapped(values)
-    return values.numel() // x[0].numel()
+    return values.numel() // max(1, math.prod(x.shape[1:]))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
+from salun.errors import SalunError
 from salun.training.evaluate import class_accuracies, predict
 from salun.unlearning import (
     Dual,
@@ -88,6 +89,8 @@ def scrub(
         yield from (Step(batch, lambda *given: -divergence(*given), forgets=True, cost=3) for batch in forget)
         yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
+    if rewind and not len(task.validation):
+        raise SalunError("method 'scrub': rewind: there are no validation images; give them, or rewind=False")
     with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
         task.fit(stream, dual=dual)
     if rewind:
