@@ -89,12 +89,17 @@ def scrub(
         yield from (Step(batch, lambda *given: -divergence(*given), forgets=True, cost=3) for batch in forget)
         yield from (Step(batch, obey, cost=3) for batch in task.batches(task.retain))
 
-    if rewind and not len(task.validation):
-        raise SalunError("method 'scrub': rewind: there are no validation images; give them, or rewind=False")
-    with task.passes.reserving((len(task.forget) + len(task.validation)) * rewind):
+    with task.passes.reserving(_cost_of_rewind(task) if rewind else 0):
         task.fit(stream, dual=dual)
     if rewind:
         _rewind(task, marks)
+
+
+def _cost_of_rewind(task: Task) -> int:
+    """Count the passes that the way back takes, which looks at validation images."""
+    if not len(task.validation):
+        raise SalunError("method 'scrub': rewind: there are no validation images; give them, or rewind=False")
+    return len(task.forget) + len(task.validation)
 
 
 def _mark(task: Task) -> _Mark:
