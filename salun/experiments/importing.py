@@ -13,7 +13,7 @@ from salun.data.split import ForgetRequest, Split, make_split
 from salun.data.transforms import Preparation
 from salun.device import placed
 from salun.errors import SalunError
-from salun.experiments.base_model import checkpoint_config
+from salun.experiments.base_model import checkpoint_config, preparation_of
 from salun.models.architecture import Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint
@@ -70,9 +70,7 @@ def import_weights(path: Path, dataset: Dataset, request: ImportRequest) -> Chec
 def accuracy_on_test(checkpoint: Checkpoint, dataset: Dataset, device: torch.device) -> float:
     """Measure a checkpoint on the whole test part of its data set, whose images are prepared as it records."""
     split = make_split(dataset, ForgetRequest())
-    recorded = checkpoint.config["preparation"]
-    preparation = Preparation(**recorded | {"mean": tuple(recorded["mean"]), "std": tuple(recorded["std"])})
-    images = make_sets(dataset, split, preparation, device).test
+    images = make_sets(dataset, split, preparation_of(checkpoint, dataset, split), device).test
     return accuracy(predict(placed(checkpoint.restore(), device), images))
 
 
