@@ -22,10 +22,11 @@ from hostile import refuses
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-from salun.models.architecture import TINY, Architecture, check_model, default_model
+from salun.models.architecture import TINY, Architecture, default_model
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.models.features import embed, head
+from salun.models.own import check_model
 
 SIZES = ((3, 32), (1, 28), (1, 8))
 FAMILIES = [
