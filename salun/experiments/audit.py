@@ -29,7 +29,7 @@ from salun.experiments.problem import ForgettingProblem, check_problem, load_wit
 from salun.experiments.record import resolved_settings, run_id
 from salun.experiments.run import UnlearningResult, unlearn_once
 from salun.metrics.scores import margins
-from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_file
 from salun.training.evaluate import predict
 from salun.training.progress import Callback, no_callback
 from salun.training.recipe import Recipe
@@ -308,7 +308,7 @@ class Auditor:
         Raises:
             SalunError: it cannot be trained or written.
         """
-        path = self.weights / pool.key / f"shadow_{number}.pt"
+        path = weights_file(self.weights / pool.key, f"shadow_{number}")
         try:
             return load_checkpoint(path)
         except SalunError:

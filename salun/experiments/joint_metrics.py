@@ -15,7 +15,7 @@ from salun.experiments.evaluate import measure, split_tables, with_references
 from salun.experiments.outputs import kept_outputs
 from salun.experiments.plan import Job
 from salun.experiments.problem import Group, load_models
-from salun.experiments.record import Record, partner_of, weights_name
+from salun.experiments.record import Record, partner_of, weights_path
 from salun.experiments.runner import missing_from
 from salun.io.files import read_json, write_text
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
@@ -157,7 +157,7 @@ class Comparison:
         Returns:
             The checkpoint, or None where it is not kept.
         """
-        path = None if record is None else self.weights / weights_name(record)
+        path = None if record is None else weights_path(self.weights, record)
         return path if path is not None and path.is_file() else None
 
     def joint(self, jobs: Sequence[Job]) -> dict[int, dict[str, Value]]:

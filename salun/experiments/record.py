@@ -26,6 +26,7 @@ from salun.experiments.problem import ForgettingProblem, Group
 from salun.io.files import name_part
 from salun.io.tensors import tensors_digest
 from salun.metrics import Value
+from salun.models.checkpoint import weights_file
 from salun.training.progress import Epoch
 
 
@@ -224,14 +225,15 @@ def split_summary(split: Split) -> dict[str, Any]:
     return {"fingerprint": split.fingerprint, "forget_fingerprint": split.forget_fingerprint, **counts}
 
 
-def weights_name(record: Record) -> str:
+def weights_path(folder: Path, record: Record) -> Path:
     """Name the file of an unlearned model so that it says what it is.
 
     Args:
+        folder: of the list's checkpoints.
         record: of the run.
 
     Returns:
-        Method, mask, forget set, seed and id, ending in `.pt`.
+        Method, mask, forget set, seed and id, ending in `.safetensors`; in `.pt` where an earlier version wrote it so.
     """
     settings, mask = record.settings, record.settings["mask"]
     forget = settings["forget"]
@@ -239,7 +241,8 @@ def weights_name(record: Record) -> str:
     if forget["share"] is not None:
         what = f"share{forget['share']:g}" + ("-stratified" if forget.get("stratified") else "")
     masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
-    return name_part(f"{settings['method']}{masked}_{what}_seed{record.seed}_{record.id[:8]}") + ".pt"
+    name = name_part(f"{settings['method']}{masked}_{what}_seed{record.seed}_{record.id[:8]}")
+    return weights_file(folder, name)
 
 
 @lru_cache

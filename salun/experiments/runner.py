@@ -21,7 +21,7 @@ from salun.experiments.executors.ray import RayExecutor
 from salun.experiments.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.experiments.plan import Job, untrained
 from salun.experiments.problem import check_problem
-from salun.experiments.record import Record, weights_name
+from salun.experiments.record import Record, weights_path
 from salun.experiments.run import RunResult, run_once
 from salun.io.files import sweep, write_text
 from salun.io.locks import LOCKS, POLL, Locks
@@ -192,7 +192,7 @@ class Runner:
         """Write what a run gives, its record last."""
         record = result.record
         if result.checkpoint is not None:
-            path, problem = self.weights / weights_name(record), job.problem
+            path, problem = weights_path(self.weights, record), job.problem
             save_with_forget(path, result.checkpoint, problem.split, problem.dataset)
         self._keep_outputs(record, result.evaluation)
         done[job.id] = _with_comparisons_of(done.get(job.id), record)
@@ -214,7 +214,7 @@ class Runner:
         if record is None:
             return False
         missing = [METRICS[name].subject for name in missing_from(record, job.experiment.metrics)]
-        if Models in missing and not (self.weights / weights_name(record)).is_file():
+        if Models in missing and not weights_path(self.weights, record).is_file():
             return False
         if record.diverged or all(subject is Models for subject in missing):
             return True

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import re
 import warnings
 import zipfile
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from salun.errors import SalunError
@@ -21,6 +22,9 @@ from salun.io.limits import check_length, check_stored, check_values
 # Weights that are shared stand in a file once and in a model twice.
 _SHARED = 4
 _LARGEST_FILE = 2**40
+# The entry of a safetensors header that holds what stands beside the weights of a checkpoint, as JSON.
+_CONFIG = "salun"
+_LENGTH = 8
 _FORBIDDEN = re.compile(r"(?:GLOBAL|class|global) ([\w.]+)")
 
 
@@ -54,16 +58,32 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, file)  # given the path, it would not tell why a disk takes no more
 
 
+def write_safetensors(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write the weights of a model as safetensors with values as JSON in their header, whole or not at all.
+
+    Args:
+        path: the file.
+        weights: by name; those that share memory are written apart.
+        config: what JSON can hold.
+
+    Raises:
+        SalunError: the file cannot be written.
+    """
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(apart, {_CONFIG: json.dumps(config)}))
+
+
 def read_tensors(path: Path, what: str, foreign: bool = False) -> Any:
-    """Read a file that `torch.save` wrote, running no code from it.
+    """Read a file of ours, of safetensors or of `torch.save`, running no code from it.
 
     Args:
         path: the file.
         what: "checkpoint" or "mask", for the text of errors.
-        foreign: whether safetensors are read too, and the plain values that other programs write beside tensors.
+        foreign: whether other programs' safetensors are read too, and the plain values that they write beside tensors.
 
     Returns:
-        What it holds: tensors and plain values.
+        What it holds: tensors and plain values; of our own safetensors `{"model", "config"}`.
 
     Raises:
         SalunError: the file is missing, damaged, holds anything else, or claims more than its length.
@@ -71,8 +91,8 @@ def read_tensors(path: Path, what: str, foreign: bool = False) -> Any:
     check_length(path, _LARGEST_FILE)
     try:
         length, begin = path.stat().st_size, _begin_of(path)
-        if foreign and _is_safetensors(begin):
-            return load_file(path)
+        if _is_safetensors(begin):
+            return _read_safetensors(path, foreign)
         with zipfile.ZipFile(path) as archive:
             check_stored(archive.infolist(), length)
         allowed = torch.serialization.safe_globals(_plain_types() if foreign else [])
@@ -95,7 +115,26 @@ def _begin_of(path: Path) -> bytes:
 
 def _is_safetensors(begin: bytes) -> bool:
     """Tell safetensors by their begin: the length of a JSON header, and its brace."""
-    return begin[8:9] == b"{" and not begin.startswith(b"PK")
+    return begin[_LENGTH : _LENGTH + 1] == b"{" and not begin.startswith(b"PK")
+
+
+def _read_safetensors(path: Path, foreign: bool) -> dict[str, Any]:
+    """Read safetensors into memory of their own: a file that is cut off under a map would end the process."""
+    content = path.read_bytes()
+    weights = load(content)
+    header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
+    told = header.get("__metadata__", {})
+    if _CONFIG not in told:
+        if not foreign:
+            raise _ForeignError
+        return dict(weights)
+    config = json.loads(told[_CONFIG])
+    check_values(config)
+    return {"model": weights, "config": config}
+
+
+class _ForeignError(ValueError):
+    """Safetensors that another program wrote."""
 
 
 def _plain_types() -> list[Any]:
@@ -116,7 +155,7 @@ def _unpacked(content: Any) -> Any:
 def _fault_of(path: Path, error: Exception, foreign: bool) -> str:
     """Say what kind of file it is that cannot be read."""
     begin = b"" if path.is_dir() else _begin_of(path)
-    if _is_safetensors(begin) and not foreign:
+    if isinstance(error, _ForeignError):
         return "a safetensors file; salun-import reads it"
     if begin[:1] == b"\x80":
         advice = "torch.save(torch.load(FILE, weights_only=True), FILE) brings it to today's"

@@ -19,13 +19,13 @@ from salun.errors import SalunError, did_you_mean
 from salun.experiments.base_model import BaseModelSpec, check_belongs, preparation_of, saved_spec
 from salun.io.files import find_place
 from salun.latent.features import PRE_HEAD, Features, Role, Source
-from salun.models.checkpoint import Checkpoint, load_checkpoint
+from salun.models.checkpoint import SAFETENSORS, Checkpoint, load_checkpoint
 from salun.models.features import embed, head
 from salun.models.layers import outputs_at
 
 Subset = Literal["train", "test", "forget", "retain"]
 _Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
-ENDINGS = (".pt", ".pth")
+ENDINGS = (".pt", ".pth", SAFETENSORS)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from salun.errors import SalunError
-from salun.io.tensors import read_tensors, tensors_digest, write_tensors
+from salun.io.tensors import read_tensors, tensors_digest, write_safetensors, write_tensors
 from salun.models.architecture import Architecture
 from salun.models.build import build_undrawn
 from salun.models.own import check_model
 from salun.models.pretrained import pretrained_size
 
+SAFETENSORS = ".safetensors"
 _UNRECORDED = 0
 _OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
 # What a model may be built for because a file says so, before its weights are known to fit.
@@ -70,20 +71,39 @@ class Checkpoint:
         return model
 
 
+def weights_file(folder: Path, name: str) -> Path:
+    """Name the file of a model that is kept without its optimiser.
+
+    Args:
+        folder: of the file.
+        name: of the model.
+
+    Returns:
+        `folder/name.safetensors`; in `.pt` where an earlier version wrote it so.
+    """
+    earlier = folder / f"{name}.pt"
+    return earlier if earlier.is_file() else folder / f"{name}{SAFETENSORS}"
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in one piece.
 
     Args:
-        path: the file.
+        path: the file; one that ends in `.safetensors` is safetensors with the config as JSON in its header.
         checkpoint: what to write; keys as in the seed system, `{"model", "optimizer", "config"}`.
 
     Raises:
-        SalunError: the file cannot be written.
+        SalunError: the file cannot be written, or is of safetensors, which have no place for an optimiser.
     """
     architecture = asdict(checkpoint.architecture)
     name, classes = architecture.pop("model"), architecture.pop("classes")
     config = {"model": name, "dataset": checkpoint.dataset, "nclasses": classes}
     config |= {"architecture": architecture, "excluded": list(checkpoint.excluded)} | checkpoint.config
+    if path.suffix == SAFETENSORS:
+        if checkpoint.optimizer is not None:
+            raise SalunError(f"{path}: safetensors hold no optimiser; a name that ends in .pt does")
+        write_safetensors(path, checkpoint.weights, config)
+        return
     weights = {key: tensor.detach().cpu() for key, tensor in checkpoint.weights.items()}
     write_tensors(path, {"model": weights, "optimizer": checkpoint.optimizer, "config": config})
 

@@ -53,7 +53,7 @@ def test_a_network_of_ones_own_goes_all_the_way(tmp_path: Path, capsys: pytest.C
     plugin = ["--plugin", "nets/net.py:Net"]
     assert unlearn.main(["-c", str(path), *plugin, "-CF", "0", "-M", "ft", "-E", "1", "--nexp", "2", "-NL"]) == 0
     assert extract.main(["-D", "checkpoints/command-line", *plugin, "-S", "20"]) == 0
-    made = next(Path("checkpoints/command-line").glob("ft*.pt"))
+    made = next(Path("checkpoints/command-line").glob("ft*.safetensors"))
     assert viz.main(["cka", str(path), str(made), *plugin, "-S", "20", "--dpi", "20"]) == 0
     capsys.readouterr()
     MODELS.clear()

@@ -44,7 +44,7 @@ def test_images_forgotten_by_name_may_be_deleted(names: list[str], capsys: pytes
     assert f"{BASE}: 2 of its images deleted since, and left out: {gone}\n" in told
     assert f"list.txt: 2 of them deleted since, and left out: {gone}\n" in told
     assert len(set(ids())) == 2
-    (again,) = Path("checkpoints").rglob(f"*{ids()[0][:8]}.pt")
+    (again,) = Path("checkpoints").rglob(f"*{ids()[0][:8]}.safetensors")
     Path("list.txt").write_text(names[5])
     assert unlearn(["-c", str(again), *flags]) == 0
 

@@ -13,6 +13,7 @@ from commands import UNLEARN, running, until
 from plugins import forgotten
 
 from salun.cli.unlearn import main
+from salun.latent.extraction import ENDINGS
 from salun.models.checkpoint import load_checkpoint
 
 OUTS = ("beside", "undisturbed")
@@ -198,7 +199,9 @@ def test_records_and_weights_are_those_of_runs_in_turn(story: Story) -> None:
     told = {record["device"] for record in records(story.folder)}
     assert told == {"cpu: 1 thread, 2 side by side", "cpu: 1 thread"}
     folders = [story.folder / out / "checkpoints" for out in OUTS]
-    names = [{str(path.relative_to(folder)) for path in folder.rglob("*.pt")} for folder in folders]
+    names = [
+        {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in ENDINGS} for folder in folders
+    ]
     assert names[0] == names[1]
     assert len(names[0]) == 13
     for name in names[0]:

@@ -58,7 +58,7 @@ def table_of(out: str) -> list[str]:
 
 def kept(name: str) -> list[str]:
     """List the weights that a list left behind."""
-    return sorted(path.name for path in Path("checkpoints", name).glob("*.pt"))
+    return sorted(path.name for path in Path("checkpoints", name).glob("*.safetensors"))
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_the_last_run_of_each_entry_is_kept_under_a_telling_name(finished: Finis
     (mask,) = weights.glob("rl_mask0.5_class1_*.mask")
     assert mask_share(load_mask(mask)) == pytest.approx(0.5, abs=1e-5)
     for what in ("retrain_class1", "ft_class1", "rl_mask0.5_class1", "ga_small_class1"):
-        (path,) = weights.glob(f"{what}_seed1_*.pt")
+        (path,) = weights.glob(f"{what}_seed1_*.safetensors")
         checkpoint = load_checkpoint(path)
         record = next(record for record in finished.records if record["id"].startswith(path.stem[-8:]))
         assert checkpoint.config["unlearned"]["id"] == record["id"]
@@ -229,14 +229,14 @@ def test_the_same_list_again_runs_nothing_and_prints_the_same(
     finished: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--out", str(finished.folder / "runs"), "--checkpoints", str(finished.folder / "checkpoints")]
-    files = {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*.pt")}
+    files = {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*_seed*")}
     before = {path: path.read_bytes() for path in (finished.folder / "runs" / "list").rglob("*.*")}
     out = unlearn("-L", str(finished.folder / "list.json"), "--nexp", "2", "--published", *places)
     assert "8 runs, 8 of them finished before" in out
     assert "training the base model" not in out
     assert table_of(out) == table_of(finished.out)
     assert {path: path.read_bytes() for path in (finished.folder / "runs" / "list").rglob("*.*")} == before
-    assert {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*.pt")} == files
+    assert {path: path.stat().st_mtime_ns for path in (finished.folder / "checkpoints").rglob("*_seed*")} == files
     capsys.readouterr()
     unlearn("-L", str(finished.folder / "list.json"), "--nexp", "2", "--deterministic", *places)
     assert "8 runs finished without --deterministic and stay as they are" in capsys.readouterr().err

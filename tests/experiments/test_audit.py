@@ -296,7 +296,7 @@ def test_a_shadow_model_learns_and_unlearns_its_own_images(monkeypatch: pytest.M
     for place, (method, split, sets, mask, seed) in enumerate(calls):
         number = place // 2
         forget = numbers(audit.pool.split(number).forget)
-        checkpoint = load_checkpoint(WEIGHTS / audit.pool.key / f"shadow_{number}.pt")
+        checkpoint = load_checkpoint(WEIGHTS / audit.pool.key / f"shadow_{number}.safetensors")
         assert (method, seed) == (("retrain", number), ("ga", 10 + number))[place % 2]
         assert numbers(split.forget) == numbers(sets.forget.rows) == forget
         assert not candidates & (numbers(sets.retain.rows) | numbers(sets.validation.rows))
@@ -308,7 +308,7 @@ def test_a_shadow_model_learns_and_unlearns_its_own_images(monkeypatch: pytest.M
 
 def test_shadow_models_differ_and_are_the_same_again(finished: Path, kept: dict[Path, Any]) -> None:
     audit = audit_of(SHARE)
-    files = sorted((WEIGHTS / audit.pool.key).glob("*.pt"))
+    files = sorted((WEIGHTS / audit.pool.key).glob("*.safetensors"))
     assert len(files) == 4
     assert len({load_checkpoint(path).fingerprint for path in files}) == 4
     before = load_checkpoint(files[1]).fingerprint
@@ -342,7 +342,7 @@ def test_an_interrupted_audit_goes_on_and_ends_alike(step: int, kept: dict[Path,
     with pytest.raises(KeyboardInterrupt):
         do(audit, 2, Seen(interrupted=step))
     assert len(contents()) == step - 1
-    before = {path: path.stat().st_mtime_ns for path in (*FOLDER.rglob("*.npz"), *WEIGHTS.rglob("*.pt"))}
+    before = {path: path.stat().st_mtime_ns for path in (*FOLDER.rglob("*.npz"), *WEIGHTS.rglob("*.safetensors"))}
     assert len(do(audit, 2)) == 6 - (step - 1)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert contents() == wanted

@@ -7,7 +7,7 @@ from records import make
 
 from salun.experiments.base_model import checkpoint_path
 from salun.experiments.outputs import outputs_path
-from salun.experiments.record import weights_name
+from salun.experiments.record import weights_path
 from salun.io.files import mirrored_apart, name_part
 
 ROOT = Path("out")
@@ -50,7 +50,7 @@ def test_checkpoints_stay_in_their_folder(model: str, dataset: str, comment: str
 @given(TEXTS, TEXTS, TEXTS)
 def test_what_a_record_says_stays_in_its_folder(method: str, name: str, tag: str) -> None:
     record = make(method, id=name, tag=tag)
-    for path in (ROOT / weights_name(record), outputs_path(ROOT, record.id), outputs_path(ROOT, record.base_name)):
+    for path in (weights_path(ROOT, record), outputs_path(ROOT, record.id), outputs_path(ROOT, record.base_name)):
         assert is_inside(path)
 
 

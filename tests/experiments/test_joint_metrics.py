@@ -11,7 +11,7 @@ from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.joint_metrics import Comparison
 from salun.experiments.outputs import kept_outputs, outputs_path
 from salun.experiments.plan import Job
-from salun.experiments.record import Record, partner_of, weights_name
+from salun.experiments.record import Record, partner_of, weights_path
 from salun.experiments.records import read
 from salun.metrics import METRICS, check_metrics, evaluate
 from salun.metrics.agreement import disagreement
@@ -249,8 +249,7 @@ def test_a_revised_metric_is_computed_again_from_what_is_kept(monkeypatch: pytes
         assert new.versions["salun"] == old.versions["salun"]
     assert complete(jobs) == []
     revise(monkeypatch, name, 8.0)
-    for path in WEIGHTS.glob(weights_name(before[1])):
-        path.unlink()
+    weights_path(WEIGHTS, before[1]).unlink()
     assert do(jobs) == ([(2, 0)] if name == "weight_distance_base" else [])  # for the weights that are lost
     complete(jobs)
     assert [record.metrics[name] for record in records_of(jobs)] == [8.0] * 2

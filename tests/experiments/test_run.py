@@ -17,7 +17,7 @@ from salun.experiments.base_training import save_with_forget
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.problem import base_checkpoint, check_problem
-from salun.experiments.record import ForgettingProblem, Record, resolved_settings, run_id, weights_name
+from salun.experiments.record import ForgettingProblem, Record, resolved_settings, run_id, weights_path
 from salun.experiments.records import append, read
 from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
@@ -197,7 +197,7 @@ def test_a_mask_that_spends_the_budget_alone_is_refused(cache: ModelCache, train
 def test_a_stratified_share_is_told_by_settings_and_name(run: Run) -> None:
     record, _ = run(class_to_forget=None, unlearning_rate=0.1, stratified=True)
     assert record.settings["forget"]["stratified"] is True
-    assert weights_name(record).startswith("ga_small_share0.1-stratified_seed0_")
+    assert weights_path(Path(), record).name.startswith("ga_small_share0.1-stratified_seed0_")
     assert record.settings["forget"]["request"] == "0.1 of the training split, stratified"
 
 
@@ -433,7 +433,7 @@ def test_images_that_the_base_never_saw_are_neither_forgotten_nor_retained(
 
 def test_what_was_unlearned_can_be_unlearned_further(cache: ModelCache, run: Run, digits: Dataset) -> None:
     first, after = run()
-    path = Path("checkpoints") / weights_name(first)
+    path = weights_path(Path("checkpoints"), first)
     save_with_forget(path, after, check_problem(entry(Path("checkpoints/resnet_tiny_digits_base.pt")), cache).split)
     second, further = run(checkpoint=path, class_to_forget=1, metrics=["UA", "RA", "TUA"])
     assert second.settings["base"]["identity"].startswith(f"weights {after.fingerprint} without ")

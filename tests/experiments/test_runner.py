@@ -50,11 +50,11 @@ def test_an_interrupted_list_goes_on_where_it_stopped_and_ends_the_same() -> Non
         do(jobs, interrupted=3)
     assert len(read(RECORDS)[0]) == 2
     assert do(jobs, keep="all") == [(2, 0), (2, 1)]
-    resumed = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    resumed = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.safetensors")}
     found = {key: record.metrics for key, record in read(RECORDS)[0].items()}
     RECORDS.unlink()
     assert len(do(jobs, keep="all")) == 4
-    whole = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    whole = {path.name: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.safetensors")}
     assert found == {key: record.metrics for key, record in read(RECORDS)[0].items()}
     assert resumed.items() <= whole.items()
 
@@ -112,9 +112,9 @@ def test_a_run_whose_outputs_are_gone_is_done_again_for_a_metric_that_it_lacks(h
 def test_metrics_of_weights_keep_the_weights_and_ask_for_them() -> None:
     jobs = planned({"metrics": ["UA"]}, runs=2)
     do(jobs)
-    assert not list(WEIGHTS.glob("*.pt"))
+    assert not list(WEIGHTS.glob("*.safetensors"))
     assert do(planned({"metrics": ["weight_distance_base"]}, runs=2)) == [(1, 0), (1, 1)]
-    assert len(list(WEIGHTS.glob("*.pt"))) == 2
+    assert len(list(WEIGHTS.glob("*.safetensors"))) == 2
     assert do(planned({"metrics": ["weight_distance_base"]}, runs=2)) == []
 
 
@@ -163,7 +163,7 @@ def test_a_base_model_trained_without_a_recipe_gives_the_other_base_models_its_r
 def test_retrained_models_of_two_base_models_differ() -> None:
     jobs = planned(OWN | {"method": "retrain", "epochs": None, "metrics": ["UA"]}, bases=2)
     do(jobs, keep="all")
-    assert len({load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}) == 2
+    assert len({load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.safetensors")}) == 2
 
 
 def test_one_row_holds_the_runs_of_all_repeats() -> None:

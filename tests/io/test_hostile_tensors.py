@@ -1,4 +1,5 @@
 import io
+import json
 import warnings
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from hostile import damaged, examples, refused
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import Tensor
 
 from salun.latent.comparator_json import identity
@@ -36,6 +38,7 @@ def weights() -> dict[str, Tensor]:
 
 WEIGHTS = weights()
 CHECKPOINT = packed({"model": WEIGHTS, "optimizer": None, "config": CONFIG})
+SAFETENSORS = save(WEIGHTS, {"salun": json.dumps(CONFIG)})
 MASK = packed({name: tensor > 0 for name, tensor in list(WEIGHTS.items())[:12]})
 VALUES = st.recursive(
     st.none()
@@ -57,11 +60,12 @@ def tried(content: bytes, read: Any) -> list[str]:
 
 def test_the_whole_files_are_taken() -> None:
     assert not tried(CHECKPOINT, load_checkpoint)
+    assert not tried(SAFETENSORS, load_checkpoint)
     assert not tried(MASK, load_mask)
 
 
 @examples(60)
-@given(damaged(CHECKPOINT))
+@given(damaged(CHECKPOINT) | damaged(SAFETENSORS))
 def test_a_damaged_checkpoint(content: bytes) -> None:
     tried(content, lambda path: load_checkpoint(path).restore())
 
@@ -70,6 +74,17 @@ def test_a_damaged_checkpoint(content: bytes) -> None:
 @given(damaged(MASK))
 def test_a_damaged_mask(content: bytes) -> None:
     tried(content, load_mask)
+
+
+@examples(40)
+@given(st.recursive(st.none() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_safetensors_of_another_config(config: Any) -> None:
+    assert tried(save(WEIGHTS, {"salun": json.dumps(config)}), load_checkpoint)
+
+
+def test_safetensors_whose_config_is_none_of_ours() -> None:
+    for text in ("", "{", "[" * 10_000, '{"a": 1' + "0" * 5000 + "}", json.dumps([[]] * 10**6)):
+        assert tried(save(WEIGHTS, {"salun": text}), load_checkpoint)
 
 
 @examples(40)

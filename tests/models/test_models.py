@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from salun.models.architecture import TINY, Architecture, default_model
 from salun.models.build import build
-from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_file
 from salun.models.features import embed, head
 from salun.models.own import check_model
 
@@ -354,13 +354,15 @@ class TestRoundTrip:
             name: weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
             for name, weight in model.state_dict().items()
         }
-        save_checkpoint(tmp_path / "a.pt", Checkpoint(placed, architecture, "cifar10"))
         before = torch.get_rng_state()
-        found = load_checkpoint(tmp_path / "a.pt")
-        restored = [found.restore() for _ in range(2)]
+        restored = []
+        for path in (tmp_path / "a.pt", tmp_path / "a.safetensors"):
+            save_checkpoint(path, Checkpoint(placed, architecture, "cifar10"))
+            found = load_checkpoint(path)
+            assert (found.architecture, found.optimizer) == (architecture, None)
+            restored.append(found.restore())
         assert torch.equal(torch.get_rng_state(), before)
-        assert found.architecture == architecture
-        assert (found.optimizer, found.config, found.excluded) == (None, {}, ())
+        assert (found.config, found.excluded) == ({}, ())
         for again in restored:
             assert again.training
             assert list(again.state_dict()) == list(model.state_dict())
@@ -372,6 +374,24 @@ class TestRoundTrip:
             for tensor in again.state_dict().values():
                 tensor.zero_()
         assert found.fingerprint == Checkpoint(model.state_dict(), architecture, "cifar10").fingerprint
+
+    def test_safetensors_hold_all_but_an_optimiser(self, tmp_path: Path) -> None:
+        model, optimizer = trained()
+        kept, path = described(model), tmp_path / "a.safetensors"
+        save_checkpoint(path, kept)
+        found = load_checkpoint(path)
+        assert same(dict(found.weights), dict(kept.weights))
+        assert replace(found, weights={}) == replace(kept, weights={})
+        assert same(safetensors.torch.load_file(path), dict(kept.weights))
+        refuses(
+            "hold no optimiser; a name that ends in .pt", lambda: save_checkpoint(path, described(model, optimizer))
+        )
+        assert found.fingerprint == load_checkpoint(path).fingerprint
+
+    def test_a_file_of_an_earlier_version_keeps_its_name(self, tmp_path: Path) -> None:
+        assert weights_file(tmp_path, "ft_seed0").name == "ft_seed0.safetensors"
+        (tmp_path / "ft_seed0.pt").touch()
+        assert weights_file(tmp_path, "ft_seed0").name == "ft_seed0.pt"
 
     def test_file_has_the_keys_of_the_seed_system(self, tmp_path: Path) -> None:
         model, optimizer = trained()
@@ -429,7 +449,10 @@ class TestRefused:
                 path.write_bytes(pickle.dumps(whole))
             else:
                 torch.save(whole, path, _use_new_zipfile_serialization=kind != "legacy")
-            assert "holds more than tensors" in one_line(path)
+            told = (
+                "before 1.6, or a plain pickle" if kind in ("legacy", "bare pickle") else "whose code would have to run"
+            )
+            assert told in one_line(path)
         assert not mark.exists()
         assert capfd.readouterr() == ("", "")
 

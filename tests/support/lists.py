@@ -84,7 +84,7 @@ class Seen:
 
 def results() -> dict[str, tuple[Any, ...]]:
     """What is recorded and kept of each run, but for times; each run has one record."""
-    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.pt")}
+    kept = {path.stem[-8:]: load_checkpoint(path).fingerprint for path in WEIGHTS.glob("*.safetensors")}
     lines = [json.loads(line)["id"] for line in RECORDS.read_text().splitlines()]
     assert len(lines) == len(set(lines))
     return {
