@@ -8,11 +8,8 @@ import torch
 from salun.cli import entry
 from salun.cli.status import SOME_FAILED, check_folder, notice
 from salun.cli.steps import watched
+from salun.cli.viz.models import DatasetCache
 from salun.data.forget_file import read_forget
-from salun.data.manifest import as_recorded
-from salun.data.sets import to_device
-from salun.data.sources import load
-from salun.device import pick_device, settle_threads
 from salun.errors import SalunError, SalunErrors
 from salun.io.files import mirrored_apart
 from salun.latent import extraction
@@ -31,20 +28,22 @@ def run(flags: argparse.Namespace) -> int:
         The exit status: 3 where some checkpoints failed.
     """
     check_folder("--out", Path(flags.out))
-    device = pick_device(flags.device, flags.deterministic)
+    data = DatasetCache.of(flags)
     paths = find_checkpoints(Path(flags.directory))
     places = dict(zip(paths, mirrored_apart(paths, Path("checkpoints")), strict=True))
     models, failed = read_models(paths)
     done = 0
-    for name, group in by_dataset(models):
+    for group in by_dataset(models):
         try:
-            sample = _chosen(flags, name, group, device)
+            sample = _chosen(flags, group, data)
         except SalunError as error:
             failed.append(str(error))
             continue
         for number, model in enumerate(group, 1):
             try:
-                print(f"[{number}/{len(group)}] {_one(flags, model, places[model.path], sample, device)}", flush=True)
+                print(
+                    f"[{number}/{len(group)}] {_one(flags, model, places[model.path], sample, data.device)}", flush=True
+                )
                 done += 1
             except SalunError as error:
                 named = str(model.path) in str(error)
@@ -56,13 +55,9 @@ def run(flags: argparse.Namespace) -> int:
     return SOME_FAILED if failed else 0
 
 
-def _chosen(flags: argparse.Namespace, name: str, models: list[Model], device: torch.device) -> Sample:
+def _chosen(flags: argparse.Namespace, models: list[Model], data: DatasetCache) -> Sample:
     """Choose the images for the models of one data set."""
-    dataset = to_device(load(name, Path(flags.data_dir), skip_corrupt=flags.skip_corrupt), device)
-    dataset = as_recorded(dataset, models[0].path, moved=False)
-    for line in dataset.notices:
-        notice(f"{_PROGRAM}: {line}")
-    settle_threads(dataset.size)
+    dataset = data.take(models[0].spec)
     listed = read_forget(Path(flags.itf), dataset, flags.indices_in).train if flags.itf else None
     return choose(dataset, models, flags.split, flags.samples, listed)
 

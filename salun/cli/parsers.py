@@ -123,6 +123,11 @@ def _add_data_flags(parser: Parser) -> None:
     )
 
 
+def _add_moved_flag(parser: Parser) -> None:
+    """Add the flag that says where the images of checkpoints lie now."""
+    parser.add_argument("--dataset", type=_filled, help="where the folder: of the checkpoints lies now")
+
+
 def _add_name_flag(parser: Parser) -> None:
     """Add the flag that names the folders of a list's results."""
     parser.add_argument(
@@ -370,6 +375,7 @@ def extract_parser() -> Parser:
     add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
     add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
     _add_data_flags(parser)
+    _add_moved_flag(parser)
     return parser
 
 
@@ -451,6 +457,7 @@ def _add_model_flags(parser: Parser) -> None:
     parser.add_argument("--base", type=_filled, metavar="FILE", help="the base model (default: found)")
     parser.add_argument("--retrained", type=_filled, metavar="FILE", help="the retrained model (default: found)")
     _add_data_flags(parser)
+    _add_moved_flag(parser)
 
 
 def _add_cka_flags(parser: Parser) -> None:

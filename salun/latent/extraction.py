@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -333,7 +333,7 @@ def _pooled(output: Tensor) -> Tensor:
     return output.mean(1) if output.ndim == 3 else output
 
 
-def by_dataset(models: list[Model]) -> Iterator[tuple[str, list[Model]]]:
+def by_dataset(models: list[Model]) -> list[list[Model]]:
     """Group models by their data set."""
-    for name in dict.fromkeys(model.spec.dataset for model in models):
-        yield name, [model for model in models if model.spec.dataset == name]
+    names = dict.fromkeys(model.spec.dataset for model in models)
+    return [[model for model in models if model.spec.dataset == name] for name in names]

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from pictures import draw
 
+from salun.cli.extract import main as extract
 from salun.cli.train import main as train
 from salun.cli.unlearn import main as unlearn
+from salun.cli.viz import main as viz
+from salun.latent.features import read_features
 
 CHEAP = ["-M", "ga_small", "-E", "1", "--nexp", "1", "--metrics", "UA", "--device", "cpu", "-NL"]
 BASE = "checkpoints/resnet_tiny_folder-pets_base.pt"
@@ -47,6 +50,16 @@ def test_images_forgotten_by_name_may_be_deleted(names: list[str], capsys: pytes
     (again,) = Path("checkpoints").rglob(f"*{ids()[0][:8]}.safetensors")
     Path("list.txt").write_text(names[5])
     assert unlearn(["-c", str(again), *flags]) == 0
+    capsys.readouterr()
+    assert extract(["-D", str(again), "--dataset", "folder:elsewhere", "--split", "forget"]) == 0
+    assert ": 2 x 128 (ga_small; 2 forgotten)" in capsys.readouterr().out
+    assert extract(["-D", str(again), "--dataset", "folder:elsewhere", "--split", "train"]) == 0
+    features = read_features(next(Path("features").rglob("*.npz")))
+    assert len(features.features) == len(names) - 2
+    assert viz(["cka", str(again), "--base", BASE, "--dataset", "folder:elsewhere", "-B", "4", "--dpi", "20"]) == 0
+    capsys.readouterr()
+    assert extract(["-D", str(again)]) == 2
+    assert "folder:pets" in capsys.readouterr().err
 
 
 def test_classes_go_by_name_into_titles(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ from salun.data.manifest import as_recorded
 from salun.data.sets import to_device
 from salun.data.sources import load
 from salun.device import pick_device, settle_threads
-from salun.errors import SalunErrors
-from salun.experiments.base_model import BaseModelSpec
+from salun.errors import SalunError, SalunErrors
+from salun.experiments.base_model import FOLDER, BaseModelSpec
 
 
 @dataclass
@@ -24,20 +24,26 @@ class DatasetCache:
     folder: Path
     device: torch.device
     skip_corrupt: bool
+    moved_to: str | None = None
     loaded: dict[str, Dataset] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, flags: argparse.Namespace) -> "DatasetCache":
         """Take device and folder from the flags of data."""
-        return cls(Path(flags.data_dir), pick_device(flags.device, flags.deterministic), flags.skip_corrupt)
+        device = pick_device(flags.device, flags.deterministic)
+        return cls(Path(flags.data_dir), device, flags.skip_corrupt, flags.dataset)
 
     def take(self, spec: BaseModelSpec) -> Dataset:
         """Load the data of a model as its manifest records them, reading each data set once."""
-        name = spec.dataset
+        moved = self.moved_to is not None
+        if moved and not spec.dataset.startswith(FOLDER):
+            where = f"{spec.path} was trained on '{spec.dataset}'"
+            raise SalunError(f"--dataset: {where}; only images of a folder may lie elsewhere now")
+        name = self.moved_to or spec.dataset
         if name not in self.loaded:
             self.loaded[name] = to_device(load(name, self.folder, skip_corrupt=self.skip_corrupt), self.device)
-        found = as_recorded(self.loaded[name], spec.path, moved=False)
+        found = as_recorded(self.loaded[name], spec.path, moved=moved)
         for line in found.notices:
             if line not in self.told:
                 notice(line)
