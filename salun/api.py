@@ -1,6 +1,7 @@
 """The Python face: unlearning of any classifier, from five lines of Python."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,6 +20,7 @@ from salun.data.split import ForgetRequest, make_split, split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.experiments import records
+from salun.experiments.advice import few_steps, warnings_of
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.executor import RunFailure
@@ -101,7 +103,7 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
 
     Returns:
         Its parts `train` and `test`, normalised by the statistics of the training images, which are augmented as the
-        data set allows.
+        data set allows. A warning says which images of a folder are the test part.
 
     Raises:
         SalunError: the name is unknown, or the data cannot be had.
@@ -111,6 +113,7 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
         Images(1438 of 1 x 8 x 8 pixels, labels 0 to 9)
     """
     found = sources.load(name, Path(data_dir), download)
+    _warn(found.notices)
     view = prepare(found, make_split(found, ForgetRequest()))
     parts = [
         Images(
@@ -125,6 +128,12 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
         for part in (found.train, found.test)
     ]
     return _Parts(*parts)
+
+
+def _warn(lines: Sequence[str]) -> None:
+    """Tell the caller of this module's function what might not be expected."""
+    for line in lines:
+        warnings.warn(line, stacklevel=3)
 
 
 def saliency(
@@ -206,6 +215,7 @@ def unlearn(
         SalunError: model, images, method or a setting are not accepted, or the loss stopped being a number.
     """
     place, chosen = device_of(model, device), settled(method, settings)
+    _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain)))
     sets = moved(place, forget, retain, validation)
     precision, passes = precision_for("auto", place, forget.pixels.shape[-1]), PassCounter(budget=budget)
     with _watched(method, callback, progress) as shown, seeded_globally(seed, place):
@@ -395,6 +405,7 @@ def run(
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
     planned = plan(found, Repeats(nexp), cache, source)
+    _warn(warnings_of(planned))
     runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
     titles, failures = titles_of(planned), []
     with keeping_source(folder, source):

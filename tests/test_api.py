@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,16 @@ def test_progress_and_callback(model: nn.Module, capsys: pytest.CaptureFixture[s
     assert [point.epoch for point in seen if point.done] == [1, 2]
     salun.unlearn(model, forget, retain, "ft", progress=True, **FAST)
     capsys.readouterr()
+
+
+def test_defaults_on_few_images_and_folders_without_a_test_part_warn(model: nn.Module, folder: Path) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    with pytest.warns(UserWarning, match="method 'ft': its defaults .* for tens of thousands of images; 12 forget"):
+        salun.unlearn(model, forget, retain, "ft")
+    with pytest.warns(UserWarning, match="test part: a stratified fifth of 12 images"):
+        salun.load(f"folder:{folder}")
+    with warnings.catch_warnings(action="error"):
+        salun.unlearn(model, forget, retain, "ft", **FAST)
 
 
 def test_a_budget_ends_the_method(model: nn.Module) -> None:

@@ -18,6 +18,7 @@ from salun.cli.steps import watched
 from salun.cli.viz.figures import FigureWriter
 from salun.device import pick_device, settle_threads
 from salun.errors import SalunError
+from salun.experiments.advice import about_problem
 from salun.experiments.audit import BASE, FEWEST, Audit, Auditor, audits_of, name_of
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.schema import load_experiments
@@ -57,7 +58,7 @@ def run(flags: argparse.Namespace) -> int:
     cache = ModelCache(context)
     auditor = Auditor(cache, folder / "audit", weights / "shadows")
     audits = audits_of(experiments, cache, source)
-    for line in dict.fromkeys(line for one in audits for line in one.pool.problem.dataset.notices):
+    for line in dict.fromkeys(line for one in audits for line in about_problem(one.pool.problem)):
         notice(f"{_PROGRAM}: {line}")
     with keeping_source(folder, source):
         status = _do_missing(auditor, audits, flags.shadows, source)

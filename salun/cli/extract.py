@@ -9,7 +9,7 @@ from salun.cli import entry
 from salun.cli.status import SOME_FAILED, check_folder, notice
 from salun.cli.steps import watched
 from salun.cli.viz.models import DatasetCache
-from salun.data.forget_file import read_forget
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, SalunErrors
 from salun.io.files import mirrored_apart
 from salun.latent import extraction
@@ -28,7 +28,7 @@ def run(flags: argparse.Namespace) -> int:
         The exit status: 3 where some checkpoints failed.
     """
     check_folder("--out", Path(flags.out))
-    data = DatasetCache.of(flags)
+    data = DatasetCache.of(_PROGRAM, flags)
     paths = find_checkpoints(Path(flags.directory))
     places = dict(zip(paths, mirrored_apart(paths, Path("checkpoints")), strict=True))
     models, failed = read_models(paths)
@@ -58,7 +58,13 @@ def run(flags: argparse.Namespace) -> int:
 def _chosen(flags: argparse.Namespace, models: list[Model], data: DatasetCache) -> Sample:
     """Choose the images for the models of one data set."""
     dataset = data.take(models[0].spec)
-    listed = read_forget(Path(flags.itf), dataset, flags.indices_in).train if flags.itf else None
+    listed = None
+    if flags.itf:
+        request = ForgetRequest(indices=Path(flags.itf), order=flags.indices_in)
+        split = make_split(dataset, request, models[0].spec.split_seed)
+        listed = split.listed
+        for line in split.notices:
+            notice(f"{_PROGRAM}: {line}")
     return choose(dataset, models, flags.split, flags.samples, listed)
 
 

@@ -1,10 +1,10 @@
 """What a user should know before the first run: of base models, of data, and of settings that do not suit them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 
 from salun.data.manifest import manifest_path
-from salun.experiments.config import Experiment
 from salun.experiments.plan import Job
 from salun.experiments.problem import ForgettingProblem
 from salun.training.recipe import default_recipe
@@ -25,13 +25,22 @@ def warnings_of(jobs: Sequence[Job]) -> list[str]:
     Returns:
         Lines, each once; none where nothing is unusual.
     """
-    lines = [line for job in jobs for line in _about_problem(job.problem)]
-    lines += [line for job in jobs for line in _about_settings(job.experiment, job.problem)]
+    lines = [line for job in jobs for line in about_problem(job.problem)]
+    for job in jobs:
+        one, split = job.experiment, job.problem.split
+        lines += few_steps(one.title, one.method, one.settings, len(split.forget), len(split.retain))
     return list(dict.fromkeys(lines))
 
 
-def _about_problem(problem: ForgettingProblem) -> list[str]:
-    """Say what is unusual of a base model and of the data."""
+def about_problem(problem: ForgettingProblem) -> list[str]:
+    """Say what is unusual of a base model and of the data.
+
+    Args:
+        problem: what is to be forgotten.
+
+    Returns:
+        Lines: what became of the images that were listed, where the images lie, and what is not known of the model.
+    """
     spec, lines = problem.spec, [*problem.dataset.notices, *problem.split.notices]
     if spec.moved_to is not None and not manifest_path(spec.path).is_file():
         lines.append(f"{spec.path}: has no manifest beside it; the images of '{spec.moved_to}' are taken for its own")
@@ -45,16 +54,27 @@ def _about_problem(problem: ForgettingProblem) -> list[str]:
     return lines
 
 
-def _about_settings(experiment: Experiment, problem: ForgettingProblem) -> list[str]:
-    """Say that default settings, made for tens of thousands of images, give a few hundred too few steps."""
-    settings, defaults = experiment.settings, find_method(experiment.method).settings
+def few_steps(title: str, method: str, settings: Mapping[str, Any], forget: int, retain: int) -> list[str]:
+    """Say that default settings, made for tens of thousands of images, give a few hundred too few steps.
+
+    Args:
+        title: of the experiment, as the line begins.
+        method: its name.
+        settings: of the method, resolved.
+        forget: number of images to forget.
+        retain: number of images to retain.
+
+    Returns:
+        A line, or none.
+    """
+    defaults = find_method(method).settings
     if not all(key in settings and settings[key] == defaults[key][1] for key in _DECIDING):
         return []
-    split, size = problem.split, settings["batch_size"]
-    forget, retain = (settings["epochs"] * ceil(len(found) / size) for found in (split.forget, split.retain))
-    if retain >= _FEWEST_STEPS:
+    size = settings["batch_size"]
+    steps = [settings["epochs"] * ceil(count / size) for count in (forget, retain)]
+    if steps[1] >= _FEWEST_STEPS:
         return []
-    ours, images = ", ".join(f"{key} {settings[key]:g}" for key in _DECIDING), (len(split.forget), len(split.retain))
-    made = f"{images[0]} forget and {images[1]} retain images make {forget} and {retain} steps"
-    told = f"{experiment.title}: its defaults ({ours}) are for tens of thousands of images; {made}, too few to forget "
-    return [f"{told}or to repair: give a batch_size of 16 or 32, more epochs or another lr; see docs/choosing.md"]
+    ours = ", ".join(f"{key} {settings[key]:g}" for key in _DECIDING)
+    made = f"{forget} forget and {retain} retain images make {steps[0]} and {steps[1]} steps"
+    told = f"{title}: its defaults ({ours}) are for tens of thousands of images; {made}, too few to forget or to repair"
+    return [f"{told}: give a batch_size of 16 or 32, more epochs or another lr; see docs/choosing.md"]

@@ -94,9 +94,11 @@ def test_the_seed_systems_form_is_written(two: Path) -> None:
     assert found.features == pytest.approx(np.asarray(content["all_features"]), abs=1e-5)
 
 
-def test_a_forget_set_can_be_named(base_file: Path, write: Write) -> None:
+def test_a_forget_set_can_be_named(base_file: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     write("list.json", [4, 900, 17])
     assert main(["--split", "train", "--itf", "list.json"]) == 0
+    held = "1 in the validation split, which were never trained on"
+    assert capsys.readouterr().err == f"salun-extract: list.json: 3 listed: 2 in the training split, {held}\n"
     found = read_features(Path("features/resnet_tiny_digits_base.npz"))
     assert set(found.indices[found.forgotten]) <= {4, 17, 900}
     assert found.forgotten.any()

@@ -38,7 +38,7 @@ def run(flags: argparse.Namespace) -> int:
         if number < SMALLEST_BATCH:
             raise SalunError(f"{flag} {number}: at least {SMALLEST_BATCH}; the unbiased estimate needs as many images")
     figures = FigureWriter.of(flags)
-    data = DatasetCache.of(flags)
+    data = DatasetCache.of(_PROGRAM, flags)
     trios, failed = find_trios(flags.paths, flags.base, flags.retrained)
     total = len(trios) + len(failed)
     places = mirrored_apart([trio.unlearned.path for trio in trios], CHECKPOINTS)

@@ -26,7 +26,7 @@ def run(flags: argparse.Namespace) -> int:
         The exit status: 3 where some models could not be shown.
     """
     check_folder("--out", Path(flags.out))
-    data = DatasetCache.of(flags)
+    data = DatasetCache.of(_PROGRAM, flags)
     trios, failed = find_trios(flags.paths, flags.base, flags.retrained)
     total = len(trios) + len(failed)
     records = _read_records(Path(flags.runs))

@@ -21,6 +21,7 @@ from salun.experiments.base_model import FOLDER, BaseModelSpec
 class DatasetCache:
     """Data sets of a folder, each loaded onto the device once."""
 
+    program: str
     folder: Path
     device: torch.device
     skip_corrupt: bool
@@ -29,10 +30,10 @@ class DatasetCache:
     told: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, flags: argparse.Namespace) -> "DatasetCache":
-        """Take device and folder from the flags of data."""
+    def of(cls, program: str, flags: argparse.Namespace) -> "DatasetCache":
+        """Take device and folders from the flags of a command."""
         device = pick_device(flags.device, flags.deterministic)
-        return cls(Path(flags.data_dir), device, flags.skip_corrupt, flags.dataset)
+        return cls(program, Path(flags.data_dir), device, flags.skip_corrupt, flags.dataset)
 
     def take(self, spec: BaseModelSpec) -> Dataset:
         """Load the data of a model as its manifest records them, reading each data set once."""
@@ -46,7 +47,7 @@ class DatasetCache:
         found = as_recorded(self.loaded[name], spec.path, moved=moved)
         for line in found.notices:
             if line not in self.told:
-                notice(line)
+                notice(f"{self.program}: {line}")
             self.told.add(line)
         settle_threads(found.size)
         return found
