@@ -43,16 +43,16 @@ def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise SalunError(f"--device {name}: unknown; accepted: auto, cpu, cuda, cuda:N, mps") from error
+        raise SalunError(f"device '{name}': unknown; accepted: auto, cpu, cuda, cuda:N, mps") from error
     present = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
     if device.type not in present:
-        raise SalunError(f"--device {name}: unknown; accepted: auto, cpu, cuda, cuda:N, mps")
+        raise SalunError(f"device '{name}': unknown; accepted: auto, cpu, cuda, cuda:N, mps")
     if (device.index or 0) >= present[device.type]:
-        raise SalunError(f"--device {name}: this machine has no such device; --device cpu always works")
+        raise SalunError(f"device '{name}': this machine has no such device; cpu always works")
     _settle_bits(device, deterministic)
     return device
 

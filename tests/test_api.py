@@ -327,7 +327,7 @@ WRONG: list[tuple[Wrong, str]] = [
     (unlearning(network=nn.Sequential(nn.Flatten(), nn.Linear(120, 2))), "gives 2 logits, but the images have label 3"),
     (unlearning(network=nn.Sequential(nn.Flatten(), nn.LSTM(120, 4))), "model Sequential: gives a tuple for 2 images"),
     (unlearning(lr=1e30), "method 'ft': diverged in epoch 2; a lower lr may hold"),
-    (unlearning(device="cuda:9"), "--device cuda:9: this machine has no such device"),
+    (unlearning(device="cuda:9"), "device 'cuda:9': this machine has no such device"),
     (lambda: salun.retrain(Net(), TRAIN, epoch=3), "retrain: epoch: Extra inputs are not permitted"),
     (lambda: salun.retrain(Net(), TRAIN, lr=1e30, epochs=2), r"retrain: diverged at lr 1e\+30"),
     (lambda: salun.saliency(Net(), TRAIN, keep=2.0), r"mask: keep=2\.0: must be a fraction from 0 to 1"),

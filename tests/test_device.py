@@ -109,7 +109,7 @@ def test_a_present_device_is_taken_and_auto_prefers_cuda_then_mps_then_cpu(machi
 
 def test_absent_and_unknown_devices_are_refused(machine: pytest.MonkeyPatch) -> None:
     for name in ("cuda:2", "cuda:64", "mps", "mps:1", "cpu:1"):
-        refuses(f"--device {name}: this machine has no such device", lambda: pick_device(name))  # noqa: B023
+        refuses(f"device '{name}': this machine has no such device", lambda: pick_device(name))  # noqa: B023
     for name in ("", "gpu", "0", "CPU", "cuda:-1", "cuda:x", "cuda:", "meta", "xpu", "vulkan:0"):
         refuses("unknown; accepted: auto, cpu, cuda, cuda:N, mps", lambda: pick_device(name))  # noqa: B023
 
