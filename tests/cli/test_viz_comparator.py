@@ -36,6 +36,7 @@ def written(folder: str = "images") -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_becomes_a_file_of_the_page(trio: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     record = recorded(
         seconds={"mask": 0.5, "method": 2.04, "evaluation": 9.0}, id=RUN, finished="2026-01-02T03:04:05+00:00"

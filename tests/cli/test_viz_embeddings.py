@@ -85,7 +85,8 @@ def test_the_same_command_gives_the_same_coordinates(command: list[str]) -> None
         assert not np.array_equal(first["flat"], other["flat"])
 
 
-def test_restyling_fits_nothing(study: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restyling_fits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("base.npz")
     assert main(["tsne", *SMALL]) == 0
     before = coordinates("base/tsne.npz")["flat"]
 

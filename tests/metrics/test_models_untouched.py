@@ -17,7 +17,8 @@ from salun.training.recipe import Recipe
 
 load_metrics()
 NAMES = sorted(name for name, found in METRICS.items() if found.subject is Models)
-FAMILIES = ["resnet_tiny", "vgg11_bn", "vit_tiny_patch16_224"]
+SIDES = {"resnet_tiny": 8, "vgg11_bn": 8, "test_vit": 32}
+FAMILIES = list(SIDES)
 CPU = torch.device("cpu")
 COUNT = 6
 CLASSES = 4
@@ -34,7 +35,7 @@ def little_relearning() -> Iterator[None]:
 def network(family: str, seed: int, favourite: int) -> nn.Module:
     """An untrained model that takes all images for one class."""
     torch.manual_seed(seed)
-    model = build(Architecture(family, CLASSES, 1, 8)).eval()
+    model = build(Architecture(family, CLASSES, 1, SIDES[family])).eval()
     with torch.no_grad():
         model.get_classifier().bias[favourite] += 2
     return model
@@ -44,7 +45,7 @@ def network(family: str, seed: int, favourite: int) -> nn.Module:
 def problem(family: str) -> Models:
     """Three untrained models, and images that the base model classifies right and the others do not."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (COUNT, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (COUNT, 1, SIDES[family], SIDES[family]), generator=generator, dtype=torch.uint8)
     images = Images(
         pixels, torch.arange(COUNT), torch.zeros(COUNT, dtype=torch.int64), CPU, Preparation((0.5,), (0.25,), 1, False)
     )

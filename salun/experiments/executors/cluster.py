@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,7 +159,13 @@ def connect(address: str) -> bool:
 
 
 def _unreachable(address: str) -> str | None:
-    """Try to connect to a cluster in a process of its own, since Ray itself tries for minutes."""
+    """Try to connect to a cluster: to its port, then in a process of its own, since Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN).close()
+        except (OSError, OverflowError) as error:
+            return f"no Ray cluster answers there: {one_line(str(error))}"
     code = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     command = [sys.executable, "-c", code, address]
     try:

@@ -16,8 +16,9 @@ from salun.unlearning import METHODS, Task, unlearn
 from salun.unlearning.mask import saliency
 
 CPU = torch.device("cpu")
-SIZE, CLASSES = 16, 3
-MODELS = ("resnet18", pytest.param("vgg16_bn", marks=pytest.mark.slow), "vit_tiny_patch16_224")
+SIZE, CLASSES = 32, 3
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16_bn", "vit_tiny_patch16_224")]
+MODELS = ("resnet18", "test_vit", *LARGE)
 FEWER: dict[str, Any] = {"batch_size": 6, "epochs": 1, "lr": 0.001}
 
 
