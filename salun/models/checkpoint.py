@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from salun.errors import SalunError
 from salun.io.tensors import read_tensors, tensors_digest, write_safetensors, write_tensors
 from salun.models.architecture import Architecture
 from salun.models.build import build_undrawn
+from salun.models.foreign import misfit, prefix_of
 from salun.models.own import check_model
 from salun.models.pretrained import pretrained_size
 
@@ -125,8 +125,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = read_tensors(path, "checkpoint")
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
-        told = "must hold the keys 'model', 'optimizer' and 'config'"
-        raise SalunError(f"{path}: not a checkpoint: {told}; salun-import makes one of the weights of other programs")
+        raise SalunError(f"{path}: not a checkpoint: {_foreign(content)}")
     weights, config = content["model"], content["config"]
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise SalunError(f"{path}: not a checkpoint: 'model' and 'config' must be dictionaries")
@@ -139,6 +138,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     excluded = tuple(recorded.excluded)
     checkpoint = Checkpoint(weights, architecture, recorded.dataset, content.get("optimizer"), others, excluded)
     return _fitted(path, checkpoint)
+
+
+def _foreign(content: Any) -> str:
+    """Say what a file is that another program wrote."""
+    told = "must hold the keys 'model', 'optimizer' and 'config'"
+    held = content.get("state_dict", content) if isinstance(content, dict) else None
+    prefix = prefix_of(held) if isinstance(held, dict) else None
+    named = f" whose names begin with '{prefix}'" if prefix else ""
+    return f"{told}; salun-import makes one of the weights of other programs{named}"
 
 
 class _Shape(BaseModel):
@@ -200,10 +208,10 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         check_model(recorded.model)
     except SalunError as error:
         raise SalunError(f"{path}: {error}") from error
-    shapes = _shapes_of(checkpoint.weights)
     # So that no model of a million classes is built because a file says so.
-    if not any(shape[:1] == (recorded.classes,) for shape in shapes.values()):
-        raise SalunError(unfit)
+    if not any(tensor.shape[:1] == (recorded.classes,) for tensor in checkpoint.weights.values()):
+        given = [f"'{name}' is of {len(weight)} classes" for name, weight in checkpoint.weights.items() if weight.ndim]
+        raise SalunError(f"{unfit}: {(given or ['they are of none'])[-1]}, its config of {recorded.classes}")
     candidates = [recorded]
     if recorded.size == _UNRECORDED:
         native = pretrained_size(recorded.model)
@@ -213,13 +221,13 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         try:
             model = build_undrawn(candidate)
         except SalunError as error:
-            faults.append(str(error))
+            faults.append(f"{path}: {error}")
             continue
-        if shapes == _shapes_of(model.state_dict()):
+        fault = misfit(checkpoint.weights, model.state_dict())
+        if fault is None:
             return replace(checkpoint, architecture=candidate)
-    raise SalunError(f"{path}: {faults[0]}" if len(faults) == len(candidates) else unfit)
-
-
-def _shapes_of(state: dict[str, Tensor]) -> dict[str, torch.Size]:
-    """List the shapes of named tensors."""
-    return {name: tensor.shape for name, tensor in state.items()}
+        faults.append(f"{unfit}: {fault}")
+    prefix = prefix_of(checkpoint.weights)
+    if prefix:
+        raise SalunError(f"{unfit}: their names begin with '{prefix}', which salun-import takes off")
+    raise SalunError(faults[0])

@@ -100,15 +100,41 @@ def fit_weights(path: Path, found: ForeignWeights, model: nn.Module) -> ForeignW
     for name, tensor in wanted.items():
         if name not in best and name.endswith(_COUNTER):
             best[name] = torch.zeros_like(tensor)
-    for name, tensor in wanted.items():
-        if name not in best:
-            raise SalunError(f"{path}: lacks the weight '{name}' of the model; it holds {_some(best)}")
-        if best[name].shape != tensor.shape:
-            shapes = f"is {tuple(best[name].shape)}, the model's {tuple(tensor.shape)}"
-            raise SalunError(f"{path}: weight '{name}' {shapes}{_classes_apart(best[name], tensor)}")
-    if unknown := [name for name in best if name not in wanted]:
-        raise SalunError(f"{path}: holds the weight '{unknown[0]}', which the model has not")
+    if fault := misfit(best, wanted):
+        raise SalunError(f"{path}: {fault}")
     return replace(found, weights={name: best[name].to(tensor.dtype) for name, tensor in wanted.items()})
+
+
+def misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Say what keeps weights from fitting a model.
+
+    Args:
+        weights: by name.
+        wanted: the model's own.
+
+    Returns:
+        What is wrong with the first weight that does not fit; None where all do.
+    """
+    for name, tensor in wanted.items():
+        if name not in weights:
+            return f"lacks the weight '{name}' of the model; it holds {_some(weights)}"
+        if weights[name].shape != tensor.shape:
+            shapes = f"is {tuple(weights[name].shape)}, the model's {tuple(tensor.shape)}"
+            return f"weight '{name}' {shapes}{_classes_apart(weights[name], tensor)}"
+    unknown = [name for name in weights if name not in wanted]
+    return f"holds the weight '{unknown[0]}', which the model has not" if unknown else None
+
+
+def prefix_of(weights: Mapping[Any, Any]) -> str | None:
+    """Find the prefix that another program put before the names of all weights.
+
+    Args:
+        weights: by name.
+
+    Returns:
+        The prefix, or None.
+    """
+    return next((prefix for prefix in _PREFIXES if weights and all(str(n).startswith(prefix) for n in weights)), None)
 
 
 def _stripped(weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -3,6 +3,7 @@
 import argparse
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,18 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, content: Any, line: str) 
     assert len(str(caught.value).splitlines()) == 1
 
 
+PARALLEL = {f"module.{name}": tensor for name, tensor in network().state_dict().items()}
+
+
 def test_a_foreign_file_in_the_place_of_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: save_file(network().state_dict(), path), "a safetensors file; salun-import reads it"),
-        (lambda: torch.save(network().state_dict(), path), "salun-import makes one of the weights of other programs"),
+        (lambda: torch.save(network().state_dict(), path), "salun-import makes one of the weights of other programs$"),
+        *(
+            (partial(torch.save, content, path), r"of other programs whose names begin with 'module\.'$")
+            for content in (PARALLEL, {"state_dict": PARALLEL, "epoch": 3})
+        ),
         (lambda: torch.save({"x": 1}, path, _use_new_zipfile_serialization=False), "in the form of torch before 1.6"),
         (lambda: path.write_bytes(pickle.dumps(Path)), "or a plain pickle"),
         (lambda: torch.save(network(), path), "holds a torch.nn.modules.container.Sequential, whose code"),

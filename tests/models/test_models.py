@@ -482,13 +482,20 @@ class TestRefused:
         ("extra", "told"),
         [
             ({"a": 1}, "named tensors"), ({"a": None}, "named tensors"), ({3: torch.zeros(2)}, "named tensors"),
-            ({"a": [torch.zeros(2)]}, "named tensors"), ({"more": torch.zeros(1)}, "do not fit"),
-            ({"fc.weight": torch.zeros(128, 3)}, "do not fit"),
+            ({"a": [torch.zeros(2)]}, "named tensors"),
+            ({"more": torch.zeros(1)}, "names: holds the weight 'more', which the model has not"),
+            ({"fc.weight": torch.zeros(128, 3)}, "names: weight 'fc.weight' is (128, 3), the model's (3, 128)"),
+            ({"fc.weight": torch.zeros(4, 128), "fc.bias": torch.zeros(4)}, "'fc.bias' is of 4 classes, its config of"),
         ],
     )  # fmt: skip
     def test_other_weights(self, tmp_path: Path, content: dict[str, Any], extra: dict[Any, Any], told: str) -> None:
         torch.save(content | {"model": content["model"] | extra}, tmp_path / "a.pt")
         assert told in one_line(tmp_path / "a.pt")
+
+    def test_names_with_the_prefix_of_another_program(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        named = {f"module.{name}": tensor for name, tensor in content["model"].items()}
+        torch.save(content | {"model": named}, tmp_path / "a.pt")
+        assert one_line(tmp_path / "a.pt").endswith("their names begin with 'module.', which salun-import takes off")
 
     def test_part_that_lacks_something(self, tmp_path: Path, content: dict[str, Any]) -> None:
         for part, key in (("model", "fc.bias"), ("config", "model"), ("config", "dataset"), ("config", "nclasses")):
