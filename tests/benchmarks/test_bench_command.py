@@ -44,7 +44,7 @@ def test_one_failure_does_not_end_the_others(
     [
         (["--only", "stpe"], "did you mean 'step'"),
         (["--json", "/dev/null/found.json"], "--json: /dev/null"),
-        (["--device", "abacus"], "--device abacus"),
+        (["--device", "abacus"], "device 'abacus'"),
     ],
 )
 def test_refuses_before_it_measures(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,7 @@ def test_checkpoints_that_cannot_be_read_are_named_and_the_others_go_on(
         (["--itf", "wrong.json"], "wrong.json"),
         (["--layer", "layer9"], "--layer layer9: the model has none of that name; did you mean 'layer"),
         (["--out", "file"], "file is not a folder"),
-        (["--device", "tpu"], "--device tpu"),
+        (["--device", "tpu"], "device 'tpu'"),
         (["--format", "csv"], "'csv'"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_forget_file_and_a_mask_from_the_command_line(base_file: Path, write: 
     assert moved == ["fc.bias"]
     assert (before["fc.bias"] != after["fc.bias"]).tolist() == mask["fc.bias"].tolist()
     assert mask_share(load_mask(Path("mask.pt"))) < 1e-5
-    assert json.loads(Path("checkpoints/command-line", name.replace(".pt", "_forget.json")).read_text()) == [3, 4, 5]
+    assert json.loads(Path("checkpoints/command-line", f"{Path(name).stem}_forget.json").read_text()) == [3, 4, 5]
 
 
 def test_retraining_follows_the_base_recipe_and_everything_is_measured_unless_some_is_named(write: Write) -> None:
@@ -212,7 +212,7 @@ def test_the_terminal_shows_mean_spread_and_gap(finished: Finished) -> None:
 
 def test_the_last_run_of_each_entry_is_kept_under_a_telling_name(finished: Finished) -> None:
     weights = finished.folder / "checkpoints" / "list"
-    assert sorted(path.suffix for path in weights.iterdir()) == [".json"] * 4 + [".mask"] + [".pt"] * 4
+    assert sorted(path.suffix for path in weights.iterdir()) == [".json"] * 4 + [".mask"] + [".safetensors"] * 4
     (mask,) = weights.glob("rl_mask0.5_class1_*.mask")
     assert mask_share(load_mask(mask)) == pytest.approx(0.5, abs=1e-5)
     for what in ("retrain_class1", "ft_class1", "rl_mask0.5_class1", "ga_small_class1"):

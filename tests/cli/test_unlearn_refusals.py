@@ -153,7 +153,7 @@ ALONE = (
         (["-c", BASE, "-CF", "0", "--nexp", "9" * 20], [f"--nexp {'9' * 20}", "to 10000"]),
         (["-c", BASE, "-CF", "0", "--out", "x" * 5000], ["--out", "File name too long"]),
         (["-c", BASE, "-CF", "0", "--keep", "some"], ["--keep", "'some'", "last"]),
-        (["-c", BASE, "-CF", "0", "--device", "cuda:99"], ["--device cuda:99"]),
+        (["-c", BASE, "-CF", "0", "--device", "cuda:99"], ["device 'cuda:99'"]),
         (["-c", BASE, "-CF", "0", "--out", "list.json"], ["--out", "list.json is not a folder"]),
         (["-c", BASE, "-CF", "0", "--checkpoints", "list.json"], ["--checkpoints", "list.json is not a folder"]),
         (["-L", "no.json", "--dry-run"], ["no.json: cannot be read"]),

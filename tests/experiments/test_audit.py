@@ -363,7 +363,7 @@ def test_a_damaged_file_of_margins_is_done_again(content: bytes | None, kept: di
 @pytest.mark.parametrize("content", [b"not a checkpoint", None])
 def test_a_damaged_shadow_model_is_trained_again(content: bytes | None, kept: dict[Path, Any]) -> None:
     audit, seen = audit_of(SHARE, SHARE | {"method": "ga"}), Seen()
-    path = WEIGHTS / audit.pool.key / "shadow_1.pt"
+    path = WEIGHTS / audit.pool.key / "shadow_1.safetensors"
     before = load_checkpoint(path).fingerprint
     path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
     assert do(audit, 4, seen) == [(number, "ga") for number in range(4)]

@@ -249,7 +249,7 @@ def test_a_revised_metric_is_computed_again_from_what_is_kept(monkeypatch: pytes
         assert new.versions["salun"] == old.versions["salun"]
     assert complete(jobs) == []
     revise(monkeypatch, name, 8.0)
-    weights_path(WEIGHTS, before[1]).unlink()
+    weights_path(WEIGHTS, before[1]).unlink(missing_ok=True)
     assert do(jobs) == ([(2, 0)] if name == "weight_distance_base" else [])  # for the weights that are lost
     complete(jobs)
     assert [record.metrics[name] for record in records_of(jobs)] == [8.0] * 2

@@ -74,9 +74,9 @@ def test_unlearned_weights_are_kept_as_asked(keep: str, seeds: list[int]) -> Non
     do(jobs, keep=keep)
     kept = {f"ga_small_class0_seed{job.seed}_{job.id[:8]}": job for job in jobs if job.seed in seeds}
     names = {path.name for path in WEIGHTS.glob("*")}
-    assert names == {f"{name}{suffix}" for name in kept for suffix in (".pt", "_forget.json")}
+    assert names == {f"{name}{suffix}" for name in kept for suffix in (".safetensors", "_forget.json")}
     for name, job in kept.items():
-        assert load_checkpoint(WEIGHTS / f"{name}.pt").config["unlearned"]["id"] == job.id
+        assert load_checkpoint(WEIGHTS / f"{name}.safetensors").config["unlearned"]["id"] == job.id
         assert json.loads((WEIGHTS / f"{name}_forget.json").read_text()) == job.problem.split.listed.tolist()
 
 

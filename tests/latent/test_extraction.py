@@ -254,12 +254,15 @@ def test_a_model_whose_outputs_are_no_numbers_is_refused(tmp_path: Path, trained
 
 
 def test_checkpoints_are_found_below_a_folder_as_given_then_under_checkpoints(tmp_path: Path) -> None:
-    there = [f"there/{name}" for name in ("b/2.pt", "b/1.pth", "a.pt", "b/x.json", "b/.a.pt.3.part", ".h.pt", "m.mask")]
+    there = [
+        f"there/{name}"
+        for name in ("b/2.pt", "b/1.pth", "a.pt", "c.safetensors", "b/x.json", "b/.a.pt.3.part", ".h.pt", "m.mask")
+    ]
     for name in [*there, "checkpoints/both/inner.pt", "both/outer.pt", "checkpoints/one/inner.pt"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for place, found in (
-        ("there", ["there/a.pt", "there/b/1.pth", "there/b/2.pt"]),
+        ("there", ["there/a.pt", "there/b/1.pth", "there/b/2.pt", "there/c.safetensors"]),
         ("there/b/2.pt", ["there/b/2.pt"]),
         ("both", ["both/outer.pt"]),
         ("one", ["checkpoints/one/inner.pt"]),
@@ -267,4 +270,4 @@ def test_checkpoints_are_found_below_a_folder_as_given_then_under_checkpoints(tm
         assert [str(path) for path in find_checkpoints(Path(place))] == found
     (tmp_path / "empty").mkdir()
     refuses(r"nowhere: no such folder, here or under checkpoints/", lambda: find_checkpoints(Path("nowhere")))
-    refuses(r"empty: holds no checkpoint \(\*\.pt, \*\.pth\)", lambda: find_checkpoints(Path("empty")))
+    refuses(r"empty: holds no checkpoint \(\*\.pt, \*\.pth, \*\.safetensors\)", lambda: find_checkpoints(Path("empty")))
