@@ -55,6 +55,7 @@ def test_a_run_becomes_a_file_of_the_page(trio: dict[str, Path], capsys: pytest.
     assert Path(f"images/comparator/1/{RUN[:4]}.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_comparators_definition_and_a_mask(trio: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     mask = {"keep": 0.25, "score": "sum", "batches": None, "file": None}
     trios.put(str(trio["unlearned"]), 1, trios.forget_of(), unlearned=trios.run(mask=mask))
