@@ -8,13 +8,16 @@ from typing import NamedTuple
 
 from salun.cli.status import check_folder, notice
 from salun.data.download import AbsentData
+from salun.data.split import resolved_request
 from salun.device import pick_device
 from salun.errors import SalunError, SalunErrors, one_line
+from salun.experiments import records
 from salun.experiments.advice import warnings_of
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.plan import Repeats, plan
-from salun.experiments.plugins import model_files
+from salun.experiments.plan import Job, Repeats, plan
+from salun.experiments.plugins import model_files, outdated
+from salun.experiments.problem import ForgettingProblem
 from salun.experiments.schema import load_experiments, validate
 from salun.experiments.source import COMMAND_LINE, check_source, find_list, results_name
 from salun.metrics import check_metrics
@@ -121,7 +124,7 @@ def _overridden(experiments: list[Experiment], metrics: tuple[str, ...], budget:
 def print_plan(flags: argparse.Namespace) -> int:
     """Print every resolved experiment with its number of runs, after the checks that the runs would begin with."""
     opened = open_list(flags, download=False)
-    _check_all(opened, Repeats(1, flags.nbase, flags.nforget))
+    problems = _check_all(opened, Repeats(flags.nexp, flags.nbase, flags.nforget))
     experiments, source = opened.experiments, opened.source
     each = flags.nexp * flags.nbase * flags.nforget
     for experiment in experiments:
@@ -132,10 +135,14 @@ def print_plan(flags: argparse.Namespace) -> int:
             for number, what in ((flags.nbase, "base model"), (flags.nforget, "forget set"))
             if number > 1
         )
-        what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
+        problem = problems.get(experiment.number)
+        forget = experiment.forget if problem is None else resolved_request(experiment.forget, problem.dataset)
+        what = f"{experiment.title} on {experiment.base}, forgetting {forget}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
         print(one_line(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})"))
         _print_details(experiment)
+        if problem is not None and experiment.checkpoint is None:
+            print(f"   base model {problem.spec.path}" + ("" if problem.spec.path.exists() else ", to be trained"))
     runs = len(experiments) * each
     print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
     return 0
@@ -160,18 +167,24 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _check_all(opened: _OpenList, repeats: Repeats) -> None:
+def _check_all(opened: _OpenList, repeats: Repeats) -> dict[int, ForgettingProblem]:
     """Check what the runs would check, as far as the data are there, and print what they would warn of."""
     wrong: list[str] = []
     lines: list[str] = []
+    jobs: list[Job] = []
     for experiment in opened.experiments:
         try:
-            lines += warnings_of(plan([experiment], repeats, opened.cache, opened.source))
+            planned = plan([experiment], repeats, opened.cache, opened.source)
+            lines += warnings_of(planned)
+            jobs += planned
         except AbsentData as error:
             lines.append(f"classes and indices are checked once the data are there: {error}")
         except SalunErrors as errors:
             wrong += errors.lines
     if wrong:
         raise SalunErrors(wrong)
-    for line in dict.fromkeys(lines):
+    finished, torn = records.read(opened.folder / "records.jsonl")
+    versions = [finished[job.id].versions for job in jobs if job.id in finished]
+    for line in dict.fromkeys([*torn, *lines, *outdated(versions)]):
         notice(line)
+    return {job.experiment.number: job.problem for job in jobs}

@@ -22,6 +22,7 @@ _COLUMNS = ("path", "sha256", "index")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _NUMBER = re.compile(r"-?\d{1,18}")
 _MOST_COMPARED = 10_000
+_MOST_SHOWN = 3
 # torchvision.datasets.folder.IMG_EXTENSIONS: ImageFolder counts no others.
 _COUNTED = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -31,6 +32,7 @@ class _Listed(NamedTuple):
 
     train: Tensor  # into the training part
     test: Tensor  # into the test part
+    first: tuple[str, ...]  # names of the images that the first indices of the file mean; of data without names none
 
 
 def read_forget(path: Path, dataset: Dataset, order: Order = "salun") -> _Listed:
@@ -130,7 +132,8 @@ def _found(path: Path, entries: list[Any], dataset: Dataset, order: Order) -> _L
     """Look entries up."""
     count = len(dataset.train.labels)
     numbered = _as_imagefolder_counts(path, dataset) if order == "imagefolder" else range(count)
-    names = {name: place for place, name in enumerate([*(dataset.train.names or ()), *(dataset.test.names or ())])}
+    every = [*(dataset.train.names or ()), *(dataset.test.names or ())]
+    names = {name: place for place, name in enumerate(every)}
     digests: dict[str, list[int]] = {}
     if any(isinstance(entry, str) and entry not in names and _DIGEST.fullmatch(entry) for entry in entries):
         for place, digest in enumerate([*dataset.digests[0], *dataset.digests[1]]):
@@ -147,7 +150,8 @@ def _found(path: Path, entries: list[Any], dataset: Dataset, order: Order) -> _L
     if unknown:
         raise SalunError(f"{path}: {enumerated(unknown)}: no image of '{dataset.name}' has this digest")
     ordered = torch.tensor(sorted(places), dtype=torch.int64)
-    return _Listed(ordered[ordered < count], ordered[ordered >= count] - count)
+    first = [every[numbered[entry]] for entry in entries if every and type(entry) is int][:_MOST_SHOWN]
+    return _Listed(ordered[ordered < count], ordered[ordered >= count] - count, tuple(first))
 
 
 def _places_of(where: str, entry: Any, known: _Known) -> list[int]:

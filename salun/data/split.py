@@ -115,14 +115,15 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
     numbers = torch.tensor(found.classes, dtype=torch.int64)
-    listed, notices = _find_forget(labels, (train, validation), found, dataset)
+    asked, notices = _find_forget(labels, (train, validation), found, dataset)
     notices += _questions(request, dataset.classes)
     lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
-    train, validation, listed = (without(indices, lost) for indices in (train, validation, listed))
+    train, validation, listed = (without(indices, lost) for indices in (train, validation, asked))
     test = without(test, untested)
     forget = train[torch.isin(train, listed)]
     if found.is_given and not len(forget):
-        deleted = f"; {len(lost)} images have been deleted since" if len(lost) else ""
+        count = int(torch.isin(asked, lost).sum())
+        deleted = f"; {count} of them deleted since: unlearning needs the images" if count else ""
         raise SalunError(f"{found}: none of these images is in the training split{deleted}")
     if len(forget) == len(train):
         raise SalunError(f"{found}: that is the whole training split; nothing would be retained")
@@ -154,26 +155,35 @@ def _find_forget(
         return drawn_share(labels, train, request, request.share, round(request.share * len(train))), []
     if request.indices is None:
         return torch.empty(0, dtype=torch.int64), []
-    listed, tested = read_forget(request.indices, dataset, request.order)
-    named = set(listed.tolist())
-    learnt, held = (len(named & set(part.tolist())) for part in (train, validation))
+    path = request.indices
+    listed, tested, first = read_forget(path, dataset, request.order)
+    named, gone = set(listed.tolist()), [index for index in dataset.train.absent if index in listed]
+    learnt, held = (len((named - set(gone)) & set(part.tolist())) for part in (train, validation))
     others = {"in the validation split": held, "in the test part": len(tested)}
-    others["left out of the base model's training"] = len(named) - learnt - held
+    others["left out of the base model's training"] = len(named) - len(gone) - learnt - held
     shown = "".join(f", {count} {where}" for where, count in others.items() if count)
     unseen = ", which were never trained on" if shown else ""
-    lines = [f"{request.indices}: {len(named) + len(tested)} listed: {learnt} in the training split{shown}{unseen}"]
-    if lost := [(dataset.train.names or ())[index] for index in dataset.train.absent if index in named]:
-        lines.append(f"{request.indices}: {len(lost)} of them deleted since, and left out: {enumerated(lost)}")
+    deleted = f", {len(gone)} deleted since" if gone else ""
+    total = len(named) + len(tested)
+    lines = [f"{path}: {total} listed: {learnt} in the training split{shown}{unseen}{deleted}"]
+    if gone:
+        lost = enumerated([(dataset.train.names or ())[index] for index in gone])
+        lines.append(f"{path}: {len(gone)} of them deleted since, and left out: {lost}")
+    if first:
+        lines.append(f"{path}: its indices begin with {', '.join(first)}")
+    elif request.order != "salun":
+        lines.append(f"{path}: holds no indices, so indices_in is without effect")
     return listed, lines
 
 
 def _questions(request: ForgetRequest, names: Sequence[str]) -> list[str]:
     """Question numbers of classes whose folder has another number as its name."""
     numbers = [given for given in request.classes if isinstance(given, int)]
+    meant = {number: str(number) if str(number) in names else names[number] for number in numbers}
     return [
-        f"class {number} is folder '{names[number]}'; \"{names[number]}\" as a string names the folder"
-        for number in numbers
-        if names[number].isdecimal() and int(names[number]) != number
+        f"class {number} is folder '{names[number]}'; \"{name}\" as a string names the folder '{name}'"
+        for number, name in meant.items()
+        if name.isdecimal() and names[number] != str(number)
     ]
 
 
@@ -259,7 +269,8 @@ def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: in
             raise SalunError(f"class '{number}': unknown{known}")
         if not 0 <= number < count:
             whose = f"'{data}' has the classes" if data else "the classes are"
-            raise SalunError(f"class {number}: {whose} 0 to {count - 1}")
+            named = f"; \"{number}\" as a string names the class '{number}'" if str(number) in names else ""
+            raise SalunError(f"class {number}: {whose} 0 to {count - 1}{named}")
         numbers.append(int(number))
     return tuple(numbers)
 

@@ -49,7 +49,7 @@ def about_problem(problem: ForgettingProblem) -> list[str]:
     if "split" not in spec.checkpoint.config:
         unsure = "VA, MIA and the forests may count images that it was trained on as unseen"
         lines.append(f"{spec.path}: records no split; that of seed {spec.split_seed} is taken, so {unsure}")
-    if not spec.by_weights and spec.recipe != default_recipe(spec.dataset) and "-" not in spec.path.stem:
+    if not spec.by_weights and spec.recipe != default_recipe(spec.dataset) and spec.path.stem.endswith("_base"):
         lines.append(f"{spec.path}: was trained by a recipe of its own ({spec.recipe}), which retraining follows")
     return lines
 

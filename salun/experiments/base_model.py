@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from salun.experiments.config import Experiment
 from salun.io.files import name_part
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
-from salun.models.checkpoint import Checkpoint, load_checkpoint
+from salun.models.checkpoint import CODE, Checkpoint, load_checkpoint
+from salun.models.own import code_of
 from salun.models.pretrained import pretrained_size
 from salun.training.recipe import Recipe, default_recipe
 
@@ -67,6 +70,28 @@ class BaseModelSpec:
     def excluded(self) -> torch.Tensor:
         """(K,) training indices that it was never trained on."""
         return torch.tensor(self.checkpoint.excluded if self.checkpoint else (), dtype=torch.int64)
+
+
+@contextmanager
+def hinting_at_moves(spec: BaseModelSpec) -> Iterator[None]:
+    """Say how to name the folder that the images of a checkpoint lie in now, where it cannot be read.
+
+    Args:
+        spec: of the checkpoint.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SalunError: as the block does.
+    """
+    try:
+        yield
+    except SalunError as error:
+        if spec.checkpoint is None or spec.moved_to is not None or not spec.dataset.startswith(FOLDER):
+            raise
+        advice = f"if the images of {spec.path} have moved, --dataset folder:NEW names their place"
+        raise SalunError(f"{error}; {advice}") from error
 
 
 def recipe_identity(model: str, dataset: str, recipe: Recipe | None, split_seed: int) -> str:
@@ -303,11 +328,12 @@ def check_belongs(spec: BaseModelSpec, dataset: Dataset, split: Split) -> None:
 
 
 def checkpoint_config(
-    dataset: Dataset, recipe: Recipe | None, preparation: Preparation, split: Split
+    model: str, dataset: Dataset, recipe: Recipe | None, preparation: Preparation, split: Split
 ) -> dict[str, Any]:
     """Gather what a checkpoint records beside weights and architecture.
 
     Args:
+        model: name of the architecture.
         dataset: the data.
         recipe: how the model, or its base model, was trained; None where that is unknown.
         preparation: how its images are prepared.
@@ -316,7 +342,8 @@ def checkpoint_config(
     Returns:
         Plain values.
     """
-    return {
+    code = code_of(model)
+    return ({} if code is None else {CODE: code}) | {
         "class_names": list(dataset.classes),
         "recipe": recipe.model_dump() if recipe else None,
         "preparation": {**vars(preparation), "mean": list(preparation.mean), "std": list(preparation.std)},

@@ -55,7 +55,7 @@ def train_checkpoint(
     runtime = runtime or Runtime()
     architecture, resize = architecture_for(model, dataset, recipe.pretrained)
     preparation = prepare(dataset, split, resize)
-    config = checkpoint_config(dataset, recipe, preparation, split)
+    config = checkpoint_config(model, dataset, recipe, preparation, split)
     with seeded_globally(recipe.seed, device):  # weights, and then dropout
         network = placed(build(architecture, recipe.pretrained), device)
         sets = make_sets(dataset, split, preparation, device)

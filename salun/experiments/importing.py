@@ -61,7 +61,9 @@ def import_weights(path: Path, dataset: Dataset, request: ImportRequest) -> Chec
     split = make_split(dataset, ForgetRequest())
     preparation = _preparation_of(found, dataset, split, request)
     architecture, weights = _fitted(path, found, dataset, request)
-    config = checkpoint_config(dataset, None, preparation, split)
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise SalunError(f"{path}: holds weights that are no numbers: the training diverged")
+    config = checkpoint_config(request.model, dataset, None, preparation, split)
     del config["split"]  # which images they were trained on is not known
     config["imported"] = {"file": path.name, "sha256": found.digest, "key": found.holder}
     return Checkpoint(weights, architecture, dataset.name, config=config)

@@ -19,6 +19,7 @@ from salun.experiments.base_model import (
     check_belongs,
     find_spec,
     fresh_model,
+    hinting_at_moves,
     preparation_of,
     weights_identity,
 )
@@ -114,7 +115,8 @@ def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:
         SalunError: they cannot be had, or there are others now.
     """
     name, moved = spec.moved_to or spec.dataset, spec.moved_to is not None
-    found = cache.dataset(name)
+    with hinting_at_moves(spec):
+        found = cache.dataset(name)
     if not spec.path.exists():
         return found
     return cache.get(("recorded", spec.path, name), lambda: as_recorded(found, spec.path, moved=moved))

@@ -279,7 +279,9 @@ def _record_of(
 def _checkpoint_of(done: UnlearningResult, loaded: LoadedProblem, record: Record) -> Checkpoint:
     """Describe an unlearned model; images to forget are among those that it was not trained on."""
     problem, base = loaded.problem, loaded.base
-    config = checkpoint_config(problem.dataset, problem.spec.recipe, loaded.preparation, problem.split)
+    config = checkpoint_config(
+        base.architecture.model, problem.dataset, problem.spec.recipe, loaded.preparation, problem.split
+    )
     config["unlearned"] = {"id": record.id, "seed": record.seed, **record.settings}
     weights = {name: tensor.detach().cpu() for name, tensor in done.task.model.state_dict().items()}
     excluded = tuple(sorted({*base.excluded, *problem.split.listed.tolist()}))

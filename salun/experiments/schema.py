@@ -343,7 +343,8 @@ def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
     moves = str(given.get("dataset")).startswith(FOLDER)
     named = [key for key in _BASE_KEYS if key in given and not (key == "dataset" and moves)]
     if "checkpoint" in given and named:
-        lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own")
+        advice = "salun-import makes a checkpoint of weights of another program"
+        lines.append(f"{' and '.join(named)}: excluded by checkpoint, which records its own; {advice}")
     shaping = [key for key in _MASK_KEYS if key in given]
     if shaping and "load_mask" in given:
         lines.append(f"{' and '.join(shaping)}: without effect on a mask that is loaded")

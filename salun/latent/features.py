@@ -157,6 +157,9 @@ def read_features(path: Path) -> Features:
     """
     if path.suffix == ".json":
         return _from_json(path)
+    if path.suffix not in SUFFIXES:
+        made = f"salun-extract -D {path} makes one of a checkpoint"
+        raise SalunError(f"{path}: not a file of features (.npz, .json); {made}")
     with readable(path, "features"):
         content = read_arrays(path)
         if absent := [name for name in (*_ARRAYS, "classes", "source") if name not in content]:

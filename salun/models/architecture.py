@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import timm
 
-from salun.errors import SalunError, did_you_mean
+from salun.errors import SalunError, did_you_mean, nearest
 
 TINY = "resnet_tiny"
 
@@ -39,6 +39,14 @@ def default_model(dataset: str) -> str:
     return TINY if dataset == "digits" else "resnet18"
 
 
+def _hint(name: str, others: Iterable[str]) -> str:
+    """Name the nearest model, or say where models come from: timm has far too many to list."""
+    near = nearest(name, [TINY, *others, *timm.list_models()])
+    if near is not None:
+        return f"; did you mean '{near}'?"
+    return f"; give {TINY}, a model of timm, FILE.py:NAME, or --plugin FILE for one that a plugin registers"
+
+
 def timm_name(name: str) -> str:
     """Take the prefix off a timm name as the hub spells it: "timm/resnet18", "hf_hub:timm/resnet18.a1_in1k"."""
     return name.removeprefix("hf_hub:").removeprefix("hf-hub:").removeprefix("timm/")
@@ -61,7 +69,7 @@ def check_timm_model(name: str, others: Iterable[str] = ()) -> None:
         raise SalunError(f"model '{name}': {trust}, with the file's path")
     family, _, tag = name.partition(".")
     if not timm.is_model(family):
-        raise SalunError(f"model '{name}': unknown{did_you_mean(name, [TINY, *others, *timm.list_models()])}")
+        raise SalunError(f"model '{name}': unknown{_hint(name, others)}")
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -1,5 +1,6 @@
 """Checkpoints: weights, architecture and how they were made, in one file."""
 
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +13,13 @@ from salun.io.tensors import read_tensors, tensors_digest, write_safetensors, wr
 from salun.models.architecture import Architecture
 from salun.models.build import build_undrawn
 from salun.models.foreign import misfit, prefix_of
-from salun.models.own import check_model
+from salun.models.own import check_model, code_of
 from salun.models.pretrained import pretrained_size
 
 SAFETENSORS = ".safetensors"
+CODE = "code"  # key of the digest of the file that the model's code stood in
 _UNRECORDED = 0
+_log = logging.getLogger("salun")
 _OWN_KEYS = {"model", "dataset", "nclasses", "architecture", "excluded"}
 # What a model may be built for because a file says so, before its weights are known to fit.
 _MOST_CLASSES = 1_000_000
@@ -225,6 +228,8 @@ def _fitted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
             continue
         fault = misfit(checkpoint.weights, model.state_dict())
         if fault is None:
+            if code_of(recorded.model) != checkpoint.config.get(CODE, code_of(recorded.model)):
+                _log.warning("%s: the code of '%s' has changed since its weights were trained", path, recorded.model)
             return replace(checkpoint, architecture=candidate)
         faults.append(f"{unfit}: {fault}")
     prefix = prefix_of(checkpoint.weights)

@@ -120,7 +120,8 @@ def misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str |
             return f"lacks the weight '{name}' of the model; it holds {_some(weights)}"
         if weights[name].shape != tensor.shape:
             shapes = f"is {tuple(weights[name].shape)}, the model's {tuple(tensor.shape)}"
-            return f"weight '{name}' {shapes}{_classes_apart(weights[name], tensor)}"
+            last = name in list(wanted)[-2:]  # weight or bias of the layer that gives the logits
+            return f"weight '{name}' {shapes}{_classes_apart(weights[name], tensor) if last else ''}"
     unknown = [name for name in weights if name not in wanted]
     return f"holds the weight '{unknown[0]}', which the model has not" if unknown else None
 
@@ -139,15 +140,21 @@ def prefix_of(weights: Mapping[Any, Any]) -> str | None:
 
 def _stripped(weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Take known prefixes off, one after the other; weights beside the model, as of a loss, have none and are left."""
-    level = [weights]
+    level, prefixes = [weights], (*_PREFIXES, *_common_prefix(weights))
     while level:
         yield from level
         level = [
             {name.removeprefix(prefix): tensor for name, tensor in each.items() if name.startswith(prefix)}
             for each in level
-            for prefix in _PREFIXES
+            for prefix in prefixes
             if any(name.startswith(prefix) for name in each)
         ]
+
+
+def _common_prefix(weights: Mapping[str, Tensor]) -> list[str]:
+    """Find the name of a module that holds all weights: a wrapper that another program put around the model."""
+    modules = {name.partition(".")[0] for name in weights if "." in name}
+    return [f"{modules.pop()}."] if len(modules) == 1 and all("." in name for name in weights) else []
 
 
 def _fits(weights: Mapping[str, Tensor], name: str, wanted: Mapping[str, Tensor]) -> float:

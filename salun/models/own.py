@@ -12,7 +12,7 @@ from torch import nn
 from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture, check_timm_model
 from salun.models.features import mark_head
-from salun.registry import claim, reason
+from salun.registry import ADDED, claim, file_of, reason
 
 _PARAMETERS = {
     "classes": ("num_classes", "n_classes", "nclasses", "classes"),
@@ -81,8 +81,26 @@ def check_model(name: str) -> None:
     Raises:
         SalunError: it is not, with the nearest name.
     """
-    if name not in MODELS:
-        check_timm_model(name, MODELS)
+    if name in MODELS:
+        return
+    file, mark, attribute = name.rpartition(":")
+    if name.endswith(".py"):
+        raise SalunError(f"model '{name}': name the class or function too, as in {name}:NAME")
+    if mark and Path(f"{file}.py").is_file():
+        raise SalunError(f"model '{name}': unknown; did you mean '{file}.py:{attribute}'?")
+    check_timm_model(name, MODELS)
+
+
+def code_of(name: str) -> str | None:
+    """Identify the code of a registered model.
+
+    Args:
+        name: of a model.
+
+    Returns:
+        SHA-256 of the file that it stands in; None where it is of timm or of an installed package.
+    """
+    return ADDED.get(f"plugin {Path(file_of(MODELS[name].home)).name}") if name in MODELS else None
 
 
 def build_own(architecture: Architecture) -> nn.Module:

@@ -127,7 +127,8 @@ def _about_marks(rows: list[Row]) -> list[str]:
     }
     sizes = {name: median(size for size in sizes if size is not None) for name, sizes in found.items() if any(sizes)}
     if sizes:
-        points = ", ".join(f"{name} {100 * size:.2f}" for name, size in sizes.items())
+        shown = {name: "over 100" if size > 1 else f"{100 * size:.2f}" for name, size in sizes.items()}
+        points = ", ".join(f"{name} {size}" for name, size in shown.items())
         lines.append(f"4 of 5 such tables would mark a true difference of {points} points (median over the methods)")
     return lines
 

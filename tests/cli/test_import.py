@@ -42,7 +42,9 @@ def own_net(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-def test_a_network_of_ones_own_goes_all_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_of_ones_own_goes_all_the_way(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     model = ["--model", "nets/net.py:Net", "--dataset", DATA]
     assert train.main([*model, "--epochs", "2", "--batch-size", "32", "--comment", "base"]) == 0
     path = next(Path("checkpoints").glob("*.pt"))
@@ -55,6 +57,15 @@ def test_a_network_of_ones_own_goes_all_the_way(tmp_path: Path, capsys: pytest.C
     assert extract.main(["-D", "checkpoints/command-line", *plugin, "-S", "20"]) == 0
     made = next(Path("checkpoints/command-line").glob("ft*.safetensors"))
     assert viz.main(["cka", str(path), str(made), *plugin, "-S", "20", "--dpi", "20"]) == 0
+    capsys.readouterr()
+    Path("nets/net.py").write_text(NET + "\n")
+    for command in (
+        lambda: unlearn.main(["-c", str(path), *plugin, "-CF", "0", "-M", "ft", "--nexp", "2", "-NL", "--dry-run"]),
+        lambda: extract.main(["-D", str(path), *plugin, "-S", "20"]),
+    ):
+        assert command() == 0
+        assert f"{path}: the code of 'net.py:Net' has changed since its weights were trained" in caplog.messages
+        caplog.clear()
     capsys.readouterr()
     MODELS.clear()
     assert unlearn.main(["-c", str(path), "-CF", "0", "-M", "ft", "--nexp", "1"]) == 2
@@ -70,6 +81,9 @@ def test_a_network_of_ones_own_goes_all_the_way(tmp_path: Path, capsys: pytest.C
         ("nets/none.py:Net", "nets/none.py: cannot be read: No such file or directory"),
         ("nets/net.py:Twice", "model 'net.py:Twice': gives a tuple for 2 images; must give logits of shape (2, 3)"),
         ("nets/net.py:Deep", "model 'net.py:Deep': cannot be built: TypeError: "),
+        ("nets/net.py", "model 'nets/net.py': name the class or function too, as in nets/net.py:NAME"),
+        ("nets/net:Net", "model 'nets/net:Net': unknown; did you mean 'nets/net.py:Net'?"),
+        ("Zyx", "model 'Zyx': unknown; give resnet_tiny, a model of timm, FILE.py:NAME, or --plugin FILE for one that"),
         ("timm/resnet17", "model 'resnet17': unknown; did you mean 'resnet"),
     ],
 )

@@ -44,6 +44,7 @@ def test_images_forgotten_by_name_may_be_deleted(names: list[str], capsys: pytes
         Path("elsewhere", name).unlink()
     assert unlearn(["-c", BASE, *flags]) == 0
     told, gone = capsys.readouterr().err, ", ".join(names[:2])
+    assert "list.txt: 4 listed: 2 in the training split, 2 deleted since\n" in told
     assert f"{BASE}: 2 of its images deleted since, and left out: {gone}\n" in told
     assert f"list.txt: 2 of them deleted since, and left out: {gone}\n" in told
     assert len(set(ids())) == 2
@@ -58,8 +59,15 @@ def test_images_forgotten_by_name_may_be_deleted(names: list[str], capsys: pytes
     assert len(features.features) == len(names) - 2
     assert viz(["cka", str(again), "--base", BASE, "--dataset", "folder:elsewhere", "-B", "4", "--dpi", "20"]) == 0
     capsys.readouterr()
-    assert extract(["-D", str(again)]) == 2
-    assert "folder:pets" in capsys.readouterr().err
+    for command in (lambda: extract(["-D", str(again)]), lambda: unlearn(["-c", BASE, "-CF", "cat", *CHEAP])):
+        assert command() == 2
+        assert "have moved, --dataset folder:NEW names their place\n" in capsys.readouterr().err
+    for name in names[2:4]:
+        Path("elsewhere", name).unlink()
+    Path("list.txt").write_text("\n".join(names[:4]))
+    assert unlearn(["-c", BASE, *flags]) == 2
+    gone = "none of these images is in the training split; 4 of them deleted since: unlearning needs the images"
+    assert gone in capsys.readouterr().err
 
 
 def test_classes_go_by_name_into_titles(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +76,11 @@ def test_classes_go_by_name_into_titles(names: list[str], capsys: pytest.Capture
     assert len(ids()) == 2  # dog is class 2, and 7 is class 0
     output = capsys.readouterr()
     assert "forgetting class dog: " in output.out
-    assert output.err.count("class 0 is folder '7'; \"7\" as a string names the folder\n") == 1
+    assert output.err.count("class 0 is folder '7'; \"7\" as a string names the folder '7'\n") == 1
+    assert unlearn(["-c", BASE, "-CF", "7", *CHEAP]) == 2
+    told = "class 7: 'folder:pets' has the classes 0 to 2; \"7\" as a string names the class '7'"
+    assert told in capsys.readouterr().err
+    assert unlearn(["-c", BASE, "-CF", "1", "--dry-run", *CHEAP]) == 0
+    assert "forgetting class cat: 1 run" in capsys.readouterr().out
     assert unlearn(["-c", BASE, "-CF", "dgo", *CHEAP]) == 2
     assert "class 'dgo': unknown; did you mean 'dog'?" in capsys.readouterr().err

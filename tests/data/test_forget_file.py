@@ -68,7 +68,18 @@ def test_indices_may_count_as_imagefolder_does(top: str) -> None:
     dataset, samples = load("folder:x"), ImageFolder(str(Path("x", top))).samples
     Path("list.json").write_text(json.dumps([10, 12, 22]))
     found = read_forget(Path("list.json"), dataset, "imagefolder")
-    named = [
-        (part.names or ())[at] for part, rows in zip((dataset.train, dataset.test), found, strict=True) for at in rows
-    ]
-    assert sorted(named) == sorted(Path(samples[place][0]).relative_to("x").as_posix() for place in (10, 12, 22))
+    parts = ((dataset.train, found.train), (dataset.test, found.test))
+    named = [(part.names or ())[at] for part, rows in parts for at in rows]
+    wanted = tuple(Path(samples[place][0]).relative_to("x").as_posix() for place in (10, 12, 22))
+    assert sorted(named) == sorted(wanted)
+    assert found.first == wanted
+
+
+def test_what_a_file_of_indices_begins_with_is_told(pets: Dataset) -> None:
+    names = pets.train.names or ()
+    Path("list.json").write_text(json.dumps([3, 0, 1, 2]))
+    _, line = make_split(pets, ForgetRequest(indices=Path("list.json"))).notices
+    assert line == f"list.json: its indices begin with {names[3]}, {names[0]}, {names[1]}"
+    Path("list.txt").write_text(names[0])
+    _, line = make_split(pets, ForgetRequest(indices=Path("list.txt"), order="imagefolder")).notices
+    assert line == "list.txt: holds no indices, so indices_in is without effect"

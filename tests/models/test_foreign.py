@@ -45,6 +45,7 @@ FORMS: dict[str, Callable[[Weights], Any]] = {
         "state_dict": prefixed(weights, "model._orig_mod.") | {"loss.weight": torch.ones(4)},
         "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2.1", "global_step": 7,
     },
+    "a wrapper": lambda weights: prefixed(weights, "backbone."),
     "timm": lambda weights: {"state_dict": weights, "args": argparse.Namespace(lr=0.1), "arch": "resnet18"},
     "the official code": official,
     "before counters of batches": without_counters,
@@ -83,6 +84,7 @@ def test_safetensors_and_moving_averages(tmp_path: Path) -> None:
     [
         ({"epoch": 3, "best": 0.5}, "holds no weights; its keys are epoch, best; known are state_dict"),
         ([1, 2], "holds a list, not the weights of a model"),
+        (nn.Sequential(nn.Conv2d(3, 5, 3)).state_dict(), r"'0\.weight' is \(5, 3, 3, 3\), the model's \(2, 3, 3, 3\)$"),
         (network(10).state_dict(), r"'3\.weight' is \(10, 72\), the model's \(4, 72\): a model of 10 classes, not 4"),
         ({"conv.weight": torch.ones(2)}, r"lacks the weight '0\.weight' of the model; it holds 'conv\.weight'"),
         (network().state_dict() | {"fc.bias": torch.ones(2)}, r"holds the weight 'fc\.bias', which the model has not"),

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from salun.data.sets import to_device
 from salun.data.sources import load
 from salun.device import pick_device, settle_threads
 from salun.errors import SalunError, SalunErrors
-from salun.experiments.base_model import FOLDER, BaseModelSpec
+from salun.experiments.base_model import FOLDER, BaseModelSpec, hinting_at_moves
 
 
 @dataclass
@@ -43,7 +43,8 @@ class DatasetCache:
             raise SalunError(f"--dataset: {where}; only images of a folder may lie elsewhere now")
         name = self.moved_to or spec.dataset
         if name not in self.loaded:
-            self.loaded[name] = to_device(load(name, self.folder, skip_corrupt=self.skip_corrupt), self.device)
+            with hinting_at_moves(spec if self.moved_to is None else replace(spec, moved_to=self.moved_to)):
+                self.loaded[name] = to_device(load(name, self.folder, skip_corrupt=self.skip_corrupt), self.device)
         found = as_recorded(self.loaded[name], spec.path, moved=moved)
         for line in found.notices:
             if line not in self.told:
