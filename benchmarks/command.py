@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from salun.cli.parsers import Parser, positive
+from salun.cli.flags import Parser, positive
 from salun.cli.status import SOME_FAILED, check_folder, guarded, notice
 from salun.errors import SalunError, did_you_mean
 

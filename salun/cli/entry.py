@@ -25,6 +25,11 @@ def unlearn(argv: Sequence[str] | None = None) -> int:
     return _run("unlearn", parsers.unlearn_parser().parse_args(argv))
 
 
+def tune(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-tune` with the given or the process's arguments, and return the exit status."""
+    return _run("tune", parsers.tune_parser().parse_args(argv))
+
+
 def audit(argv: Sequence[str] | None = None) -> int:
     """Run `salun-audit` with the given or the process's arguments, and return the exit status."""
     return _run("audit", parsers.audit_parser().parse_args(argv))

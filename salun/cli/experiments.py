@@ -70,7 +70,7 @@ def _read_experiments(flags: argparse.Namespace) -> tuple[list[Experiment], str]
     for flag in ("nexp", "nbase", "nforget"):
         if not 1 <= getattr(flags, flag) <= _MOST_RUNS:
             raise SalunError(f"--{flag} {getattr(flags, flag)}: must be from 1 to {_MOST_RUNS}")
-    _check_executor(flags)
+    check_executor(flags)
     if flags.budget is not None and flags.budget < 1:
         raise SalunError(f"--budget {flags.budget}: must be a number of image passes from 1")
     metrics = _requested_metrics(flags)
@@ -86,8 +86,15 @@ def _read_experiments(flags: argparse.Namespace) -> tuple[list[Experiment], str]
     return _overridden(load_experiments(Path(path)), metrics, flags.budget), path
 
 
-def _check_executor(flags: argparse.Namespace) -> None:
-    """Check the flags that say who does the runs."""
+def check_executor(flags: argparse.Namespace) -> None:
+    """Check the flags that say who does the runs.
+
+    Args:
+        flags: of a command with `--jobs`, `--ray` and `--gpus-per-run`.
+
+    Raises:
+        SalunError: one is out of its bounds, or lacks another.
+    """
     most = _MOST_JOBS if flags.ray is None else _MOST_RUNS
     if flags.jobs is not None and not 1 <= flags.jobs <= most:
         raise SalunError(f"--jobs {flags.jobs}: must be from 1 to {most}")

@@ -1,12 +1,20 @@
 """The flags of all commands, declared with argparse alone, so that `--help` needs no library."""
 
-import argparse
-import re
 from collections.abc import Callable
-from typing import NoReturn
 
-from salun.cli.status import USER_ERROR
-from salun.errors import one_line
+from salun.cli.flags import (
+    Parser,
+    add_data_flags,
+    add_figure_flags,
+    add_machine_flags,
+    add_moved_flag,
+    add_name_flag,
+    add_order_flag,
+    class_label,
+    filled,
+    points,
+    positive,
+)
 
 UMAP_DEFAULTS = {"samples": 3000, "seed": 0, "neighbours": 15, "min_dist": 0.1, "no_pca": False}
 _FIGURES = {
@@ -27,129 +35,13 @@ _SLICED_HELP = (
 )
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print what is wrong and exit with status 2."""
-        self.exit(USER_ERROR, f"{self.prog}: {one_line(message)}; {self.prog} --help lists the flags\n")
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1 on."""
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from error
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
-def _filled(text: str) -> str:
-    """Parse a text that is not empty, as an unset shell variable makes it."""
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
-
-
-def _class(text: str) -> int | str:
-    """Parse a class: digits are its number, anything else, or digits in quotes, its name."""
-    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else _filled(text.strip('"'))
-
-
-def _add_order_flag(parser: argparse._ActionsContainer, default: str | None = "salun") -> None:
-    """Add the flag that says how a forget-set file counts."""
-    parser.add_argument(
-        "--indices-in",
-        choices=("salun", "imagefolder"),
-        default=default,
-        help="order that indices of a forget-set file count in: ours, or torchvision's ImageFolder's (default: salun)",
-    )
-
-
-def _minutes(text: str) -> float:
-    """Parse a length of time."""
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number") from error
-    if not 0 <= number <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to a million minutes")
-    return number
-
-
-def _points(text: str) -> float:
-    """Parse a number of percentage points, 0 for "none"."""
-    try:
-        number = 0.0 if text == "none" else float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of points nor none") from error
-    if not 0 <= number <= 100:
-        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 100 points, or none")
-    return number
-
-
-def _add_machine_flags(parser: Parser) -> None:
-    """Add the flags of commands that train."""
-    add = parser.add_argument
-    add(
-        "--save-every",
-        type=_minutes,
-        default=10.0,
-        metavar="MINUTES",
-        help="write the state of base and retrain trainings, to go on after a kill; 0 for never (default: 10)",
-    )
-    _add_data_flags(parser)
-    add("--compile", action="store_true", help="compile models; pays for long trainings only")
-    add("--cuda-graphs", action="store_true", help="record training steps as CUDA graphs; not measured on a GPU yet")
-    add("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
-
-
-def _add_data_flags(parser: Parser) -> None:
-    """Add the flags that name a device, a folder of data, and files of code."""
-    add = parser.add_argument
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    add("--deterministic", action="store_true", help="the same bits for the same seed, at the price of speed")
-    add("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
-    add("--skip-corrupt", action="store_true", help="leave out images of folder: data that cannot be decoded")
-    add(
-        "--plugin",
-        type=_filled,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="run a Python file that adds methods, metrics, data sets or models; FILE.py:NAME for a model; repeatable",
-    )
-
-
-def _add_moved_flag(parser: Parser) -> None:
-    """Add the flag that says where the images of checkpoints lie now."""
-    parser.add_argument("--dataset", type=_filled, help="where the folder: of the checkpoints lies now")
-
-
-def _add_name_flag(parser: Parser) -> None:
-    """Add the flag that names the folders of a list's results."""
-    parser.add_argument(
-        "--name", type=_filled, help="of the folders of results, where two lists are called alike (default: the list's)"
-    )
-
-
-def _add_figure_flags(parser: Parser) -> None:
-    """Add the flags that all figures share."""
-    add = parser.add_argument
-    add("--out", type=_filled, default="images", metavar="DIR", help="default: images")
-    add("--format", choices=("png", "svg", "pdf"), default="png", help="of figures (default: png)")
-    add("--dpi", type=positive, default=150, help="dots per inch of figures (default: 150)")
-
-
 def train_parser() -> Parser:
     """Declare the flags of `salun-train`."""
     parser = Parser(
         "salun-train", description="Train a classifier on all of its training split, or without a forget set."
     )
     add = parser.add_argument
-    add("--model", type=_filled, help=f"{_MODEL_HELP} (default: resnet18; for digits resnet_tiny)")
+    add("--model", type=filled, help=f"{_MODEL_HELP} (default: resnet18; for digits resnet_tiny)")
     add(
         "--dataset",
         default="cifar10",
@@ -159,7 +51,7 @@ def train_parser() -> Parser:
     )
     add(
         "--comment",
-        type=_filled,
+        type=filled,
         help="end of the checkpoint's name (default: base, or what is left out, and seeds other than 0)",
     )
     recipe = parser.add_argument_group("recipe (defaults: the SalUn paper's; for digits 10 epochs, cosine, batch 64)")
@@ -176,11 +68,11 @@ def train_parser() -> Parser:
     recipe.add_argument("--pretrained", action="store_true", default=None, help="start from timm's weights")
     forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
     forget.add_argument(
-        "--cf", type=_class, nargs="+", metavar="CLASS", help="all images of these classes, by number or name"
+        "--cf", type=class_label, nargs="+", metavar="CLASS", help="all images of these classes, by number or name"
     )
     forget.add_argument("--unlr", type=float, metavar="SHARE", help="a random share of the training split")
-    forget.add_argument("--itf", type=_filled, metavar="FILE", help="the images listed in a forget-set file")
-    _add_order_flag(parser)
+    forget.add_argument("--itf", type=filled, metavar="FILE", help="the images listed in a forget-set file")
+    add_order_flag(parser)
     add(
         "--stratified",
         action="store_true",
@@ -190,7 +82,7 @@ def train_parser() -> Parser:
     add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
     add("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
     add("--force", action="store_true", help="replace a checkpoint of another training: recipe, seed, data, forget set")
-    _add_machine_flags(parser)
+    add_machine_flags(parser)
     return parser
 
 
@@ -199,7 +91,7 @@ def import_parser() -> Parser:
     parser = Parser("salun-import", description="Make a checkpoint of weights that another program trained.")
     add = parser.add_argument
     add("file", metavar="FILE", help="a state_dict, a checkpoint of timm, Lightning or the official code, safetensors")
-    add("--model", type=_filled, required=True, help=f"{_MODEL_HELP} that the weights are of")
+    add("--model", type=filled, required=True, help=f"{_MODEL_HELP} that the weights are of")
     add("--dataset", required=True, help="that it was trained on; see salun-train --help")
     add("--mean", type=float, nargs="+", metavar="X", help="of each channel in [0, 1] (default: the file's, or ours)")
     add("--std", type=float, nargs="+", metavar="X", help="likewise")
@@ -208,9 +100,9 @@ def import_parser() -> Parser:
         "--classes", nargs="+", metavar="NAME", help="class names in the order of its outputs (default: the data set's)"
     )
     add("--ema", action="store_true", help="take the exponential moving average of the weights")
-    add("--out", type=_filled, required=True, metavar="FILE", help="the checkpoint, such as checkpoints/mine.pt")
+    add("--out", type=filled, required=True, metavar="FILE", help="the checkpoint, such as checkpoints/mine.pt")
     add("--force", action="store_true", help="replace a checkpoint that is there")
-    _add_data_flags(parser)
+    add_data_flags(parser)
     return parser
 
 
@@ -219,9 +111,9 @@ def data_parser() -> Parser:
     parser = Parser("salun-data", description="Show the parts and classes of a data set, and list its images.")
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="see salun-train --help")
-    add("--manifest", type=_filled, metavar="FILE", help="write index, path, class, split and SHA-256 of every image")
+    add("--manifest", type=filled, metavar="FILE", help="write index, path, class, split and SHA-256 of every image")
     add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
-    _add_data_flags(parser)
+    add_data_flags(parser)
     return parser
 
 
@@ -243,13 +135,13 @@ def unlearn_parser() -> Parser:
         help="image passes, forward and backward, mask included, within which all but retrain stay",
     )
     add("--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)")
-    _add_name_flag(parser)
+    add_name_flag(parser)
     add("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
     add("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
     add("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
     add(
         "--utility-floor",
-        type=_points,
+        type=points,
         default=5.0,
         metavar="POINTS",
         help="mark runs that lose more points of RA or TA against the base model; 0 or none: mark none (default: 5)",
@@ -258,7 +150,7 @@ def unlearn_parser() -> Parser:
     add("--schema", action="store_true", help="print the JSON Schema of experiment files")
     add("--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source")
     add("--list-methods", action="store_true", help="print every method")
-    _add_machine_flags(parser)
+    add_machine_flags(parser)
     return parser
 
 
@@ -288,11 +180,16 @@ def _add_experiment_flags(parser: Parser) -> None:
     one.add_argument("--tag", help="name in tables and logs")
     forget = one.add_mutually_exclusive_group()
     forget.add_argument(
-        "-CF", "--class-to-forget", type=_class, nargs="+", metavar="CLASS", help="forget classes, by number or name"
+        "-CF",
+        "--class-to-forget",
+        type=class_label,
+        nargs="+",
+        metavar="CLASS",
+        help="forget classes, by number or name",
     )
     forget.add_argument("-UL", "--unlearning-rate", type=float, metavar="SHARE", help="forget a random share")
     forget.add_argument("-IF", "--idxs-to-forget", metavar="FILE", help="forget the images of a forget-set file")
-    _add_order_flag(one, None)
+    add_order_flag(one, None)
 
 
 def _add_executor_flags(parser: Parser) -> None:
@@ -320,23 +217,43 @@ def _add_executor_flags(parser: Parser) -> None:
     )
 
 
+def tune_parser() -> Parser:
+    """Declare the flags of `salun-tune`."""
+    parser = Parser("salun-tune", description="Search the settings of every entry of a list on validation images.")
+    add = parser.add_argument
+    add("-L", "--load", required=True, metavar="FILE", help="JSON list; its keys may hold lists of values, or ranges")
+    add("--trials", type=positive, default=20, metavar="N", help="settings tried of each entry (default: 20)")
+    add("--budget", type=positive, metavar="PASSES", help="image passes of a run at most (default: retraining's)")
+    add("--cells", type=positive, default=2, metavar="N", help="base models and forget sets of each trial (default: 2)")
+    add("--finalists", type=positive, default=3, metavar="N", help="best settings that run again (default: 3)")
+    add("--repeats", type=positive, default=3, metavar="N", help="runs of a finalist in each cell (default: 3)")
+    add("--seed", type=int, default=0, metavar="N", help="of what is tried (default: 0)")
+    add("--out", type=filled, metavar="FILE", help="the list with the chosen settings (default: beside the trials)")
+    add("--runs", type=filled, default="runs", metavar="DIR", help="trials go to DIR/tune/ (default: runs)")
+    add("--checkpoints", type=filled, default="checkpoints", metavar="DIR", help="default: checkpoints")
+    _add_executor_flags(parser)
+    add_name_flag(parser)
+    add_machine_flags(parser)
+    return parser
+
+
 def audit_parser() -> Parser:
     """Declare the flags of `salun-audit`."""
     parser = Parser("salun-audit", description="Attack methods with many shadow models: U-LiRA and KLoM.")
     add = parser.add_argument
     add("-L", "--load", required=True, metavar="FILE", help="JSON list of experiments, or the name of one of ours")
     add("--shadows", type=positive, default=64, metavar="N", help="models, an even number from 6 (default: 64)")
-    add("--runs", type=_filled, default="runs", metavar="DIR", help="where results go (default: runs)")
+    add("--runs", type=filled, default="runs", metavar="DIR", help="where results go (default: runs)")
     add(
         "--checkpoints",
-        type=_filled,
+        type=filled,
         default="checkpoints",
         metavar="DIR",
         help="where shadow models go (default: checkpoints)",
     )
-    _add_name_flag(parser)
-    _add_figure_flags(parser)
-    _add_data_flags(parser)
+    add_name_flag(parser)
+    add_figure_flags(parser)
+    add_data_flags(parser)
     return parser
 
 
@@ -348,7 +265,7 @@ def extract_parser() -> Parser:
     add(
         "-D",
         "--directory",
-        type=_filled,
+        type=filled,
         default="checkpoints",
         metavar="DIR",
         help="folder of checkpoints, looked for as given, then under checkpoints/; or one file (default: checkpoints)",
@@ -367,15 +284,15 @@ def extract_parser() -> Parser:
         default="train",
         help="the set; forget and retain are those of the checkpoints found, together (default: train)",
     )
-    add("--itf", type=_filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
-    _add_order_flag(parser)
-    add("--layer", type=_filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
+    add("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
+    add_order_flag(parser)
+    add("--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
     add("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
-    add("--out", type=_filled, default="features", metavar="DIR", help="default: features")
+    add("--out", type=filled, default="features", metavar="DIR", help="default: features")
     add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
     add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
-    _add_data_flags(parser)
-    _add_moved_flag(parser)
+    add_data_flags(parser)
+    add_moved_flag(parser)
     return parser
 
 
@@ -398,7 +315,7 @@ def viz_parser() -> Parser:
         command = commands.add_parser(name, help=_FIGURES[name], description=_FIGURES[name])
         declare(command)
         if name != "comparator":
-            _add_figure_flags(command)
+            add_figure_flags(command)
     return parser
 
 
@@ -454,10 +371,10 @@ def _add_wasserstein_flags(parser: Parser) -> None:
 def _add_model_flags(parser: Parser) -> None:
     """Add the flags that name checkpoints, a device and a folder of data."""
     _add_paths(parser, "checkpoints, looked for as given, then under checkpoints/ (default: checkpoints)")
-    parser.add_argument("--base", type=_filled, metavar="FILE", help="the base model (default: found)")
-    parser.add_argument("--retrained", type=_filled, metavar="FILE", help="the retrained model (default: found)")
-    _add_data_flags(parser)
-    _add_moved_flag(parser)
+    parser.add_argument("--base", type=filled, metavar="FILE", help="the base model (default: found)")
+    parser.add_argument("--retrained", type=filled, metavar="FILE", help="the retrained model (default: found)")
+    add_data_flags(parser)
+    add_moved_flag(parser)
 
 
 def _add_cka_flags(parser: Parser) -> None:
@@ -483,14 +400,14 @@ def _add_comparator_flags(parser: Parser) -> None:
     )
     add(
         "--runs",
-        type=_filled,
+        type=filled,
         default="runs",
         metavar="DIR",
         help="where records lie, for the time taken (default: runs)",
     )
     add(
         "--out",
-        type=_filled,
+        type=filled,
         default="images",
         metavar="DIR",
         help="files go to DIR/comparator/CLASS/ID.json, or ID_comparator.json by the Comparator's definition (images)",

@@ -30,6 +30,7 @@ class RunContext:
         skip_corrupt: whether images of a folder that cannot be decoded are left out.
         plugins: files that every process runs first.
         download: whether absent data and pretrained weights may be fetched.
+        tuning: whether validation images stand in the place of test images, of which then none is read.
     """
 
     device: torch.device
@@ -42,6 +43,7 @@ class RunContext:
     skip_corrupt: bool = False
     plugins: tuple[Path, ...] = ()
     download: bool = True
+    tuning: bool = False
 
     def state_file(self, name: str) -> StateFile | None:
         """Say where the state of a training is kept; None where no states are written.

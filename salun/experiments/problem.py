@@ -235,6 +235,8 @@ def load_with(base: Checkpoint, problem: ForgettingProblem, cache: ModelCache) -
     """
     preparation = preparation_of(base, problem.dataset, problem.split)
     sets = make_sets(problem.dataset, problem.split, preparation, cache.context.device)
+    if cache.context.tuning:
+        sets = replace(sets, test=sets.validation, forgotten_test=sets.validation.take(torch.arange(0)))
     return LoadedProblem(problem, base, preparation, sets)
 
 

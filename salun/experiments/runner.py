@@ -194,7 +194,8 @@ class Runner:
         if result.checkpoint is not None:
             path, problem = weights_path(self.weights, record), job.problem
             save_with_forget(path, result.checkpoint, problem.split, problem.dataset)
-        self._keep_outputs(record, result.evaluation)
+        if not self.cache.context.tuning:
+            self._keep_outputs(record, result.evaluation)
         done[job.id] = _with_comparisons_of(done.get(job.id), record)
         records.append(self.path, done[job.id])
         return done[job.id]

@@ -13,6 +13,32 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
+class Around:
+    """Beside a setting in a signature: `salun-tune` tries default / factor to default * factor, logarithmically.
+
+    Args:
+        factor: above 1.
+    """
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Range:
+    """Beside a setting in a signature: `salun-tune` tries values from low to high.
+
+    Args:
+        low: the smallest.
+        high: the largest.
+        log: whether on a logarithmic scale.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The settings that every training has; a method states only the defaults that differ.
 
@@ -27,8 +53,8 @@ class TrainingConfig:
         schedule: of the learning rate.
     """
 
-    lr: PositiveFloat = 0.01
-    epochs: PositiveInt = 10
+    lr: Annotated[PositiveFloat, Around(30)] = 0.01
+    epochs: Annotated[PositiveInt, Around(3)] = 10
     batch_size: PositiveInt = 256
     optimizer: OptimizerName = "sgd"
     momentum: Momentum = 0.9

@@ -2,13 +2,14 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from salun.training.recipe import Momentum, OptimizerName, Schedule, TrainingConfig
+from salun.training.recipe import Around, Momentum, OptimizerName, Range, Schedule, TrainingConfig
 from salun.training.step import Step
 from salun.unlearning.registry import METHODS, Method, find_method, load_methods, method, settled
 from salun.unlearning.task import Diverged, Dual, Labels, Share, Task, unlearn
 
 __all__ = [
     "METHODS",
+    "Around",
     "Diverged",
     "Dual",
     "Labels",
@@ -19,6 +20,7 @@ __all__ = [
     "OptimizerName",
     "PositiveFloat",
     "PositiveInt",
+    "Range",
     "Schedule",
     "Share",
     "Step",

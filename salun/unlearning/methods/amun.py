@@ -1,10 +1,11 @@
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from salun.data.images import Batch, Images
-from salun.unlearning import PositiveFloat, PositiveInt, Task, TrainingConfig, method
+from salun.unlearning import Around, PositiveFloat, PositiveInt, Task, TrainingConfig, method
 from salun.unlearning.adversarial import nearest_adversarial
 
 
@@ -12,7 +13,7 @@ from salun.unlearning.adversarial import nearest_adversarial
 def amun(
     task: Task,
     *,
-    epsilon: PositiveFloat = 0.04,
+    epsilon: Annotated[PositiveFloat, Around(10)] = 0.04,
     pgd_steps: PositiveInt = 50,
     use_forget: bool = True,
     use_retain: bool = True,

@@ -1,15 +1,22 @@
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from salun.unlearning import NonNegativeFloat, PositiveInt, Task, method
+from salun.unlearning import Around, NonNegativeFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Each, Gradients, dampen, squared_gradients
 from salun.unlearning.topk import largest
 
 
 @method()
-def assd(task: Task, *, dampening: NonNegativeFloat = 1.0, each: Each = "batch", batch_size: PositiveInt = 128) -> None:
+def assd(
+    task: Task,
+    *,
+    dampening: Annotated[NonNegativeFloat, Around(10)] = 1.0,
+    each: Each = "batch",
+    batch_size: PositiveInt = 128,
+) -> None:
     """Adaptive selective synaptic dampening: `ssd` whose alpha follows from the size of the forget set.
 
     The larger the share of the images that is to be forgotten, the more weights are dampened: 0.7 % of them for 1 %

@@ -1,15 +1,18 @@
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import PositiveFloat, Share, Step, Task, TrainingConfig, method
+from salun.unlearning import PositiveFloat, Range, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.losses import distillation
 
 
 @method(training=TrainingConfig(lr=1e-4, epochs=1, optimizer="adam", weight_decay=0.0))
-def bad_teacher(task: Task, *, retain_share: Share = 0.3, temperature: PositiveFloat = 1.0) -> None:
+def bad_teacher(
+    task: Task, *, retain_share: Annotated[Share, Range(0.1, 1.0)] = 0.3, temperature: PositiveFloat = 1.0
+) -> None:
     """Learn forget images from an untrained teacher and retain images from the base model, in one shuffled mix.
 
     Args:

@@ -1,9 +1,13 @@
-from salun.unlearning import PositiveFloat, Task, TrainingConfig, method
+from typing import Annotated
+
+from salun.unlearning import Around, PositiveFloat, Task, TrainingConfig, method
 from salun.unlearning.adversarial import fgsm
 
 
 @method(training=TrainingConfig(lr=1e-5, batch_size=64, weight_decay=0.0))
-def boundary_shrink(task: Task, *, bound: PositiveFloat = 0.1, freeze_norms: bool = False) -> None:
+def boundary_shrink(
+    task: Task, *, bound: Annotated[PositiveFloat, Around(5)] = 0.1, freeze_norms: bool = False
+) -> None:
     """Give each forget image the class across the nearest decision boundary, and fine-tune on that.
 
     The boundary is looked for by one step of the fast gradient sign method from the image, on the base model. It sees

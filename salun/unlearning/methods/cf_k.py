@@ -1,9 +1,11 @@
-from salun.unlearning import PositiveInt, Task, TrainingConfig, method
+from typing import Annotated
+
+from salun.unlearning import Around, PositiveInt, Task, TrainingConfig, method
 from salun.unlearning.freezing import last_layers, training_only
 
 
 @method(training=TrainingConfig(), forgets=False)
-def cf_k(task: Task, *, k: PositiveInt = 1) -> None:
+def cf_k(task: Task, *, k: Annotated[PositiveInt, Around(10)] = 1) -> None:
     """Fine-tune the last k layers on the retain images and rely on forgetting what is no longer seen.
 
     All layers before those keep what they know of the forget images, and a few epochs seldom wear off the rest: the

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,17 @@ from torch import Tensor
 from salun.data.images import Batch
 from salun.models.features import features_seen
 from salun.training.evaluate import accuracy, predict
-from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
+from salun.unlearning import (
+    Around,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    Step,
+    Task,
+    TrainingConfig,
+    method,
+)
 from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 
 
@@ -16,7 +27,7 @@ from salun.unlearning.class_features import accuracy_sought, against_retain, cla
 def duck(
     task: Task,
     *,
-    lambda_1: NonNegativeFloat = 1.0,
+    lambda_1: Annotated[NonNegativeFloat, Around(5)] = 1.0,
     lambda_2: NonNegativeFloat = 1.4,
     temperature: PositiveFloat = 2.0,
     retain_steps: PositiveInt = 41,

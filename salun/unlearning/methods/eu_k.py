@@ -1,12 +1,14 @@
+from typing import Annotated
+
 import torch
 from torch import nn
 
-from salun.unlearning import PositiveInt, Task, TrainingConfig, method
+from salun.unlearning import Around, PositiveInt, Task, TrainingConfig, method
 from salun.unlearning.freezing import last_layers, training_only
 
 
 @method(training=TrainingConfig())
-def eu_k(task: Task, *, k: PositiveInt = 1) -> None:
+def eu_k(task: Task, *, k: Annotated[PositiveInt, Around(10)] = 1) -> None:
     """Re-initialise the last k layers and train them on the retain images; all before them stays as it is.
 
     Args:

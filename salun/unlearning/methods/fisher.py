@@ -1,11 +1,11 @@
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from salun.device import seeded
 from salun.models.features import classifiers
-from salun.unlearning import PositiveFloat, PositiveInt, Task, method
+from salun.unlearning import Around, PositiveFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Each, Gradients, mean_cross_entropy, squared_gradients, trainable, zeros
 
 _LARGEST = 1e3
@@ -19,7 +19,7 @@ _VARIANCE_OF_FORGOTTEN = 1e-4
 def fisher(
     task: Task,
     *,
-    alpha: PositiveFloat = 1e-6,
+    alpha: Annotated[PositiveFloat, Around(100)] = 1e-6,
     information: Literal["model", "empirical"] = "model",
     each: Each = "image",
     batch_size: PositiveInt = 32,

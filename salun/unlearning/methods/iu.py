@@ -1,13 +1,21 @@
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from salun.data.images import Images
-from salun.unlearning import PositiveFloat, PositiveInt, Task, method
+from salun.unlearning import Around, PositiveFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Gradients, image_gradients, mean_gradient, trainable
 
 
 @method()
-def iu(task: Task, *, alpha: PositiveFloat = 1.0, n: PositiveInt = 1000, batch_size: PositiveInt = 256) -> None:
+def iu(
+    task: Task,
+    *,
+    alpha: Annotated[PositiveFloat, Around(30)] = 1.0,
+    n: PositiveInt = 1000,
+    batch_size: PositiveInt = 256,
+) -> None:
     """Influence unlearning: one step to where the weights would be without the forget images, by WoodFisher.
 
     Args:

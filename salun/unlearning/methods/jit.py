@@ -1,14 +1,15 @@
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import PositiveFloat, PositiveInt, Step, Task, TrainingConfig, method
+from salun.unlearning import Around, PositiveFloat, PositiveInt, Step, Task, TrainingConfig, method
 
 
 @method(training=TrainingConfig(lr=3e-4, epochs=1, batch_size=128, momentum=0.0, weight_decay=0.0))
-def jit(task: Task, *, sigma: PositiveFloat = 0.5, samples: PositiveInt = 25) -> None:
+def jit(task: Task, *, sigma: Annotated[PositiveFloat, Around(5)] = 0.5, samples: PositiveInt = 25) -> None:
     """Just in time: smooth the model's output around the forget images, until it says the same of them and of noise.
 
     It sees forget images alone, and no label. The authors publish settings for a VGG and a ViT: the loss is a sum

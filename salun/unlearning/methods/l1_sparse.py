@@ -1,14 +1,17 @@
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import NonNegativeFloat, NonNegativeInt, Step, Task, TrainingConfig, method
+from salun.unlearning import Around, NonNegativeFloat, NonNegativeInt, Step, Task, TrainingConfig, method
 
 
 @method(training=TrainingConfig())
-def l1_sparse(task: Task, *, alpha: NonNegativeFloat = 5e-4, no_l1_epochs: NonNegativeInt = 0) -> None:
+def l1_sparse(
+    task: Task, *, alpha: Annotated[NonNegativeFloat, Around(10)] = 5e-4, no_l1_epochs: NonNegativeInt = 0
+) -> None:
     """Fine-tune on the retain images with a penalty on the weights' absolute values that fades away.
 
     Args:

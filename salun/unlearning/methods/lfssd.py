@@ -1,6 +1,8 @@
+from typing import Annotated
+
 from torch import Tensor
 
-from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Task, method
+from salun.unlearning import Around, NonNegativeFloat, PositiveFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Each, absolute_gradients, dampen
 
 
@@ -8,8 +10,8 @@ from salun.unlearning.gradients import Each, absolute_gradients, dampen
 def lfssd(
     task: Task,
     *,
-    alpha: PositiveFloat = 10.0,
-    dampening: NonNegativeFloat = 1.0,
+    alpha: Annotated[PositiveFloat, Around(10)] = 10.0,
+    dampening: Annotated[NonNegativeFloat, Around(10)] = 1.0,
     each: Each = "batch",
     batch_size: PositiveInt = 128,
 ) -> None:

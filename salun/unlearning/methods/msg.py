@@ -1,13 +1,15 @@
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from salun.unlearning import Share, Task, TrainingConfig, method
+from salun.unlearning import Range, Share, Task, TrainingConfig, method
 from salun.unlearning.gradients import Gradients, batch_gradients, scaled_gradients, zeros
 from salun.unlearning.topk import select
 
 
 @method(training=TrainingConfig(lr=1e-3, epochs=5, batch_size=64))
-def msg(task: Task, *, share: Share = 0.3, damping: Share = 0.1) -> None:
+def msg(task: Task, *, share: Annotated[Share, Range(0.1, 0.9)] = 0.3, damping: Share = 0.1) -> None:
     """Re-initialise the convolution weights on which retain and forget images agree, then fine-tune (MSG).
 
     Agreed is a weight whose gradient is small: descent on retain images less descent on as many forget images. The

@@ -1,15 +1,16 @@
 from collections.abc import Iterator
 from functools import partial
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Share, Step, Task, TrainingConfig, method
+from salun.unlearning import Range, Share, Step, Task, TrainingConfig, method
 
 
 @method(training=TrainingConfig(batch_size=64, momentum=0.0, weight_decay=0.0))
-def neggrad_plus(task: Task, *, alpha: Share = 0.95) -> None:
+def neggrad_plus(task: Task, *, alpha: Annotated[Share, Range(0.8, 0.999)] = 0.95) -> None:
     """Descend on a retain batch and ascend on a forget batch in the same step.
 
     Args:

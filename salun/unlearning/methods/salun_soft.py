@@ -1,11 +1,11 @@
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from salun.data.images import Batch
-from salun.unlearning import Labels, Share, Task, TrainingConfig, method
+from salun.unlearning import Labels, Range, Share, Task, TrainingConfig, method
 from salun.unlearning.gradients import trainable
 from salun.unlearning.topk import largest
 
@@ -13,7 +13,9 @@ _Anchor = Literal["base", "epoch"]
 
 
 @method(training=TrainingConfig(lr=0.013))
-def salun_soft(task: Task, *, labels: Labels = "any", ratio: Share = 0.5, anchor: _Anchor = "base") -> None:
+def salun_soft(
+    task: Task, *, labels: Labels = "any", ratio: Annotated[Share, Range(0.1, 0.9)] = 0.5, anchor: _Anchor = "base"
+) -> None:
     """Random labels with a proximal step: after each update the smallest changes are undone, the others shrunk.
 
     The share that is undone falls from epoch to epoch. It needs no mask; where one is given, held weights stay, and

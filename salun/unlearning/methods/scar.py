@@ -12,6 +12,7 @@ Deviations:
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,17 @@ from torch import Tensor
 from salun.data.images import Batch
 from salun.models.features import features_seen
 from salun.training.evaluate import accuracy, class_accuracies, predict
-from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
+from salun.unlearning import (
+    Around,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    Step,
+    Task,
+    TrainingConfig,
+    method,
+)
 from salun.unlearning.class_features import accuracy_sought, against_retain, class_batches, targets
 from salun.unlearning.losses import distillation
 
@@ -34,8 +45,8 @@ _SMALLEST = 1e-6
 def scar(
     task: Task,
     *,
-    lambda_1: NonNegativeFloat = 1.0,
-    lambda_2: NonNegativeFloat = 5.0,
+    lambda_1: Annotated[NonNegativeFloat, Around(5)] = 1.0,
+    lambda_2: Annotated[NonNegativeFloat, Around(5)] = 5.0,
     temperature: PositiveFloat = 1.0,
     delta: PositiveFloat = 0.5,
     gamma_1: NonNegativeFloat = 3.0,

@@ -9,6 +9,7 @@ Deviations:
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,13 @@ from salun.data.images import Batch
 from salun.errors import SalunError
 from salun.training.evaluate import class_accuracies, predict
 from salun.unlearning import (
+    Around,
     Dual,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Range,
     Step,
     Task,
     TrainingConfig,
@@ -39,8 +42,8 @@ def scrub(
     *,
     msteps: NonNegativeInt = 2,
     forget_batch_size: PositiveInt = 32,
-    alpha: NonNegativeFloat = 0.001,
-    gamma: NonNegativeFloat = 0.99,
+    alpha: Annotated[NonNegativeFloat, Around(30)] = 0.001,
+    gamma: Annotated[NonNegativeFloat, Range(0.5, 1.0)] = 0.99,
     temperature: PositiveFloat = 4.0,
     rewind: bool = False,
     dual: Dual = False,

@@ -3,13 +3,14 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from math import cos, pi
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch
-from salun.unlearning import Dual, NonNegativeFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
+from salun.unlearning import Around, Dual, NonNegativeFloat, PositiveInt, Share, Step, Task, TrainingConfig, method
 from salun.unlearning.gradients import Each, scaled_gradients, squared_gradients, trainable
 
 _FLOOR = 1e-15
@@ -19,7 +20,7 @@ _FLOOR = 1e-15
 def sfron(
     task: Task,
     *,
-    alpha: NonNegativeFloat = 25.0,
+    alpha: Annotated[NonNegativeFloat, Around(10)] = 25.0,
     forget_every: PositiveInt = 5,
     gamma: NonNegativeFloat = 1.0,
     power: NonNegativeFloat = 0.5,

@@ -1,4 +1,6 @@
-from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Task, method
+from typing import Annotated
+
+from salun.unlearning import Around, NonNegativeFloat, PositiveFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Each, dampen, squared_gradients
 
 
@@ -6,8 +8,8 @@ from salun.unlearning.gradients import Each, dampen, squared_gradients
 def ssd(
     task: Task,
     *,
-    alpha: PositiveFloat = 10.0,
-    dampening: NonNegativeFloat = 1.0,
+    alpha: Annotated[PositiveFloat, Around(10)] = 10.0,
+    dampening: Annotated[NonNegativeFloat, Around(10)] = 1.0,
     each: Each = "batch",
     batch_size: PositiveInt = 128,
 ) -> None:

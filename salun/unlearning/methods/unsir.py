@@ -1,20 +1,21 @@
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from salun.data.images import Batch, Images
-from salun.unlearning import NonNegativeFloat, PositiveFloat, PositiveInt, Task, TrainingConfig, method
+from salun.unlearning import Around, NonNegativeFloat, PositiveFloat, PositiveInt, Task, TrainingConfig, method
 
 
 @method(training=TrainingConfig(lr=1e-4, epochs=1, optimizer="adam", weight_decay=0.0), classwise=True)
 def unsir(
     task: Task,
     *,
-    repair_lr: PositiveFloat = 1e-4,
+    repair_lr: Annotated[PositiveFloat, Around(30)] = 1e-4,
     repair_epochs: PositiveInt = 1,
-    noise_lr: PositiveFloat = 0.1,
+    noise_lr: Annotated[PositiveFloat, Around(10)] = 0.1,
     noise_steps: PositiveInt = 25,
     noise_penalty: NonNegativeFloat = 0.1,
     noise_batches: PositiveInt = 20,
