@@ -17,15 +17,17 @@ import timm
 import torch
 
 from salun import __version__
+from salun.data.sets import Sets
 from salun.data.split import Split, resolved_request
 from salun.device import derived_seed
 from salun.errors import SalunError
-from salun.experiments.config import Experiment
+from salun.experiments.config import Experiment, is_gold
 from salun.experiments.evaluate import RANDOM_MODEL_SEED
 from salun.experiments.problem import ForgettingProblem, Group
 from salun.io.files import name_part
 from salun.io.tensors import tensors_digest
 from salun.metrics import Value
+from salun.metrics.evaluation import CORRUPTED_SETS
 from salun.models.checkpoint import weights_file
 from salun.training.progress import Epoch
 
@@ -125,6 +127,7 @@ def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dic
         "recipe": spec.recipe.model_dump() if spec.recipe else None,
         "seed": spec.recipe.seed if spec.recipe else None,
         "split": problem.split.fingerprint,
+        **({"corrupt": spec.corruption.described()} if spec.corruption else {}),
     }
     mask_digest = None if problem.mask is None else tensors_digest(problem.mask)
     forget = resolved_request(experiment.forget, problem.dataset)
@@ -211,17 +214,20 @@ def is_superseded(run: dict[str, Any], seed: int, number: str) -> bool:
         return False
 
 
-def split_summary(split: Split) -> dict[str, Any]:
+def split_summary(split: Split, images: Sets) -> dict[str, Any]:
     """Describe a split for a record.
 
     Args:
-        parts: the split.
+        split: the split.
+        images: taken from it.
 
     Returns:
         Its fingerprints, and the number of images of each set.
     """
     sets = ("train", "forget", "retain", "validation", "test", "forgotten_test")
     counts = {name: len(getattr(split, name)) for name in sets}
+    if images.corrupted is not None:
+        counts |= {name: len(getattr(images.corrupted, name)) for name in CORRUPTED_SETS}
     return {"fingerprint": split.fingerprint, "forget_fingerprint": split.forget_fingerprint, **counts}
 
 
@@ -238,6 +244,8 @@ def weights_path(folder: Path, record: Record) -> Path:
     settings, mask = record.settings, record.settings["mask"]
     forget = settings["forget"]
     what = f"class{'+'.join(map(str, forget['classes']))}" if forget["classes"] else "list"
+    if forget.get("found") is not None:
+        what = f"found{forget['found']:g}"
     if forget["share"] is not None:
         what = f"share{forget['share']:g}" + ("-stratified" if forget.get("stratified") else "")
     masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
@@ -318,7 +326,7 @@ def partner_of(record: Record, gold: list[Record]) -> Record | None:
         but the run itself.
     """
     seeds = [other.seed for other in gold]
-    if record.settings["method"] == "retrain":
+    if is_gold(record.settings["method"], record.settings.get("leave_out")):
         others = [other for other in gold if other.id != record.id]
         later = [other for other in others if other.seed > record.seed]
         return next(iter([*later, *others]), None)

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from salun.metrics import Evaluation, Runs
-from salun.metrics.evaluation import SETS
+from salun.metrics.evaluation import CORRUPTED_SETS, SETS
 from salun.training.evaluate import Outputs
 
 SIZES = {"forget": 60, "retain": 90, "validation": 70, "test": 80, "forgotten_test": 0}
@@ -46,7 +46,8 @@ def of_accuracy(right: int, wrong: int) -> Outputs:
 def model(seed: int = 1, sizes: dict[str, int] = SIZES, sure: float = 1.5, classes: int = 4) -> Evaluation:
     """One model's outputs on every set; all models are asked of the same images."""
     sets = [outputs(sizes[name], place, seed, sure, classes) for place, name in enumerate(SETS)]
-    return Evaluation(*sets, seconds=1.5, passes=4000)
+    more = [outputs(sizes.get(name, 50), 10 + place, seed, sure, classes) for place, name in enumerate(CORRUPTED_SETS)]
+    return Evaluation(*sets, seconds=1.5, passes=4000, **dict(zip(CORRUPTED_SETS, more, strict=True)))
 
 
 def compared(seed: int = 1, **options: Any) -> Evaluation:

@@ -27,6 +27,9 @@ MEANINGS = {
     "RA": "accuracy on the retain set",
     "TA": "accuracy on the test set",
     "MIA": "forget set taken for unseen",
+    "ASR": "success of the trigger on test images",
+    "CA_found": "accuracy on found images",
+    "CA_undiscovered": "accuracy on undiscovered images",
     "gap": "average distance to retrained",
 }
 
