@@ -253,11 +253,12 @@ def _drawn(labels: Tensor, train: Tensor, corruption: Corruption, classes: int) 
         pools = [train[known != corruption.named[0]]]
     elif kind == "interclass":
         pools, each = [train[known == label] for label in corruption.named], each // 2
-    fewest = min(map(len, pools))
-    if not 1 <= each <= fewest:
-        able = f"of {len(train)} training images are {each}, and {fewest} can be corrupted"
-        of = " of either class" if kind == "interclass" else ""
-        raise SalunError(f"corrupt.share: {corruption.share:g}: {able}{of}; must be at least 1, and no more than can")
+    able = min(map(len, pools))
+    if not 1 <= each <= able:
+        count, of = round(corruption.share * len(train)), {"interclass": f", {each} of either class of {able}"}
+        of["trigger"] = f", but {able} are of other classes than the target"
+        wanted = f"corrupt.share: {corruption.share:g}: {count} images of {len(train)} to corrupt"
+        raise SalunError(wanted + (of[kind] if each else "; must be at least one"))
     drawn = torch.cat([pool[torch.from_numpy(generator.permutation(len(pool))[:each])] for pool in pools])
     chosen = drawn[torch.from_numpy(generator.permutation(len(drawn)))]
     own = labels[chosen]

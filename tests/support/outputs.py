@@ -46,14 +46,15 @@ def of_accuracy(right: int, wrong: int) -> Outputs:
 def model(seed: int = 1, sizes: dict[str, int] = SIZES, sure: float = 1.5, classes: int = 4) -> Evaluation:
     """One model's outputs on every set; all models are asked of the same images."""
     sets = [outputs(sizes[name], place, seed, sure, classes) for place, name in enumerate(SETS)]
-    more = [outputs(sizes.get(name, 50), 10 + place, seed, sure, classes) for place, name in enumerate(CORRUPTED_SETS)]
-    return Evaluation(*sets, seconds=1.5, passes=4000, **dict(zip(CORRUPTED_SETS, more, strict=True)))
+    return Evaluation(*sets, seconds=1.5, passes=4000)
 
 
 def compared(seed: int = 1, **options: Any) -> Evaluation:
-    """One model's outputs beside those of base, retrained and random model."""
+    """One model's outputs, on corrupted images too, beside those of base, retrained and random model."""
     base, retrained, random = (model(other, **options) for other in (97, 98, 99))
-    return replace(model(seed, **options), base=base, retrained=retrained, random=random.forget)
+    shape = {key: value for key, value in options.items() if key != "sizes"}
+    more: Any = {name: outputs(50, 10 + place, seed, **shape) for place, name in enumerate(CORRUPTED_SETS)}
+    return replace(model(seed, **options), base=base, retrained=retrained, random=random.forget, **more)
 
 
 def several(unlearned: int = 4, retrained: int = 4, **options: Any) -> Runs:
