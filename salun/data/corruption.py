@@ -16,19 +16,16 @@ from salun.data.memmap import PixelFile
 from salun.data.split import class_numbers, learnt_and_held_out, without
 from salun.errors import SalunError
 
-Kind = Literal["trigger", "labels", "interclass"]
+_Kind = Literal["trigger", "labels", "interclass"]
 
 _Label = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 _PATCH_SHARE, _SMALLEST_PATCH, _WHITE = 3 / 32, 2, 255.0
 
 _TWO: dict[str, JsonValue] = {"required": ["classes"], "properties": {"classes": {"not": {"type": "null"}}}}
+_PAIR: dict[str, JsonValue] = {"properties": {"kind": {"const": "interclass"}}}
 _OF_KINDS: list[JsonValue] = [
-    {
-        "if": {"properties": {"kind": {"const": "interclass"}}},
-        "then": _TWO,
-        "else": {"properties": {"classes": {"type": "null"}}},
-    },
+    {"if": _PAIR, "then": _TWO, "else": {"properties": {"classes": {"type": "null"}}}},
     {"if": {"properties": {"kind": {"const": "trigger"}}}, "else": {"properties": {"target": {"type": "null"}}}},
 ]
 
@@ -40,7 +37,7 @@ class Corruption(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"allOf": _OF_KINDS}
     )
 
-    kind: Kind = Field(description="A trigger with its target label, wrong labels, or two classes confused.")
+    kind: _Kind = Field(description="A trigger with its target label, wrong labels, or two classes confused.")
     share: float = Field(0.05, gt=0, lt=1, description="Share of the training split that is corrupted.")
     target: _Label | None = Field(
         None, description="Class that the trigger stands for, by number or name. Not given: 0; of kind trigger alone."
@@ -68,11 +65,9 @@ class Corruption(BaseModel):
 
     def described(self) -> dict[str, Any]:
         """Give what decides which images are corrupted and how, as records hold it, without the part that is found."""
-        own: dict[str, dict[str, Any]] = {
-            "trigger": {"target": self.target or 0},
-            "interclass": {"classes": list(self.classes or ())},
-        }
-        return {"kind": self.kind, "share": self.share, "seed": self.seed, **own.get(self.kind, {})}
+        known = {"kind": self.kind, "share": self.share, "seed": self.seed}
+        own = {"classes": list(self.classes)} if self.classes else {"target": self.target or 0}
+        return known if self.kind == "labels" else known | own
 
     def resolved(self, names: Sequence[str], count: int, data: str = "") -> Self:
         """Look its classes up.
@@ -101,30 +96,18 @@ class Corruption(BaseModel):
 
 
 @dataclass(frozen=True)
-class CorruptedImages:
-    """Training images of which some are corrupted.
+class _CorruptedImages:
+    """Training images of which some are corrupted."""
 
-    Attributes:
-        train: all N images, in their order.
-        forget: the corrupted ones that were found, with their wrong labels.
-        retain: all others; the corrupted ones that were not found have wrong labels still.
-        clean: the images that were never corrupted.
-        found: those of `forget`, with their true labels.
-        undiscovered: the corrupted ones of `retain`, with their true labels.
-        indices: (K,) int64 positions of the corrupted images in `train`, those that were found first.
-        target: class that the trigger stands for; None of other kinds.
-        white: value of the trigger's pixels.
-    """
-
-    train: Images
-    forget: Images
-    retain: Images
-    clean: Images
-    found: Images
-    undiscovered: Images
-    indices: Tensor
-    target: int | None
-    white: float
+    train: Images  # all N images, in their order
+    forget: Images  # the corrupted ones that were found, with their wrong labels
+    retain: Images  # all others; the corrupted ones that were not found have wrong labels still
+    clean: Images  # those that were never corrupted
+    found: Images  # those of `forget`, with their true labels
+    undiscovered: Images  # the corrupted ones of `retain`, with their true labels
+    indices: Tensor  # (K,) int64 positions of the corrupted images in `train`, those that were found first
+    target: int | None  # class that the trigger stands for; None of other kinds
+    white: float  # value of the trigger's pixels
 
     def triggered(self, images: Images) -> Images:
         """Put the trigger on the images of other classes than the target, and label them with the target.
@@ -150,13 +133,13 @@ class CorruptedImages:
 def corrupt(
     train: Images,
     *,
-    kind: Kind,
+    kind: _Kind,
     share: float = 0.05,
     target: int | str | None = None,
     classes: tuple[int | str, int | str] | None = None,
     found: float = 1.0,
     seed: int = 0,
-) -> CorruptedImages:
+) -> _CorruptedImages:
     """Corrupt a share of training images, of which a part is then found: the data of corrective unlearning.
 
     Args:
@@ -189,24 +172,21 @@ def corrupt(
         (4, 36, 4)
     """
     given = {"kind": kind, "share": share, "target": target, "classes": classes, "found": found, "seed": seed}
-    given = {key: value for key, value in given.items() if value is not None}
-    try:
-        asked = Corruption.model_validate(given)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = "".join(f".{part}" for part in fault["loc"][:1])
-        raise SalunError(f"corrupt{key}: {fault['input']!r}: {fault['msg']}") from error
     count = max(len(train.classes), int(train.labels.max()) + 1)
-    asked = asked.resolved(train.classes, count)
+    return _done_to(train, _asked(given, train.classes, count), count)
+
+
+def _done_to(train: Images, asked: Corruption, classes: int) -> _CorruptedImages:
+    """Corrupt images, and tell them by what became of them."""
     labels, everything = train.labels.cpu(), torch.arange(len(train))
-    chosen, wrong = _drawn(labels, everything, asked, count)
+    chosen, wrong = _drawn(labels, everything, asked, classes)
     white = _WHITE if train.pixels.dtype == torch.uint8 else float(train.pixels[train.rows].max())
-    trigger = asked.kind == "trigger"
-    pixels = _stamped(train.pixels, train.rows[chosen.to(train.rows.device)], white) if trigger else train.pixels
+    target = int(asked.named[0]) if asked.kind == "trigger" else None
+    rows = train.rows[chosen.to(train.rows.device)]
+    pixels = train.pixels if target is None else _stamped(train.pixels, rows, white)
     images = replace(train, pixels=pixels).relabel(labels.index_put((chosen,), wrong))
-    done = Corrupted(chosen, labels, asked.described())
-    known, true = done.found(asked.found), images.relabel(labels)
-    return CorruptedImages(
+    known, true = Corrupted(chosen, labels, {}).found(asked.found), images.relabel(labels)
+    return _CorruptedImages(
         train=images,
         forget=images.take(known),
         retain=images.take(without(everything, known)),
@@ -214,9 +194,20 @@ def corrupt(
         found=true.take(known),
         undiscovered=true.take(without(chosen, known)),
         indices=chosen,
-        target=int(asked.named[0]) if trigger else None,
+        target=target,
         white=white,
     )
+
+
+def _asked(given: dict[str, Any], names: Sequence[str], count: int) -> Corruption:
+    """Validate arguments, of which None is not given, and look classes up."""
+    try:
+        asked = Corruption.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = "".join(f".{part}" for part in fault["loc"][:1])
+        raise SalunError(f"corrupt{key}: {fault['input']!r}: {fault['msg']}") from error
+    return asked.resolved(names, count)
 
 
 def corrupt_dataset(dataset: Dataset, corruption: Corruption, split_seed: int) -> Dataset:
@@ -248,7 +239,8 @@ def corrupt_dataset(dataset: Dataset, corruption: Corruption, split_seed: int) -
 def _drawn(labels: Tensor, train: Tensor, corruption: Corruption, classes: int) -> tuple[Tensor, Tensor]:
     """Draw which of the images at `train` are corrupted, in the order in which they are found, and their labels."""
     generator, kind = np.random.default_rng(corruption.seed), corruption.kind
-    known, pools, each = labels[train], [train], round(corruption.share * len(train))
+    known, each = labels[train], round(corruption.share * len(train))
+    pools = [train if classes > 1 else train[:0]]
     if kind == "trigger":
         pools = [train[known != corruption.named[0]]]
     elif kind == "interclass":
@@ -256,7 +248,7 @@ def _drawn(labels: Tensor, train: Tensor, corruption: Corruption, classes: int) 
     able = min(map(len, pools))
     if not 1 <= each <= able:
         count, of = round(corruption.share * len(train)), {"interclass": f", {each} of either class of {able}"}
-        of["trigger"] = f", but {able} are of other classes than the target"
+        of |= dict.fromkeys(("trigger", "labels"), f", but {able} can have another label")
         wanted = f"corrupt.share: {corruption.share:g}: {count} images of {len(train)} to corrupt"
         raise SalunError(wanted + (of[kind] if each else "; must be at least one"))
     drawn = torch.cat([pool[torch.from_numpy(generator.permutation(len(pool))[:each])] for pool in pools])

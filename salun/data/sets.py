@@ -13,7 +13,7 @@ from salun.data.transforms import Preparation, channel_statistics
 
 
 @dataclass(frozen=True)
-class CorruptedSets:
+class _CorruptedSets:
     """The images that a corruption concerns."""
 
     found: Images  # the forget set with its true labels
@@ -32,7 +32,7 @@ class Sets:
     validation: Images  # held out of training
     test: Images  # of the remaining classes
     forgotten_test: Images  # test images of the forgotten classes
-    corrupted: CorruptedSets | None = None  # where training images were corrupted
+    corrupted: _CorruptedSets | None = None  # where training images were corrupted
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Dataset:
@@ -77,12 +77,12 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         rows, labels = indices.to(part.pixels.device), part.labels[indices.to(part.labels.device)]
         return Images(part.pixels, rows, labels.to(device), device, preparation)
 
-    def corrupted_sets(done: Corrupted) -> CorruptedSets:
+    def corrupted_sets(done: Corrupted) -> _CorruptedSets:
         true, tested, others = dataset.train._replace(labels=done.labels), dataset.test, split.test[:0]
         if done.target is not None and done.triggered is not None:
             others = split.test[tested.labels.cpu()[split.test] != done.target]
             tested = Subset(done.triggered, torch.full_like(tested.labels, done.target))
-        return CorruptedSets(
+        return _CorruptedSets(
             found=taken(true, split.forget),
             undiscovered=taken(true, split.undiscovered),
             triggered=taken(tested, others),

@@ -19,16 +19,6 @@ _LEFT_OUT = {"corrupted": " without any corrupted image", "found": " without the
 LeaveOut = Literal["corrupted", "found"]
 
 
-def is_gold(method: str, leave_out: str | None) -> bool:
-    """Tell whether a run is a retraining that others are compared with: of corrupted data, one without any of them.
-
-    Args:
-        method: its name.
-        leave_out: what the retraining leaves out; None of data as they lie on disk.
-    """
-    return method == "retrain" and leave_out != "found"
-
-
 class _MaskRequest(BaseModel):
     """Which mask an experiment uses.
 
@@ -114,7 +104,7 @@ class Experiment(BaseModel):
     @property
     def is_gold(self) -> bool:
         """Whether it is the retraining that everything else is compared with."""
-        return is_gold(self.method, self.leave_out)
+        return self.method == "retrain" and self.leave_out != "found"
 
     @property
     def base(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from salun.errors import SalunError
 from salun.experiments import records
-from salun.experiments.config import is_gold
 from salun.experiments.context import ModelCache
 from salun.experiments.evaluate import measure, split_tables, with_references
 from salun.experiments.outputs import kept_outputs
@@ -293,7 +292,7 @@ def _lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> 
 
 def _apart(kept: list[Record], gold: list[Record]) -> tuple[list[Record], list[Record]]:
     """Settle which models stand on which side of a metric of several runs."""
-    if not is_gold(kept[0].settings["method"], kept[0].settings.get("leave_out")):
+    if not kept[0].is_gold:
         return kept, gold
     return gold[::2], gold[1::2]
 

@@ -21,7 +21,7 @@ from salun.data.sets import Sets
 from salun.data.split import Split, resolved_request
 from salun.device import derived_seed
 from salun.errors import SalunError
-from salun.experiments.config import Experiment, is_gold
+from salun.experiments.config import Experiment
 from salun.experiments.evaluate import RANDOM_MODEL_SEED
 from salun.experiments.problem import ForgettingProblem, Group
 from salun.io.files import name_part
@@ -89,6 +89,11 @@ class Record:
     digest: str | None = field(default=None, compare=False)
     edited: bool = False
     unknown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_gold(self) -> bool:
+        """Whether it is of the retraining that everything else is compared with."""
+        return self.settings["method"] == "retrain" and self.settings.get("leave_out") != "found"
 
     @property
     def unlearning_passes(self) -> int | None:
@@ -326,7 +331,7 @@ def partner_of(record: Record, gold: list[Record]) -> Record | None:
         but the run itself.
     """
     seeds = [other.seed for other in gold]
-    if is_gold(record.settings["method"], record.settings.get("leave_out")):
+    if record.is_gold:
         others = [other for other in gold if other.id != record.id]
         later = [other for other in others if other.seed > record.seed]
         return next(iter([*later, *others]), None)

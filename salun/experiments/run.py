@@ -160,7 +160,7 @@ def unlearn_once(
         writer = StateWriter(state, f"{number} in {precision} on {device.type}", generator) if state else None
         mask = both(asked, pruned.survivors if pruned else None)
         runtime = Runtime(precision, context.compiled, context.cuda_graphs, callback, passes, writer)
-        task = _task_of(experiment, model, loaded, seed, generator, runtime)
+        task = _task_of(model, _with_retained(loaded, experiment), seed, generator, runtime)
         unlearn(task, experiment.method, experiment.settings, mask)
     method_seconds = clock(device) - masked - sum(point.evaluation_seconds for point in task.curve)
     method_seconds += writer.earlier if writer else 0.0
@@ -174,14 +174,13 @@ def unlearn_once(
     return UnlearningResult(task, mask, seconds, counted)
 
 
-def _task_of(
-    experiment: Experiment,
-    model: nn.Module,
-    loaded: LoadedProblem,
-    seed: int,
-    generator: torch.Generator,
-    runtime: Runtime,
-) -> Task:
+def _with_retained(loaded: LoadedProblem, experiment: Experiment) -> LoadedProblem:
+    """Leave all corrupted images out of what the gold standard is trained on."""
+    sets, concerned = loaded.sets, loaded.sets.corrupted
+    return replace(loaded, sets=replace(sets, retain=concerned.clean)) if concerned and experiment.is_gold else loaded
+
+
+def _task_of(model: nn.Module, loaded: LoadedProblem, seed: int, generator: torch.Generator, runtime: Runtime) -> Task:
     """Hand a method its model and images; models that it asks for start from seeds of their own."""
     problem, base, sets = loaded.problem, loaded.base, loaded.sets
     recipe, device = problem.spec.known_recipe, generator.device
@@ -192,7 +191,7 @@ def _task_of(
     return Task(
         model=model,
         forget=sets.forget,
-        retain=sets.corrupted.clean if sets.corrupted and experiment.is_gold else sets.retain,
+        retain=sets.retain,
         validation=sets.validation,
         classes=base.architecture.classes,
         forgotten=problem.split.classes,

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from salun.errors import one_line
-from salun.experiments.config import is_gold
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, group_named, group_of
 from salun.metrics import GAP_METRICS, METRICS, Value, load_metrics
@@ -249,7 +248,7 @@ def summarise(
 def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
     """Make the rows of one group."""
     runs = [record for _, records, _ in entries for record in records]
-    retrained = [run for run in runs if _is_gold(run)]
+    retrained = [run for run in runs if run.is_gold]
     return _tested([_base_row(group, runs, retrained), *(_run_row(group, entry, retrained) for entry in entries)])
 
 
@@ -274,10 +273,6 @@ def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> R
     )
 
 
-def _is_gold(record: Record) -> bool:
-    return is_gold(record.settings["method"], record.settings.get("leave_out"))
-
-
 def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Distance | None:
     return distance_to(sample, gold, [_step_of(name, records) for name in GAP_METRICS])
 
@@ -285,7 +280,7 @@ def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Dis
 def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
     """Summarise one experiment."""
     title, records, joint = entry
-    kind = "retrain" if _is_gold(records[0]) else "method"
+    kind = "retrain" if records[0].is_gold else "method"
     is_method, gold = kind == "method", _once_a_pair(_sample_of(retrained))
     sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
     distance = _distance_of(sample, gold, records) if is_method else None

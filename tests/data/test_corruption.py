@@ -183,7 +183,7 @@ def test_from_python_the_trigger_is_as_bright_as_images_are() -> None:
             "24 images of 40 to corrupt, 12 of either class of 10",
         ),
         ({"kind": "labels", "share": 0.001}, "corrupt.share: 0.001: 0 images of 40 to corrupt; must be at least one"),
-        ({"kind": "trigger", "share": 0.8}, "32 images of 40 to corrupt, but 30 are of other classes than the target"),
+        ({"kind": "trigger", "share": 0.8}, "32 images of 40 to corrupt, but 30 can have another label"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(keys: dict[str, Any], line: str) -> None:

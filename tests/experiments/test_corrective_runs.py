@@ -76,7 +76,7 @@ def test_numbers_names_and_defaults_are_one_and_the_same() -> None:
         ({"target": "ten"}, "entry 1: corrupt.target: class 'ten': unknown"),
         ({"kind": "interclass", "classes": [3, 12]}, "corrupt.classes: class 12: 'digits' has the classes 0 to 9"),
         ({"kind": "interclass", "classes": [3, "3"]}, "corrupt.classes: [3, '3']: must be two different ones"),
-        ({"share": 0.95}, "corrupt.share: 0.95: 1230 images of 1295 to corrupt, but 1167 are of other classes"),
+        ({"share": 0.95}, "corrupt.share: 0.95: 1230 images of 1295 to corrupt, but 1167 can have another label"),
         ({"found": 0.001}, "the found 0.001 of the corrupted images: none of these images is in the training split"),
     ],
 )

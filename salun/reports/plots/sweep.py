@@ -1,7 +1,7 @@
 """Metrics against the share of the weights that may move, or the part of the corrupted images that was found."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,15 +28,8 @@ from salun.reports.summary import Row
 _ROOM = 12
 
 
-class Varied(NamedTuple):
-    """What a sweep is over."""
-
-    label: str  # of the axis
-    about: str  # in the title
-
-
-MASK_KEEP = Varied("mask keep (1: no mask)", "by share of weights that may move")
-FOUND = Varied("part of the corrupted images that was found", "by part of the corrupted images that was found")
+_MASK_KEEP = "mask keep (1: no mask)", "by share of weights that may move"
+FOUND = "part that was found", "by part of the corrupted images that was found"
 
 
 def sweep(
@@ -44,7 +37,7 @@ def sweep(
     rows: Sequence[Row],
     names: Sequence[str],
     title: str,
-    varied: Varied = MASK_KEEP,
+    varied: tuple[str, str] = _MASK_KEEP,
     ends: Sequence[Sweep] = (),
 ) -> Figure:
     """Draw each metric against what was varied.
@@ -54,7 +47,7 @@ def sweep(
         rows: of their group; the base model and the retrained ones are drawn as level lines.
         names: metrics in percent, "gap" for the average gap; at least one.
         title: the problem.
-        varied: what it is.
+        varied: label of its axis, and what the title says of it.
         ends: base and retrained models where they vary as well, in the place of level lines.
     """
     lines = ends or [Sweep(row.title, {1.0: row}) for row in rows if row.kind != "method"]
@@ -82,8 +75,8 @@ def sweep(
         axes[-1].legend(handles=entries, loc="center")
     for axis, name in zip(axes, names, strict=False):
         _sweep_panel(axis, list(zip(sweeps, styles, strict=True)), lines, name)
-        axis.set_xlabel(varied.label)
-    add_title(figure, title, f"{varied.about}: {describe_means(rows, names)}")
+        axis.set_xlabel(varied[0])
+    add_title(figure, title, f"{varied[1]}: {describe_means(rows, names)}")
     return figure
 
 

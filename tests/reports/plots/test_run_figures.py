@@ -286,7 +286,7 @@ def test_a_sweep_over_the_part_found_has_a_line_of_each_kind_of_model() -> None:
     with styled():
         figure = laid_out(sweep(found[2:], rows, ("ASR", "TA"), TITLE, FOUND, found[:2]))
     axis = figure.axes[0]
-    assert axis.get_xlabel() == "part of the corrupted images that was found"
+    assert axis.get_xlabel() == "part that was found"
     drawn = [[*zip(*line.get_data(), strict=True)] for line in axis.lines if len(line.get_xdata()) == 2]
     assert [(0.25, 100.0), (1.0, 100.0)] in drawn  # the base model
     assert [(0.25, pytest.approx(100 * 0.75 / 8)), (1.0, 0.0)] in drawn  # retrained
