@@ -343,8 +343,9 @@ def _instead_of(path: list[str], model: type[_Entry]) -> str:
         return did_you_mean(path[-1], _NESTED[path[0]].model_fields)
     if not any(path[0] in found.settings for found in METHODS.values()):
         return did_you_mean(path[0], model.model_fields)
-    settings = [name for name in model.model_fields if name not in _Entry.model_fields]
-    return f" of method '{model.model_fields['method'].default}'; its settings: {', '.join(settings) or 'none'}"
+    name = model.model_fields["method"].default
+    settings = find_method(name).settings
+    return f" of method '{name}'; its settings: {', '.join(settings) or 'none'}"
 
 
 def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
