@@ -14,6 +14,7 @@ from torch import nn
 
 from salun import metrics
 from salun.data import sources
+from salun.data.corruption import corrupt
 from salun.data.images import Images
 from salun.data.sets import prepare
 from salun.data.split import ForgetRequest, make_split, split
@@ -69,6 +70,7 @@ __all__ = [
     "Results",
     "SalunError",
     "Scores",
+    "corrupt",
     "evaluate",
     "load",
     "methods",

@@ -160,6 +160,8 @@ def _print_details(experiment: Experiment) -> None:
     print(f"   settings {json.dumps(experiment.settings)}")
     if experiment.recipe is not None:
         print(f"   recipe {experiment.recipe.model_dump_json()}")
+    if experiment.corruption is not None:
+        print(f"   corrupt {experiment.corruption.model_dump_json(exclude_none=True)}")
     if experiment.prune is not None:
         epochs = "the recipe's" if experiment.prune.epochs is None else experiment.prune.epochs
         print(f"   prune {experiment.prune.share:g}, then train for {epochs} epochs")

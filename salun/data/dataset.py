@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,20 @@ class Subset(NamedTuple):
     absent: tuple[int, ...] = ()  # images that are recorded, but are not there any more: their pixels are another's
 
 
+class Corrupted(NamedTuple):
+    """What was done to training images on purpose."""
+
+    drawn: Tensor  # (K,) int64 indices of the corrupted images, in the order in which they are found
+    labels: Tensor  # (N,) int64 true labels of all training images
+    described: dict[str, Any]  # how, as checkpoints and records hold it
+    triggered: Tensor | PixelFile | None = None  # pixels of the test part with the trigger; None of other kinds
+    target: int | None = None  # class that the trigger stands for
+
+    def found(self, share: float) -> Tensor:
+        """Take the first of the corrupted images."""
+        return self.drawn[: round(share * len(self.drawn))]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set: parts, class names, augmentation of its training images."""
@@ -42,6 +56,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()  # a line for each image that cannot be decoded and was left out
     root: Path | None = None  # folder that the images' names begin at
     notes: tuple[str, ...] = ()  # lines that tell how the parts were chosen, and what has been deleted since
+    corrupted: Corrupted | None = None  # what was done to its training part; None of data as they lie on disk
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
@@ -71,6 +86,11 @@ class Dataset:
         rows = torch.arange(len(part.pixels), device=part.pixels.device).split(_AT_ONCE)
         images = (image for row in rows for image in part.pixels[row].cpu().numpy())
         return tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images)
+
+    @property
+    def true_labels(self) -> Tensor:
+        """(N,) labels of the training part as they are on disk."""
+        return self.train.labels if self.corrupted is None else self.corrupted.labels
 
     @property
     def channels(self) -> int:

@@ -58,9 +58,10 @@ def write_manifest(path: Path, dataset: Dataset, split_seed: int = 0) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
-    for part, digests in zip((dataset.train, dataset.test), dataset.digests, strict=True):
+    labels = dataset.true_labels.tolist(), dataset.test.labels.tolist()
+    for part, own, digests in zip((dataset.train, dataset.test), labels, dataset.digests, strict=True):
         paths = _plain_names(part) or [""] * len(digests)
-        for index, (name, label, digest) in enumerate(zip(paths, part.labels.tolist(), digests, strict=True)):
+        for index, (name, label, digest) in enumerate(zip(paths, own, digests, strict=True)):
             split = _TEST if part is dataset.test else "validation" if index in held else "train"
             writer.writerow([index, name, label, dataset.classes[label], split, digest])
     write_text(path, text.getvalue())

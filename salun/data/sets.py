@@ -5,11 +5,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, Subset
+from salun.data.dataset import Corrupted, Dataset, Subset
 from salun.data.images import Images
 from salun.data.memmap import PixelFile
-from salun.data.split import Split
+from salun.data.split import Split, without
 from salun.data.transforms import Preparation, channel_statistics
+
+
+@dataclass(frozen=True)
+class _CorruptedSets:
+    """The images that a corruption concerns."""
+
+    found: Images  # the forget set with its true labels
+    undiscovered: Images  # the corrupted images of the retain set, with their true labels
+    triggered: Images  # test images of other classes with the trigger, and its target as label; empty of other kinds
+    clean: Images  # the retain set without the undiscovered images
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,7 @@ class Sets:
     validation: Images  # held out of training
     test: Images  # of the remaining classes
     forgotten_test: Images  # test images of the forgotten classes
+    corrupted: _CorruptedSets | None = None  # where training images were corrupted
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Dataset:
@@ -60,9 +71,23 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         The sets; they share the data set's pixels.
     """
 
+    done = dataset.corrupted
+
     def taken(part: Subset, indices: Tensor) -> Images:
         rows, labels = indices.to(part.pixels.device), part.labels[indices.to(part.labels.device)]
         return Images(part.pixels, rows, labels.to(device), device, preparation)
+
+    def corrupted_sets(done: Corrupted) -> _CorruptedSets:
+        true, tested, others = dataset.train._replace(labels=done.labels), dataset.test, split.test[:0]
+        if done.target is not None and done.triggered is not None:
+            others = split.test[tested.labels.cpu()[split.test] != done.target]
+            tested = Subset(done.triggered, torch.full_like(tested.labels, done.target))
+        return _CorruptedSets(
+            found=taken(true, split.forget),
+            undiscovered=taken(true, split.undiscovered),
+            triggered=taken(tested, others),
+            clean=taken(dataset.train, without(split.retain, split.undiscovered)),
+        )
 
     return Sets(
         train=taken(dataset.train, split.train),
@@ -71,4 +96,5 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         validation=taken(dataset.train, split.validation),
         test=taken(dataset.test, split.test),
         forgotten_test=taken(dataset.test, split.forgotten_test),
+        corrupted=None if done is None else corrupted_sets(done),
     )

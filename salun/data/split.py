@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,7 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """Which training images are to be forgotten: by class, by share, or by index. At most one."""
+    """Which training images are to be forgotten: by class, share or index, or the corrupted ones. At most one."""
 
     classes: tuple[int | str, ...] = ()  # numbers or names of the classes to forget, all of their images
     share: float | None = None  # part of the training split, in (0, 1), drawn with `seed`
@@ -29,17 +29,20 @@ class ForgetRequest:
     stratified: bool = False  # whether the share is taken of each class
     order: Order = "salun"  # that the file's indices count in
     names: tuple[str, ...] = ()  # of the classes, once the data set is known
+    found: float | None = None  # part of the corrupted images that was found, in (0, 1]
 
     @property
     def is_given(self) -> bool:
         """Whether anything is to be forgotten."""
-        return bool(self.classes) or self.share is not None or self.indices is not None
+        return bool(self.classes) or any(way is not None for way in (self.share, self.indices, self.found))
 
     def __str__(self) -> str:
         if self.classes:
             return f"class {'+'.join(name.removeprefix('class ') for name in self.names or map(str, self.classes))}"
         if self.share is not None:
             return f"{self.share:.4g} of the training split" + (", stratified" if self.stratified else "")
+        if self.found is not None:
+            return "all corrupted images" if self.found == 1 else f"the found {self.found:.4g} of the corrupted images"
         return f"the images in {self.indices}" if self.indices else "nothing"
 
 
@@ -59,6 +62,7 @@ class Split:
     seed: int = 0  # of the validation split
     absent: tuple[int, ...] = ()  # training images that are recorded, but are not there any more
     notices: tuple[str, ...] = ()  # lines on what the request may not have meant
+    undiscovered: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # corrupted, in `retain`
 
     @cached_property
     def forget_fingerprint(self) -> str:
@@ -81,14 +85,14 @@ def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
         SalunError: the data set has no such class, or no others.
     """
     names = dataset.classes
-    classes = tuple(sorted(set(_class_numbers(request.classes, names, len(names), dataset.name))))
+    classes = tuple(sorted(set(class_numbers(request.classes, names, len(names), dataset.name))))
     check_classes(classes, len(names), dataset.name)
     return replace(request, classes=classes, names=tuple(names[label] for label in classes))
 
 
 def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tensor]:
     """Draw training and validation split, before anything is forgotten; they depend on labels and seed alone."""
-    validation, train = held_out(dataset.train.labels.cpu(), VALIDATION_SHARE, split_seed)
+    validation, train = held_out(dataset.true_labels.cpu(), VALIDATION_SHARE, split_seed)
     return train, validation
 
 
@@ -104,7 +108,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
     Raises:
         SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
     """
-    labels = dataset.train.labels.cpu()
+    labels = dataset.true_labels.cpu()
     train, validation = learnt_and_held_out(dataset, split_seed)
     tested = dataset.test.labels.cpu()
     test = torch.arange(len(tested))
@@ -128,12 +132,14 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
     if len(forget) == len(train):
         raise SalunError(f"{found}: that is the whole training split; nothing would be retained")
     gone = torch.isin(tested[test], numbers)
+    retain = without(train, forget)
+    wrong = retain[torch.isin(retain, dataset.corrupted.drawn)] if dataset.corrupted else retain[:0]
     return Split(
         train=train,
         validation=without(validation, listed),
         test=test[~gone],
         forget=forget,
-        retain=without(train, forget),
+        retain=retain,
         forgotten_test=test[gone],
         classes=tuple(numbers.tolist()),
         listed=listed if request.indices else forget,
@@ -141,6 +147,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         seed=split_seed,
         absent=dataset.train.absent,
         notices=tuple(notices),
+        undiscovered=wrong,
     )
 
 
@@ -153,6 +160,8 @@ def _find_forget(
         return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten(), []
     if request.share is not None:
         return drawn_share(labels, train, request, request.share, round(request.share * len(train))), []
+    if request.found is not None and dataset.corrupted is not None:
+        return dataset.corrupted.found(request.found).sort().values, []
     if request.indices is None:
         return torch.empty(0, dtype=torch.int64), []
     path = request.indices
@@ -225,7 +234,7 @@ def split(
         raise SalunError("split: give one of classes=, share=, indices=, names=")
     labels, everything = train.labels.cpu(), torch.arange(len(train))
     if len(classes):
-        numbers = _class_numbers(classes, train.classes, int(labels.max()) + 1)
+        numbers = class_numbers(classes, train.classes, int(labels.max()) + 1)
         listed = torch.isin(labels, torch.tensor(numbers)).nonzero().flatten()
     elif share is not None:
         if not 0 < share < 1:
@@ -246,7 +255,7 @@ def split(
     return train.take(listed), train.take(without(everything, listed))
 
 
-def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "") -> tuple[int, ...]:
+def class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "") -> tuple[int, ...]:
     """Look classes up by number or name.
 
     Args:

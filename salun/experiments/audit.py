@@ -119,6 +119,8 @@ def _pool_of(experiment: Experiment, problem: ForgettingProblem) -> Pool:
     Those of the classes or of the list; of a share r of N training images 2rN / (1 + r), half of which are a share r
     of what a shadow model is trained on.
     """
+    if experiment.corruption is not None:
+        raise SalunError("corrupt: an audit draws its images itself; give class_to_forget, unlearning_rate or a list")
     if experiment.mask is not None and experiment.mask.file is not None:
         raise SalunError("load_mask: a mask belongs to one model; an audit computes one for each (use_mask)")
     spec, split, share = problem.spec, problem.split, experiment.forget.share

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from salun import __version__
+from salun.data.corruption import Corruption
 from salun.data.dataset import Dataset
 from salun.data.sets import prepare
 from salun.data.split import Split
@@ -45,6 +46,7 @@ class BaseModelSpec:
         identity: tells it from other base models: its weights and what they never saw, or how they came about.
         checkpoint: its content, where the file was there when it was looked for.
         moved_to: name of the data set as it lies now; None where it lies where the model was trained.
+        corruption: of the images that it learns; None where they are as they lie on disk.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class BaseModelSpec:
     identity: str
     checkpoint: Checkpoint | None = None
     moved_to: str | None = None
+    corruption: Corruption | None = None
 
     @property
     def by_weights(self) -> bool:
@@ -94,7 +97,9 @@ def hinting_at_moves(spec: BaseModelSpec) -> Iterator[None]:
         raise SalunError(f"{error}; {advice}") from error
 
 
-def recipe_identity(model: str, dataset: str, recipe: Recipe | None, split_seed: int) -> str:
+def recipe_identity(
+    model: str, dataset: str, recipe: Recipe | None, split_seed: int, corruption: Corruption | None = None
+) -> str:
     """Identify a base model by how it is trained.
 
     Args:
@@ -102,11 +107,13 @@ def recipe_identity(model: str, dataset: str, recipe: Recipe | None, split_seed:
         dataset: the data set's name.
         recipe: how it is trained.
         split_seed: of its validation split.
+        corruption: of the images that it learns, whatever part of these is found.
 
     Returns:
         A text.
     """
-    described = [model, dataset, recipe.model_dump() if recipe else None, split_seed]
+    described: list[Any] = [model, dataset, recipe.model_dump() if recipe else None, split_seed]
+    described += [] if corruption is None else [corruption.described()]
     return f"recipe {hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -147,6 +154,9 @@ def _named_spec(experiment: Experiment) -> BaseModelSpec:
     """Find the base model of an experiment that names its file."""
     assert experiment.checkpoint is not None
     spec = saved_spec(experiment.checkpoint, experiment.recipe)
+    if spec.checkpoint is not None and "corrupt" in spec.checkpoint.config:
+        instead = "give model, dataset and corrupt in its place"
+        raise SalunError(f"checkpoint: {experiment.checkpoint}: was trained on corrupted images; {instead}")
     if experiment.recipe is not None and experiment.recipe != spec.recipe:
         raise SalunError(f"recipe: {experiment.checkpoint} records another recipe; leave the key out")
     if experiment.dataset is not None and not spec.dataset.startswith(FOLDER):
@@ -158,7 +168,9 @@ def _named_spec(experiment: Experiment) -> BaseModelSpec:
 def _trained_spec(experiment: Experiment, folder: Path) -> BaseModelSpec:
     """Find the base model of an experiment that names model and data set."""
     model, dataset, split_seed = str(experiment.model), str(experiment.dataset), experiment.split_seed
-    recipe, seed = experiment.recipe, experiment.base_seed
+    recipe, seed, corruption = experiment.recipe, experiment.base_seed, experiment.corruption
+    if recipe is None and corruption is not None:
+        recipe = default_recipe(dataset)
     if recipe is None:
         path = checkpoint_path(folder, model, dataset, "base" if split_seed == 0 else f"base-split{split_seed}")
         plain = _plain_spec(path, model, dataset, split_seed)
@@ -167,10 +179,11 @@ def _trained_spec(experiment: Experiment, folder: Path) -> BaseModelSpec:
         recipe = plain.recipe
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
-    identity = recipe_identity(model, dataset, recipe, split_seed)
-    path = checkpoint_path(folder, model, dataset, f"base-{identity[-8:]}")
+    identity = recipe_identity(model, dataset, recipe, split_seed, corruption)
+    kind = "" if corruption is None else f"{corruption.kind}-"
+    path = checkpoint_path(folder, model, dataset, f"base-{kind}{identity[-8:]}")
     checkpoint = load_checkpoint(path) if path.exists() else None
-    return BaseModelSpec(path, model, dataset, recipe, split_seed, identity, checkpoint)
+    return BaseModelSpec(path, model, dataset, recipe, split_seed, identity, checkpoint, corruption=corruption)
 
 
 def _plain_spec(path: Path, model: str, dataset: str, split_seed: int) -> BaseModelSpec:
@@ -350,4 +363,5 @@ def checkpoint_config(
         "split": split.fingerprint,
         "split_seed": split.seed,
         "salun": __version__,
+        **({"corrupt": dataset.corrupted.described} if dataset.corrupted else {}),
     }

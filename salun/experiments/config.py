@@ -1,10 +1,11 @@
 """One experiment: what a list asks for, and what a record holds of it."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from salun.data.corruption import Corruption
 from salun.data.split import ForgetRequest
 from salun.errors import SalunError
 from salun.training.recipe import Recipe
@@ -12,6 +13,10 @@ from salun.unlearning.mask import Score
 
 # In the settings, and so the id, of runs with a budget: it once could be exceeded by the last step.
 _BUDGET_RULE = "within"
+
+_LEFT_OUT = {"corrupted": " without any corrupted image", "found": " without the found images"}
+
+LeaveOut = Literal["corrupted", "found"]
 
 
 class _MaskRequest(BaseModel):
@@ -71,6 +76,8 @@ class Experiment(BaseModel):
         base_seed: of the base model's training; None for its recipe's own.
         prune: how the model is made sparse before the method; None where it is not.
         budget: image passes that mask and training together stay within; None for no limit.
+        corruption: of the training images, and the part of it that is found; None of data as they lie on disk.
+        leave_out: what retraining on corrupted data leaves out: every corrupted image, or those that were found.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +98,13 @@ class Experiment(BaseModel):
     base_seed: int | None = None
     prune: PruneRequest | None = None
     budget: int | None = None
+    corruption: Corruption | None = None
+    leave_out: LeaveOut | None = None
+
+    @property
+    def is_gold(self) -> bool:
+        """Whether it is the retraining that everything else is compared with."""
+        return self.method == "retrain" and self.leave_out != "found"
 
     @property
     def base(self) -> str:
@@ -101,7 +115,8 @@ class Experiment(BaseModel):
     def title(self) -> str:
         """Method, mask and pruning, as a user reads them."""
         sparse = f"prune {self.prune.share:g} + " if self.prune else ""
-        return sparse + self.method + (f" + {self.mask}" if self.mask else "")
+        left_out = _LEFT_OUT[self.leave_out] if self.leave_out else ""
+        return sparse + self.method + left_out + (f" + {self.mask}" if self.mask else "")
 
     def dump(self, base: dict[str, Any], forget_fingerprint: str, mask_digest: str | None) -> dict[str, Any]:
         """Give everything but the seed that decides a run's outcome, as records hold it.
@@ -123,9 +138,13 @@ class Experiment(BaseModel):
         limits: dict[str, Any] = {} if self.prune is None else {"prune": self.prune.model_dump()}
         if self.budget is not None:
             limits |= {"budget": self.budget, "budget_rule": _BUDGET_RULE}
+        if self.leave_out is not None:
+            limits |= {"leave_out": self.leave_out}
+        described |= {"stratified": True} if forget.stratified else {}
+        described |= {} if forget.found is None else {"found": forget.found}
         return {
             "base": base,
-            "forget": described | ({"stratified": True} if forget.stratified else {}),
+            "forget": described,
             "method": self.method,
             "settings": self.settings,
             "mask": mask,
@@ -149,13 +168,16 @@ class Experiment(BaseModel):
         """
         try:
             forget = {key: settings["forget"].get(key, False) for key in ("classes", "share", "seed", "stratified")}
+            found = settings["forget"].get("found")
+            corrupted = None if found is None else settings["base"]["corrupt"] | {"found": found}
             return cls(
                 number=number,
                 tag=tag,
-                forget=forget,
+                forget=forget | {"found": found},
+                corruption=corrupted,
                 **{key: settings[key] for key in ("method", "settings", "mask")},
                 **{key: settings["base"][key] for key in ("model", "dataset")},
-                **{key: settings.get(key) for key in ("prune", "budget")},
+                **{key: settings.get(key) for key in ("prune", "budget", "leave_out")},
             )
         except (KeyError, TypeError, AttributeError, ValidationError) as error:
             raise SalunError("its settings cannot be read") from error

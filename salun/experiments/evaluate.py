@@ -11,6 +11,7 @@ from salun.experiments.base_model import fresh_model
 from salun.experiments.context import ModelCache
 from salun.experiments.problem import LoadedProblem
 from salun.metrics import METRICS, Evaluation, Value, check_metrics, evaluate
+from salun.metrics.evaluation import CORRUPTED_SETS
 from salun.training.evaluate import predict
 
 RANDOM_MODEL_SEED = derived_seed("random model")
@@ -28,6 +29,8 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int 
     Returns:
         What all metrics are computed from.
     """
+    concerned = {name: getattr(sets.corrupted, name) for name in CORRUPTED_SETS} if sets.corrupted else {}
+    more: dict[str, Any] = {name: predict(model, images) for name, images in concerned.items()}
     return Evaluation(
         forget=predict(model, sets.forget),
         retain=predict(model, sets.retain),
@@ -36,6 +39,7 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int 
         forgotten_test=predict(model, sets.forgotten_test),
         seconds=seconds,
         passes=passes,
+        **more,
     )
 
 

@@ -264,7 +264,7 @@ def _standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
     """Find the retrainings of a list."""
     found: dict[Group, list[Job]] = {}
     for job in jobs:
-        if job.experiment.method == "retrain":
+        if job.experiment.is_gold:
             found.setdefault(job.group, []).append(job)
     return found
 
@@ -292,7 +292,7 @@ def _lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> 
 
 def _apart(kept: list[Record], gold: list[Record]) -> tuple[list[Record], list[Record]]:
     """Settle which models stand on which side of a metric of several runs."""
-    if kept[0].settings["method"] != "retrain":
+    if not kept[0].is_gold:
         return kept, gold
     return gold[::2], gold[1::2]
 

@@ -11,7 +11,7 @@ import torch
 from salun.errors import SalunError
 from salun.io.arrays import read_arrays, readable, write_arrays
 from salun.io.files import name_part
-from salun.metrics.evaluation import SETS, Evaluation
+from salun.metrics.evaluation import CORRUPTED_SETS, SETS, Evaluation
 from salun.training.evaluate import Outputs
 
 _PARTS = ("logits", "labels", "indices")
@@ -87,7 +87,8 @@ def _read_outputs(path: Path, seconds: float | None = None, passes: int | None =
     with readable(path, "outputs"):
         arrays = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         random = _taken(arrays, "random") if "random/logits" in arrays else None
-        sets: Any = {name: _taken(arrays, name) for name in SETS}
+        more = [name for name in CORRUPTED_SETS if f"{name}/logits" in arrays]
+        sets: Any = {name: _taken(arrays, name) for name in (*SETS, *more)}
         return Evaluation(**sets, seconds=seconds, passes=passes, random=random)
 
 

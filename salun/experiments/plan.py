@@ -124,7 +124,7 @@ def _drawn(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[
 
 def _with_metrics_on_weights(job: Job, asked: set[tuple[str, ...]]) -> Job:
     """Ask a retrained model for the metrics on weights that compare others with it, so that its weights are kept."""
-    if job.experiment.method != "retrain":
+    if not job.experiment.is_gold:
         return job
     names = dict.fromkeys(name for metrics in sorted(asked) for name in check_metrics(metrics))
     compared = [name for name in names if METRICS[name].subject is Models and "retrained" in METRICS[name].against]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from salun.data.corruption import corrupt_dataset
 from salun.data.dataset import Dataset
 from salun.data.manifest import as_recorded
 from salun.data.sets import Sets, make_sets
@@ -109,17 +110,22 @@ def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:
         cache: keeps data sets.
 
     Returns:
-        The data; images that were deleted since are marked.
+        The data; images that were deleted since are marked, and those that it learns corrupted are so.
 
     Raises:
         SalunError: they cannot be had, or there are others now.
     """
     name, moved = spec.moved_to or spec.dataset, spec.moved_to is not None
     with hinting_at_moves(spec):
-        found = cache.dataset(name)
-    if not spec.path.exists():
-        return found
-    return cache.get(("recorded", spec.path, name), lambda: as_recorded(found, spec.path, moved=moved))
+        clean = cache.dataset(name)
+    corruption = spec.corruption
+    if spec.path.exists():
+        found = clean
+        clean = cache.get(("recorded", spec.path, name), lambda: as_recorded(found, spec.path, moved=moved))
+    if corruption is None:
+        return clean
+    key = ("corrupted", name, spec.path if clean.root else None, corruption.model_copy(update={"found": 1.0}))
+    return cache.get((*key, spec.split_seed), lambda: corrupt_dataset(clean, corruption, spec.split_seed))
 
 
 def base_spec(experiment: Experiment, cache: ModelCache) -> BaseModelSpec:
@@ -135,8 +141,13 @@ def base_spec(experiment: Experiment, cache: ModelCache) -> BaseModelSpec:
     Raises:
         SalunError: the checkpoint is refused.
     """
+    corruption = experiment.corruption
+    if corruption is not None:
+        names = cache.dataset(str(experiment.dataset)).classes
+        corruption = corruption.resolved(names, len(names), str(experiment.dataset))
+        experiment = experiment.model_copy(update={"corruption": corruption})
     named = (experiment.checkpoint, experiment.model, experiment.dataset, experiment.recipe)
-    key = ("spec", *named, experiment.split_seed, experiment.base_seed)
+    key = ("spec", *named, experiment.split_seed, experiment.base_seed, corruption)
     return cache.get(key, lambda: find_spec(experiment, cache.context.checkpoints))
 
 

@@ -17,6 +17,7 @@ import timm
 import torch
 
 from salun import __version__
+from salun.data.sets import Sets
 from salun.data.split import Split, resolved_request
 from salun.device import derived_seed
 from salun.errors import SalunError
@@ -26,6 +27,7 @@ from salun.experiments.problem import ForgettingProblem, Group
 from salun.io.files import name_part
 from salun.io.tensors import tensors_digest
 from salun.metrics import Value
+from salun.metrics.evaluation import CORRUPTED_SETS
 from salun.models.checkpoint import weights_file
 from salun.training.progress import Epoch
 
@@ -89,6 +91,11 @@ class Record:
     unknown: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def is_gold(self) -> bool:
+        """Whether it is of the retraining that everything else is compared with."""
+        return self.settings["method"] == "retrain" and self.settings.get("leave_out") != "found"
+
+    @property
     def unlearning_passes(self) -> int | None:
         """Image passes of mask and method, forward and backward together; None where they were not counted."""
         counted = [sum(self.passes[part].values()) for part in ("mask", "method") if part in self.passes]
@@ -125,6 +132,7 @@ def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dic
         "recipe": spec.recipe.model_dump() if spec.recipe else None,
         "seed": spec.recipe.seed if spec.recipe else None,
         "split": problem.split.fingerprint,
+        **({"corrupt": spec.corruption.described()} if spec.corruption else {}),
     }
     mask_digest = None if problem.mask is None else tensors_digest(problem.mask)
     forget = resolved_request(experiment.forget, problem.dataset)
@@ -211,17 +219,20 @@ def is_superseded(run: dict[str, Any], seed: int, number: str) -> bool:
         return False
 
 
-def split_summary(split: Split) -> dict[str, Any]:
+def split_summary(split: Split, images: Sets) -> dict[str, Any]:
     """Describe a split for a record.
 
     Args:
-        parts: the split.
+        split: the split.
+        images: taken from it.
 
     Returns:
         Its fingerprints, and the number of images of each set.
     """
     sets = ("train", "forget", "retain", "validation", "test", "forgotten_test")
     counts = {name: len(getattr(split, name)) for name in sets}
+    if images.corrupted is not None:
+        counts |= {name: len(getattr(images.corrupted, name)) for name in CORRUPTED_SETS}
     return {"fingerprint": split.fingerprint, "forget_fingerprint": split.forget_fingerprint, **counts}
 
 
@@ -238,6 +249,8 @@ def weights_path(folder: Path, record: Record) -> Path:
     settings, mask = record.settings, record.settings["mask"]
     forget = settings["forget"]
     what = f"class{'+'.join(map(str, forget['classes']))}" if forget["classes"] else "list"
+    if forget.get("found") is not None:
+        what = f"found{forget['found']:g}"
     if forget["share"] is not None:
         what = f"share{forget['share']:g}" + ("-stratified" if forget.get("stratified") else "")
     masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
@@ -318,7 +331,7 @@ def partner_of(record: Record, gold: list[Record]) -> Record | None:
         but the run itself.
     """
     seeds = [other.seed for other in gold]
-    if record.settings["method"] == "retrain":
+    if record.is_gold:
         others = [other for other in gold if other.id != record.id]
         later = [other for other in others if other.seed > record.seed]
         return next(iter([*later, *others]), None)

@@ -160,7 +160,7 @@ def unlearn_once(
         writer = StateWriter(state, f"{number} in {precision} on {device.type}", generator) if state else None
         mask = both(asked, pruned.survivors if pruned else None)
         runtime = Runtime(precision, context.compiled, context.cuda_graphs, callback, passes, writer)
-        task = _task_of(model, loaded, seed, generator, runtime)
+        task = _task_of(model, _with_retained(loaded, experiment), seed, generator, runtime)
         unlearn(task, experiment.method, experiment.settings, mask)
     method_seconds = clock(device) - masked - sum(point.evaluation_seconds for point in task.curve)
     method_seconds += writer.earlier if writer else 0.0
@@ -172,6 +172,12 @@ def unlearn_once(
     if pruned is not None:
         seconds, counted = seconds | {"prune": pruned.seconds}, counted | {"prune": pruned.passes}
     return UnlearningResult(task, mask, seconds, counted)
+
+
+def _with_retained(loaded: LoadedProblem, experiment: Experiment) -> LoadedProblem:
+    """Leave all corrupted images out of what the gold standard is trained on."""
+    sets, concerned = loaded.sets, loaded.sets.corrupted
+    return replace(loaded, sets=replace(sets, retain=concerned.clean)) if concerned and experiment.is_gold else loaded
 
 
 def _task_of(model: nn.Module, loaded: LoadedProblem, seed: int, generator: torch.Generator, runtime: Runtime) -> Task:
@@ -268,7 +274,7 @@ def _record_of(
         device=device_name(device, task.runtime.precision, context.compiled, workers, task.passes.micro_batches),
         versions=versions() | ADDED,
         revision=revision(),
-        split=split_summary(problem.split) | {"recorded": "split" in loaded.base.config},
+        split=split_summary(problem.split, loaded.sets) | {"recorded": "split" in loaded.base.config},
         diverged=measured.diverged,
         details=measured.details,
         passes=done.passes,

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from salun.data.corruption import Corruption
 from salun.data.forget_file import Order
 from salun.data.sources import class_count
-from salun.data.split import ForgetRequest, check_classes
+from salun.data.split import ForgetRequest, check_classes, class_numbers
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
 from salun.experiments.base_model import FOLDER
-from salun.experiments.config import Experiment
+from salun.experiments.config import Experiment, LeaveOut
 from salun.experiments.plugins import known_model
 from salun.io.limits import read_plain
 from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
@@ -33,12 +34,16 @@ _UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs")
 
 _SHARE_KEYS = ("unlearning_rate", "idxs_to_forget")
 
-_FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
+_FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget", "corrupt")
+
+_NESTED: dict[str, type[BaseModel]] = {"recipe": Recipe, "corrupt": Corruption}
+
+_CORRECTIVE = ("default", "ASR", "CA_found", "CA_undiscovered")
 
 _BASE_KEYS = ("model", "dataset", "split_seed", "base_seed")
 
 _REFUSALS = {
-    **dict.fromkeys(_SHARE_KEYS, WHOLE_CLASSES),
+    **dict.fromkeys((*_SHARE_KEYS, "corrupt"), WHOLE_CLASSES),
     **dict.fromkeys(("use_mask", "load_mask"), "takes no mask"),
     **dict.fromkeys(("prune", "prune_epochs"), "takes no mask, which is what keeps pruned weights at zero"),
     "budget": "is the gold standard, which no budget cuts short",
@@ -78,6 +83,9 @@ class _Entry(BaseModel):
     )
     idxs_to_forget: str | None = Field(
         None, min_length=1, description="File that lists the images to forget, by index, path or SHA-256."
+    )
+    corrupt: Corruption | None = Field(
+        None, description="Corrupt a share of the training images, of which the part that is found is to be forgotten."
     )
     indices_in: Order = Field("salun", description="Order that the file's indices count in.")
     forget_seed: _Seed = Field(0, description="Seed of the share that is forgotten; --nforget counts on from it.")
@@ -123,8 +131,10 @@ def _method_models() -> dict[str, type[_Entry]]:
             fields |= {"use_mask": (Literal[False], False), **dict.fromkeys(_UNMASKED_KEYS, (None, None))}
         if name == "retrain":
             fields["budget"] = (None, None)
+            about = "With corrupt: leave out all corrupted images (the gold standard) or only those that were found."
+            fields["leave_out"] = (LeaveOut | None, Field(None, description=f"{about} Not given: corrupted."))
         if found.classwise:
-            fields |= dict.fromkeys(_SHARE_KEYS, (None, None))
+            fields |= dict.fromkeys((*_SHARE_KEYS, "corrupt"), (None, None))
         model = cast(type[_Entry], create_model(f"{name}_entry", __base__=_Entry, __doc__=found.summary, **fields))
         models |= dict.fromkeys(names, model)
     return models
@@ -148,7 +158,8 @@ def json_schema() -> dict[str, Any]:
             definition |= _exclusions()
             if shapes["method"].get("const") != _DEFAULT_METHOD:
                 definition["allOf"] += [_is_given("method")]
-        definition["properties"] = {key: _or_null(shape) for key, shape in shapes.items()}
+        needed = definition.get("required", ())
+        definition["properties"] = {key: shapes[key] if key in needed else _or_null(shapes[key]) for key in shapes}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
 
 
@@ -159,7 +170,7 @@ def _exclusions() -> dict[str, Any]:
     named = {"anyOf": [*others, {"required": ["dataset"], "properties": elsewhere}]}
     return {
         "oneOf": [_is_given(key) for key in _FORGET_KEYS],
-        "not": {"allOf": [_is_given("checkpoint"), named]},
+        "not": {"allOf": [_is_given("checkpoint"), {"anyOf": [_is_given("corrupt"), named]}]},
         "allOf": [
             {
                 "if": {"anyOf": [_is_given(key) for key in _MASK_KEYS]},
@@ -173,6 +184,7 @@ def _exclusions() -> dict[str, Any]:
                 "if": {"required": ["indices_in"], "properties": {"indices_in": {"const": "imagefolder"}}},
                 "then": _is_given("idxs_to_forget"),
             },
+            {"if": _is_given("leave_out"), "then": _is_given("corrupt")},
         ],
     }
 
@@ -258,11 +270,10 @@ def _read_entry(entry: Any, number: int, models: dict[str, type[_Entry]], files_
 
 
 def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Take null for not given, in the entry and in its recipe; unknown keys stay, to be refused."""
+    """Take null for not given, in the entry and in the objects in it; unknown keys stay, to be refused."""
     given = {key: value for key, value in entry.items() if value is not None or key not in model.model_fields}
-    if isinstance(given.get("recipe"), dict):
-        given["recipe"] = _not_null(given["recipe"], Recipe)
-    return given
+    nested = {key: _not_null(given[key], _NESTED[key]) for key in _NESTED if isinstance(given.get(key), dict)}
+    return given | nested
 
 
 def _resolve(entry: _Entry, number: int) -> Experiment:
@@ -270,14 +281,14 @@ def _resolve(entry: _Entry, number: int) -> Experiment:
     chosen, share, listed = entry.class_to_forget, entry.unlearning_rate, entry.idxs_to_forget
     asked = set(chosen if isinstance(chosen, list) else () if chosen is None else (chosen,))
     classes = tuple(sorted(asked, key=lambda label: (isinstance(label, str), label)))
-    forget_seed = entry.forget_seed if share is not None else 0
+    forget_seed, corrupt = entry.forget_seed if share is not None else 0, entry.corrupt
     mask = None
     if entry.use_mask or entry.load_mask:
         shape = {"keep": entry.mask_thr, "score": entry.mask_score, "batches": entry.mask_batches}
         mask = shape | {"file": entry.load_mask}
     dataset = entry.dataset if entry.checkpoint else entry.dataset or _DEFAULT_DATASET
-    method = find_method(entry.method)
-    same = ("checkpoint", "recipe", "split_seed", "metrics", "seed", "tag", "base_seed", "budget")
+    method, left_out = find_method(entry.method), getattr(entry, "leave_out", None) or "corrupted"
+    same = ("checkpoint", "recipe", "split_seed", "seed", "tag", "base_seed", "budget")
     return Experiment.model_validate(
         {key: getattr(entry, key) for key in same}
         | {
@@ -286,8 +297,17 @@ def _resolve(entry: _Entry, number: int) -> Experiment:
             "settings": {key: getattr(entry, key) for key in method.settings},
             "model": None if entry.checkpoint else known_model(entry.model or default_model(str(dataset))),
             "dataset": dataset,
+            "metrics": entry.metrics or (_CORRECTIVE if corrupt else ()),
+            "corruption": corrupt,
+            "leave_out": left_out if corrupt and method.name == "retrain" else None,
             "forget": ForgetRequest(
-                classes, share, forget_seed, Path(listed) if listed else None, entry.stratified, entry.indices_in
+                classes,
+                share,
+                forget_seed,
+                Path(listed) if listed else None,
+                entry.stratified,
+                entry.indices_in,
+                found=corrupt.found if corrupt else None,
             ),
             "mask": mask,
             "prune": None if entry.prune is None else {"share": entry.prune, "epochs": entry.prune_epochs},
@@ -300,7 +320,7 @@ def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
-        key = ".".join(path[:2]) if path[0] in ("recipe", "metrics") else path[0]
+        key = ".".join(path[:2]) if path[0] in (*_NESTED, "metrics") else path[0]
         if key in lines:
             continue
         if problem["type"] == "extra_forbidden":
@@ -319,12 +339,13 @@ def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
 
 def _instead_of(path: list[str], model: type[_Entry]) -> str:
     """Say which keys there are in place of an unknown one."""
-    if path[0] == "recipe":
-        return did_you_mean(path[-1], Recipe.model_fields)
+    if path[0] in _NESTED:
+        return did_you_mean(path[-1], _NESTED[path[0]].model_fields)
     if not any(path[0] in found.settings for found in METHODS.values()):
         return did_you_mean(path[0], model.model_fields)
-    settings = [name for name in model.model_fields if name not in _Entry.model_fields]
-    return f" of method '{model.model_fields['method'].default}'; its settings: {', '.join(settings) or 'none'}"
+    name = model.model_fields["method"].default
+    settings = find_method(name).settings
+    return f" of method '{name}'; its settings: {', '.join(settings) or 'none'}"
 
 
 def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
@@ -333,13 +354,12 @@ def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
     asked = [key for key in _FORGET_KEYS if key in given]
     if len(asked) > 1:
         lines.append(f"{' and '.join(asked)}: exclude each other; give exactly one of {', '.join(_FORGET_KEYS)}")
+    if "checkpoint" in given and "corrupt" in given:
+        lines.append("checkpoint: excluded by corrupt, whose base model is trained on the corrupted images")
     misspelt = {nearest(key, model.model_fields) for key in given.keys() - model.model_fields.keys()}
     if not asked and not misspelt & set(_FORGET_KEYS):
         lines.append(f"nothing to forget; give exactly one of {', '.join(_FORGET_KEYS)}")
-    if given.get("stratified") is True and "unlearning_rate" not in given:
-        lines.append("stratified: without effect unless unlearning_rate is given")
-    if given.get("indices_in") == "imagefolder" and "idxs_to_forget" not in given:
-        lines.append("indices_in: without effect unless idxs_to_forget is given")
+    lines += _without_effect(given)
     moves = str(given.get("dataset")).startswith(FOLDER)
     named = [key for key in _BASE_KEYS if key in given and not (key == "dataset" and moves)]
     if "checkpoint" in given and named:
@@ -350,11 +370,21 @@ def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
         lines.append(f"{' and '.join(shaping)}: without effect on a mask that is loaded")
     elif shaping and "use_mask" not in given:
         lines.append(f"{' and '.join(shaping)}: without effect unless use_mask is true")
-    if "prune_epochs" in given and "prune" not in given:
-        lines.append("prune_epochs: without effect unless prune is given")
     if "load_mask" in given and given.get("use_mask") is False:
         lines.append("use_mask: false: contradicts load_mask")
     return lines
+
+
+def _without_effect(given: dict[str, Any]) -> list[str]:
+    """Find keys that need another one, which is not given."""
+    asked = {
+        "stratified": ("unlearning_rate", given.get("stratified") is True),
+        "indices_in": ("idxs_to_forget", given.get("indices_in") == "imagefolder"),
+        "prune_epochs": ("prune", "prune_epochs" in given),
+        "leave_out": ("corrupt", "leave_out" in given),
+    }
+    found = {key: needed for key, (needed, shaping) in asked.items() if shaping and needed not in given}
+    return [f"{key}: without effect unless {needed} is given" for key, needed in found.items()]
 
 
 def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> list[str]:
@@ -379,6 +409,12 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
         if count is not None and chosen is not None:
             classes = [label for label in (chosen if isinstance(chosen, list) else [chosen]) if isinstance(label, int)]
             check("class_to_forget", lambda: check_classes(classes, count, name))
+        if count is not None and entry.corrupt is not None:
+            labels = [label for label in entry.corrupt.named if isinstance(label, int)]
+            check(
+                "corrupt.classes" if entry.corrupt.classes else "corrupt.target",
+                lambda: class_numbers(labels, (), count, name),
+            )
     for key in ("checkpoint", "idxs_to_forget", "load_mask"):
         path = getattr(entry, key)
         if path is not None and files_must_exist and not os.path.isfile(path):

@@ -12,6 +12,7 @@ from salun.training.recipe import Recipe
 
 _MOST = 2000
 SETS = ("forget", "retain", "validation", "test", "forgotten_test")
+CORRUPTED_SETS = ("found", "undiscovered", "triggered")
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class Evaluation:
     random: Outputs | None = None  # outputs on the forget set of a model with random weights
     base: "Evaluation | None" = None  # the model before unlearning
     retrained: "Evaluation | None" = None  # the model that was trained without the forget set
+    found: Outputs | None = None  # on corrupted training images that were found, which are the forget set; true labels
+    undiscovered: Outputs | None = None  # on corrupted images of the retain set, with their true labels
+    triggered: Outputs | None = None  # on test images of other classes with the trigger, its target as label
 
     @property
     def sets(self) -> dict[str, Outputs]:
-        """Outputs by the name of the set."""
-        return {name: getattr(self, name) for name in SETS}
+        """Outputs by the name of the set, those on corrupted images where there are any."""
+        held = {name: getattr(self, name) for name in (*SETS, *CORRUPTED_SETS)}
+        return {name: outputs for name, outputs in held.items() if outputs is not None}
 
     def in_order(self) -> "Evaluation":
         """Sort every set by the images' indices, where they are known, so that no metric depends on the order."""

@@ -137,7 +137,8 @@ def _is_met(subject: Subject, against: tuple[_Against, ...], needs: tuple[str, .
     if any(other is None for other in others):
         return False
     models = [subject, *others]
-    return all(len(model.sets[name].labels) for model in models if isinstance(model, Evaluation) for name in needs)
+    held = [model.sets for model in models if isinstance(model, Evaluation)]
+    return all(name in sets and len(sets[name].labels) for sets in held for name in needs)
 
 
 def load_metrics() -> None:

@@ -1,4 +1,4 @@
-"""What figures of runs show beyond the rows of a table: curves over epochs, and sweeps over the mask's threshold."""
+"""What figures of runs show beyond a table: curves over epochs, sweeps over the mask's threshold or the part found."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from salun.experiments.config import Experiment
 from salun.experiments.record import experiment_of
 from salun.reports.formats import csv_table
 from salun.reports.labels import told_apart
-from salun.reports.summary import Row
+from salun.reports.summary import Row, grouped
 
 _Floats = NDArray[np.float64]
 _QUANTITIES = ("loss", "accuracy", "validation")
@@ -70,7 +70,11 @@ def _known(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One method with the same settings, by the rising fraction of the weights that may move; 1 without a mask."""
+    """One method with the same settings, by the rising value of what was varied.
+
+    Varied was the fraction of the weights that may move, 1 without a mask; or the part of the corrupted images that was
+    found.
+    """
 
     title: str
     rows: dict[float, Row]
@@ -101,18 +105,33 @@ def sweeps_of(rows: Iterable[Row]) -> list[Sweep]:
     return [Sweep(titles[place], found) for place, (_, found) in enumerate(swept)]
 
 
+def found_sweeps_of(rows: Iterable[Row]) -> dict[str, list[Sweep]]:
+    """Find what was run with two parts of the corrupted images found or more, by base models."""
+    found: dict[str, dict[tuple[str, str], dict[float, Row]]] = {}
+    for (base, _), members in grouped(list(rows)).items():
+        part = next(record for row in members for record in row.records).settings["forget"].get("found")
+        for row in members if part is not None else ():
+            found.setdefault(base, {}).setdefault((row.kind, row.title), {})[part] = row
+    swept = {
+        base: [Sweep(title, dict(sorted(by.items()))) for (_, title), by in families.items() if len(by) > 1]
+        for base, families in found.items()
+    }
+    return {base: sweeps for base, sweeps in swept.items() if sweeps}
+
+
 def _key_of(experiment: Experiment) -> str:
     """Identify an experiment's method, settings, pruning and budget."""
     sparse = experiment.prune and experiment.prune.model_dump()
     return json.dumps([experiment.method, experiment.settings, sparse, experiment.budget], sort_keys=True)
 
 
-def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
-    """Render sweeps for a spreadsheet: one line a method and threshold.
+def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str], varied: str = "mask_keep") -> str:
+    """Render sweeps for a spreadsheet: one line a method and value.
 
     Args:
         sweeps: of methods.
         names: metrics; "gap" is the average gap.
+        varied: heading of the values.
     """
     parts = ("mean", "sd", "n", "low", "high")
     lines = [
@@ -120,4 +139,4 @@ def sweeps_as_csv(sweeps: Iterable[Sweep], names: Sequence[str]) -> str:
         for sweep in sweeps
         for keep, row in sweep.rows.items()
     ]
-    return csv_table([["sweep", "mask_keep", "title", *(f"{name}_{part}" for name in names for part in parts)], *lines])
+    return csv_table([["sweep", varied, "title", *(f"{name}_{part}" for name in names for part in parts)], *lines])

@@ -35,7 +35,7 @@ class Row:
 
     Attributes:
         group: base models and forget sets; rows of one group are compared.
-        kind: "base", "retrain" or "method".
+        kind: "base", "retrain" or "method"; a retraining that is not what others are compared with is a "method".
         records: its runs; none for a base model.
         draws: base model, forget set and seed of each run; of a base model, whose seed is 0, a forget set each.
         gaps: for each draw the distance of each metric to retraining's mean, and "average"; empty without retraining.
@@ -66,6 +66,11 @@ class Row:
         """What each run that lost more than the floor lost, as `lost` gives it."""
         found = (lost(record.metrics, record.base_metrics, self.floor) for record in self.records)
         return [losses for losses in found if losses]
+
+    @property
+    def competes(self) -> bool:
+        """Whether it is a method that may be the nearest to retraining, which no retraining is."""
+        return self.kind == "method" and self.records[0].settings["method"] != "retrain"
 
     def value(self, name: str) -> Estimate:
         """Look a metric's estimate, or that of "gap", up; it is empty where the row has none."""
@@ -243,7 +248,7 @@ def summarise(
 def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
     """Make the rows of one group."""
     runs = [record for _, records, _ in entries for record in records]
-    retrained = [run for run in runs if run.settings["method"] == "retrain"]
+    retrained = [run for run in runs if run.is_gold]
     return _tested([_base_row(group, runs, retrained), *(_run_row(group, entry, retrained) for entry in entries)])
 
 
@@ -275,7 +280,7 @@ def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Dis
 def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
     """Summarise one experiment."""
     title, records, joint = entry
-    kind = "retrain" if records[0].settings["method"] == "retrain" else "method"
+    kind = "retrain" if records[0].is_gold else "method"
     is_method, gold = kind == "method", _once_a_pair(_sample_of(retrained))
     sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
     distance = _distance_of(sample, gold, records) if is_method else None
@@ -318,7 +323,7 @@ def _tested(rows: list[Row]) -> list[Row]:
     best = best_of(rows, rows[0].group)
     if best is None or best.distance is None:
         return rows
-    others = [(row, row.distance) for row in rows if row.kind == "method" and row is not best and row.distance]
+    others = [(row, row.distance) for row in rows if row.competes and row is not best and row.distance]
     tests = [(row, nearer(distance, best.distance)) for row, distance in others]
     known = [(row, comparison) for row, comparison in tests if comparison is not None]
     pairs = zip(known, adjusted_by_holm([comparison for _, comparison in known]), strict=True)
@@ -339,7 +344,7 @@ def floor_of(rows: list[Row], group: Group) -> float | None:
 
 def contenders(rows: list[Row], group: Group) -> list[Row]:
     """List the methods with an average gap, none of whose runs diverged."""
-    methods = [row for row in rows if row.group == group and row.kind == "method" and not row.diverged]
+    methods = [row for row in rows if row.group == group and row.competes and not row.diverged]
     return [row for row in methods if row.gap.mean is not None]
 
 

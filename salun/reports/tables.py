@@ -172,6 +172,8 @@ def _about_gap(rows: list[Row]) -> str:
     if not any(row.kind == "retrain" for row in rows):
         return f"no gap without a 'retrain' entry of the {problem}"
     text = "gap: mean distance of mean UA, RA, TA and MIA to retraining's"
+    if any(row.kind == "retrain" and row.records[0].settings.get("leave_out") for row in rows):
+        text += " without any corrupted image"
     if len({draw[:2] for row in rows for draw in row.draws}) > 1:
         text += f" with the {problem}"
     if any(row.gap.low is not None for row in rows):
@@ -234,10 +236,20 @@ def _problem_of(records: list[Record]) -> str:
     bases, forgets = (len(set(found)) for found in zip(*map(group_of, records), strict=True))
     sizes = sorted({record.split["forget"] for record in records})
     text = f"{settings['base']['model']} on {settings['base']['dataset']}"
+    if corrupt := settings["base"].get("corrupt"):
+        text += f" with {100 * corrupt['share']:g} % corrupted ({_corruption_of(corrupt)})"
     text += f" ({bases} base models)" if bases > 1 else ""
     text += f", forgetting {settings['forget']['request']}"
     text += f" ({forgets} forget sets)" if forgets > 1 else ""
     return f"{text}: {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} of {train} images"
+
+
+def _corruption_of(described: dict[str, Any]) -> str:
+    """Name a corruption, as in "trigger, target 0"."""
+    parts = [described["kind"]]
+    parts += [f"target {described['target']}"] if "target" in described else []
+    parts += [f"classes {' and '.join(map(str, described['classes']))}"] if "classes" in described else []
+    return ", ".join(parts + ([f"seed {described['seed']}"] if described["seed"] else []))
 
 
 def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:

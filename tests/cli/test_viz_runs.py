@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from records import recorded, runs, sweep_runs, write_runs
+from records import corrective, recorded, runs, sweep_runs, write_runs
 
 from salun.cli.viz import main
 from salun.experiments.record import Record
@@ -178,3 +178,24 @@ def test_bad_input_is_one_line(arguments: list[str], words: list[str], write: Wr
     assert len(line) < 6000
     for word in words:
         assert word in line
+
+
+def test_what_was_run_with_several_parts_found_is_drawn_by_part(capsys: pytest.CaptureFixture[str]) -> None:
+    each = [*runs(method="retrain"), *runs(method="ft"), *runs(keep=0.5)]
+    list_of("one", [record for part in (0.1, 0.5, 1.0) for record in corrective(each, part)])
+    assert viz() == 0
+    assert "images/one/found.png" in capsys.readouterr().out.split()
+    lines = lines_of("images/one/found.csv")
+    assert [(line["sweep"], float(line["found"])) for line in lines] == [
+        (title, part) for title in ("base", "retrain", "ft", "rl + mask 0.5") for part in (0.1, 0.5, 1.0)
+    ]
+    shown = {(line["sweep"], float(line["found"])): float(line["ASR_mean"]) for line in lines}
+    assert shown[("ft", 0.1)] == pytest.approx(0.3)
+    assert shown[("base", 0.5)] == 1
+    assert shown[("rl + mask 0.5", 1.0)] == 0
+
+
+def test_one_part_found_is_no_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    list_of("one", corrective([*runs(method="retrain"), *runs(method="ft")], 0.5))
+    assert viz() == 0
+    assert "found" not in capsys.readouterr().out

@@ -265,6 +265,10 @@ def test_names_depend_on_what_is_done() -> None:
     [
         ({"idxs_to_forget": "one.json"}, "the images in one.json: an audit needs at least 2 training images"),
         ({**SHARE, "load_mask": "a.mask"}, "load_mask: a mask belongs to one model; an audit computes one for each"),
+        (
+            {**SHARE, "unlearning_rate": None, "corrupt": {"kind": "labels"}},
+            "corrupt: an audit draws its images itself",
+        ),
     ],
 )
 def test_refusals_name_the_entry(entry: dict[str, Any], text: str) -> None:

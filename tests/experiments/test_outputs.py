@@ -23,6 +23,7 @@ def test_outputs_come_back_bit_for_bit() -> None:
             assert torch.equal(getattr(getattr(found, name), part), getattr(getattr(written, name), part))
             assert getattr(getattr(found, name), part).dtype == getattr(getattr(written, name), part).dtype
     assert digest_of(found) == digest_of(written)
+    assert (found.found, found.undiscovered, found.triggered) == (None, None, None)
 
 
 def test_a_later_figure_equals_an_immediate_one() -> None:

@@ -66,6 +66,11 @@ VALID: list[dict[str, Any]] = [
     {"class_to_forget": 0, "load_mask": "m.pt", "use_mask": True, "seed": 5},
     {"class_to_forget": 0, "metrics": ["UA", "forest_auc"], "use_mask": True, "mask_thr": 1},
     {"class_to_forget": 0, "use_mask": False, "mask_thr": 0.2},
+    {"corrupt": {"kind": "trigger"}},
+    {"corrupt": {"kind": "trigger", "share": 0.01, "target": "cat", "classes": None, "found": 1, "seed": 2}},
+    {"corrupt": {"kind": "labels", "target": None, "found": 0.1}, "unlearning_rate": None, "method": "ft"},
+    {"corrupt": {"kind": "interclass", "classes": [3, "dog"]}, "method": "retrain", "leave_out": "found"},
+    {"corrupt": {"kind": "labels"}, "method": "retrain", "leave_out": None},
 ]
 INVALID: list[Any] = [
     3,
@@ -125,6 +130,28 @@ INVALID: list[Any] = [
     {"class_to_forget": 0, "seed": -1},
     {"class_to_forget": 0, "seed": 2**31},
     {"class_to_forget": 0, "tag": 3},
+    {"class_to_forget": 0, "corrupt": {"kind": "trigger"}},
+    {"unlearning_rate": 0.1, "corrupt": {"kind": "trigger"}},
+    {"checkpoint": "c.pt", "corrupt": {"kind": "trigger"}},
+    {"corrupt": "trigger"},
+    {"corrupt": {"share": 0.1}},
+    {"corrupt": {"kind": "poison"}},
+    {"corrupt": {"kind": None}},
+    {"corrupt": {"kind": "trigger", "share": 0}},
+    {"corrupt": {"kind": "trigger", "share": 1}},
+    {"corrupt": {"kind": "trigger", "found": 0}},
+    {"corrupt": {"kind": "trigger", "found": 1.1}},
+    {"corrupt": {"kind": "trigger", "seed": -1}},
+    {"corrupt": {"kind": "trigger", "target": -1}},
+    {"corrupt": {"kind": "trigger", "classes": [1, 2]}},
+    {"corrupt": {"kind": "trigger", "traget": 1}},
+    {"corrupt": {"kind": "labels", "target": 1}},
+    {"corrupt": {"kind": "interclass"}},
+    {"corrupt": {"kind": "interclass", "classes": [1]}},
+    {"corrupt": {"kind": "interclass", "classes": [1, 2, 3]}},
+    {"corrupt": {"kind": "trigger"}, "method": "retrain", "leave_out": "all"},
+    {"corrupt": {"kind": "trigger"}, "method": "ft", "leave_out": "found"},
+    {"class_to_forget": 0, "method": "retrain", "leave_out": "found"},
     {"class_to_forget": 0, "recipe": []},
     {"class_to_forget": 0, "recipe": {"epoch": 3}},
     {"class_to_forget": 0, "recipe": {"epoch": None}},
@@ -406,7 +433,9 @@ CLASSWISE = sorted(name for name, found in METHODS.items() if found.classwise)
 
 
 @pytest.mark.parametrize("name", CLASSWISE)
-@pytest.mark.parametrize(("key", "value"), [("unlearning_rate", 0.1), ("idxs_to_forget", "f.json")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("unlearning_rate", 0.1), ("idxs_to_forget", "f.json"), ("corrupt", {"kind": "labels"})]
+)
 def test_a_method_of_whole_classes_refuses_other_forget_sets(name: str, key: str, value: Any) -> None:
     (line,) = mistakes({"method": name, key: value})
     assert line.startswith(f"list.json: entry 1: {key}: ")

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from salun.metrics import Evaluation, Runs
-from salun.metrics.evaluation import SETS
+from salun.metrics.evaluation import CORRUPTED_SETS, SETS
 from salun.training.evaluate import Outputs
 
 SIZES = {"forget": 60, "retain": 90, "validation": 70, "test": 80, "forgotten_test": 0}
@@ -50,9 +50,11 @@ def model(seed: int = 1, sizes: dict[str, int] = SIZES, sure: float = 1.5, class
 
 
 def compared(seed: int = 1, **options: Any) -> Evaluation:
-    """One model's outputs beside those of base, retrained and random model."""
+    """One model's outputs, on corrupted images too, beside those of base, retrained and random model."""
     base, retrained, random = (model(other, **options) for other in (97, 98, 99))
-    return replace(model(seed, **options), base=base, retrained=retrained, random=random.forget)
+    shape = {key: value for key, value in options.items() if key != "sizes"}
+    more: Any = {name: outputs(50, 10 + place, seed, **shape) for place, name in enumerate(CORRUPTED_SETS)}
+    return replace(model(seed, **options), base=base, retrained=retrained, random=random.forget, **more)
 
 
 def several(unlearned: int = 4, retrained: int = 4, **options: Any) -> Runs:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from salun.data.dataset import Dataset
+from salun.data.images import Images
 from salun.data.sets import Sets, make_sets, prepare
 from salun.data.split import ForgetRequest, make_split
 from salun.models.build import build
@@ -26,7 +27,11 @@ def sets_of(dataset: Dataset, request: ForgetRequest, most: int | None = None) -
 
 
 def first_of(sets: Sets, most: int) -> Sets:
-    return Sets(**{name: images.take(torch.arange(min(most, len(images)))) for name, images in vars(sets).items()})
+    def first(images: Images) -> Images:
+        return images.take(torch.arange(min(most, len(images))))
+
+    given = {name: images for name, images in vars(sets).items() if name != "corrupted"}
+    return Sets(**{name: first(images) for name, images in given.items()})
 
 
 def make_task(

@@ -113,6 +113,19 @@ def runs(count: int = 3, **given: Any) -> list[Record]:
     return [recorded(seed=seed, **given) for seed in range(count)]
 
 
+def corrective(records: list[Record], found: float) -> list[Record]:
+    """The same runs on corrupted images, of which a part was found."""
+    changed = []
+    for record in records:
+        base = record.settings["base"] | {"corrupt": {"kind": "trigger", "share": 0.05, "target": 0, "seed": 0}}
+        part = {"found": found, "fingerprint": f"{found}", "request": f"the found {found} of the corrupted images"}
+        settings = record.settings | {"base": base, "forget": record.settings["forget"] | part | {"classes": []}}
+        figures = {"ASR": (1 - found) / (1 + len(record.settings["method"])), "CA_found": 0.5}
+        more = {"metrics": record.metrics | figures, "base_metrics": record.base_metrics | {"ASR": 1.0}}
+        changed.append(replace(record, settings=settings, id=run_id(settings, record.seed), **more))
+    return changed
+
+
 def sweep_runs(method: str = "rl", keeps: tuple[float | None, ...] = (0.1, 0.3, 0.5, None)) -> list[Record]:
     """Runs of one method at several mask thresholds."""
     return [record for keep in keeps for record in runs(method=method, keep=keep)]

@@ -14,12 +14,12 @@ from salun.experiments.record import Record, experiment_of, is_superseded
 from salun.experiments.records import read
 from salun.io.files import each_once, find_place, mirrored, name_part, write_text
 from salun.metrics import GAP_METRICS
-from salun.reports.curves import curve_of, curves_as_csv, sweeps_as_csv, sweeps_of
+from salun.reports.curves import curve_of, curves_as_csv, found_sweeps_of, sweeps_as_csv, sweeps_of
 from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
-from salun.reports.plots.sweep import sweep
+from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
 from salun.reports.summary import Row, grouped
 from salun.reports.tables import as_csv, columns_of, group_title
@@ -29,6 +29,7 @@ _PROGRAM = "salun-viz runs"
 _RUNS = Path("runs")
 _FILE = "records.jsonl"
 _SUFFIX = ".jsonl"
+_CORRECTIVE = ("ASR", "CA_found", "CA_undiscovered", "TA", "UA", "gap")
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -38,6 +39,7 @@ def run(flags: argparse.Namespace) -> int:
     for place, rows in tables.items():
         for group, folder in _folders_of(rows, place).items():
             _draw_group(figures, folder, rows, group)
+        _draw_found(figures, place, rows)
     return 0
 
 
@@ -164,6 +166,23 @@ def _sweep(rows: list[Row], title: str) -> _Drawing:
     if not names:
         return f"no run of it has a value of {', '.join(GAP_METRICS)}"
     return sweep(sweeps, rows, names, title), sweeps_as_csv(sweeps, names)
+
+
+def _draw_found(figures: FigureWriter, place: Path, rows: list[Row]) -> None:
+    """Draw the metrics against the part of the corrupted images that was found, a figure for each base model."""
+    found = found_sweeps_of(rows)
+    for number, sweeps in enumerate(found.values(), 1):
+        swept = [row for each in sweeps for row in each.rows.values()]
+        names = [name for name in _CORRECTIVE if any(row.value(name).n for row in swept)]
+        methods = [each for each in sweeps if next(iter(each.rows.values())).kind == "method"]
+        if not methods or not names:
+            continue
+        title = group_title(rows, swept[0].group).partition(", forgetting")[0]
+        path = place / (f"found-{number}" if len(found) > 1 else "found")
+        with styled():
+            ends = [each for each in sweeps if each not in methods]
+            figures.keep(sweep(methods, swept, names, title, FOUND, ends), path)
+        write_text(figures.at(path, ".csv"), sweeps_as_csv(sweeps, names, "found"))
 
 
 def _plane(rows: list[Row], title: str) -> _Drawing:

@@ -27,6 +27,9 @@ MEANINGS = {
     "RA": "accuracy on the retain set",
     "TA": "accuracy on the test set",
     "MIA": "forget set taken for unseen",
+    "ASR": "success of the trigger",
+    "CA_found": "accuracy on those found",
+    "CA_undiscovered": "on those not found",
     "gap": "average distance to retrained",
 }
 

@@ -1,6 +1,7 @@
-"""Metrics against the share of the weights that may move."""
+"""Metrics against the share of the weights that may move, or the part of the corrupted images that was found."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,20 +28,33 @@ from salun.reports.summary import Row
 _ROOM = 12
 
 
-def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], title: str) -> Figure:
-    """Draw each metric against the fraction of the weights that may move.
+_MASK_KEEP = "mask keep (1: no mask)", "by share of weights that may move"
+FOUND = "part that was found", "by part of the corrupted images that was found"
+
+
+def sweep(
+    sweeps: Sequence[Sweep],
+    rows: Sequence[Row],
+    names: Sequence[str],
+    title: str,
+    varied: tuple[str, str] = _MASK_KEEP,
+    ends: Sequence[Sweep] = (),
+) -> Figure:
+    """Draw each metric against what was varied.
 
     Args:
-        sweeps: at least one.
-        rows: of their group; the base model and the retrained ones are drawn as lines.
+        sweeps: of methods, at least one.
+        rows: of their group; the base model and the retrained ones are drawn as level lines.
         names: metrics in percent, "gap" for the average gap; at least one.
         title: the problem.
+        varied: label of its axis, and what the title says of it.
+        ends: base and retrained models where they vary as well, in the place of level lines.
     """
+    lines = ends or [Sweep(row.title, {1.0: row}) for row in rows if row.kind != "method"]
     methods = [method_of(next(iter(found.rows.values()))) for found in sweeps]
     hues = hues_of(row for row in rows if row.kind == "method")
     alone = len(set(methods)) == len(methods)
     styles = [style_of(hues[method] if alone else place) for place, method in enumerate(methods)]
-    ends = [row for row in rows if row.kind != "method"]
     entries = [
         Line2D([], [], **line_style(style), label=shorten(found.title, LONGEST_LABEL))
         for found, style in zip(sweeps, styles, strict=True)
@@ -48,7 +62,7 @@ def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], ti
     entries += [
         Line2D([], [], color=INK, linewidth=1.1, linestyle=LINE_STYLES[kind], label=label)
         for kind, label in (("retrain", "retrained"), ("base", "base model"))
-        if any(row.kind == kind for row in ends)
+        if any(row.kind == kind for row in rows)
     ]
     across = 3 if len(names) > 4 else min(2, len(names))
     down = -(-len(names) // across)
@@ -60,17 +74,16 @@ def sweep(sweeps: Sequence[Sweep], rows: Sequence[Row], names: Sequence[str], ti
     if roomy:
         axes[-1].legend(handles=entries, loc="center")
     for axis, name in zip(axes, names, strict=False):
-        _sweep_panel(axis, list(zip(sweeps, styles, strict=True)), ends, name)
-    add_title(figure, title, f"by share of weights that may move: {describe_means(rows, names)}")
+        _sweep_panel(axis, list(zip(sweeps, styles, strict=True)), lines, name)
+        axis.set_xlabel(varied[0])
+    add_title(figure, title, f"{varied[1]}: {describe_means(rows, names)}")
     return figure
 
 
-def _sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, ClassStyle]], ends: Sequence[Row], name: str) -> None:
+def _sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, ClassStyle]], lines: Sequence[Sweep], name: str) -> None:
     """Draw one metric of every sweep."""
-    for row in ends:
-        mean = row.value(name).mean
-        if mean is not None:
-            axis.axhline(100 * mean, color=INK, linewidth=1.1, linestyle=LINE_STYLES[row.kind], zorder=1)
+    for line in lines:
+        _draw_line(axis, line, name)
     keeps = sorted({keep for found, _ in sweeps for keep in found.rows})
     wide = keeps[-1] > 20 * keeps[0]
     for place, (found, style) in enumerate(sweeps):
@@ -86,10 +99,22 @@ def _sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, ClassStyle]], ends: S
             capsize=2,
         )
     axis.set_title(f"{name}: {MEANINGS[name]}, %", fontsize=8.5)
-    axis.set(xlabel="mask keep (1: no mask)", xscale="log" if wide else "linear")
+    axis.set_xscale("log" if wide else "linear")
     ticks = _spaced(keeps, wide)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _draw_line(axis: Axes, line: Sweep, name: str) -> None:
+    """Draw one metric of a base model or of retrained ones."""
+    means = {place: row.value(name).mean for place, row in line.rows.items()}
+    known = {place: 100 * mean for place, mean in means.items() if mean is not None}
+    kind = next(iter(line.rows.values())).kind
+    style: dict[str, Any] = {"color": INK, "linewidth": 1.1, "linestyle": LINE_STYLES[kind], "zorder": 1}
+    if len(means) > 1:
+        axis.plot(list(known), list(known.values()), **style)
+    elif known:
+        axis.axhline(*known.values(), **style)
 
 
 def _spaced(values: Sequence[float], wide: bool) -> list[float]:

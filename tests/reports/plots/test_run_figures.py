@@ -7,15 +7,15 @@ import pytest
 from figures import assert_tidy, laid_out, texts_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from records import recorded, runs, sweep_runs
+from records import corrective, recorded, runs, sweep_runs
 
 from salun.experiments.record import Record
-from salun.reports.curves import curve_of, sweeps_of
+from salun.reports.curves import curve_of, found_sweeps_of, sweeps_of
 from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.style import styled
-from salun.reports.plots.sweep import sweep
+from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
 from salun.reports.summary import Row
 from salun.training.progress import Epoch
@@ -276,3 +276,19 @@ def test_whiskers_stay_within_their_panel_and_the_frame_within_its(shares: tuple
     assert left.get_ylim()[0] < frame.get_y() < frame.get_y() + frame.get_height() < left.get_ylim()[1]
     assert figure.axes[1].get_ylim() == pytest.approx((frame.get_y(), frame.get_y() + frame.get_height()))
     assert len(places(figure.axes[1])) == len(shares) + 1
+
+
+def test_a_sweep_over_the_part_found_has_a_line_of_each_kind_of_model() -> None:
+    each = [*runs(method="retrain"), *runs(method="ft")]
+    rows = rows_of_records([record for part in (0.25, 1.0) for record in corrective(each, part)])
+    ((_, found),) = found_sweeps_of(rows).items()
+    assert [line.title for line in found] == ["base", "retrain", "ft"]
+    with styled():
+        figure = laid_out(sweep(found[2:], rows, ("ASR", "TA"), TITLE, FOUND, found[:2]))
+    axis = figure.axes[0]
+    assert axis.get_xlabel() == "part that was found"
+    drawn = [[*zip(*line.get_data(), strict=True)] for line in axis.lines if len(line.get_xdata()) == 2]
+    assert [(0.25, 100.0), (1.0, 100.0)] in drawn  # the base model
+    assert [(0.25, pytest.approx(100 * 0.75 / 8)), (1.0, 0.0)] in drawn  # retrained
+    assert [(0.25, pytest.approx(25.0)), (1.0, 0.0)] in drawn
+    assert_tidy(figure)

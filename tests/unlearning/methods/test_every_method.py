@@ -3,11 +3,15 @@ from typing import Any
 
 import pytest
 import torch
-from problems import first_of, make_task, same_weights
+from problems import first_of, make_task, same_weights, sets_of
 
+from salun.data.corruption import Corruption, corrupt_dataset
+from salun.data.dataset import Dataset
 from salun.data.sets import Sets
+from salun.data.split import ForgetRequest
 from salun.device import seed_globally
-from salun.errors import SalunError
+from salun.errors import SalunError, SalunErrors
+from salun.experiments.schema import validate
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import accuracy, predict
 from salun.training.recipe import Recipe
@@ -199,6 +203,30 @@ def test_stays_within_a_budget_as_near_as_its_steps_allow(
 def test_refuses_a_mask_where_none_may_be(name: str, run: Run, few: Sets, trained: Checkpoint) -> None:
     with pytest.raises(SalunError, match="takes no mask"):
         run(name, few, {}, saliency(trained.restore(), few.forget, 0.5))
+
+
+@pytest.fixture(scope="module")
+def corrupted(digits: Dataset) -> Sets:
+    """Digits of which some have a trigger, half of which were found; the others are among those to retain."""
+    data = corrupt_dataset(digits, Corruption(kind="trigger", share=0.1), 0)
+    return sets_of(data, ForgetRequest(found=0.5), 48)
+
+
+@pytest.mark.parametrize(("name", "masked"), [(name, masked) for name in NAMES for masked in (False, True)])
+def test_corrects_corrupted_images_unless_it_forgets_whole_classes(
+    name: str, masked: bool, corrupted: Sets, trained: Checkpoint, weights: list[str]
+) -> None:
+    if METHODS[name].classwise:
+        with pytest.raises(SalunErrors) as refused:
+            validate([{"method": name, "corrupt": {"kind": "trigger"}}], "list.json")
+        assert len(refused.value.lines) == 1
+        return
+    mask = saliency(trained.restore(), corrupted.forget, 0.3) if masked and METHODS[name].maskable else None
+    task = make_task(trained, corrupted, forgotten=(), recipe=RECIPE.model_copy(update={"epochs": 1}))
+    unlearn(task, name, quick(name) | {key: 0.1 for key in METHODS[name].settings if key == "alpha"}, mask)
+    assert not same_weights(task, trained, weights)
+    assert all(bool(tensor.isfinite().all()) for tensor in task.model.state_dict().values())
+    assert task.diverged is None
 
 
 @pytest.mark.parametrize("name", NAMES)
