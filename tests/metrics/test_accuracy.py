@@ -35,8 +35,11 @@ def test_sets_of_metrics() -> None:
     attacks = set(check_metrics(("attacks",)))
     assert {"MIA", "MIA_entropy", "forest_acc", "simple_MIA", "RMIA_auc"} < attacks
     assert {METRICS[name].cost for name in attacks} == {"attack"}
+    gone = set(check_metrics(("gone",)))
+    assert {"probe_forget", "IDI", "relearn_time", "relearn_few", "barrier_base", "RF_JSD", "Apollo_under"} < gone
+    assert gone == {name for name, found in METRICS.items() if found.gone}
     everything = set(check_metrics(("all",)))
-    assert attacks | set(check_metrics(("default",))) < everything
+    assert attacks | gone | set(check_metrics(("default",))) < everything
     assert set(METRICS) - everything == {name for name in METRICS if name.endswith("_original")}
     assert check_metrics(("UA", "attacks", "UA"))[0] == "UA"
     assert check_metrics(("ZRF_original",)) == ("ZRF_original",)
