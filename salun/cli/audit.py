@@ -40,6 +40,7 @@ _LEGEND = (
     "never saw",
     "AUC is good at 0.5, with its 95 % bootstrap interval over images and models; TPR of U-LiRA is good at the FPR; "
     "KLoM (nats) is good at retrain's own",
+    "RULI: LiRA with kernel densities, and the same on each image alone, which is good at retrain's own: chance raises it",
 )
 
 
@@ -139,6 +140,10 @@ def _show(console: Console, figures: FigureWriter, title: str, verdicts: Sequenc
     for verdict in verdicts:
         table.add_row(*map(Text, _table_row(verdict)))
     print_table(console, table)
+    for verdict in verdicts:
+        if verdict.ruli is not None:
+            alone = f"of an image alone above {verdict.ruli_image:.3f} for one in 20"
+            print(f"{verdict.title}: RULI AUC {_with_interval(verdict.ruli)}, {alone}")
     curves = [(verdict.title, verdict.ulira) for verdict in verdicts if verdict.ulira is not None]
     if curves:
         with styled():

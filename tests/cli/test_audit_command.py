@@ -152,7 +152,7 @@ def test_methods_that_diverge_have_no_figures(done: str, write: Write, capsys: p
         "title": "ga",
         "shadows": 6,
         "diverged": 6,
-        **dict.fromkeys(["ulira", "lira", "klom_forget", "klom_retain", "klom_test"]),
+        **dict.fromkeys(["ulira", "lira", "ruli", "ruli_image", "klom_forget", "klom_retain", "klom_test"]),
     }
 
 
