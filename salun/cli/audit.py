@@ -40,7 +40,7 @@ _LEGEND = (
     "never saw",
     "AUC is good at 0.5, with its 95 % bootstrap interval over images and models; TPR of U-LiRA is good at the FPR; "
     "KLoM (nats) is good at retrain's own",
-    "RULI: LiRA with kernel densities, and the same on each image alone, which is good at retrain's own: chance raises it",
+    "RULI is LiRA with kernel densities; what it finds on images alone is good at retrain's own, which chance raises",
 )
 
 
