@@ -47,8 +47,8 @@ def label_only_attack(models: Models) -> tuple[Value, Value]:
     unseen, surrogate = models.unseen, models.retrained
     if unseen is None or surrogate is None or not len(models.forget) or not len(unseen):
         return None, None
-    networks = [deepcopy(network).eval().requires_grad_(False) for network in (models.model, surrogate)]
-    forget, others = (_answers(*networks, spread(images)) for images in (models.forget, unseen))
+    target, guide = (deepcopy(network).eval().requires_grad_(False) for network in (models.model, surrogate))
+    forget, others = (_answers(target, guide, spread(images)) for images in (models.forget, unseen))
     return area(forget[0], others[0]), area(1 - forget[1], 1 - others[1])
 
 

@@ -1,13 +1,14 @@
 """What a new classifier finds in the features of a model whose own head says nothing of the forgotten."""
 
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from salun.data.images import Images
@@ -24,7 +25,6 @@ _NEIGHBOURS = 5
 _NONE = torch.empty(0, dtype=torch.int64)
 
 _Reals = NDArray[np.floating]
-_Classifier = Pipeline | KNeighborsClassifier
 
 
 @metric("probe_forget", "probe_test", cost="weights", gone=True, head=True)
@@ -73,7 +73,7 @@ def nearest_neighbours(models: Models) -> tuple[Value, Value]:
     return _found_by(models, KNeighborsClassifier(_NEIGHBOURS, metric="cosine", algorithm="brute"))
 
 
-def _found_by(models: Models, classifier: _Classifier) -> tuple[Value, Value]:
+def _found_by(models: Models, classifier: Any) -> tuple[Value, Value]:
     """Fit a classifier to features, and ask it of images that it was not fitted to."""
     sets = [spread(images) for images in (models.forget, models.retain, models.unseen or models.forget.take(_NONE))]
     try:
@@ -98,7 +98,7 @@ def _share(right: NDArray[np.bool_]) -> Value:
 
 
 def _right(
-    classifier: _Classifier, x: tuple[_Reals, ...], y: tuple[NDArray[np.int64], ...], asked: _Reals, truth: _Reals
+    classifier: Any, x: tuple[_Reals, ...], y: tuple[NDArray[np.int64], ...], asked: _Reals, truth: _Reals
 ) -> NDArray[np.bool_]:
     """Tell which images a classifier gets right; none of them where it is given too little to fit."""
     known, labels = np.concatenate(x), np.concatenate(y)

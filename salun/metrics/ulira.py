@@ -102,4 +102,4 @@ def likelihood_ratio_attack(runs: Runs) -> Value:
     known = [on_forget(kind, margins) for kind in (runs.unlearned, runs.retrained)]
     if not all(np.isfinite(kind).all() for kind in known):
         return None
-    return area(*(scores.ravel() for scores in left_out_scores(*known)))
+    return area(*(scores.ravel() for scores in left_out_scores(known[0], known[1])))

@@ -180,10 +180,11 @@ def test_retain_images_alone_bring_back_what_only_the_head_does_not_say(models: 
     found, curve = relearned_from_retain(few)
     assert curve is not None
     assert list(curve) == [str(epoch) for epoch in range(6)]
-    assert (curve["0"], curve["5"]) == (known(few.model, few.forget), found)
+    assert curve["0"] == known(few.model, few.forget)
+    assert found == pytest.approx(sum(curve[str(epoch)] for epoch in range(1, 6)) / 5)
     assert curve["0"] < 0.9 < found
     still = relearned_from_retain(replace(few, recipe=STILL))
-    assert still == (curve["0"], dict.fromkeys(curve, curve["0"]))
+    assert still == (pytest.approx(curve["0"]), dict.fromkeys(curve, curve["0"]))
 
 
 def test_a_few_forget_images_bring_back_a_class_that_retain_images_cannot(models: Models) -> None:
@@ -193,10 +194,12 @@ def test_a_few_forget_images_bring_back_a_class_that_retain_images_cannot(models
     assert relearned_from_retain(gone)[0] == 0
     found, curve = relearned_from_few(gone)
     assert curve is not None
-    assert curve["0"] == 0 < 0.5 < found
+    assert curve["0"] == 0 < 0.5 < found < curve["5"]
     # Of 20 images every other one is shown, and the others are asked.
     asked = models.forget.take(torch.arange(1, COUNT, 2))
-    assert relearned_from_few(replace(models, recipe=STILL, retain=asked))[0] == known(models.model, asked)
+    assert relearned_from_few(replace(models, recipe=STILL, retain=asked))[0] == pytest.approx(
+        known(models.model, asked)
+    )
 
 
 def test_curves_need_images_and_end_where_training_runs_away(models: Models) -> None:

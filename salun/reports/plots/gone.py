@@ -50,7 +50,8 @@ def gone(rows: Sequence[Row], names: Sequence[str], title: str) -> Figure:
     learned = [name for name in names if name in _CURVES and any(_curve_of(row, name) for row in rows)]
     room, above = 0.5 + LETTER_WIDTH * max(len(member.label) for member in members), 1.6 + 0.27 * len(members)
     figure = Figure(figsize=(max(room + 1.25 * len(names), 6.0), above + 2.6 * bool(learned)))
-    parts = np.atleast_1d(figure.subfigures(2, 1, height_ratios=(above, 2.6)) if learned else figure.subfigures(1, 1))
+    heights = (above, 2.6) if learned else (above,)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     axes = parts[0].subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
         _way_panel(axis, members, name)
