@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -332,23 +332,34 @@ def evaluate(
     for network in copies.values():
         class_count(network, *sets[:3])
         mark_head(network, next(sets[0].batches(1)).x, head)
-    blind = [name for name in names if METRICS[name].head and not classifiers(copies["model"])]
-    if blind:
-        lacking = f"no linear layer gives its logits, so it has no {', '.join(blind)}"
-        _warn([f"model {type(model).__name__}: {lacking}; name its last layer with head="])
+    _warn(_headless(copies["model"], names))
     random = None
     if any("random" in METRICS[name].against for name in names):
         random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0])
     columns = _measured(copies, sets, names, random, getattr(model, _COST, (None, None)))
-    for name, network in copies.items() if base is not None else ():
-        gold = None if name == "retrained" else copies.get("retrained")
-        images = evaluation_sets(*(sets[place] for place in (0, 1, 3, 2)))
-        subject = Models(
-            network, copies["base"], gold, sets[0], sets[1], recipe or Recipe(), seed, images["test"],
-            images["forgotten_test"],
-        )  # fmt: skip
-        columns[name] |= compute(subject, names)
+    if base is not None:
+        for name, subject in _weighed(copies, sets, recipe or Recipe(), seed):
+            columns[name] |= compute(subject, names)
     return Scores(columns["model"], columns.get("base", {}), columns.get("retrained", {}))
+
+
+def _headless(model: nn.Module, names: tuple[str, ...]) -> list[str]:
+    """Tell which metrics have no value because the head of a model is not known, in a line."""
+    blind = [name for name in names if METRICS[name].head and not classifiers(model)]
+    lacking = f"no linear layer gives its logits, so it has no {', '.join(blind)}; name its last layer with head="
+    return [f"model {type(model).__name__}: {lacking}"] if blind else []
+
+
+def _weighed(
+    models: dict[str, nn.Module], sets: list[Images], recipe: Recipe, seed: int
+) -> Iterator[tuple[str, Models]]:
+    """Put each model beside those that it is compared with; a retrained model is not compared with itself."""
+    forget, retain, test, validation = sets
+    images = evaluation_sets(forget, retain, validation, test)
+    for name, network in models.items():
+        gold = None if name == "retrained" else models.get("retrained")
+        unseen = images["test"], images["forgotten_test"]
+        yield name, Models(network, models["base"], gold, forget, retain, recipe, seed, *unseen)
 
 
 def _measured(

@@ -142,8 +142,9 @@ def _show(console: Console, figures: FigureWriter, title: str, verdicts: Sequenc
     print_table(console, table)
     for verdict in verdicts:
         if verdict.ruli is not None:
-            alone = f"of an image alone above {verdict.ruli_image:.3f} for one in 20"
-            print(f"{verdict.title}: RULI AUC {_with_interval(verdict.ruli)}, {alone}")
+            low, high = verdict.ruli.interval
+            alone = f"on one image in 20 alone above {verdict.ruli_image:.3f}"
+            print(f"{verdict.title}: RULI AUC {verdict.ruli.auc:.3f}, from {low:.3f} to {high:.3f}; {alone}")
     curves = [(verdict.title, verdict.ulira) for verdict in verdicts if verdict.ulira is not None]
     if curves:
         with styled():
