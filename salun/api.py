@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ from salun.experiments.source import COMMAND_LINE, check_source, find_list, keep
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Models, Value, check_metrics
 from salun.metrics import evaluate as compute
+from salun.models.features import classifiers, mark_head
 from salun.models.own import model
 from salun.reports.labels import rows_of, titles_of
 from salun.reports.results import Results
@@ -294,6 +295,7 @@ def evaluate(
     retrained: nn.Module | None = None,
     validation: Images | None = None,
     metrics: str | Sequence[str] = (),
+    head: str | None = None,
     fresh: Build | None = None,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -309,9 +311,11 @@ def evaluate(
         base: the model before unlearning.
         retrained: the model trained without the forget set.
         validation: images held out of training, for metrics that need them.
-        metrics: names, or "default", "attacks" or "all"; `metrics()` lists them. Those of several runs need `run`.
+        metrics: names, or "default", "attacks", "gone" or "all"; `metrics()` lists them. Those of several runs need
+            `run`.
+        head: name of the layer that gives the logits, whose inputs some metrics look at; None finds it where it can.
         fresh: makes an untrained model, with which ZRF compares; None draws the weights of a copy anew.
-        recipe: how the base model was trained, for relearn_time.
+        recipe: how the base model was trained, for metrics that train it further.
         seed: of what a metric draws.
         device: where it runs, such as "cuda"; None for where the model is.
 
@@ -329,14 +333,35 @@ def evaluate(
     copies = {name: copied(network, place) for name, network in networks.items() if network is not None}
     for network in copies.values():
         class_count(network, *sets[:3])
+        mark_head(network, next(sets[0].batches(1)).x, head)
+    _warn(_headless(copies["model"], names))
     random = None
     if any("random" in METRICS[name].against for name in names):
         random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0])
     columns = _measured(copies, sets, names, random, getattr(model, _COST, (None, None)))
     if base is not None:
-        trio = copies["model"], copies["base"], copies.get("retrained")
-        columns["model"] |= compute(Models(*trio, sets[0], sets[1], recipe or Recipe(), seed), names)
+        for name, subject in _weighed(copies, sets, recipe or Recipe(), seed):
+            columns[name] |= compute(subject, names)
     return Scores(columns["model"], columns.get("base", {}), columns.get("retrained", {}))
+
+
+def _headless(model: nn.Module, names: tuple[str, ...]) -> list[str]:
+    """Tell which metrics have no value because the head of a model is not known, in a line."""
+    blind = [name for name in names if METRICS[name].head and not classifiers(model)]
+    lacking = f"no linear layer gives its logits, so it has no {', '.join(blind)}; name its last layer with head="
+    return [f"model {type(model).__name__}: {lacking}"] if blind else []
+
+
+def _weighed(
+    models: dict[str, nn.Module], sets: list[Images], recipe: Recipe, seed: int
+) -> Iterator[tuple[str, Models]]:
+    """Put each model beside those that it is compared with; a retrained model is not compared with itself."""
+    forget, retain, test, validation = sets
+    images = evaluation_sets(forget, retain, validation, test)
+    for name, network in models.items():
+        gold = None if name == "retrained" else models.get("retrained")
+        unseen = images["test"], images["forgotten_test"]
+        yield name, Models(network, models["base"], gold, forget, retain, recipe, seed, *unseen)
 
 
 def _measured(

@@ -189,6 +189,35 @@ class Bare(Net):
         return super().forward(x) * self.scale
 
 
+def test_whether_it_is_gone_is_asked_of_base_and_retrained_model_too(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, classes=[3])
+    retrained = salun.retrain(Net(), retain, **FAST)
+    with warnings.catch_warnings(action="error"):
+        scores = salun.evaluate(model, forget, retain, TEST, base=model, retrained=retrained, metrics="gone")
+    names = {name for name, found in salun.metrics().items() if found.gone}
+    assert set(scores) == names | {"avg_gap"}
+    assert (scores["IDI"], scores.base["IDI"], scores.retrained["IDI"]) == (1, 1, None)
+    for name in ("probe_forget", "kNN_test", "relearn_few", "barrier_base"):
+        assert scores.base[name] == scores[name]
+        assert scores.retrained[name] is not None
+        assert scores.gaps[name] == pytest.approx(abs(scores[name] - scores.retrained[name]))
+
+
+def test_a_model_without_a_known_head_has_no_probes_and_a_line_says_so() -> None:
+    forget, retain = salun.split(TRAIN, classes=[3])
+    line = "model Bare: no linear layer gives its logits, so it has no probe_forget; name its last layer with head="
+    with pytest.warns(UserWarning, match=line):
+        scores = salun.evaluate(
+            Bare(), forget, retain, TEST, base=Bare(), metrics=["probe_forget", "relearn_few", "UA"]
+        )
+    assert scores["probe_forget"] is None
+    assert scores["relearn_few"] is not None
+    with pytest.raises(salun.SalunError, match="head='last': the layer's output is not the model's logits"):
+        salun.evaluate(Bare(), forget, retain, TEST, head="last")
+    found = salun.evaluate(Net(), forget, retain, TEST, base=Net(), metrics=["probe_forget"], head="last")
+    assert found["probe_forget"] > 0
+
+
 @pytest.mark.parametrize("name", ["boundary_expand", "scar", "duck"])
 def test_methods_that_need_a_head_say_so(name: str) -> None:
     forget, retain = salun.split(TRAIN, classes=[0])

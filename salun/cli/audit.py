@@ -40,6 +40,7 @@ _LEGEND = (
     "never saw",
     "AUC is good at 0.5, with its 95 % bootstrap interval over images and models; TPR of U-LiRA is good at the FPR; "
     "KLoM (nats) is good at retrain's own",
+    "RULI is LiRA with kernel densities; what it finds on images alone is good at retrain's own, which chance raises",
 )
 
 
@@ -139,6 +140,11 @@ def _show(console: Console, figures: FigureWriter, title: str, verdicts: Sequenc
     for verdict in verdicts:
         table.add_row(*map(Text, _table_row(verdict)))
     print_table(console, table)
+    for verdict in verdicts:
+        if verdict.ruli is not None:
+            low, high = verdict.ruli.interval
+            alone = f"on one image in 20 alone above {verdict.ruli_image:.3f}"
+            print(f"{verdict.title}: RULI AUC {verdict.ruli.auc:.3f}, from {low:.3f} to {high:.3f}; {alone}")
     curves = [(verdict.title, verdict.ulira) for verdict in verdicts if verdict.ulira is not None]
     if curves:
         with styled():

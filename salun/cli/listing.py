@@ -32,7 +32,7 @@ def sets_of(found: Metric) -> str:
     """Say which sets of metrics hold a metric."""
     if found.original:
         return ""
-    sets = {"default": found.default, "attacks": found.cost == "attack", "all": True}
+    sets = {"default": found.default, "attacks": found.cost == "attack", "gone": found.gone, "all": True}
     return " ".join(name for name, holds in sets.items() if holds)
 
 

@@ -127,7 +127,7 @@ def unlearn_parser() -> Parser:
     add("--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)")
     add("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
     _add_executor_flags(parser)
-    add("--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, all; of finished runs too")
+    add("--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, gone, all; of finished runs too")
     add(
         "--budget",
         type=int,

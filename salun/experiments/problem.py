@@ -279,4 +279,6 @@ def load_models(problem: ForgettingProblem, weights: Path | None, retrained: Pat
         forget=loaded.sets.forget,
         retain=loaded.sets.retain,
         recipe=problem.spec.known_recipe,
+        test=loaded.sets.test,
+        forgotten_test=loaded.sets.forgotten_test,
     )

@@ -105,7 +105,7 @@ class _Entry(BaseModel):
         None, ge=1, description="Image passes that are not exceeded, forward and backward together, mask included."
     )
     metrics: list[str] = Field(
-        [], description="Metrics to compute, or sets of them: default, attacks, all; empty for the default ones."
+        [], description="Metrics to compute, or sets of them: default, attacks, gone, all; empty for the default ones."
     )
     seed: _Seed = Field(0, description="Seed of the first run; run i uses seed + i.")
     tag: str | None = Field(None, max_length=200, description="Name of the experiment in tables and logs.")

@@ -1,7 +1,10 @@
 """Accuracies on the forget, retain, validation and test set, and the cost in time."""
 
+import torch
+
 from salun.metrics import Evaluation, Value, metric
-from salun.training.evaluate import accuracy
+from salun.metrics.matching import together
+from salun.training.evaluate import Outputs, accuracy
 
 
 @metric("UA", needs=("forget",), default=True)
@@ -98,6 +101,31 @@ def test_remaining_accuracy(evaluation: Evaluation) -> Value:
         The notebook of the seed documents.
     """
     return accuracy(evaluation.test)
+
+
+@metric("corrected_accuracy", needs=("forget",), gone=True, derived=True)
+def corrected_accuracy(evaluation: Evaluation) -> Value:
+    """Corrected accuracy: accuracy on rightly labelled test images of the classes that the forget images bear.
+
+    Formula:
+        corrected_accuracy = the share of test images that are classified right, among those whose class occurs among
+        the labels of the forget set.
+
+    Cannot see:
+        A backdoor: test images bear no trigger, so manipulations that need one do not show. It says something only
+        where labels of forget images were wrong: else it is TUA where whole classes are forgotten, and TA where the
+        forget images are of all classes.
+
+    Returns:
+        None where there are no such test images.
+
+    Source:
+        Acc_corr of Goel et al., "Corrective Machine Unlearning", TMLR 2024, arXiv 2402.14015, section 3, for the
+        interclass confusion there: the affected domain is the classes whose labels were confused.
+    """
+    test = together(evaluation.test, evaluation.forgotten_test)
+    affected = torch.isin(test.labels, evaluation.forget.labels)
+    return accuracy(Outputs(test.logits[affected], test.labels[affected])) if bool(affected.any()) else None
 
 
 @metric("RTE", unit="s", direction="lower", ideal="low", default=True)

@@ -72,6 +72,13 @@ class Models:
     retain: Images  # images to keep
     recipe: Recipe  # how the base model was trained
     seed: int = 0  # of whatever a metric draws
+    test: Images | None = None  # test images, without the forgotten classes; None where there are none
+    forgotten_test: Images | None = None  # test images of the forgotten classes; none for other forget sets
+
+    @property
+    def unseen(self) -> Images | None:
+        """Images like the forgotten that no model was trained on; None or empty where there are none."""
+        return self.forgotten_test if self.forgotten_test is not None and len(self.forgotten_test) else self.test
 
 
 Subject = Evaluation | Runs | Models

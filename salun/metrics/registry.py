@@ -23,7 +23,7 @@ Value = float | None
 Detail = dict[str, float | None] | list[list[float | None]]
 
 _PACKAGE = "salun.metrics"
-METRIC_SETS = _DEFAULT, _ATTACKS, _ALL = "default", "attacks", "all"
+METRIC_SETS = _DEFAULT, _ATTACKS, _GONE, _ALL = "default", "attacks", "gone", "all"
 GAP_METRICS = ("UA", "RA", "TA", "MIA")
 
 
@@ -46,6 +46,8 @@ class Metric:
     blind: str
     source: str
     default: bool  # computed where no metric is named
+    gone: bool  # asks whether what was forgotten can be brought back
+    head: bool  # looks at the features that the classification head sees
     original: bool  # kept only to reproduce figures of a code whose definition is faulty
     derived: bool  # repeats or is computed from UA, RA, TA and MIA, so that its test says nothing new
     home: str  # the module that registered it
@@ -64,6 +66,8 @@ def metric(
     against: tuple[_Against, ...] = (),
     needs: tuple[str, ...] = (),
     default: bool = False,
+    gone: bool = False,
+    head: bool = False,
     original: bool = False,
     derived: bool = False,
     revised: str | None = None,
@@ -98,7 +102,7 @@ def metric(
             METRICS[name] = Metric(
                 name=name, family=names, compute=compute, subject=subject, unit=one, direction=direction, ideal=best,
                 cost=cost, against=against, needs=needs, summary=summary, formula=formula, blind=blind, source=source,
-                default=default, original=original, derived=derived, home=home, revised=revised,
+                default=default, gone=gone, head=head, original=original, derived=derived, home=home, revised=revised,
             )  # fmt: skip
         return able
 
@@ -155,7 +159,7 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     """Check that metrics exist, and put the metrics of a set in the place of its name.
 
     Args:
-        names: as in JSON: metrics, or the sets "default", "attacks" and "all"; none for the default ones.
+        names: as in JSON: metrics, or the sets "default", "attacks", "gone" and "all"; none for the default ones.
 
     Returns:
         The names of what is to be computed, each once.
@@ -168,6 +172,7 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     sets = {
         _DEFAULT: [name for name in corrected if METRICS[name].default],
         _ATTACKS: [name for name in corrected if METRICS[name].cost == "attack"],
+        _GONE: [name for name in corrected if METRICS[name].gone],
         _ALL: corrected,
     }
     for name in names:

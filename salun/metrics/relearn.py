@@ -1,9 +1,10 @@
 """How fast a model learns again what it was to forget."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -18,12 +19,16 @@ from salun.training.runtime import Runtime
 from salun.training.step import frozen_norms
 
 _EPOCHS = 10
+_RETAIN_EPOCHS = 5
+_SHOWN = 10
 _ORDERS = 3
 _SLOWER = 10
 _SMALLEST_LOSS = 1e-4
 
+_Curved = tuple[Value, dict[str, float | None] | None]
 
-@metric("relearn_time", unit="epochs", cost="weights", against=("base",), revised="0.2.0")
+
+@metric("relearn_time", unit="epochs", cost="weights", against=("base",), gone=True, revised="0.2.0")
 def relearn_time(models: Models) -> Value:
     """Epochs by which a copy of the model, trained on the forget set, stays behind the base model's loss on it.
 
@@ -78,19 +83,94 @@ def _loss_of(outputs: Outputs) -> float:
 
 def _losses_after(model: nn.Module, images: Images, recipe: Recipe, seed: int) -> list[float]:
     """Train a model on images, and measure its loss on them after each epoch."""
+    return _after_epochs(model, images, recipe, _EPOCHS - 1, seed, lambda: _loss_of(predict(model, images)))
+
+
+def _after_epochs(
+    model: nn.Module, images: Images, recipe: Recipe, epochs: int, seed: int, measure: Callable[[], float]
+) -> list[float]:
+    """Train a model on images in place, and measure after each epoch; NaN for epochs that a diverged one lacks."""
     generator = seeded(seed, images.device)
-    losses: list[float] = []
+    measured: list[float] = []
 
     def stream(epoch: int) -> Iterator[Batch]:
         if epoch:
-            losses.append(_loss_of(predict(model, images)))
+            measured.append(measure())
         return images.batches(even_sizes(len(images), recipe.batch_size), generator)
 
     rate, momentum, decay = recipe.lr / _SLOWER, recipe.momentum, recipe.weight_decay
-    config = TrainingConfig(rate, _EPOCHS - 1, momentum=momentum, weight_decay=decay)
+    config = TrainingConfig(rate, epochs, momentum=momentum, weight_decay=decay)
     with seeded_globally(seed, images.device):
         # Unless frozen, a few images, or those of one class, would make the base model itself forget them.
         steps = frozen_norms(model.requires_grad_(True), stream)
         fit(model, steps, config, Runtime(recipe.precision))
-    losses.append(_loss_of(predict(model, images)))
-    return losses + [math.nan] * (_EPOCHS - 1 - len(losses))
+    measured.append(measure())
+    return measured + [math.nan] * (epochs - len(measured))
+
+
+@metric("relearn_retain", "relearn_retain_curve", unit=("%", "table"), cost="weights", gone=True)
+def relearned_from_retain(models: Models) -> _Curved:
+    """Accuracy on the forget set that a copy of the model regains when it is trained on retain images alone.
+
+    Formula:
+        Share of the forget images that the copy classifies right, in the mean over what it does after each of 5 epochs
+        on retain images, trained as `relearn_time` says. At most 2,000 images of either set, evenly spaced in the
+        order of their indices.
+
+    Cannot see:
+        What the retain images teach by themselves: in random forgetting a retrained model has about its test
+        accuracy. More epochs, another learning rate, or new statistics of batch normalisation, which are frozen here.
+
+    Returns:
+        The mean accuracy, and the curve: by epoch, from 0.
+
+    Source:
+        Siddiqui et al., "From Dormant to Deleted: Tamper-Resistant Unlearning Through Weight-Space Regularization",
+        arXiv 2505.22310, who train longer and look at the last epoch: here the mean tells how fast it comes back.
+    """
+    return _relearned(models, 0)
+
+
+@metric("relearn_few", "relearn_few_curve", unit=("%", "table"), cost="weights", gone=True)
+def relearned_from_few(models: Models) -> _Curved:
+    """Accuracy on forget images that a copy of the model regains from retain images and 10 other forget images.
+
+    Formula:
+        As `relearn_retain`, with 10 evenly spaced forget images, half of them where there are fewer than 20, among
+        the images that are trained on, repeated until they are as many as the retain images of a class in the mean.
+        The accuracy is that on all other forget images.
+
+    Cannot see:
+        What the 10 images teach a model that never saw the others, which is why it is compared with the retrained
+        model's value. Otherwise what `relearn_retain` cannot.
+
+    Returns:
+        The mean accuracy, and the curve: by epoch, from 0. None of fewer than 2 forget images.
+
+    Source:
+        As `relearn_retain`.
+    """
+    shown = min(_SHOWN, len(models.forget) // 2)
+    return _relearned(models, shown) if shown else (None, None)
+
+
+def _relearned(models: Models, shown: int) -> _Curved:
+    """Train a copy on retain images and so many forget images; the accuracy on the others, epoch by epoch."""
+    forget, retain = spread(models.forget), spread(models.retain)
+    given = torch.arange(shown, device=forget.device) * len(forget) // max(shown, 1)
+    others = torch.ones(len(forget), dtype=torch.bool, device=forget.device).index_fill(0, given, False)
+    asked = forget.take(others.nonzero()[:, 0])
+    if not len(asked) or not len(retain):
+        return None, None
+    if shown:
+        times = max(1, len(retain) // (max(len(retain.labels.unique()), 1) * shown))
+        retain = retain.join(forget.take(given.repeat(times)))
+    model = deepcopy(models.model)
+
+    def known() -> float:
+        outputs = predict(model, asked)
+        return math.nan if bool(outputs.logits.isnan().any()) else float(outputs.correct.float().mean())
+
+    start = known()
+    curve = [start, *_after_epochs(model, retain, models.recipe, _RETAIN_EPOCHS, models.seed, known)]
+    return math.fsum(curve[1:]) / _RETAIN_EPOCHS, {str(epoch): value for epoch, value in enumerate(curve)}

@@ -1,7 +1,10 @@
-"""The likelihood-ratio attack on unlearning, with a Gaussian for each image and kind of model."""
+"""The likelihood-ratio attack on unlearning, with a distribution of margins for each image and kind of model."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from salun.metrics import Runs, Value, metric
 from salun.metrics.matching import enough, on_forget
@@ -22,7 +25,7 @@ def _gaussian(values: _Floats, shared: bool) -> tuple[_Floats, _Floats]:
     return values.mean(0), np.maximum(variance, _SMALLEST_VARIANCE)
 
 
-def _scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
+def _gaussian_scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
     """Compute (N,) log likelihood ratios of an unlearned model against a retrained one."""
     shared = min(len(unlearned), len(retrained)) < _FEWEST_FOR_OWN_VARIANCE
     logs = []
@@ -32,15 +35,37 @@ def _scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
     return np.asarray(logs[0] - logs[1])
 
 
-def left_out_scores(unlearned: _Floats, retrained: _Floats) -> tuple[_Floats, _Floats]:
-    """Score every model's images with Gaussians from the other models.
+def kernel_scores(unlearned: _Floats, retrained: _Floats, target: _Floats) -> _Floats:
+    """Score a model's images by kernel densities, which take no shape of an image's margins for granted.
 
-    With each model that is asked, one of the other kind is left out as well: else both Gaussians would know their own
+    Args:
+        unlearned: (K, N) margins in unlearned models.
+        retrained: (L, N) in the models that they are compared with.
+        target: (N,) in the model that is asked.
+
+    Returns:
+        (N,) log likelihood ratios, with a Gaussian kernel of bandwidth 1 about each margin.
+
+    Source:
+        RULI: Naderloui et al., "Rectifying Privacy and Efficacy Measurements in Machine Unlearning: A New Inference
+        Attack Perspective", USENIX Security 2025, arXiv 2506.13009, code datasec-lab/Ruli.
+    """
+    logs = [logsumexp(-((target - known) ** 2) / 2, axis=0) - np.log(len(known)) for known in (unlearned, retrained)]
+    return np.asarray(logs[0] - logs[1])
+
+
+def left_out_scores(
+    unlearned: _Floats, retrained: _Floats, score: Callable[[_Floats, _Floats, _Floats], _Floats] = _gaussian_scores
+) -> tuple[_Floats, _Floats]:
+    """Score every model's images with distributions from the other models.
+
+    With each model that is asked, one of the other kind is left out as well: else both would know their own
     kind a little less well, and the attack would look better or worse than it is by that alone.
 
     Args:
         unlearned: (K, N) margins in the unlearned models.
         retrained: (L, N) in the retrained models.
+        score: gives the log likelihood ratios of a model's margins.
 
     Returns:
         (K, N) scores of the unlearned, (L, N) of the retrained models.
@@ -48,7 +73,7 @@ def left_out_scores(unlearned: _Floats, retrained: _Floats) -> tuple[_Floats, _F
 
     def asked(own: _Floats, index: int) -> _Floats:
         after, never = (np.delete(kind, index % len(kind), axis=0) for kind in (unlearned, retrained))
-        return _scores(after, never, own[index])
+        return score(after, never, own[index])
 
     first, second = (np.stack([asked(kind, i) for i in range(len(kind))]) for kind in (unlearned, retrained))
     return first, second
@@ -77,4 +102,4 @@ def likelihood_ratio_attack(runs: Runs) -> Value:
     known = [on_forget(kind, margins) for kind in (runs.unlearned, runs.retrained)]
     if not all(np.isfinite(kind).all() for kind in known):
         return None
-    return area(*(scores.ravel() for scores in left_out_scores(*known)))
+    return area(*(scores.ravel() for scores in left_out_scores(known[0], known[1])))

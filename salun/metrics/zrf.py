@@ -1,4 +1,4 @@
-"""Divergences of predictions: to a model that knows nothing, and to the retrained model."""
+"""Divergences of predictions: to a model that knows nothing, to the base model and to the retrained one."""
 
 import math
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from salun.metrics import Evaluation, Value, metric
-from salun.metrics.matching import check_same_images
+from salun.metrics.matching import check_same_images, unseen
 from salun.metrics.scores import Variant
+from salun.training.evaluate import Outputs
 
 
 def _logs_of_mixture(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,3 +101,38 @@ def divergence_to_retrained(evaluation: Evaluation) -> Value:
     assert evaluation.retrained
     check_same_images("forget", evaluation.forget, evaluation.retrained.forget)
     return float(_jensen_shannon(evaluation.forget.logits, evaluation.retrained.forget.logits).mean())
+
+
+@metric("RF_JSD", unit="nats", against=("base",), needs=("forget",), gone=True)
+def retrain_free_divergence(evaluation: Evaluation) -> Value:
+    """Retrain-free Jensen-Shannon divergence: forget images in the model against unseen images in the base model.
+
+    Formula:
+        RF_JSD = mean over the classes of forget images of [KL(p || m) + KL(q || m)] / 2, m = (p + q) / 2, with p the
+        mean prediction of the model over the forget images of a class and q that of the base model over the test
+        images of the same class; natural logarithms. Classes without test images are left out.
+
+    Cannot see:
+        Single images, whose predictions are averaged class by class. Whether a class is gone: where whole classes
+        are forgotten the base model knows their test images, so that a retrained model is near ln 2, not near 0.
+
+    Returns:
+        In [0, ln 2] nats; near 0 where a retrained model treats forget images as the base model treats unseen ones.
+
+    Source:
+        Spartalis et al., "LoTUS: Large-Scale Machine Unlearning with a Taste of Uncertainty", CVPR 2025, arXiv
+        2503.18314. The authors' code takes KL(m || p) and KL(m || q) and divides by the number of classes twice.
+    """
+    assert evaluation.base
+    means = [_class_means(outputs) for outputs in (evaluation.forget, unseen(evaluation.base))]
+    shared = sorted(means[0].keys() & means[1].keys())
+    if not shared:
+        return None
+    ours, theirs = (torch.stack([mean[label] for label in shared]).log() for mean in means)
+    return float(_jensen_shannon(ours, theirs).mean())
+
+
+def _class_means(outputs: Outputs) -> dict[int, Tensor]:
+    """Average the predictions on the images of each class."""
+    p = outputs.logits.double().softmax(1)
+    return {label: p[outputs.labels == label].mean(0) for label in outputs.labels.unique().tolist()}

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from salun.experiments.audit import Flags, Pool
 from salun.experiments.margins import Margins, Singles
 from salun.metrics.klom import klom
-from salun.metrics.ulira import left_out_scores
+from salun.metrics.scores import area
+from salun.metrics.ulira import kernel_scores, left_out_scores
 from salun.reports.roc import Roc, roc_of
 
 _Places = NDArray[np.int64]
+_Floats = NDArray[np.float64]
+_MOST_IMAGES = 95
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Verdict:
         diverged: how many of these and of the retrained ones gave margins that are not finite; with one, no figures.
         ulira: the attack that tells unlearned images from the same images in retrained models.
         lira: the attack that tells, in the unlearned model alone, unlearned images from images never trained on.
+        ruli: `lira` with kernel densities in the place of Gaussians.
+        ruli_image: 95th percentile over the images of the area under the curve of that attack on one image alone.
         klom_forget: KL divergence of margins between unlearned and retrained models, nats, mean over unlearned images.
         klom_retain: the same of retained images.
         klom_test: of test images; None where there are none.
@@ -36,13 +41,15 @@ class Verdict:
     diverged: int
     ulira: Roc | None = None
     lira: Roc | None = None
+    ruli: Roc | None = None
+    ruli_image: float | None = None
     klom_forget: float | None = None
     klom_retain: float | None = None
     klom_test: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """Describe it for a JSON file, curves with no more points than can be told apart."""
-        curves = {"ulira": self.ulira, "lira": self.lira}
+        curves = {"ulira": self.ulira, "lira": self.lira, "ruli": self.ruli}
         return {**vars(self), **{name: curve.plain() if curve else None for name, curve in curves.items()}}
 
 
@@ -59,7 +66,8 @@ def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence
         Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy", arXiv
         2403.01218, algorithm 1; Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, for
         the attack on the unlearned models alone; Georgiev et al., "Attribute-to-Delete", arXiv 2410.23232, for
-        KLoM. Here a shadow model unlearns all the candidates that it was trained on at once.
+        KLoM; Naderloui et al., arXiv 2506.13009, for RULI. Here a shadow model unlearns all the candidates
+        that it was trained on at once.
     """
     diverged = sum(model.diverged for model in {id(model): model for model in (*models, *retrained)}.values())
     if diverged:
@@ -73,12 +81,15 @@ def judge(pool: Pool, title: str, models: Sequence[Margins], retrained: Sequence
         _mean_klom(*(np.stack([getattr(model, part) for model in half]) for half in (models[::2], retrained[1::2])))
         for part in ("witnesses", "test")
     )
+    scores = left_out_scores(inside.astype(np.float64), outside.astype(np.float64), kernel_scores)
     return Verdict(
         title=title,
         shadows=len(models),
         diverged=0,
         ulira=_attacked(inside, forgotten, against, asked),
         lira=_attacked(inside, forgotten, outside, unseen),
+        ruli=roc_of(scores[0], forgotten, scores[1], unseen),
+        ruli_image=_worst_image(*scores),
         klom_forget=_mean_klom(inside, against),
         klom_retain=retain,
         klom_test=test,
@@ -99,6 +110,12 @@ def _attacked(members: Singles, member_models: _Places, others: Singles, other_m
     """Run the likelihood-ratio attack, each model left out in turn."""
     scores = left_out_scores(members.astype(np.float64), others.astype(np.float64))
     return roc_of(scores[0], member_models, scores[1], other_models)
+
+
+def _worst_image(members: _Floats, others: _Floats) -> float:
+    """Find the area under the ROC curve that an attack on one image alone exceeds on a twentieth of the images."""
+    areas = [area(ours, theirs) for ours, theirs in zip(members.T, others.T, strict=True)]
+    return float(np.percentile(areas, _MOST_IMAGES))
 
 
 def _mean_klom(unlearned: Singles, retrained: Singles) -> float | None:

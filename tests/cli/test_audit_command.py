@@ -101,6 +101,8 @@ def test_the_table_has_a_row_a_method_with_its_areas_and_intervals(done: str) ->
         rates = [f"{100 * method['ulira']['tpr_at'][level]:.2f} %" for level in ("0.001", "0.01")]
         distances = [f"{method[f'klom_{name}']:.2f}" for name in ("forget", "retain", "test")]
         assert row == [method["title"], attacks[0], *rates, attacks[1], *distances, "6"]
+        assert f"{method['title']}: RULI AUC {method['ruli']['auc']:.3f}, from " in done
+        assert f"on one image in 20 alone above {method['ruli_image']:.3f}" in done
 
 
 def test_the_same_command_again_trains_nothing_and_finds_the_same(
@@ -152,7 +154,7 @@ def test_methods_that_diverge_have_no_figures(done: str, write: Write, capsys: p
         "title": "ga",
         "shadows": 6,
         "diverged": 6,
-        **dict.fromkeys(["ulira", "lira", "klom_forget", "klom_retain", "klom_test"]),
+        **dict.fromkeys(["ulira", "lira", "ruli", "ruli_image", "klom_forget", "klom_retain", "klom_test"]),
     }
 
 

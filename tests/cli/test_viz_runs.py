@@ -53,6 +53,15 @@ def test_every_list_below_runs_is_drawn_where_it_lies(capsys: pytest.CaptureFixt
             assert image.convert("L").getextrema() == (pytest.approx(30, abs=30), 255)
 
 
+def test_what_comes_back_is_drawn_where_it_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = runs(values={"probe_forget": 0.75, "IDI": 0.5}, details={"relearn_few_curve": {"0": 0.0, "1": 0.5}})
+    list_of("one", [*runs(method="retrain"), *asked])
+    assert viz() == 0
+    assert files_of("one/gone") < made("images")
+    assert [line["probe_forget_mean"] for line in lines_of("images/one/gone.csv")] == ["", "", "0.75"]
+    assert "gone" not in capsys.readouterr().err
+
+
 def test_what_an_earlier_version_retrained_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     old = recorded("retrain", seed=0, id="0" * 16, values={"UA": 0.0})
     list_of("one", [old, *runs(method="retrain"), *sweep_runs()])

@@ -117,6 +117,7 @@ EXTREMES = {
     **dict.fromkeys(("completeness", "ToW", "ToW_MIA", "AUS", "forgetting_quality", "neurips_score"), (0, 1)),
     "activation_distance": (math.sqrt(2), 0),
     "JS": (LN_2, 0),
+    "RF_JSD": (LN_2, 0),
     # Both models are as sure as can be: all that this one looks at.
     "FQS": (1, 1),
     # Unbounded: ln 2 less half of the 200 between the logits.

@@ -13,7 +13,7 @@ from salun.data.images import Images
 from salun.data.sets import make_sets, prepare
 from salun.data.split import ForgetRequest, make_split
 from salun.metrics import Models
-from salun.metrics.relearn import relearn_time
+from salun.metrics.relearn import relearn_time, relearned_from_few, relearned_from_retain
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import predict
 from salun.training.recipe import Recipe
@@ -21,6 +21,7 @@ from salun.training.recipe import Recipe
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=8, momentum=0.8, weight_decay=0.05, schedule="cosine")
 LIGHT = RECIPE.model_copy(update={"weight_decay": 5e-4})
+STILL = RECIPE.model_copy(update={"weight_decay": 0.0, "lr": 1e-30})
 COUNT = 20
 
 
@@ -159,3 +160,55 @@ def test_learns_from_augmented_images_and_is_measured_on_plain_ones(models: Mode
     relearn_time(replace(models, forget=augmented(models.forget, seen)))
     assert sum(generator is not None for generator in seen) == 3 * 9 * math.ceil(COUNT / RECIPE.batch_size)
     assert len({id(generator) for generator in seen if generator is not None}) == 3
+
+
+def muted(base: nn.Module) -> nn.Module:
+    """A model whose head alone does not say zero any more."""
+    model = deepcopy(base)
+    with torch.no_grad():
+        model.get_parameter("fc.weight")[0].neg_()
+        model.get_parameter("fc.bias")[0] -= 5
+    return model
+
+
+def known(model: nn.Module, images: Images) -> float:
+    return float(predict(model, images).correct.float().mean())
+
+
+def test_retain_images_alone_bring_back_what_only_the_head_does_not_say(models: Models) -> None:
+    few = replace(models, model=muted(models.base), recipe=LIGHT, retain=models.retain.take(torch.arange(200)))
+    found, curve = relearned_from_retain(few)
+    assert curve is not None
+    assert list(curve) == [str(epoch) for epoch in range(6)]
+    assert curve["0"] == known(few.model, few.forget)
+    assert found == pytest.approx(sum(curve[str(epoch)] for epoch in range(1, 6)) / 5)
+    assert curve["0"] < 0.9 < found
+    still = relearned_from_retain(replace(few, recipe=STILL))
+    assert still == (pytest.approx(curve["0"]), dict.fromkeys(curve, curve["0"]))
+
+
+def test_a_few_forget_images_bring_back_a_class_that_retain_images_cannot(models: Models) -> None:
+    zeros = models.retain.take((models.retain.labels == 0).nonzero()[:COUNT, 0])
+    retain = models.retain.take((models.retain.labels > 0).nonzero()[:100, 0])
+    gone = replace(models, model=muted(models.base), recipe=LIGHT, forget=zeros, retain=retain)
+    assert relearned_from_retain(gone)[0] == 0
+    found, curve = relearned_from_few(gone)
+    assert curve is not None
+    assert curve["0"] == 0 < 0.5 < found < curve["5"]
+    # Of 20 images every other one is shown, and the others are asked.
+    asked = models.forget.take(torch.arange(1, COUNT, 2))
+    assert relearned_from_few(replace(models, recipe=STILL, retain=asked))[0] == pytest.approx(
+        known(models.model, asked)
+    )
+
+
+def test_curves_need_images_and_end_where_training_runs_away(models: Models) -> None:
+    nothing, few = torch.arange(0), models.retain.take(torch.arange(40))
+    assert relearned_from_retain(replace(models, forget=models.forget.take(nothing))) == (None, None)
+    assert relearned_from_retain(replace(models, retain=models.retain.take(nothing))) == (None, None)
+    assert relearned_from_few(replace(models, forget=models.forget.take(torch.arange(1)))) == (None, None)
+    wild = RECIPE.model_copy(update={"lr": 1e30})
+    found, curve = relearned_from_retain(replace(models, retain=few, recipe=wild))
+    assert math.isnan(found)
+    assert curve is not None
+    assert not math.isnan(curve["0"])

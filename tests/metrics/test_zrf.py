@@ -42,3 +42,21 @@ def test_divergence_is_jensens_and_shannons() -> None:
         one, other = (replace(compared(), forget=Outputs(logits[None], label)) for logits in pair)
         found.append(evaluate(replace(one, retrained=other), ("JS",))["JS"])
     np.testing.assert_allclose(found, jensenshannon(p, q, axis=1) ** 2, rtol=1e-6, atol=1e-12)
+
+
+def told(rows: list[list[float]], labels: list[int]) -> Outputs:
+    """Outputs of given probabilities."""
+    return Outputs(torch.tensor(rows).log(), torch.tensor(labels))
+
+
+def test_without_retraining_the_class_means_on_forget_and_unseen_images_are_compared() -> None:
+    forget = told([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [1, 0]], [0, 0, 1, 2])
+    test = told([[0.6, 0.4], [0.4, 0.6], [0.0, 1.0]], [0, 1, 1])
+    subject = replace(compared(), forget=forget, base=replace(compared(), test=test))
+    # Class 0: means (0.7, 0.3) and (0.6, 0.4); class 1: (0.2, 0.8) both times; no test image is of class 2.
+    wanted = jensenshannon([0.7, 0.3], [0.6, 0.4]) ** 2 / 2
+    assert evaluate(subject, ("RF_JSD",))["RF_JSD"] == pytest.approx(wanted, abs=1e-7)
+    gone = replace(subject, base=replace(compared(), test=test, forgotten_test=told([[0.7, 0.3]], [0])))
+    assert evaluate(gone, ("RF_JSD",))["RF_JSD"] == pytest.approx(0, abs=1e-7)
+    none = replace(subject, base=replace(compared(), test=told([[1, 0]], [3])))
+    assert evaluate(none, ("RF_JSD",)) == {"RF_JSD": None}

@@ -48,7 +48,7 @@ def membership(pool: Pool, shadows: int = SHADOWS) -> Floats:
     return np.stack([pool.trained(number) for number in range(shadows)]).astype(float)
 
 
-FIGURES = ("ulira", "lira", "klom_forget", "klom_retain", "klom_test")
+FIGURES = ("ulira", "lira", "ruli", "ruli_image", "klom_forget", "klom_retain", "klom_test")
 
 
 def judged(pool: Pool, models: list[Margins], retrained: list[Margins]) -> tuple[Verdict, dict[str, float]]:
@@ -64,14 +64,14 @@ def changed(models: list[Margins], **change: Callable[[Floats], Floats]) -> list
 
 def test_models_like_retrained_ones_cannot_be_told_from_them(pool: Pool) -> None:
     found = [judge(pool, "like", fabricate(pool, 2 * seed), fabricate(pool, 2 * seed + 1)) for seed in range(12)]
-    for attack in ("ulira", "lira"):
+    for attack in ("ulira", "lira", "ruli"):
         curves = [getattr(verdict, attack) for verdict in found]
         assert holds([curve.auc for curve in curves], 0.5)
         assert sum(curve.interval[0] <= 0.5 <= curve.interval[1] for curve in curves) >= 10
         assert holds([curve.tpr_at[0.01] for curve in curves], 0.01)
     retrained = fabricate(pool, 1)
     (_, like), (_, own) = (judged(pool, models, retrained) for models in (fabricate(pool, 2), retrained))
-    for name in FIGURES[2:]:
+    for name in FIGURES[3:]:
         assert like[name] == pytest.approx(own[name], rel=0.15)
         assert own[name] > 0
 
@@ -135,3 +135,16 @@ def test_extreme_margins_have_figures(pool: Pool) -> None:
         assert 0 <= found["ulira"] <= 1
         json.dumps(verdict.plain(), allow_nan=False)
     assert judged(pool, constant, [*constant])[1]["ulira"] == 0.5
+
+
+def test_kernel_densities_take_any_shape_and_tell_how_bad_the_worst_images_are(pool: Pool) -> None:
+    # Forgotten images lie 6 above or below those that were never seen, whose mean they share.
+    signs = np.where(np.arange(SHADOWS)[:, None] // 2 % 2, 6.0, -6.0)
+    hidden = np.zeros((SHADOWS, len(pool.candidates)))
+    hidden[:, ::4] = 1
+    _, all_of_them = judged(pool, fabricate(pool, 1, signs * membership(pool)), fabricate(pool, 2))
+    assert all_of_them["ruli"] > 0.9
+    _, some = judged(pool, fabricate(pool, 1, 8 * hidden * membership(pool)), fabricate(pool, 2))
+    _, none = judged(pool, fabricate(pool, 1), fabricate(pool, 2))
+    assert some["ruli_image"] == 1 > none["ruli_image"]
+    assert none["ruli"] < some["ruli"] < 0.9

@@ -18,13 +18,14 @@ from salun.reports.curves import curve_of, curves_as_csv, found_sweeps_of, sweep
 from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
+from salun.reports.plots.gone import WAYS, gone
 from salun.reports.plots.style import styled
 from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
 from salun.reports.summary import Row, grouped
 from salun.reports.tables import as_csv, columns_of, group_title
 
-_Drawing = tuple[Figure, str] | str
+_Drawing = tuple[Figure, str] | str | None  # None of what nobody asked for
 _PROGRAM = "salun-viz runs"
 _RUNS = Path("runs")
 _FILE = "records.jsonl"
@@ -130,8 +131,11 @@ def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], group: Gro
     """Draw what a forgetting problem's records allow, and say in a line what they do not."""
     members, title = grouped(rows)[group], group_title(rows, group)
     with styled():
-        for name, make in {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane}.items():
+        kinds = {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane, "gone": _gone}
+        for name, make in kinds.items():
             drawing = make(members, title)
+            if drawing is None:
+                continue
             if isinstance(drawing, str):
                 notice(f"{_PROGRAM}: {figures.folder / folder}: no {name}: {drawing}")
                 continue
@@ -192,3 +196,9 @@ def _plane(rows: list[Row], title: str) -> _Drawing:
         if any(row.kind != "base" and all(row.value(name).n for name in names) for row in rows):
             return plane(rows, names, title), as_csv(rows, names)
     return "no run has a value of UA, and of TA or RA"
+
+
+def _gone(rows: list[Row], title: str) -> _Drawing:
+    """Draw what comes back of the forgotten."""
+    names = [name for name in WAYS if any(row.value(name).n for row in rows)]
+    return (gone(rows, names, title), as_csv(rows, names)) if names else None
