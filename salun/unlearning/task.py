@@ -2,7 +2,7 @@
 
 import math
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from salun.data.images import Batch, Images
 from salun.device import autocast
@@ -159,19 +160,20 @@ class Task:
         chosen_for(self, name, settings).run(self, **settings)
         self.model.eval()
 
-    def logits(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+    def logits(self, x: Tensor, model: nn.Module | None = None, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Run a model in the training's precision, for a loss of more than the step's own batch.
 
         Args:
             x: (B, C, H, W) model input.
             model: that is to run, such as a teacher; None for the task's own.
+            weights: what it runs with in place of its own weights, by name; None for its own.
 
         Returns:
             (B, classes) float32, with their gradient.
         """
         model = self.model if model is None else model
         with autocast(self.runtime.precision, x.device), steady_norms(model, len(x) == 1):
-            logits: Tensor = model(x)
+            logits: Tensor = model(x) if weights is None else functional_call(model, dict(weights), (x,))
         return logits.float()
 
     def frozen(self) -> nn.Module:

@@ -58,6 +58,11 @@ RECORDED: list[tuple[dict[str, Any], str]] = [
     (THREE | {"method": "scar"}, "774b15bfca218528"),
     (THREE | {"method": "sfron"}, "b160a01e32c3bbd9"),
     (THREE | {"method": "unsir"}, "6468e7c46f43f802"),
+    (THREE | {"method": "lotus"}, "70d6c5754b6b4bf1"),
+    (THREE | {"method": "mu_mis"}, "8b20afc970d349e4"),
+    (THREE | {"method": "negmerge"}, "323e0dda0351d547"),
+    (THREE | {"method": "task_arithmetic"}, "c4fcc44a07cfccc0"),
+    (THREE | {"method": "uam"}, "e5f5fc4256e99b11"),
 ]
 
 

@@ -68,10 +68,16 @@ STRONG: dict[str, dict[str, Any]] = {
     "sfron": {"epochs": 2, "batch_size": 64},
     "amun": {"epochs": 1, "epsilon": 0.3, "pgd_steps": 10},
     "rl_split": {"lr": 0.1, "epochs": 4, "batch_size": 128, "labels": "remaining"},
+    "uam": {"lr": 0.1, "rho": 5.0, "epochs": 3, "batch_size": 64},
+    "mu_mis": {"lr": 1e-3, "epochs": 15, "delta": 9.0},
+    "task_arithmetic": {"lr": 3e-3},
+    "negmerge": {"lr": 1e-3, "epochs": 4, "scale": 3.0, "lr_factors": [0.5, 1.0, 2.0]},
+    "lotus": {"lr": 1e-3, "alpha": 32.0},
 }
 LARGEST_STEP = 5 * 32  # passes, of a batch of 32 forget images beside 32 retain images, which a teacher sees too
 WITHOUT_CHANCE = {"assd", "iu", "lfssd", "ssd"}
 SALIENT_ALONE = {"assd", "lfssd", "ssd"}
+TWO_GRADIENTS = {"mu_mis"}  # of one forward pass, by the input: of two logits
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
 
 
@@ -121,7 +127,7 @@ def test_moves_weights_alike_from_the_same_seed_and_counts_its_passes(
     assert all(bool(tensor.isfinite().all()) for tensor in first.model.state_dict().values())
     assert bits(first) == bits(again)
     assert same_weights(first, other, weights) == (name in WITHOUT_CHANCE)
-    assert first.passes.forward >= first.passes.backward >= 0
+    assert (1 + (name in TWO_GRADIENTS)) * first.passes.forward >= first.passes.backward >= 0
     assert first.passes.forward >= min(len(few.forget), len(few.retain))
 
 
