@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, enumerated, held_out
+from salun.data.dataset import Dataset, Subset, enumerated, held_out
 from salun.data.forget_file import Order, read_forget, unknown_names
 from salun.data.images import Images
 from salun.errors import SalunError, did_you_mean
 
 VALIDATION_SHARE = 0.1
+Choice = Literal["random", "memorized", "easy", "worst"]  # how the images of a share are chosen
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,27 @@ class ForgetRequest:
     indices: Path | None = None  # file that lists images by index, path or digest
     stratified: bool = False  # whether the share is taken of each class
     order: Order = "salun"  # that the file's indices count in
-    names: tuple[str, ...] = ()  # of the classes, once the data set is known
+    names: tuple[str, ...] = ()  # of the classes or subclasses, once the data set is known
+    subclasses: tuple[int | str, ...] = ()  # numbers or names of the subclasses to forget, all of their images
+    choice: Choice = "random"  # how the images of the share are chosen
 
     @property
     def is_given(self) -> bool:
         """Whether anything is to be forgotten."""
-        return bool(self.classes) or self.share is not None or self.indices is not None
+        return bool(self.classes or self.subclasses) or self.share is not None or self.indices is not None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether another seed gives another forget set."""
+        return self.share is not None and self.choice in ("random", "worst")
 
     def __str__(self) -> str:
-        if self.classes:
-            return f"class {'+'.join(name.removeprefix('class ') for name in self.names or map(str, self.classes))}"
+        if self.classes or self.subclasses:
+            names = self.names or map(str, self.classes or self.subclasses)
+            return f"{'' if self.classes else 'sub'}class {'+'.join(name.removeprefix('class ') for name in names)}"
         if self.share is not None:
-            return f"{self.share:.4g} of the training split" + (", stratified" if self.stratified else "")
+            how = self.choice if self.choice != "random" else "stratified" if self.stratified else ""
+            return f"{self.share:.4g} of the training split" + (f", {how}" if how else "")
         return f"the images in {self.indices}" if self.indices else "nothing"
 
 
@@ -48,42 +59,49 @@ class Split:
     """Which image belongs where, as sorted indices into the data set's training or test part."""
 
     train: Tensor  # what the base model learns
-    validation: Tensor  # held out of training, without the forgotten classes and those that the base model never saw
+    validation: Tensor  # held out of training, without forgotten (sub)classes and those that the base model never saw
     test: Tensor  # the test part without the same classes
     forget: Tensor  # what is to be forgotten, a part of `train`
     retain: Tensor  # the rest of `train`
-    forgotten_test: Tensor  # test images of the forgotten classes; empty for other forget sets
+    forgotten_test: Tensor  # test images of the forgotten classes or subclasses; empty for other forget sets
     classes: tuple[int, ...]  # the forgotten classes
     listed: Tensor  # every index that the forget file names, those in the validation split included
     fingerprint: str  # of train, validation and test before anything is forgotten
     seed: int = 0  # of the validation split
     absent: tuple[int, ...] = ()  # training images that are recorded, but are not there any more
     notices: tuple[str, ...] = ()  # lines on what the request may not have meant
+    subclasses: tuple[int, ...] = ()  # the forgotten subclasses
 
     @cached_property
     def forget_fingerprint(self) -> str:
         """Identity of the forget set, and of what cannot be retained any more."""
         gone = [torch.tensor(self.absent)] if self.absent else []
-        return digest(self.listed, torch.tensor(self.classes), *gone)
+        parts = [torch.tensor([-1, *self.subclasses])] if self.subclasses else []
+        return digest(self.listed, torch.tensor(self.classes), *gone, *parts)
 
 
 def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
-    """Look up the classes of a request in a data set.
+    """Look up the classes or subclasses of a request in a data set.
 
     Args:
         request: what is to be forgotten.
         dataset: the data.
 
     Returns:
-        The request with the numbers of the classes, sorted, each once, and their names.
+        The request with the numbers of the classes or subclasses, sorted, each once, and their names.
 
     Raises:
-        SalunError: the data set has no such class, or no others.
+        SalunError: the data set has no such class or subclass, or no others.
     """
-    names = dataset.classes
+    names, parts = dataset.classes, dataset.subclasses
     classes = tuple(sorted(set(_class_numbers(request.classes, names, len(names), dataset.name))))
     check_classes(classes, len(names), dataset.name)
-    return replace(request, classes=classes, names=tuple(names[label] for label in classes))
+    if request.subclasses:
+        check_subclasses(request.subclasses, len(parts), dataset.name)
+    numbers = _class_numbers(request.subclasses, parts, len(parts), dataset.name, "subclass")
+    subclasses = tuple(sorted(set(numbers)))
+    found = tuple([names[label] for label in classes] or [parts[number] for number in subclasses])
+    return replace(request, classes=classes, subclasses=subclasses, names=found)
 
 
 def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -92,7 +110,13 @@ def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tens
     return train, validation
 
 
-def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
+def make_split(
+    dataset: Dataset,
+    request: ForgetRequest,
+    split_seed: int = 0,
+    never: Tensor | None = None,
+    chosen: Tensor | None = None,
+) -> Split:
     """Split a data set and find the forget set; the validation split depends on labels and `split_seed` alone.
 
     Args:
@@ -100,6 +124,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         request: what is to be forgotten.
         split_seed: of the validation split.
         never: (K,) training indices that the base model was never trained on.
+        chosen: (K,) training indices of the share, where it is not drawn at random.
 
     Raises:
         SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
@@ -114,8 +139,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         train, validation = without(train, never), without(validation, never)
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
-    numbers = torch.tensor(found.classes, dtype=torch.int64)
-    listed, notices = _find_forget(labels, (train, validation), found, dataset)
+    listed, notices = (chosen, []) if chosen is not None else _find_forget((train, validation), found, dataset)
     notices += _questions(request, dataset.classes)
     lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
     train, validation, listed = (without(indices, lost) for indices in (train, validation, listed))
@@ -126,7 +150,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         raise SalunError(f"{found}: none of these images is in the training split{deleted}")
     if len(forget) == len(train):
         raise SalunError(f"{found}: that is the whole training split; nothing would be retained")
-    gone = torch.isin(tested[test], numbers)
+    gone = _is_of(dataset.test, found)[test]
     return Split(
         train=train,
         validation=without(validation, listed),
@@ -134,23 +158,30 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         forget=forget,
         retain=without(train, forget),
         forgotten_test=test[gone],
-        classes=tuple(numbers.tolist()),
+        classes=tuple(map(int, found.classes)),
         listed=listed if request.indices else forget,
         fingerprint=mark,
         seed=split_seed,
         absent=dataset.train.absent,
         notices=tuple(notices),
+        subclasses=tuple(map(int, found.subclasses)),
     )
 
 
-def _find_forget(
-    labels: Tensor, sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: Dataset
-) -> tuple[Tensor, list[str]]:
+def _is_of(part: Subset, request: ForgetRequest) -> Tensor:
+    """Tell which images of a part are of the classes or subclasses that a request names: (N,) bool."""
+    if request.subclasses and part.fine is not None:
+        return torch.isin(part.fine.cpu(), torch.tensor(request.subclasses))
+    return torch.isin(part.labels.cpu(), torch.tensor(request.classes, dtype=torch.int64))
+
+
+def _find_forget(sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: Dataset) -> tuple[Tensor, list[str]]:
     """Find the indices that a request names, and say in which of training and validation split they are."""
     train, validation = sets
-    if request.classes:
-        return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten(), []
+    if request.classes or request.subclasses:
+        return _is_of(dataset.train, request).nonzero().flatten(), []
     if request.share is not None:
+        labels = dataset.train.labels.cpu()
         return drawn_share(labels, train, request, request.share, round(request.share * len(train))), []
     if request.indices is None:
         return torch.empty(0, dtype=torch.int64), []
@@ -236,7 +267,9 @@ def split(
     return train.take(listed), train.take(without(everything, listed))
 
 
-def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "") -> tuple[int, ...]:
+def _class_numbers(
+    classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "", kind: str = "class"
+) -> tuple[int, ...]:
     """Look classes up by number or name.
 
     Args:
@@ -244,6 +277,7 @@ def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: in
         names: class names by label; empty where they are not known.
         count: number of classes.
         data: name of the data set; "" where it has none.
+        kind: "class" or "subclass".
 
     Returns:
         Their numbers.
@@ -256,10 +290,10 @@ def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: in
         number = names.index(given) if isinstance(given, str) and given in names else given
         if isinstance(number, str):
             known = did_you_mean(number, names) if names else "; the images have no class names: give a number"
-            raise SalunError(f"class '{number}': unknown{known}")
+            raise SalunError(f"{kind} '{number}': unknown{known}")
         if not 0 <= number < count:
-            whose = f"'{data}' has the classes" if data else "the classes are"
-            raise SalunError(f"class {number}: {whose} 0 to {count - 1}")
+            whose = f"'{data}' has the {kind}es" if data else f"the {kind}es are"
+            raise SalunError(f"{kind} {number}: {whose} 0 to {count - 1}")
         numbers.append(int(number))
     return tuple(numbers)
 
@@ -301,6 +335,16 @@ def check_classes(classes: Sequence[int], count: int, name: str) -> None:
             raise SalunError(f"class {label}: '{name}' has the classes 0 to {count - 1}")
     if len(set(classes)) == count:
         raise SalunError(f"classes {classes}: those are all classes of '{name}'; nothing would be retained")
+
+
+def check_subclasses(subclasses: Sequence[int | str], count: int, name: str) -> None:
+    """Raise a SalunError where a data set of `count` subclasses has none, or lacks those of them given by number."""
+    if not count:
+        two = "cifar20, digits_grouped and folder:PATH:subclasses have subclasses"
+        raise SalunError(f"subclass {'+'.join(map(str, subclasses))}: '{name}' has one level of classes; {two}")
+    for number in subclasses:
+        if isinstance(number, int) and not 0 <= number < count:
+            raise SalunError(f"subclass {number}: '{name}' has the subclasses 0 to {count - 1}")
 
 
 def without(indices: Tensor, unwanted: Tensor) -> Tensor:
