@@ -404,9 +404,11 @@ def run(
     plugins = model_files(each.model for each in found)
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
-    planned = plan(found, Repeats(nexp), cache, source)
-    _warn(warnings_of(planned))
     runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
+    planned = plan(found, Repeats(nexp), cache, source)
+    if runner.choose(planned):
+        planned = plan(found, Repeats(nexp), cache, source)
+    _warn(warnings_of(planned))
     titles, failures = titles_of(planned), []
     with keeping_source(folder, source):
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):

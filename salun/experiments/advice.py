@@ -42,6 +42,10 @@ def about_problem(problem: ForgettingProblem) -> list[str]:
         Lines: what became of the images that were listed, where the images lie, and what is not known of the model.
     """
     spec, lines = problem.spec, [*problem.dataset.notices, *problem.split.notices]
+    if not problem.is_chosen:
+        lines.append(
+            f"forget_choice: the base model chooses the {len(problem.split.forget)} images when the runs begin"
+        )
     if spec.moved_to is not None and not manifest_path(spec.path).is_file():
         lines.append(f"{spec.path}: has no manifest beside it; the images of '{spec.moved_to}' are taken for its own")
     if spec.checkpoint is None:

@@ -71,6 +71,8 @@ class Experiment(BaseModel):
         base_seed: of the base model's training; None for its recipe's own.
         prune: how the model is made sparse before the method; None where it is not.
         budget: image passes that mask and training together stay within; None for no limit.
+        entry: place in the list of the entry that it was written as, from 1; None where that is `number`.
+        variant: which of the values that this entry lists it has; empty where the entry is one experiment.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +93,13 @@ class Experiment(BaseModel):
     base_seed: int | None = None
     prune: PruneRequest | None = None
     budget: int | None = None
+    entry: int | None = None
+    variant: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where a list has it, as the text of errors says."""
+        return f"entry {self.entry or self.number}" + (f" ({self.variant})" if self.variant else "")
 
     @property
     def base(self) -> str:
@@ -117,6 +126,8 @@ class Experiment(BaseModel):
         forget = self.forget
         described = {"request": str(forget), "classes": list(forget.classes), "share": forget.share}
         described |= {"seed": forget.seed, "fingerprint": forget_fingerprint}
+        described |= {"subclasses": list(forget.subclasses)} if forget.subclasses else {}
+        described |= {"choice": forget.choice} if forget.choice != "random" else {}
         mask = None if self.mask is None else self.mask.model_dump(mode="json")
         if mask and mask_digest is not None:
             mask["digest"] = mask_digest
@@ -148,7 +159,9 @@ class Experiment(BaseModel):
             SalunError: the settings are not such as this version writes.
         """
         try:
-            forget = {key: settings["forget"].get(key, False) for key in ("classes", "share", "seed", "stratified")}
+            given = settings["forget"]
+            forget = {key: given.get(key, False) for key in ("classes", "share", "seed", "stratified")}
+            forget |= {"subclasses": given.get("subclasses", ()), "choice": given.get("choice", "random")}
             return cls(
                 number=number,
                 tag=tag,

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from salun.errors import SalunError
 from salun.experiments import records
 from salun.experiments.base_training import save_with_forget
 from salun.experiments.bases import CallbackForBase, prepare_base, prepare_bases
+from salun.experiments.choices import make_choice
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.experiments.evaluate import split_tables
@@ -20,7 +22,7 @@ from salun.experiments.executors.processes import ProcessExecutor
 from salun.experiments.executors.ray import RayExecutor
 from salun.experiments.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.experiments.plan import Job, untrained
-from salun.experiments.problem import check_problem
+from salun.experiments.problem import ForgettingProblem, check_problem
 from salun.experiments.record import Record, weights_path
 from salun.experiments.run import RunResult, run_once
 from salun.io.files import sweep, write_text
@@ -91,14 +93,42 @@ class Runner:
         pending = [job for job in jobs if not self.is_finished(job, log.found)]
         missing = untrained(pending)
         with Locks(self.path.parent / LOCKS) as locks, self._executor(len({job.id for job in pending})) as executor:
-            # A single base model is trained here, with all cores.
-            alone = not self.ray and len(missing) <= 1
-            trainer = SerialExecutor(self.cache) if alone else executor
-            failed = prepare_bases(missing, trainer, self.cache.context, callback_for_base)
+            failed = self._train_bases(missing, executor, callback_for_base)
             for job in [job for job in pending if job.problem.spec.identity in failed]:
                 pending.remove(job)
                 yield job, self._settle(job, failed[job.problem.spec.identity], log)
             yield from self._run_pending(pending, executor, locks, log, callback_for)
+
+    def choose(self, jobs: list[Job], callback_for_base: CallbackForBase = lambda spec: no_callback) -> bool:
+        """Let base models choose the images that are not known yet, training those that are missing.
+
+        Args:
+            jobs: all runs of the list, as planned; they must be planned anew where there was something to choose.
+            callback_for_base: gives the callback of a base model's training.
+
+        Returns:
+            Whether there was.
+
+        Raises:
+            SalunError: a base model cannot be had, or a file not be written.
+        """
+        open_jobs = [job for job in jobs if not job.problem.is_chosen]
+        missing = untrained(open_jobs)
+        if missing:
+            with self._executor(len(missing)) as executor:
+                for failure in self._train_bases(missing, executor, callback_for_base).values():
+                    raise SalunError(failure.reason)
+        for job in open_jobs:
+            make_choice(job.experiment, job.problem, self.cache)
+        return bool(open_jobs)
+
+    def _train_bases(
+        self, missing: dict[str, ForgettingProblem], executor: Executor, callback_for_base: CallbackForBase
+    ) -> dict[str, RunFailure]:
+        """Train base models; a single one is trained here, with all cores."""
+        alone = not self.ray and len(missing) <= 1
+        trainer = SerialExecutor(self.cache) if alone else executor
+        return prepare_bases(missing, trainer, self.cache.context, callback_for_base)
 
     def _run_pending(
         self,
@@ -247,6 +277,9 @@ def run_experiment(experiment: Experiment, seed: int, cache: ModelCache, callbac
     """
     problem = check_problem(experiment, cache)
     prepare_base(problem, cache)
+    if not problem.is_chosen:
+        make_choice(experiment, problem, cache)
+        problem = check_problem(experiment, cache)
     return run_once(experiment, problem, seed, cache, callback)
 
 
