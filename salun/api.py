@@ -16,7 +16,7 @@ from salun import metrics
 from salun.data import sources
 from salun.data.images import Images
 from salun.data.sets import prepare
-from salun.data.split import ForgetRequest, make_split, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.experiments import records
@@ -34,6 +34,7 @@ from salun.experiments.own_model import (
     make_task,
     moved,
     outputs_on,
+    split,
     untrained,
 )
 from salun.experiments.plan import Job, Repeats, plan

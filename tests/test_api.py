@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as transforms
 import salun
 from salun import api as api_module
 from salun.data import images as images_module
-from salun.data import split as split_module
+from salun.experiments import own_model as own_model_module
 from salun.reports import scores as scores_module
 
 SIDE, CLASSES = 10, 4
@@ -362,7 +362,7 @@ def test_a_list_is_run_as_the_command_does(tmp_path: Path) -> None:
     assert again == []
 
 
-@pytest.mark.parametrize("module", [images_module, split_module, scores_module, api_module])
+@pytest.mark.parametrize("module", [images_module, own_model_module, scores_module, api_module])
 def test_examples_of_docstrings(module: Any) -> None:
     found = doctest.testmod(module, extraglobs={"torch": torch})
     assert found.attempted

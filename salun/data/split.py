@@ -208,7 +208,7 @@ def _questions(request: ForgetRequest, names: Sequence[str]) -> list[str]:
     ]
 
 
-def split(
+def divide(
     train: Images,
     *,
     classes: int | str | Sequence[int | str] = (),
@@ -218,28 +218,7 @@ def split(
     seed: int = 0,
     stratified: bool = False,
 ) -> tuple[Images, Images]:
-    """Divide training images into those to forget and those to retain, by one of four ways to name them.
-
-    Args:
-        train: N images.
-        classes: numbers or names of the classes to forget, all of their images.
-        share: part of the images, in (0, 1), drawn with `seed`.
-        indices: positions from 0 to N - 1.
-        names: of the images, as `Images.from_folder` gives them.
-        seed: of the share.
-        stratified: whether the share is taken of each class.
-
-    Returns:
-        The forget set and the retain set.
-
-    Raises:
-        SalunError: not exactly one way is given, an image or class is not there, or nothing would be left of a set.
-
-    Example:
-        >>> forget, retain = split(Images.from_tensors(torch.rand(6, 1, 8, 8), [0, 1, 2] * 2), classes=[2])
-        >>> len(forget), len(retain)
-        (2, 4)
-    """
+    """Divide training images into those to forget and those to retain; arguments and errors are `salun.split`'s."""
     classes = (classes,) if isinstance(classes, int | str) else classes
     given = (bool(len(classes)), share is not None, indices is not None, names is not None)
     if sum(given) != 1:

@@ -17,8 +17,8 @@ def subclass_accuracy(evaluation: Evaluation) -> Value:
         What test images of the subclass show: a class that generalises to it from its siblings.
 
     Source:
-        Golatkar et al., "Mixed-Privacy Forgetting" and the sub-class forgetting of Chundawat et al., "Can Bad Teaching
-        Induce Forgetting?", AAAI 2023, https://arxiv.org/abs/2205.08096, accuracy on the forget set.
+        Chundawat et al., "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks using an Incompetent
+        Teacher", AAAI 2023, https://arxiv.org/abs/2205.08096: forget set accuracy on subclasses of CIFAR-20.
     """
     return accuracy(evaluation.forget) if bool(_siblings(evaluation).any()) else None
 
