@@ -43,9 +43,8 @@ def about_problem(problem: ForgettingProblem) -> list[str]:
     """
     spec, lines = problem.spec, [*problem.dataset.notices, *problem.split.notices]
     if not problem.is_chosen:
-        lines.append(
-            f"forget_choice: the base model chooses the {len(problem.split.forget)} images when the runs begin"
-        )
+        count = len(problem.split.forget)
+        lines.append(f"forget_choice: which {count} images are forgotten is known once the base model is trained")
     if spec.moved_to is not None and not manifest_path(spec.path).is_file():
         lines.append(f"{spec.path}: has no manifest beside it; the images of '{spec.moved_to}' are taken for its own")
     if spec.checkpoint is None:

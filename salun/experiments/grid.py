@@ -86,7 +86,7 @@ def _faults_of_each(plain: dict[str, Any], each: Any, fields_of: _Fields) -> lis
 def _values(key: str, plain: dict[str, Any], each: Mapping[str, Any]) -> list[Any]:
     """List the values of a key that takes none of several."""
     value = each.get(key, plain.get(key))
-    return value if isinstance(value, list) else [value]
+    return (value or [None]) if isinstance(value, list) else [value]
 
 
 def _options(

@@ -249,7 +249,8 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
     Raises:
         SalunErrors: every mistake, a line each, with entry number, key and what is accepted.
     """
-    models, found, wrong = _method_models(), [], []
+    models, wrong = _method_models(), []
+    found: list[Experiment] = []
 
     def fields_of(method: Any) -> dict[str, FieldInfo]:
         name = _DEFAULT_METHOD if method is None else method

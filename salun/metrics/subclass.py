@@ -1,5 +1,6 @@
 """Where a part of a class is forgotten: accuracy on that part, on the rest of its class, and on the other classes."""
 
+import torch
 from torch import Tensor
 
 from salun.metrics import Evaluation, Value, metric
@@ -75,8 +76,7 @@ def other_accuracy(evaluation: Evaluation) -> Value:
 
 def _siblings(evaluation: Evaluation) -> Tensor:
     """Tell which test images to be kept share their label with a forgotten test image: (N,) bool."""
-    labels = evaluation.test.labels
-    return (labels[:, None] == evaluation.forgotten_test.labels.unique()).any(1)
+    return torch.isin(evaluation.test.labels, evaluation.forgotten_test.labels)
 
 
 def _part(outputs: Outputs, chosen: Tensor) -> Outputs:
