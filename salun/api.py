@@ -406,9 +406,7 @@ def run(
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
     runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
-    planned = plan(found, Repeats(nexp), cache, source)
-    if runner.choose(planned):
-        planned = plan(found, Repeats(nexp), cache, source)
+    planned = _planned(runner, found, Repeats(nexp), source)
     _warn(warnings_of(planned))
     titles, failures = titles_of(planned), []
     with keeping_source(folder, source):
@@ -418,6 +416,12 @@ def run(
     rows = rows_of(planned, *_compared(runner, planned), utility_floor or 0.0)
     write_summaries(folder, rows)
     return Results(rows, folder, tuple(failures))
+
+
+def _planned(runner: Runner, found: list[Experiment], repeats: Repeats, source: str) -> list[Job]:
+    """List the runs, once base models have chosen the images that they are to choose."""
+    planned = plan(found, repeats, runner.cache, source)
+    return plan(found, repeats, runner.cache, source) if runner.choose(planned) else planned
 
 
 def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path) -> tuple[list[Experiment], str]:

@@ -22,14 +22,14 @@ _LONGEST = 40
 _Fields = Callable[[Any], Mapping[str, FieldInfo]]
 
 
-class Variant(NamedTuple):
+class _Variant(NamedTuple):
     """One of the experiments that an entry stands for: the entry as written out, and its values of what varies."""
 
     entry: Any
     varied: dict[str, Any]
 
 
-def expand(entry: Any, fields_of: _Fields, default_dataset: str) -> tuple[list[Variant], list[str]]:
+def expand(entry: Any, fields_of: _Fields, default_dataset: str) -> tuple[list[_Variant], list[str]]:
     """List the experiments that an entry stands for: every combination of the values that it lists.
 
     Args:
@@ -42,7 +42,7 @@ def expand(entry: Any, fields_of: _Fields, default_dataset: str) -> tuple[list[V
         wrong, or where there are too many: then the lines say why.
     """
     if not isinstance(entry, dict):
-        return [Variant(entry, {})], []
+        return [_Variant(entry, {})], []
     each, plain = entry.get(EACH), {key: value for key, value in entry.items() if key != EACH}
     own = any(EACH in fields_of(method) for method in _values("method", plain, {}))
     if each is None or (own and not isinstance(each, dict)):  # a method may have a setting of that name, no object
@@ -53,7 +53,7 @@ def expand(entry: Any, fields_of: _Fields, default_dataset: str) -> tuple[list[V
     if empty:
         return [], [f"{key}: []: must hold at least one value" for key in empty]
     keys = sorted(dict.fromkeys(["method", *plain, *each]), key=lambda key: (key != "method", each.get(key) == _ALL))
-    variants = [Variant(plain, {})]
+    variants = [_Variant(plain, {})]
     for key in keys:
         try:
             options = [_options(key, variant.entry, each, fields_of, default_dataset) for variant in variants]
@@ -62,7 +62,7 @@ def expand(entry: Any, fields_of: _Fields, default_dataset: str) -> tuple[list[V
         if sum(1 if values is None else len(values) for values in options) > MOST_EXPERIMENTS:
             return [], [f"{key}: makes more than {MOST_EXPERIMENTS} experiments of the entry; give fewer values"]
         variants = [
-            variant if values is None else Variant(variant.entry | {key: value}, variant.varied | {key: value})
+            variant if values is None else _Variant(variant.entry | {key: value}, variant.varied | {key: value})
             for variant, values in zip(variants, options, strict=True)
             for value in ([None] if values is None else values)
         ]
