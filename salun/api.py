@@ -40,7 +40,7 @@ from salun.experiments.own_model import (
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.plugins import model_files
 from salun.experiments.record import Record
-from salun.experiments.runner import Runner
+from salun.experiments.runner import Runner, let_choose
 from salun.experiments.schema import load_experiments, validate
 from salun.experiments.source import COMMAND_LINE, check_source, find_list, keeping_source, results_name
 from salun.io.locks import LOCKS, Locks
@@ -421,7 +421,7 @@ def run(
 def _planned(runner: Runner, found: list[Experiment], repeats: Repeats, source: str) -> list[Job]:
     """List the runs, once base models have chosen the images that they are to choose."""
     planned = plan(found, repeats, runner.cache, source)
-    return plan(found, repeats, runner.cache, source) if runner.choose(planned) else planned
+    return plan(found, repeats, runner.cache, source) if let_choose(runner, planned) else planned
 
 
 def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path) -> tuple[list[Experiment], str]:

@@ -27,7 +27,7 @@ from salun.experiments.joint_metrics import Comparison
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.plugins import outdated
 from salun.experiments.record import Record
-from salun.experiments.runner import Runner
+from salun.experiments.runner import Runner, let_choose
 from salun.experiments.schema import json_schema
 from salun.experiments.source import keep_source, keeping_source
 from salun.experiments.tracking import Tracker, log_run
@@ -110,7 +110,7 @@ def _prepare(flags: argparse.Namespace) -> tuple[Runner, list[Job], str]:
     runner = Runner(opened.cache, path, opened.weights, flags.keep, flags.jobs or 1, ray)
     if not all(job.problem.is_chosen for job in jobs):
         with Display(make_console(), lines=False) as display:
-            runner.choose(jobs, lambda spec: _watch_base(display, runner, jobs, spec))
+            let_choose(runner, jobs, lambda spec: _watch_base(display, runner, jobs, spec))
         jobs = plan(opened.experiments, repeats, opened.cache, opened.source)
     return runner, jobs, opened.source
 

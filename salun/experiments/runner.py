@@ -92,40 +92,17 @@ class Runner:
         log.refresh()
         pending = [job for job in jobs if not self.is_finished(job, log.found)]
         missing = untrained(pending)
-        with Locks(self.path.parent / LOCKS) as locks, self._executor(len({job.id for job in pending})) as executor:
-            failed = self._train_bases(missing, executor, callback_for_base)
+        with Locks(self.path.parent / LOCKS) as locks, self.executor(len({job.id for job in pending})) as executor:
+            failed = self.train_bases(missing, executor, callback_for_base)
             for job in [job for job in pending if job.problem.spec.identity in failed]:
                 pending.remove(job)
                 yield job, self._settle(job, failed[job.problem.spec.identity], log)
             yield from self._run_pending(pending, executor, locks, log, callback_for)
 
-    def choose(self, jobs: list[Job], callback_for_base: CallbackForBase = lambda spec: no_callback) -> bool:
-        """Let base models choose the images that are not known yet, training those that are missing.
-
-        Args:
-            jobs: all runs of the list, as planned; they must be planned anew where there was something to choose.
-            callback_for_base: gives the callback of a base model's training.
-
-        Returns:
-            Whether there was.
-
-        Raises:
-            SalunError: a base model cannot be had, or a file not be written.
-        """
-        open_jobs = [job for job in jobs if not job.problem.is_chosen]
-        missing = untrained(open_jobs)
-        if missing:
-            with self._executor(len(missing)) as executor:
-                for failure in self._train_bases(missing, executor, callback_for_base).values():
-                    raise SalunError(failure.reason)
-        for job in open_jobs:
-            make_choice(job.experiment, job.problem, self.cache)
-        return bool(open_jobs)
-
-    def _train_bases(
+    def train_bases(
         self, missing: dict[str, ForgettingProblem], executor: Executor, callback_for_base: CallbackForBase
     ) -> dict[str, RunFailure]:
-        """Train base models; a single one is trained here, with all cores."""
+        """Train base models that are missing, a single one here, with all cores; why those that failed did."""
         alone = not self.ray and len(missing) <= 1
         trainer = SerialExecutor(self.cache) if alone else executor
         return prepare_bases(missing, trainer, self.cache.context, callback_for_base)
@@ -164,7 +141,7 @@ class Runner:
         for folder in (*places, checkpoints, checkpoints / STATES):
             sweep(folder)
 
-    def _executor(self, runs: int) -> Executor:
+    def executor(self, runs: int) -> Executor:
         """Choose who does the runs: this process, others of this machine, or a cluster."""
         if self.ray is not None:
             return RayExecutor(self.cache, self.ray, runs)
@@ -258,6 +235,31 @@ class Runner:
         write_outputs(outputs_path(folder, record.id), evaluation)
         if evaluation.base is not None and kept_outputs(folder, record.base_name) is None:
             write_outputs(outputs_path(folder, record.base_name), evaluation.base)
+
+
+def let_choose(runner: Runner, jobs: list[Job], callback_for_base: CallbackForBase = lambda spec: no_callback) -> bool:
+    """Let base models choose the images that are not known yet, training those that are missing.
+
+    Args:
+        runner: of the list.
+        jobs: all its runs, as planned; they must be planned anew where there was something to choose.
+        callback_for_base: gives the callback of a base model's training.
+
+    Returns:
+        Whether there was.
+
+    Raises:
+        SalunError: a base model cannot be had, or a file not be written.
+    """
+    undecided = [job for job in jobs if not job.problem.is_chosen]
+    missing = untrained(undecided)
+    if missing:
+        with runner.executor(len(missing)) as executor:
+            for failure in runner.train_bases(missing, executor, callback_for_base).values():
+                raise SalunError(failure.reason)
+    for job in undecided:
+        make_choice(job.experiment, job.problem, runner.cache)
+    return bool(undecided)
 
 
 def run_experiment(experiment: Experiment, seed: int, cache: ModelCache, callback: Callback = no_callback) -> RunResult:

@@ -15,7 +15,7 @@ from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.plan import Job
 from salun.experiments.problem import load_problem
 from salun.experiments.records import read
-from salun.experiments.runner import run_experiment
+from salun.experiments.runner import let_choose, run_experiment
 from salun.experiments.schema import validate
 from salun.models.architecture import TINY
 from salun.models.checkpoint import save_checkpoint
@@ -34,7 +34,7 @@ def base() -> None:
 def settled(*given: dict[str, Any], **repeats: int) -> list[Job]:
     """The runs of a list once the base models have chosen."""
     jobs = planned(*given, **repeats)
-    assert runner().choose(jobs)
+    assert let_choose(runner(), jobs)
     return planned(*given, **repeats)
 
 
@@ -65,7 +65,7 @@ def test_a_choice_is_made_once_and_known_to_every_later_command() -> None:
     (file,) = MADE.glob("base_worst0.2_*.json")
     assert json.loads(file.read_text()) == after.problem.split.forget.tolist()
     assert after.problem.is_chosen
-    assert not runner().choose([after])
+    assert not let_choose(runner(), [after])
     (line,) = (line for line in warnings_of([before]) if line.startswith("forget_choice"))
     assert "once the base model is trained" in line
     assert not any(line.startswith("forget_choice") for line in warnings_of([after]))
@@ -108,7 +108,7 @@ def test_base_models_are_trained_before_they_choose() -> None:
     seen: list[str] = []
     jobs = planned(entry, bases=2)
     assert [job.problem.is_chosen for job in jobs] == [False, False]
-    runner().choose(jobs, lambda spec: seen.append(spec.identity) or (lambda step: None))
+    let_choose(runner(), jobs, lambda spec: seen.append(spec.identity) or (lambda step: None))
     jobs = planned(entry, bases=2)
     assert len(seen) == len({job.problem.split.forget_fingerprint for job in jobs}) == 2
     assert len(do(jobs)) == 2
