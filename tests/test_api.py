@@ -137,13 +137,30 @@ def test_all_metrics_that_need_no_other_runs(model: nn.Module) -> None:
     joint = {"KLoM", "KLoM_median", "KLoM_p95", "forgetting_quality", "neurips_score", "ULiRA_auc"}
     expected = {name for name, found in salun.metrics().items() if not found.original} - joint
     assert set(scores) == expected | {"avg_gap"}
-    assert [name for name in scores if scores[name] is None] == []
+    parts = ["others", "siblings", "subclass", "subclass_test"]  # no part of a class is forgotten
+    assert sorted(name for name in scores if scores[name] is None) == parts
     assert scores["passes"] == 2 * 2 * len(retain)
     assert scores["avg_gap"] == pytest.approx(np.mean([scores.gaps[name] for name in ("UA", "RA", "TA", "MIA")]))
     lines = str(scores).splitlines()
     assert lines[0].split() == ["base", "unlearned", "retrained", "gap"]
     assert any(line.startswith("UA %") for line in lines)
     assert f"{100 * scores['UA']:.2f}" in scores._repr_html_()
+
+
+def test_a_model_chooses_what_is_forgotten(model: nn.Module) -> None:
+    logits = model(next(TRAIN.batches(len(TRAIN))).x)
+    surprise = nn.functional.cross_entropy(logits, TRAIN.labels, reduction="none")
+    for choice, order in (("memorized", -1), ("easy", 1)):
+        forget, retain = salun.split(TRAIN, share=0.1, choice=choice, model=model)
+        assert sorted(forget.rows.tolist()) == sorted((order * surprise).argsort()[:12].tolist())
+        assert len(retain) == 108
+    first, again = (salun.split(TRAIN, share=0.1, choice="worst", model=model)[0].rows.tolist() for _ in range(2))
+    assert first == again
+    for given in ({"share": 0.1}, {"model": model}, {"model": model, "share": 0.1, "stratified": True}):
+        with pytest.raises(salun.SalunError, match="choice='easy': needs model= and share="):
+            salun.split(TRAIN, choice="easy", **given)
+    with pytest.raises(salun.SalunError, match="choice='hard': must be one of random, memorized, easy, worst"):
+        salun.split(TRAIN, share=0.1, choice="hard", model=model)
 
 
 @pytest.mark.parametrize("name", ["duck", "scar", "rum", "scrub"])
