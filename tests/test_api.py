@@ -149,7 +149,7 @@ def test_all_metrics_that_need_no_other_runs(model: nn.Module) -> None:
 
 def test_a_model_chooses_what_is_forgotten(model: nn.Module) -> None:
     logits = model(next(TRAIN.batches(len(TRAIN))).x)
-    surprise = nn.functional.cross_entropy(logits, TRAIN.labels, reduction="none")
+    surprise = nn.functional.cross_entropy(logits.double(), TRAIN.labels, reduction="none")
     for choice, order in (("memorized", -1), ("easy", 1)):
         forget, retain = salun.split(TRAIN, share=0.1, choice=choice, model=model)
         assert sorted(forget.rows.tolist()) == sorted((order * surprise).argsort()[:12].tolist())
