@@ -17,7 +17,7 @@ from salun.data import sources
 from salun.data.corruption import corrupt
 from salun.data.images import Images
 from salun.data.sets import prepare
-from salun.data.split import ForgetRequest, make_split, split
+from salun.data.split import ForgetRequest, make_split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
 from salun.errors import SalunError
 from salun.experiments import records
@@ -35,12 +35,13 @@ from salun.experiments.own_model import (
     make_task,
     moved,
     outputs_on,
+    split,
     untrained,
 )
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.plugins import model_files
 from salun.experiments.record import Record
-from salun.experiments.runner import Runner
+from salun.experiments.runner import Runner, let_choose
 from salun.experiments.schema import load_experiments, validate
 from salun.experiments.source import COMMAND_LINE, check_source, find_list, keeping_source, results_name
 from salun.io.locks import LOCKS, Locks
@@ -431,9 +432,9 @@ def run(
     plugins = model_files(each.model for each in found)
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
-    planned = plan(found, Repeats(nexp), cache, source)
-    _warn(warnings_of(planned))
     runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
+    planned = _planned(runner, found, Repeats(nexp), source)
+    _warn(warnings_of(planned))
     titles, failures = titles_of(planned), []
     with keeping_source(folder, source):
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
@@ -442,6 +443,12 @@ def run(
     rows = rows_of(planned, *_compared(runner, planned), utility_floor or 0.0)
     write_summaries(folder, rows)
     return Results(rows, folder, tuple(failures))
+
+
+def _planned(runner: Runner, found: list[Experiment], repeats: Repeats, source: str) -> list[Job]:
+    """List the runs, once base models have chosen the images that they are to choose."""
+    planned = plan(found, repeats, runner.cache, source)
+    return plan(found, repeats, runner.cache, source) if let_choose(runner, planned) else planned
 
 
 def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path) -> tuple[list[Experiment], str]:

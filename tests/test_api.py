@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as transforms
 import salun
 from salun import api as api_module
 from salun.data import images as images_module
-from salun.data import split as split_module
+from salun.experiments import own_model as own_model_module
 from salun.reports import scores as scores_module
 
 SIDE, CLASSES = 10, 4
@@ -137,13 +137,31 @@ def test_all_metrics_that_need_no_other_runs(model: nn.Module) -> None:
     joint = {"KLoM", "KLoM_median", "KLoM_p95", "forgetting_quality", "neurips_score", "ULiRA_auc"}
     expected = {name for name, found in salun.metrics().items() if not found.original} - joint
     assert set(scores) == expected | {"avg_gap"}
-    assert [name for name in scores if scores[name] is None] == ["ASR", "CA_found", "CA_undiscovered"]
+    # Nothing is corrupted, and no part of a class is forgotten.
+    missing = {"ASR", "CA_found", "CA_undiscovered", "others", "siblings", "subclass", "subclass_test"}
+    assert {name for name in scores if scores[name] is None} == missing
     assert scores["passes"] == 2 * 2 * len(retain)
     assert scores["avg_gap"] == pytest.approx(np.mean([scores.gaps[name] for name in ("UA", "RA", "TA", "MIA")]))
     lines = str(scores).splitlines()
     assert lines[0].split() == ["base", "unlearned", "retrained", "gap"]
     assert any(line.startswith("UA %") for line in lines)
     assert f"{100 * scores['UA']:.2f}" in scores._repr_html_()
+
+
+def test_a_model_chooses_what_is_forgotten(model: nn.Module) -> None:
+    logits = model(next(TRAIN.batches(len(TRAIN))).x)
+    surprise = nn.functional.cross_entropy(logits.double(), TRAIN.labels, reduction="none")
+    for choice, order in (("memorized", -1), ("easy", 1)):
+        forget, retain = salun.split(TRAIN, share=0.1, choice=choice, model=model)
+        assert sorted(forget.rows.tolist()) == sorted((order * surprise).argsort()[:12].tolist())
+        assert len(retain) == 108
+    first, again = (salun.split(TRAIN, share=0.1, choice="worst", model=model)[0].rows.tolist() for _ in range(2))
+    assert first == again
+    for given in ({"share": 0.1}, {"model": model}, {"model": model, "share": 0.1, "stratified": True}):
+        with pytest.raises(salun.SalunError, match="choice='easy': needs model= and share="):
+            salun.split(TRAIN, choice="easy", **given)
+    with pytest.raises(salun.SalunError, match="choice='hard': must be one of random, memorized, easy, worst"):
+        salun.split(TRAIN, share=0.1, choice="hard", model=model)
 
 
 @pytest.mark.parametrize("name", ["duck", "scar", "rum", "scrub"])
@@ -391,7 +409,7 @@ def test_a_list_is_run_as_the_command_does(tmp_path: Path) -> None:
     assert again == []
 
 
-@pytest.mark.parametrize("module", [images_module, split_module, scores_module, api_module])
+@pytest.mark.parametrize("module", [images_module, own_model_module, scores_module, api_module])
 def test_examples_of_docstrings(module: Any) -> None:
     found = doctest.testmod(module, extraglobs={"torch": torch})
     assert found.attempted

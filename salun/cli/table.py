@@ -119,7 +119,7 @@ def _published_for(row: Row) -> dict[str, Any] | None:
         return None
     settings = row.records[0].settings
     masked = settings["mask"] is not None
-    if settings["forget"].get("stratified"):  # the paper's shares are drawn whatever the class
+    if settings["forget"].get("stratified") or "choice" in settings["forget"]:  # the paper's shares are random
         return None
     if masked and settings["mask"] != _PAPER_MASK:
         return None

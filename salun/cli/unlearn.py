@@ -27,7 +27,7 @@ from salun.experiments.joint_metrics import Comparison
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.plugins import outdated
 from salun.experiments.record import Record
-from salun.experiments.runner import Runner
+from salun.experiments.runner import Runner, let_choose
 from salun.experiments.schema import json_schema
 from salun.experiments.source import keep_source, keeping_source
 from salun.experiments.tracking import Tracker, log_run
@@ -101,13 +101,30 @@ def _unlearn(flags: argparse.Namespace) -> int:
 
 
 def _prepare(flags: argparse.Namespace) -> tuple[Runner, list[Job], str]:
-    """Check flags, list and folders, and plan the runs."""
+    """Check flags, list and folders, let base models choose what is to be forgotten, and plan the runs."""
     opened = open_list(flags)
     repeats = Repeats(flags.nexp, flags.nbase, flags.nforget)
     jobs = plan(opened.experiments, repeats, opened.cache, opened.source)
     ray = None if flags.ray is None else RayRequest(flags.ray, flags.gpus_per_run, flags.jobs, flags.device)
     path = opened.folder / "records.jsonl"
-    return Runner(opened.cache, path, opened.weights, flags.keep, flags.jobs or 1, ray), jobs, opened.source
+    runner = Runner(opened.cache, path, opened.weights, flags.keep, flags.jobs or 1, ray)
+    if not all(job.problem.is_chosen for job in jobs):
+        with Display(make_console(), lines=False) as display:
+            let_choose(runner, jobs, lambda spec: _watch_base(display, runner, jobs, spec))
+        jobs = plan(opened.experiments, repeats, opened.cache, opened.source)
+    return runner, jobs, opened.source
+
+
+def _watch_base(display: Display, runner: Runner, jobs: list[Job], spec: BaseModelSpec) -> Callback:
+    """Show that a base model is trained."""
+    _print(display, f"training the base model: {spec.model} on {spec.dataset}")
+    images = len(jobs[0].problem.split.train)
+    return display.callback("base model", images, spec.identity if runner.is_parallel else "")
+
+
+def _print(display: Display, line: str) -> None:
+    """Print a line above the progress."""
+    display.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _report_others(kept: Sequence[Record]) -> None:
@@ -221,7 +238,7 @@ class _Session:
                     finished += 1
                     left = (time.perf_counter() - begun) / finished * (self.missing - finished - failed)
                     line = _run_line(title, outcome, self.floor)
-                    self._print(f"[{finished}/{self.missing}] {line}; about {left:.0f} s left")
+                    _print(self.display, f"[{finished}/{self.missing}] {line}; about {left:.0f} s left")
                     log_run(self.tracker, folder.name, title, outcome)
         except (KeyboardInterrupt, SalunError) as error:
             kept = f"{self.before + finished} of {self.before + self.missing} runs are recorded"
@@ -230,15 +247,9 @@ class _Session:
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else USER_ERROR
         return SOME_FAILED if failed else 0
 
-    def _print(self, line: str) -> None:
-        """Print a line above the progress."""
-        self.display.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
     def _watch_base(self, spec: BaseModelSpec) -> Callback:
         """Show that a base model is trained."""
-        self._print(f"training the base model: {spec.model} on {spec.dataset}")
-        images = len(self.jobs[0].problem.split.train)
-        return self.display.callback("base model", images, spec.identity if self.runner.is_parallel else "")
+        return _watch_base(self.display, self.runner, self.jobs, spec)
 
     def _watch_run(self, job: Job) -> Callback:
         """Show a run: side by side with others in a line of its own, which the base model leaves to it."""

@@ -39,6 +39,15 @@ def _digits(data_dir: Path, download: bool) -> Dataset:
     return Dataset("digits", Subset(pixels[train], labels[train]), Subset(pixels[test], labels[test]), _DIGITS)
 
 
+@dataset("digits_grouped", classes=3, subclasses=10)
+def _digits_grouped(data_dir: Path, download: bool) -> Dataset:
+    """Read the digits in three groups by their strokes: loops (0, 6, 8, 9), lines (1, 4, 7) and curves (2, 3, 5)."""
+    found = _digits(data_dir, download)
+    groups = torch.tensor([0, 1, 2, 2, 1, 2, 0, 1, 0, 0])
+    train, test = (part._replace(labels=groups[part.labels], fine=part.labels) for part in (found.train, found.test))
+    return Dataset("digits_grouped", train, test, ("loops", "lines", "curves"), subclasses=_DIGITS)
+
+
 def _digits_table() -> tuple[np.ndarray, np.ndarray]:
     """Read scikit-learn's table of digits, without importing it, which takes two seconds, where that can be."""
     found = find_spec("sklearn")
@@ -67,15 +76,17 @@ def _cifar100(data_dir: Path, download: bool) -> Dataset:
     return _cifar("cifar100", CIFAR100, "fine_labels", data_dir, download)
 
 
-@dataset("cifar20", classes=20)
+@dataset("cifar20", classes=20, subclasses=100)
 def _cifar20(data_dir: Path, download: bool) -> Dataset:
-    """Read CIFAR-100 with its twenty coarse labels."""
+    """Read CIFAR-100 with its twenty coarse labels; its hundred fine ones are the subclasses."""
     from torchvision.datasets import CIFAR100
 
-    return _cifar("cifar20", CIFAR100, "coarse_labels", data_dir, download)
+    return _cifar("cifar20", CIFAR100, "coarse_labels", data_dir, download, "fine_labels")
 
 
-def _cifar(name: str, layout: Any, label_key: str, data_dir: Path, download: bool) -> Dataset:
+def _cifar(
+    name: str, layout: Any, label_key: str, data_dir: Path, download: bool, fine_key: str | None = None
+) -> Dataset:
     """Read CIFAR-10 or CIFAR-100 in the format of its authors (Krizhevsky, 2009)."""
     folder, archive = data_dir / layout.base_folder, data_dir / layout.filename
     if not folder.is_dir() and not archive.is_file():
@@ -91,15 +102,21 @@ def _cifar(name: str, layout: Any, label_key: str, data_dir: Path, download: boo
 
     def subset(file: str) -> Subset:
         with batch(file) as entry:
-            return _subset(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
+            found = _subset(whole_numbers(entry["data"]).reshape(-1, 3, 32, 32), whole_numbers(entry[label_key]))
+            fine = None if fine_key is None else torch.from_numpy(whole_numbers(entry[fine_key]).astype(np.int64))
+            return found._replace(fine=fine)
 
     def joined(files: list[list[str]]) -> Subset:
-        pixels, labels = zip(*((part.pixels, part.labels) for part in (subset(file) for file, _ in files)), strict=True)
-        return Subset(torch.cat(pixels), torch.cat(labels))
+        parts = [subset(file) for file, _ in files]
+        fine = [part.fine for part in parts if part.fine is not None]
+        pixels, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("pixels", "labels"))
+        return Subset(pixels, labels, fine=torch.cat(fine) if fine else None)
 
     with batch(layout.meta["filename"]) as entry:
-        classes = tuple(as_text(label) for label in entry[f"{label_key[:-1]}_names"])
-    return Dataset(name, joined(layout.train_list), joined(layout.test_list), classes, padding=4, flip=True)
+        names = [entry[f"{key[:-1]}_names"] if key else () for key in (label_key, fine_key)]
+    classes, subclasses = (tuple(map(as_text, found)) for found in names)
+    train, test = joined(layout.train_list), joined(layout.test_list)
+    return Dataset(name, train, test, classes, padding=4, flip=True, subclasses=subclasses)
 
 
 @dataset("svhn", classes=10)

@@ -27,6 +27,7 @@ class Subset(NamedTuple):
     names: tuple[str, ...] | None = None  # of the N images: their paths in the data set's folder
     digests: tuple[str, ...] | None = None  # of the N images: SHA-256, where it is recorded
     absent: tuple[int, ...] = ()  # images that are recorded, but are not there any more: their pixels are another's
+    fine: Tensor | None = None  # (N,) int64 numbers of the N images' subclasses; None where there are none
 
 
 class Corrupted(NamedTuple):
@@ -57,10 +58,11 @@ class Dataset:
     root: Path | None = None  # folder that the images' names begin at
     notes: tuple[str, ...] = ()  # lines that tell how the parts were chosen, and what has been deleted since
     corrupted: Corrupted | None = None  # what was done to its training part; None of data as they lie on disk
+    subclasses: tuple[str, ...] = ()  # names of the classes' parts, by number; empty where classes have none
 
     def __post_init__(self) -> None:
         for title, part in (("training", self.train), ("test", self.test)):
-            if fault := _fault_of(part, len(self.classes)):
+            if fault := _fault_of(part, len(self.classes), len(self.subclasses)):
                 raise SalunError(f"data set '{self.name}': its {title} part {fault}")
         shapes = [tuple(part.pixels.shape[1:]) for part in (self.train, self.test)]
         if shapes[0] != shapes[1]:
@@ -118,7 +120,7 @@ def _file_digest(path: Path) -> str:
         raise SalunError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _fault_of(part: Subset, classes: int) -> str | None:
+def _fault_of(part: Subset, classes: int, subclasses: int) -> str | None:
     """Say what is wrong with a part."""
     if len(part.pixels) != len(part.labels):
         return f"holds {len(part.pixels)} images, {len(part.labels)} labels"
@@ -129,6 +131,12 @@ def _fault_of(part: Subset, classes: int) -> str | None:
     low, high = int(part.labels.min()), int(part.labels.max())
     if low < 0 or high >= classes:
         return f"has labels from {low} to {high}, not 0 to {classes - 1}"
+    if (part.fine is not None) != bool(subclasses):
+        return f"has {'no' if part.fine is None else 'numbers of'} subclasses, of which {subclasses} are named"
+    if part.fine is None:
+        return None
+    if len(part.fine) != len(part.labels) or not 0 <= int(part.fine.min()) <= int(part.fine.max()) < subclasses:
+        return f"has numbers of subclasses that are not one of 0 to {subclasses - 1} an image"
     return None
 
 

@@ -1,6 +1,7 @@
 """Images in folders: which files are of which class, and which of them are the test part."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,13 @@ class _Layout(NamedTuple):
 
 
 def read_folder(
-    name: str, root: Path, size: int | None, cache: Path, skip_corrupt: bool = False, labels: str | None = None
+    name: str,
+    root: Path,
+    size: int | None,
+    cache: Path,
+    skip_corrupt: bool = False,
+    labels: str | None = None,
+    nested: bool = False,
 ) -> Dataset:
     """Read `root/CLASS/image`, `root/train/CLASS/image` with `root/test/` or `root/val/`, or what a label file lists.
 
@@ -43,6 +50,7 @@ def read_folder(
         cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes (2 GiB unless set).
         skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
         labels: name of a label file, in the folder or elsewhere, as `read_labels` reads it.
+        nested: whether the folders in a class's folder are its subclasses; else images are of the class at any depth.
 
     Returns:
         RGB images, named by their paths in the folder; classes are the folders' names in alphabetical order.
@@ -60,7 +68,11 @@ def read_folder(
     classes = list(found.train)
     train, test, told = _divided(found, classes, f"data set '{name}'")
     side = size or side_of([path for images in found.train.values() for path in images])
-    subsets = [Subset(decode(files, side, cache), known, _names_of(files, root)) for files, known in (train, test)]
+    fine, subclasses = _subclasses_of([train[0], test[0]], root) if nested else ([None, None], ())
+    subsets = [
+        Subset(decode(files, side, cache), known, _names_of(files, root), fine=numbers)
+        for (files, known), numbers in zip((train, test), fine, strict=True)
+    ]
     notes = (f"test part: {told}", *found.notes, *_numbered_otherwise(classes, found.kind))
     return Dataset(
         name,
@@ -72,7 +84,25 @@ def read_folder(
         skipped=tuple(skipped),
         root=root,
         notes=tuple(f"{name}: {line}" for line in notes),
+        subclasses=subclasses,
     )
+
+
+def _subclasses_of(parts: list[list[Path]], root: Path) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Number the subclasses of each part's images; a name that two classes use begins with the class."""
+    skipped = int(bool(_class_folders(root / "train")))
+    paths = []
+    for file in (file for files in parts for file in files):
+        folders = file.relative_to(root).parts[skipped:-1]
+        if len(folders) < 2:
+            raise SalunError(f"{file}: lies in no folder of a subclass; with :subclasses each image must")
+        paths.append(folders[:2])
+    known = sorted(set(paths))
+    places = {path: number for number, path in enumerate(known)}
+    shared = Counter(name for _, name in known)
+    numbers = torch.tensor([places[path] for path in paths], dtype=torch.int64)
+    names = tuple(name if shared[name] == 1 else f"{parent}/{name}" for parent, name in known)
+    return list(numbers.split([len(files) for files in parts])), names
 
 
 def _divided(found: _Layout, classes: list[str], where: str) -> tuple[_Listed, _Listed, str]:

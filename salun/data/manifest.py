@@ -133,6 +133,7 @@ def _places_of(checkpoint: Path, recorded: _Recorded, dataset: Dataset) -> list[
 def _rebuilt(images: list[_Image], places: Sequence[int | None], dataset: Dataset) -> Subset:
     """Put the images of one recorded part together."""
     order = torch.tensor([place or 0 for place in places], dtype=torch.int64)
+    fine = [part.fine for part in (dataset.train, dataset.test) if part.fine is not None]
     labels: Tensor = torch.tensor([image.label for image in images], dtype=torch.int64)
     return Subset(
         rearranged((dataset.train.pixels, dataset.test.pixels), order),
@@ -140,6 +141,7 @@ def _rebuilt(images: list[_Image], places: Sequence[int | None], dataset: Datase
         tuple(image.path for image in images),
         tuple(image.digest for image in images),
         tuple(index for index, place in enumerate(places) if place is None),
+        torch.cat(fine)[order] if fine else None,
     )
 
 

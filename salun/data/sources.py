@@ -23,22 +23,24 @@ _Read = Callable[[Path, bool], Dataset]
 
 
 class _Source(NamedTuple):
-    """A registered data set: its reader, number of classes, and the module that registered it."""
+    """A registered data set: its reader, number of classes and subclasses, and the module that registered it."""
 
     read: _Read
     classes: int
     home: str
+    subclasses: int = 0
 
 
 SOURCES: dict[str, _Source] = {}
 
 
-def dataset(name: str, *, classes: int) -> Callable[[_Read], _Read]:
+def dataset(name: str, *, classes: int, subclasses: int = 0) -> Callable[[_Read], _Read]:
     """Register a data set.
 
     Args:
         name: as in JSON and on the command line.
         classes: number of classes.
+        subclasses: number of their parts; 0 where classes have none.
 
     Returns:
         A decorator for a function of the folder of data and whether absent data may be fetched, which gives the
@@ -53,7 +55,7 @@ def dataset(name: str, *, classes: int) -> Callable[[_Read], _Read]:
 
     def register(read: _Read) -> _Read:
         claim("data set", name, read.__module__, {known: source.home for known, source in SOURCES.items()})
-        SOURCES[name] = _Source(read, classes, read.__module__)
+        SOURCES[name] = _Source(read, classes, read.__module__, subclasses)
         return read
 
     return register
@@ -63,8 +65,8 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     """Load a data set by name.
 
     Args:
-        name: a registered one, `folder:PATH[:labels=FILE][:size=PIXELS]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or
-            `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
+        name: a registered one, `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, `celeba[:ATTRIBUTE]`,
+            `medmnist:NAME`, or `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
         skip_corrupt: whether images of a folder that cannot be decoded are left out; they are named in `skipped`.
@@ -78,9 +80,9 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     kind, _, rest = name.partition(":")
     match kind:
         case "folder":
-            path, size, labels = _parse_folder(name)
+            path, size, labels, nested = _parse_folder(name)
             root = find_place(path, data_dir) or path
-            return read_folder(name, root, size, data_dir, skip_corrupt, labels)
+            return read_folder(name, root, size, data_dir, skip_corrupt, labels, nested)
         case "synthetic":
             return make_synthetic(name, **parse_synthetic(rest))
         case "celeba":
@@ -101,6 +103,8 @@ def _check_read(name: str, source: _Source, found: object) -> None:
         raise SalunError(f"{place} a {type(found).__name__}; it must return a salun.data.dataset.Dataset")
     if (found.name, len(found.classes)) != (name, source.classes):
         raise SalunError(f"{place} '{found.name}' of {len(found.classes)} classes; registered are {source.classes}")
+    if len(found.subclasses) != source.subclasses:
+        raise SalunError(f"{place} {len(found.subclasses)} subclasses; registered are {source.subclasses}")
     for part in (found.train, found.test):
         if (part.pixels.dtype, part.labels.dtype) != (torch.uint8, torch.int64):
             types = f"pixels of {part.pixels.dtype} and labels of {part.labels.dtype}"
@@ -148,9 +152,27 @@ def class_count(name: str) -> int | None:
     return _find_source(name).classes
 
 
-def _parse_folder(name: str) -> tuple[Path, int | None, str | None]:
-    """Split `folder:PATH[:labels=FILE][:size=PIXELS]`, the options in any order."""
-    found = re.fullmatch(r"folder:(.+?)((?::(?:size|labels)=[^:]+)*)", name)
+def subclass_count(name: str) -> int | None:
+    """Tell the number of subclasses without reading the data.
+
+    Args:
+        name: a data set's name, as `load` takes it.
+
+    Returns:
+        The number, 0 where classes have no parts, or None where only the data can tell (`folder:PATH:subclasses`).
+
+    Raises:
+        SalunError: the name is unknown or its options are wrong.
+    """
+    kind = name.partition(":")[0]
+    if kind == "folder":
+        return None if _parse_folder(name)[3] else 0
+    return 0 if kind in _OPEN else _find_source(name).subclasses
+
+
+def _parse_folder(name: str) -> tuple[Path, int | None, str | None, bool]:
+    """Split `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, the options in any order."""
+    found = re.fullmatch(r"folder:(.+?)((?::(?:size|labels)=[^:]+|:subclasses)*)", name)
     if found is None:
         raise SalunError(f"data set '{name}': name the folder, as in folder:PATH")
     path, given = Path(found[1]).expanduser(), [option.partition("=") for option in found[2].split(":")[1:]]
@@ -160,4 +182,6 @@ def _parse_folder(name: str) -> tuple[Path, int | None, str | None]:
     size = options.get("size")
     if size is not None and (not re.fullmatch(r"\d{1,4}", size, re.ASCII) or not 4 <= int(size) <= 1024):
         raise SalunError(f"data set '{name}': size={size}: must be a whole number of pixels from 4 to 1024")
-    return path, None if size is None else int(size), options.get("labels")
+    if {"labels", "subclasses"} <= set(options):
+        raise SalunError(f"data set '{name}': subclasses are folders; a label file (labels=) names classes alone")
+    return path, None if size is None else int(size), options.get("labels"), "subclasses" in options

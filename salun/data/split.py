@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, enumerated, held_out
+from salun.data.dataset import Dataset, Subset, enumerated, held_out
 from salun.data.forget_file import Order, read_forget, unknown_names
 from salun.data.images import Images
 from salun.errors import SalunError, did_you_mean
 
 VALIDATION_SHARE = 0.1
+Choice = Literal["random", "memorized", "easy", "worst"]  # how the images of a share are chosen
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,29 @@ class ForgetRequest:
     indices: Path | None = None  # file that lists images by index, path or digest
     stratified: bool = False  # whether the share is taken of each class
     order: Order = "salun"  # that the file's indices count in
-    names: tuple[str, ...] = ()  # of the classes, once the data set is known
+    names: tuple[str, ...] = ()  # of the classes or subclasses, once the data set is known
     found: float | None = None  # part of the corrupted images that was found, in (0, 1]
+    subclasses: tuple[int | str, ...] = ()  # numbers or names of the subclasses to forget, all of their images
+    choice: Choice = "random"  # how the images of the share are chosen
 
     @property
     def is_given(self) -> bool:
         """Whether anything is to be forgotten."""
-        return bool(self.classes) or any(way is not None for way in (self.share, self.indices, self.found))
+        ways = (self.share, self.indices, self.found)
+        return bool(self.classes or self.subclasses) or any(way is not None for way in ways)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether another seed gives another forget set."""
+        return self.share is not None and self.choice in ("random", "worst")
 
     def __str__(self) -> str:
-        if self.classes:
-            return f"class {'+'.join(name.removeprefix('class ') for name in self.names or map(str, self.classes))}"
+        if self.classes or self.subclasses:
+            names = self.names or map(str, self.classes or self.subclasses)
+            return f"{'' if self.classes else 'sub'}class {'+'.join(name.removeprefix('class ') for name in names)}"
         if self.share is not None:
-            return f"{self.share:.4g} of the training split" + (", stratified" if self.stratified else "")
+            how = self.choice if self.choice != "random" else "stratified" if self.stratified else ""
+            return f"{self.share:.4g} of the training split" + (f", {how}" if how else "")
         if self.found is not None:
             return "all corrupted images" if self.found == 1 else f"the found {self.found:.4g} of the corrupted images"
         return f"the images in {self.indices}" if self.indices else "nothing"
@@ -51,11 +63,11 @@ class Split:
     """Which image belongs where, as sorted indices into the data set's training or test part."""
 
     train: Tensor  # what the base model learns
-    validation: Tensor  # held out of training, without the forgotten classes and those that the base model never saw
+    validation: Tensor  # held out of training, without forgotten (sub)classes and those that the base model never saw
     test: Tensor  # the test part without the same classes
     forget: Tensor  # what is to be forgotten, a part of `train`
     retain: Tensor  # the rest of `train`
-    forgotten_test: Tensor  # test images of the forgotten classes; empty for other forget sets
+    forgotten_test: Tensor  # test images of the forgotten classes or subclasses; empty for other forget sets
     classes: tuple[int, ...]  # the forgotten classes
     listed: Tensor  # every index that the forget file names, those in the validation split included
     fingerprint: str  # of train, validation and test before anything is forgotten
@@ -63,31 +75,38 @@ class Split:
     absent: tuple[int, ...] = ()  # training images that are recorded, but are not there any more
     notices: tuple[str, ...] = ()  # lines on what the request may not have meant
     undiscovered: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # corrupted, in `retain`
+    subclasses: tuple[int, ...] = ()  # the forgotten subclasses
 
     @cached_property
     def forget_fingerprint(self) -> str:
         """Identity of the forget set, and of what cannot be retained any more."""
         gone = [torch.tensor(self.absent)] if self.absent else []
-        return digest(self.listed, torch.tensor(self.classes), *gone)
+        parts = [torch.tensor([-1, *self.subclasses])] if self.subclasses else []
+        return digest(self.listed, torch.tensor(self.classes), *gone, *parts)
 
 
 def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
-    """Look up the classes of a request in a data set.
+    """Look up the classes or subclasses of a request in a data set.
 
     Args:
         request: what is to be forgotten.
         dataset: the data.
 
     Returns:
-        The request with the numbers of the classes, sorted, each once, and their names.
+        The request with the numbers of the classes or subclasses, sorted, each once, and their names.
 
     Raises:
-        SalunError: the data set has no such class, or no others.
+        SalunError: the data set has no such class or subclass, or no others.
     """
-    names = dataset.classes
+    names, parts = dataset.classes, dataset.subclasses
     classes = tuple(sorted(set(class_numbers(request.classes, names, len(names), dataset.name))))
     check_classes(classes, len(names), dataset.name)
-    return replace(request, classes=classes, names=tuple(names[label] for label in classes))
+    if request.subclasses:
+        check_subclasses(request.subclasses, len(parts), dataset.name)
+    numbers = class_numbers(request.subclasses, parts, len(parts), dataset.name, "subclass")
+    subclasses = tuple(sorted(set(numbers)))
+    found = tuple([names[label] for label in classes] or [parts[number] for number in subclasses])
+    return replace(request, classes=classes, subclasses=subclasses, names=found)
 
 
 def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +115,13 @@ def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tens
     return train, validation
 
 
-def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
+def make_split(
+    dataset: Dataset,
+    request: ForgetRequest,
+    split_seed: int = 0,
+    never: Tensor | None = None,
+    chosen: Tensor | None = None,
+) -> Split:
     """Split a data set and find the forget set; the validation split depends on labels and `split_seed` alone.
 
     Args:
@@ -104,6 +129,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         request: what is to be forgotten.
         split_seed: of the validation split.
         never: (K,) training indices that the base model was never trained on.
+        chosen: (K,) training indices of the share, where it is not drawn at random.
 
     Raises:
         SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
@@ -118,8 +144,7 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         train, validation = without(train, never), without(validation, never)
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
-    numbers = torch.tensor(found.classes, dtype=torch.int64)
-    asked, notices = _find_forget(labels, (train, validation), found, dataset)
+    asked, notices = (chosen, []) if chosen is not None else _find_forget((train, validation), found, dataset)
     notices += _questions(request, dataset.classes)
     lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
     train, validation, listed = (without(indices, lost) for indices in (train, validation, asked))
@@ -131,9 +156,9 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         raise SalunError(f"{found}: none of these images is in the training split{deleted}")
     if len(forget) == len(train):
         raise SalunError(f"{found}: that is the whole training split; nothing would be retained")
-    gone = torch.isin(tested[test], numbers)
     retain = without(train, forget)
     wrong = retain[torch.isin(retain, dataset.corrupted.drawn)] if dataset.corrupted else retain[:0]
+    gone = _is_of(dataset.test, found)[test]
     return Split(
         train=train,
         validation=without(validation, listed),
@@ -141,24 +166,31 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         forget=forget,
         retain=retain,
         forgotten_test=test[gone],
-        classes=tuple(numbers.tolist()),
+        classes=tuple(map(int, found.classes)),
         listed=listed if request.indices else forget,
         fingerprint=mark,
         seed=split_seed,
         absent=dataset.train.absent,
         notices=tuple(notices),
         undiscovered=wrong,
+        subclasses=tuple(map(int, found.subclasses)),
     )
 
 
-def _find_forget(
-    labels: Tensor, sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: Dataset
-) -> tuple[Tensor, list[str]]:
+def _is_of(part: Subset, request: ForgetRequest) -> Tensor:
+    """Tell which images of a part are of the classes or subclasses that a request names: (N,) bool."""
+    if request.subclasses and part.fine is not None:
+        return torch.isin(part.fine.cpu(), torch.tensor(request.subclasses))
+    return torch.isin(part.labels.cpu(), torch.tensor(request.classes, dtype=torch.int64))
+
+
+def _find_forget(sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: Dataset) -> tuple[Tensor, list[str]]:
     """Find the indices that a request names, and say in which of training and validation split they are."""
     train, validation = sets
-    if request.classes:
-        return torch.isin(labels, torch.tensor(request.classes)).nonzero().flatten(), []
+    if request.classes or request.subclasses:
+        return _is_of(dataset.train, request).nonzero().flatten(), []
     if request.share is not None:
+        labels = dataset.train.labels.cpu()
         return drawn_share(labels, train, request, request.share, round(request.share * len(train))), []
     if request.found is not None and dataset.corrupted is not None:
         return dataset.corrupted.found(request.found).sort().values, []
@@ -196,7 +228,7 @@ def _questions(request: ForgetRequest, names: Sequence[str]) -> list[str]:
     ]
 
 
-def split(
+def divide(
     train: Images,
     *,
     classes: int | str | Sequence[int | str] = (),
@@ -206,28 +238,7 @@ def split(
     seed: int = 0,
     stratified: bool = False,
 ) -> tuple[Images, Images]:
-    """Divide training images into those to forget and those to retain, by one of four ways to name them.
-
-    Args:
-        train: N images.
-        classes: numbers or names of the classes to forget, all of their images.
-        share: part of the images, in (0, 1), drawn with `seed`.
-        indices: positions from 0 to N - 1.
-        names: of the images, as `Images.from_folder` gives them.
-        seed: of the share.
-        stratified: whether the share is taken of each class.
-
-    Returns:
-        The forget set and the retain set.
-
-    Raises:
-        SalunError: not exactly one way is given, an image or class is not there, or nothing would be left of a set.
-
-    Example:
-        >>> forget, retain = split(Images.from_tensors(torch.rand(6, 1, 8, 8), [0, 1, 2] * 2), classes=[2])
-        >>> len(forget), len(retain)
-        (2, 4)
-    """
+    """Divide training images into those to forget and those to retain; arguments and errors are `salun.split`'s."""
     classes = (classes,) if isinstance(classes, int | str) else classes
     given = (bool(len(classes)), share is not None, indices is not None, names is not None)
     if sum(given) != 1:
@@ -255,7 +266,9 @@ def split(
     return train.take(listed), train.take(without(everything, listed))
 
 
-def class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "") -> tuple[int, ...]:
+def class_numbers(
+    classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "", kind: str = "class"
+) -> tuple[int, ...]:
     """Look classes up by number or name.
 
     Args:
@@ -263,6 +276,7 @@ def class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int
         names: class names by label; empty where they are not known.
         count: number of classes.
         data: name of the data set; "" where it has none.
+        kind: "class" or "subclass".
 
     Returns:
         Their numbers.
@@ -275,11 +289,11 @@ def class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int
         number = names.index(given) if isinstance(given, str) and given in names else given
         if isinstance(number, str):
             known = did_you_mean(number, names) if names else "; the images have no class names: give a number"
-            raise SalunError(f"class '{number}': unknown{known}")
+            raise SalunError(f"{kind} '{number}': unknown{known}")
         if not 0 <= number < count:
-            whose = f"'{data}' has the classes" if data else "the classes are"
-            named = f"; \"{number}\" as a string names the class '{number}'" if str(number) in names else ""
-            raise SalunError(f"class {number}: {whose} 0 to {count - 1}{named}")
+            whose = f"'{data}' has the {kind}es" if data else f"the {kind}es are"
+            named = f"; \"{number}\" as a string names the {kind} '{number}'" if str(number) in names else ""
+            raise SalunError(f"{kind} {number}: {whose} 0 to {count - 1}{named}")
         numbers.append(int(number))
     return tuple(numbers)
 
@@ -321,6 +335,16 @@ def check_classes(classes: Sequence[int], count: int, name: str) -> None:
             raise SalunError(f"class {label}: '{name}' has the classes 0 to {count - 1}")
     if len(set(classes)) == count:
         raise SalunError(f"classes {classes}: those are all classes of '{name}'; nothing would be retained")
+
+
+def check_subclasses(subclasses: Sequence[int | str], count: int, name: str) -> None:
+    """Raise a SalunError where a data set of `count` subclasses has none, or lacks those of them given by number."""
+    if not count:
+        two = "cifar20, digits_grouped and folder:PATH:subclasses have subclasses"
+        raise SalunError(f"subclass {'+'.join(map(str, subclasses))}: '{name}' has one level of classes; {two}")
+    for number in subclasses:
+        if isinstance(number, int) and not 0 <= number < count:
+            raise SalunError(f"subclass {number}: '{name}' has the subclasses 0 to {count - 1}")
 
 
 def without(indices: Tensor, unwanted: Tensor) -> Tensor:

@@ -42,6 +42,9 @@ def about_problem(problem: ForgettingProblem) -> list[str]:
         Lines: what became of the images that were listed, where the images lie, and what is not known of the model.
     """
     spec, lines = problem.spec, [*problem.dataset.notices, *problem.split.notices]
+    if not problem.is_chosen:
+        count = len(problem.split.forget)
+        lines.append(f"forget_choice: which {count} images are forgotten is known once the base model is trained")
     if spec.moved_to is not None and not manifest_path(spec.path).is_file():
         lines.append(f"{spec.path}: has no manifest beside it; the images of '{spec.moved_to}' are taken for its own")
     if spec.checkpoint is None:

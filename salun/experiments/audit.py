@@ -123,6 +123,8 @@ def _pool_of(experiment: Experiment, problem: ForgettingProblem) -> Pool:
         raise SalunError("corrupt: an audit draws its images itself; give class_to_forget, unlearning_rate or a list")
     if experiment.mask is not None and experiment.mask.file is not None:
         raise SalunError("load_mask: a mask belongs to one model; an audit computes one for each (use_mask)")
+    if experiment.forget.choice != "random":
+        raise SalunError(f"forget_choice: {experiment.forget.choice}: an audit draws the images that it asks about")
     spec, split, share = problem.spec, problem.split, experiment.forget.share
     if spec.recipe is None:
         reason = "records no recipe to train shadow models by; give one under the key 'recipe'"
@@ -204,7 +206,7 @@ def audits_of(experiments: Sequence[Experiment], cache: ModelCache, source: str)
             pool = _pool_of(experiment, check_problem(experiment, cache))
             pools.setdefault(pool.key, (pool, []))[1].append(experiment)
         except SalunError as error:
-            wrong.append(f"{source}: entry {experiment.number}: {error}")
+            wrong.append(f"{source}: {experiment.place}: {error}")
     if wrong:
         raise SalunErrors(wrong)
     return [Audit(pool, _with_retraining(listed)) for pool, listed in pools.values()]

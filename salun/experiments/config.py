@@ -78,6 +78,8 @@ class Experiment(BaseModel):
         budget: image passes that mask and training together stay within; None for no limit.
         corruption: of the training images, and the part of it that is found; None of data as they lie on disk.
         leave_out: what retraining on corrupted data leaves out: every corrupted image, or those that were found.
+        entry: place in the list of the entry that it was written as, from 1; None where that is `number`.
+        variant: which of the values that this entry lists it has; empty where the entry is one experiment.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,11 +102,18 @@ class Experiment(BaseModel):
     budget: int | None = None
     corruption: Corruption | None = None
     leave_out: LeaveOut | None = None
+    entry: int | None = None
+    variant: str = ""
 
     @property
     def is_gold(self) -> bool:
         """Whether it is the retraining that everything else is compared with."""
         return self.method == "retrain" and self.leave_out != "found"
+
+    @property
+    def place(self) -> str:
+        """Where a list has it, as the text of errors says."""
+        return f"entry {self.entry or self.number}" + (f" ({self.variant})" if self.variant else "")
 
     @property
     def base(self) -> str:
@@ -132,6 +141,8 @@ class Experiment(BaseModel):
         forget = self.forget
         described = {"request": str(forget), "classes": list(forget.classes), "share": forget.share}
         described |= {"seed": forget.seed, "fingerprint": forget_fingerprint}
+        described |= {"subclasses": list(forget.subclasses)} if forget.subclasses else {}
+        described |= {"choice": forget.choice} if forget.choice != "random" else {}
         mask = None if self.mask is None else self.mask.model_dump(mode="json")
         if mask and mask_digest is not None:
             mask["digest"] = mask_digest
@@ -167,8 +178,10 @@ class Experiment(BaseModel):
             SalunError: the settings are not such as this version writes.
         """
         try:
-            forget = {key: settings["forget"].get(key, False) for key in ("classes", "share", "seed", "stratified")}
-            found = settings["forget"].get("found")
+            given = settings["forget"]
+            forget = {key: given.get(key, False) for key in ("classes", "share", "seed", "stratified")}
+            forget |= {"subclasses": given.get("subclasses", ()), "choice": given.get("choice", "random")}
+            found = given.get("found")
             corrupted = None if found is None else settings["base"]["corrupt"] | {"found": found}
             return cls(
                 number=number,

@@ -82,7 +82,7 @@ def plan(experiments: Sequence[Experiment], repeats: Repeats, cache: ModelCache,
         except AbsentData:
             raise
         except SalunError as error:
-            where = source if source == "command line" else f"{source}: entry {experiment.number}"
+            where = source if source == "command line" else f"{source}: {experiment.place}"
             wrong.append(f"{where}: {error}")
     if wrong:
         raise SalunErrors(wrong)
@@ -108,8 +108,9 @@ def _drawn(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[
     """Spell an experiment out for every base model and forget set."""
     if repeats.bases > 1 and experiment.checkpoint is not None:
         raise SalunError(f"--nbase {repeats.bases}: a checkpoint is one base model; name model and dataset instead")
-    if repeats.forgets > 1 and experiment.forget.share is None:
-        raise SalunError(f"--nforget {repeats.forgets}: {experiment.forget} is one forget set; only a share is drawn")
+    if repeats.forgets > 1 and not experiment.forget.is_drawn:
+        told = f"{experiment.forget} is one forget set; only a share is drawn, at random or as the worst"
+        raise SalunError(f"--nforget {repeats.forgets}: {told}")
     first = experiment.base_seed
     if repeats.bases > 1 and first is None:
         recipe = base_spec(experiment, cache).recipe

@@ -1,16 +1,18 @@
 """Forgetting problems: base model, data, and what is to be forgotten; checked, and then loaded for a run."""
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from salun.data.corruption import corrupt_dataset
 from salun.data.dataset import Dataset
 from salun.data.manifest import as_recorded
 from salun.data.sets import Sets, make_sets
-from salun.data.split import Split, make_split
+from salun.data.split import ForgetRequest, Split, digest, make_split
 from salun.data.transforms import Preparation
 from salun.device import placed
 from salun.errors import SalunError
@@ -26,6 +28,7 @@ from salun.experiments.base_model import (
 )
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
+from salun.io.limits import read_plain
 from salun.metrics import Models
 from salun.models.checkpoint import Checkpoint, load_checkpoint
 from salun.unlearning.mask import Mask, check_mask, load_mask
@@ -42,12 +45,15 @@ class ForgettingProblem:
         dataset: the data, on the device.
         split: of the data.
         mask: loaded from a file, where the experiment names one.
+        is_chosen: whether the images to forget are known; else as many random ones stand in for those that the base
+            model has still to choose.
     """
 
     spec: BaseModelSpec
     dataset: Dataset
     split: Split
     mask: Mask | None = None
+    is_chosen: bool = True
 
     @property
     def group(self) -> Group:
@@ -90,8 +96,14 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     file = experiment.mask.file if experiment.mask else None
     mask = load_mask(file) if file else None
     dataset = dataset_of(spec, cache)
-    split = make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)
+    request = experiment.forget
+    split = make_split(dataset, request, spec.split_seed, spec.excluded)
     check_belongs(spec, dataset, split)
+    chosen = None
+    if request.choice != "random" and (path := choice_path(spec, split, request, cache)) is not None:
+        chosen = _read_choice(path, split)
+    if chosen is not None:
+        split = make_split(dataset, request, spec.split_seed, spec.excluded, chosen)
     _check_budget(experiment, len(split.forget))
     if experiment.method == "retrain" and spec.recipe is None:
         reason = "records no recipe to retrain by; give one under the key 'recipe'"
@@ -99,7 +111,41 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     weights = _parameters_of(spec, dataset, cache)
     if mask is not None:
         check_mask(mask, weights)
-    return ForgettingProblem(spec, dataset, split, mask)
+    return ForgettingProblem(spec, dataset, split, mask, request.choice == "random" or chosen is not None)
+
+
+def choice_path(spec: BaseModelSpec, split: Split, request: ForgetRequest, cache: ModelCache) -> Path | None:
+    """Name the file that keeps which images a base model has chosen to be forgotten.
+
+    Args:
+        spec: the base model.
+        split: of its data; the same images are chosen whatever is forgotten.
+        request: with share and choice.
+        cache: keeps base models.
+
+    Returns:
+        A path among the base models, with a digest of all that decides the choice; None before the model is trained.
+
+    Raises:
+        SalunError: the base model cannot be read.
+    """
+    if spec.checkpoint is None and not spec.path.exists():
+        return None
+    deciding = [base_checkpoint(spec, cache).fingerprint, digest(split.train), request.share, request.seed]
+    key = hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]
+    return cache.context.checkpoints / f"{spec.path.stem}_{request.choice}{request.share:g}_{key}.json"
+
+
+def _read_choice(path: Path, split: Split) -> Tensor | None:
+    """Read which images were chosen; None where that is still to be done."""
+    if not path.is_file():
+        return None
+    listed, known = read_plain(path), set(split.train.tolist())
+    count = len(split.forget)
+    listed = listed if isinstance(listed, list) and all(type(index) is int for index in listed) else []
+    if not len(known.intersection(listed)) == len(listed) == count:
+        raise SalunError(f"{path}: does not list {count} training images; delete it, and they are chosen anew")
+    return torch.tensor(sorted(listed))
 
 
 def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:

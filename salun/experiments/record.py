@@ -248,11 +248,14 @@ def weights_path(folder: Path, record: Record) -> Path:
     """
     settings, mask = record.settings, record.settings["mask"]
     forget = settings["forget"]
+    parts = forget.get("subclasses", [])
     what = f"class{'+'.join(map(str, forget['classes']))}" if forget["classes"] else "list"
     if forget.get("found") is not None:
         what = f"found{forget['found']:g}"
+    what = f"subclass{'+'.join(map(str, parts))}" if parts else what
     if forget["share"] is not None:
-        what = f"share{forget['share']:g}" + ("-stratified" if forget.get("stratified") else "")
+        how = forget.get("choice", "stratified" if forget.get("stratified") else "")
+        what = f"share{forget['share']:g}" + (f"-{how}" if how else "")
     masked = "" if mask is None else f"_mask{'' if mask['file'] else format(mask['keep'], 'g')}"
     name = name_part(f"{settings['method']}{masked}_{what}_seed{record.seed}_{record.id[:8]}")
     return weights_file(folder, name)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from salun.errors import SalunError
 from salun.experiments import records
 from salun.experiments.base_training import save_with_forget
 from salun.experiments.bases import CallbackForBase, prepare_base, prepare_bases
+from salun.experiments.choices import make_choice
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.experiments.evaluate import split_tables
@@ -20,7 +22,7 @@ from salun.experiments.executors.processes import ProcessExecutor
 from salun.experiments.executors.ray import RayExecutor
 from salun.experiments.outputs import OUTPUTS, kept_outputs, outputs_path, write_outputs
 from salun.experiments.plan import Job, untrained
-from salun.experiments.problem import check_problem
+from salun.experiments.problem import ForgettingProblem, check_problem
 from salun.experiments.record import Record, weights_path
 from salun.experiments.run import RunResult, run_once
 from salun.io.files import sweep, write_text
@@ -90,15 +92,20 @@ class Runner:
         log.refresh()
         pending = [job for job in jobs if not self.is_finished(job, log.found)]
         missing = untrained(pending)
-        with Locks(self.path.parent / LOCKS) as locks, self._executor(len({job.id for job in pending})) as executor:
-            # A single base model is trained here, with all cores.
-            alone = not self.ray and len(missing) <= 1
-            trainer = SerialExecutor(self.cache) if alone else executor
-            failed = prepare_bases(missing, trainer, self.cache.context, callback_for_base)
+        with Locks(self.path.parent / LOCKS) as locks, self.executor(len({job.id for job in pending})) as executor:
+            failed = self.train_bases(missing, executor, callback_for_base)
             for job in [job for job in pending if job.problem.spec.identity in failed]:
                 pending.remove(job)
                 yield job, self._settle(job, failed[job.problem.spec.identity], log)
             yield from self._run_pending(pending, executor, locks, log, callback_for)
+
+    def train_bases(
+        self, missing: dict[str, ForgettingProblem], executor: Executor, callback_for_base: CallbackForBase
+    ) -> dict[str, RunFailure]:
+        """Train base models that are missing, a single one here, with all cores; why those that failed did."""
+        alone = not self.ray and len(missing) <= 1
+        trainer = SerialExecutor(self.cache) if alone else executor
+        return prepare_bases(missing, trainer, self.cache.context, callback_for_base)
 
     def _run_pending(
         self,
@@ -134,7 +141,7 @@ class Runner:
         for folder in (*places, checkpoints, checkpoints / STATES):
             sweep(folder)
 
-    def _executor(self, runs: int) -> Executor:
+    def executor(self, runs: int) -> Executor:
         """Choose who does the runs: this process, others of this machine, or a cluster."""
         if self.ray is not None:
             return RayExecutor(self.cache, self.ray, runs)
@@ -231,6 +238,31 @@ class Runner:
             write_outputs(outputs_path(folder, record.base_name), evaluation.base)
 
 
+def let_choose(runner: Runner, jobs: list[Job], callback_for_base: CallbackForBase = lambda spec: no_callback) -> bool:
+    """Let base models choose the images that are not known yet, training those that are missing.
+
+    Args:
+        runner: of the list.
+        jobs: all its runs, as planned; they must be planned anew where there was something to choose.
+        callback_for_base: gives the callback of a base model's training.
+
+    Returns:
+        Whether there was.
+
+    Raises:
+        SalunError: a base model cannot be had, or a file not be written.
+    """
+    undecided = [job for job in jobs if not job.problem.is_chosen]
+    missing = untrained(undecided)
+    if missing:
+        with runner.executor(len(missing)) as executor:
+            for failure in runner.train_bases(missing, executor, callback_for_base).values():
+                raise SalunError(failure.reason)
+    for job in undecided:
+        make_choice(job.experiment, job.problem, runner.cache)
+    return bool(undecided)
+
+
 def run_experiment(experiment: Experiment, seed: int, cache: ModelCache, callback: Callback = no_callback) -> RunResult:
     """Run one experiment once in this process, training its base model first where it is missing; records nothing.
 
@@ -248,6 +280,9 @@ def run_experiment(experiment: Experiment, seed: int, cache: ModelCache, callbac
     """
     problem = check_problem(experiment, cache)
     prepare_base(problem, cache)
+    if not problem.is_chosen:
+        make_choice(experiment, problem, cache)
+        problem = check_problem(experiment, cache)
     return run_once(experiment, problem, seed, cache, callback)
 
 

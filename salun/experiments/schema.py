@@ -2,19 +2,22 @@
 
 import json
 import os.path
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from salun.data.corruption import Corruption
 from salun.data.forget_file import Order
-from salun.data.sources import class_count
-from salun.data.split import ForgetRequest, check_classes, class_numbers
+from salun.data.sources import class_count, subclass_count
+from salun.data.split import Choice, ForgetRequest, check_classes, check_subclasses, class_numbers
 from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
 from salun.experiments.base_model import FOLDER
 from salun.experiments.config import Experiment, LeaveOut
+from salun.experiments.grid import COUNTED, EACH, MOST_EXPERIMENTS, expand, placed, with_lists
 from salun.experiments.plugins import known_model
 from salun.io.limits import read_plain
 from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
@@ -32,9 +35,11 @@ _MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
 
 _UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs")
 
-_SHARE_KEYS = ("unlearning_rate", "idxs_to_forget")
+_SHARE_KEYS = ("unlearning_rate", "idxs_to_forget", "subclass_to_forget")
 
-_FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget", "corrupt")
+_FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget", "subclass_to_forget", "corrupt")
+
+_CHOSEN = ("memorized", "easy", "worst")
 
 _NESTED: dict[str, type[BaseModel]] = {"recipe": Recipe, "corrupt": Corruption}
 
@@ -76,7 +81,15 @@ class _Entry(BaseModel):
     class_to_forget: _Label | Annotated[list[_Label], Field(min_length=1)] | None = Field(
         None, description="Class, by number or name, or list of classes, to forget as a whole."
     )
+    subclass_to_forget: _Label | Annotated[list[_Label], Field(min_length=1)] | None = Field(
+        None, description="Subclass, by number or name, or list of subclasses, to forget, of data that have them."
+    )
     unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
+    forget_choice: Choice = Field(
+        "random",
+        description="Which images the share is: random ones, those that the base model has memorised most or least, or "
+        "the worst case, those that are hardest to forget.",
+    )
     stratified: bool = Field(
         False,
         description="Take the share of each class; false, as in the SalUn paper's code: whatever the images' classes.",
@@ -148,18 +161,21 @@ def json_schema() -> dict[str, Any]:
     """
     load_metrics()
     union: Any = None
+    names = list(_method_models())
     for model in dict.fromkeys(_method_models().values()):
         union = model if union is None else union | model
     schema = TypeAdapter(list[union] | union).json_schema()
-    for definition in schema["$defs"].values():
+    fields = {model.__name__: model.model_fields for model in _method_models().values()}
+    for title, definition in schema["$defs"].items():
         shapes = definition["properties"]
         if "method" in shapes:
             shapes["metrics"]["items"]["enum"] = [*METRIC_SETS, *METRICS]
             definition |= _exclusions()
             if shapes["method"].get("const") != _DEFAULT_METHOD:
-                definition["allOf"] += [_is_given("method")]
+                definition["allOf"] += [_is_named("method")]
         needed = definition.get("required", ())
-        definition["properties"] = {key: shapes[key] if key in needed else _or_null(shapes[key]) for key in shapes}
+        shapes = {key: shapes[key] if key in needed else _or_null(shapes[key]) for key in shapes}
+        definition["properties"] = with_lists(shapes, fields[title], names) if title in fields else shapes
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
 
 
@@ -169,20 +185,24 @@ def _exclusions() -> dict[str, Any]:
     others = [_is_given(key) for key in _BASE_KEYS if key != "dataset"]
     named = {"anyOf": [*others, {"required": ["dataset"], "properties": elsewhere}]}
     return {
-        "oneOf": [_is_given(key) for key in _FORGET_KEYS],
+        "oneOf": [_is_named(key) for key in _FORGET_KEYS],
         "not": {"allOf": [_is_given("checkpoint"), {"anyOf": [_is_given("corrupt"), named]}]},
         "allOf": [
             {
                 "if": {"anyOf": [_is_given(key) for key in _MASK_KEYS]},
-                "then": _is_given("use_mask") | {"not": _is_given("load_mask")},
+                "then": _is_named("use_mask") | {"not": _is_given("load_mask")},
             },
             {
                 "if": {"required": ["stratified"], "properties": {"stratified": {"const": True}}},
-                "then": _is_given("unlearning_rate"),
+                "then": _is_named("unlearning_rate") | {"properties": {"forget_choice": {"enum": ["random", None]}}},
+            },
+            {
+                "if": {"required": ["forget_choice"], "properties": {"forget_choice": {"enum": list(_CHOSEN)}}},
+                "then": _is_named("unlearning_rate"),
             },
             {
                 "if": {"required": ["indices_in"], "properties": {"indices_in": {"const": "imagefolder"}}},
-                "then": _is_given("idxs_to_forget"),
+                "then": _is_named("idxs_to_forget"),
             },
             {"if": _is_given("leave_out"), "then": _is_given("corrupt")},
         ],
@@ -192,6 +212,12 @@ def _exclusions() -> dict[str, Any]:
 def _is_given(key: str) -> dict[str, Any]:
     """Say in JSON Schema that a key is there and not null."""
     return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
+
+
+def _is_named(key: str) -> dict[str, Any]:
+    """Say in JSON Schema that a key is there and not null, or in `each`."""
+    listed = {"required": [EACH], "properties": {EACH: {"type": "object", "required": [key]}}}
+    return {"anyOf": [_is_given(key), listed]}
 
 
 def _or_null(shape: dict[str, Any]) -> dict[str, Any]:
@@ -235,13 +261,26 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
     Raises:
         SalunErrors: every mistake, a line each, with entry number, key and what is accepted.
     """
-    models, found, wrong = _method_models(), [], []
-    for number, entry in enumerate(entries, 1):
-        where = f"{source}: entry {number}" if source != "command line" else source
-        try:
-            found.append(_read_entry(entry, number, models, files_must_exist))
-        except SalunErrors as errors:
-            wrong += [f"{where}: {line}" for line in errors.lines]
+    models, wrong = _method_models(), []
+    found: list[Experiment] = []
+
+    def fields_of(method: Any) -> dict[str, FieldInfo]:
+        name = _DEFAULT_METHOD if method is None else method
+        return (models.get(name, _Entry) if isinstance(name, str) else _Entry).model_fields
+
+    for place, entry in enumerate(entries, 1):
+        where = f"{source}: entry {place}" if source != "command line" else source
+        variants, lines = expand(entry, fields_of, _DEFAULT_DATASET)
+        for variant in variants:
+            try:
+                read = _read_entry(variant.entry, len(found) + 1, models, files_must_exist)
+                found.append(placed(read, place, variant.varied))
+            except SalunErrors as errors:
+                lines += errors.lines
+        wrong += [f"{where}: {line}" for line in dict.fromkeys(lines)]
+        if len(found) > MOST_EXPERIMENTS:
+            wrong.append(f"{where}: makes more than {MOST_EXPERIMENTS} experiments of the list; give fewer values")
+            break
     if wrong:
         raise SalunErrors(wrong)
     return found
@@ -279,9 +318,18 @@ def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
 def _resolve(entry: _Entry, number: int) -> Experiment:
     """Turn a valid entry into an experiment, with every default filled in."""
     chosen, share, listed = entry.class_to_forget, entry.unlearning_rate, entry.idxs_to_forget
-    asked = set(chosen if isinstance(chosen, list) else () if chosen is None else (chosen,))
-    classes = tuple(sorted(asked, key=lambda label: (isinstance(label, str), label)))
-    forget_seed, corrupt = entry.forget_seed if share is not None else 0, entry.corrupt
+    corrupt = entry.corrupt
+    classes, subclasses = (_labels(asked) for asked in (chosen, entry.subclass_to_forget))
+    request = ForgetRequest(
+        classes,
+        share,
+        indices=Path(listed) if listed else None,
+        stratified=entry.stratified,
+        order=entry.indices_in,
+        subclasses=subclasses,
+        choice=entry.forget_choice,
+        found=corrupt.found if corrupt else None,
+    )
     mask = None
     if entry.use_mask or entry.load_mask:
         shape = {"keep": entry.mask_thr, "score": entry.mask_score, "batches": entry.mask_batches}
@@ -300,19 +348,17 @@ def _resolve(entry: _Entry, number: int) -> Experiment:
             "metrics": entry.metrics or (_CORRECTIVE if corrupt else ()),
             "corruption": corrupt,
             "leave_out": left_out if corrupt and method.name == "retrain" else None,
-            "forget": ForgetRequest(
-                classes,
-                share,
-                forget_seed,
-                Path(listed) if listed else None,
-                entry.stratified,
-                entry.indices_in,
-                found=corrupt.found if corrupt else None,
-            ),
+            "forget": replace(request, seed=entry.forget_seed if request.is_drawn else 0),
             "mask": mask,
             "prune": None if entry.prune is None else {"share": entry.prune, "epochs": entry.prune_epochs},
         }
     )
+
+
+def _labels(asked: int | str | list[int | str] | None) -> tuple[int | str, ...]:
+    """Sort the classes that are asked for, each once, numbers before names."""
+    listed = asked if isinstance(asked, list) else [] if asked is None else [asked]
+    return tuple(sorted(set(listed), key=lambda label: (isinstance(label, str), label)))
 
 
 def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
@@ -330,8 +376,9 @@ def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
             lines[key] = f"{key}: {_shown(problem['input'])}: method '{name}' {_REFUSALS[key]}"
         elif problem["type"] == "model_type":
             lines[key] = f"{key}: {_shown(problem['input'])}: must be an object of keys and values"
-        elif key == "class_to_forget":
-            lines[key] = f"{key}: {_shown(problem['input'])}: must be a class, a number from 0 or a name, or a list"
+        elif key in COUNTED:
+            what = key.removesuffix("_to_forget")
+            lines[key] = f"{key}: {_shown(problem['input'])}: must be a {what}, a number from 0 or a name, or a list"
         else:
             lines[key] = f"{key}: {_shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     return list(lines.values())
@@ -348,8 +395,8 @@ def _instead_of(path: list[str], model: type[_Entry]) -> str:
     return f" of method '{name}'; its settings: {', '.join(settings) or 'none'}"
 
 
-def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
-    """Find keys that do not go together."""
+def _forget_conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
+    """Find keys of the forget set that do not go together."""
     lines = []
     asked = [key for key in _FORGET_KEYS if key in given]
     if len(asked) > 1:
@@ -359,7 +406,14 @@ def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
     misspelt = {nearest(key, model.model_fields) for key in given.keys() - model.model_fields.keys()}
     if not asked and not misspelt & set(_FORGET_KEYS):
         lines.append(f"nothing to forget; give exactly one of {', '.join(_FORGET_KEYS)}")
-    lines += _without_effect(given)
+    if given.get("forget_choice") in _CHOSEN and given.get("stratified") is True:
+        lines.append("stratified: without effect on a share that is not random; leave it or forget_choice out")
+    return lines + _without_effect(given)
+
+
+def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
+    """Find keys that do not go together."""
+    lines = _forget_conflicts(given, model)
     moves = str(given.get("dataset")).startswith(FOLDER)
     named = [key for key in _BASE_KEYS if key in given and not (key == "dataset" and moves)]
     if "checkpoint" in given and named:
@@ -379,6 +433,7 @@ def _without_effect(given: dict[str, Any]) -> list[str]:
     """Find keys that need another one, which is not given."""
     asked = {
         "stratified": ("unlearning_rate", given.get("stratified") is True),
+        "forget_choice": ("unlearning_rate", given.get("forget_choice") in _CHOSEN),
         "indices_in": ("idxs_to_forget", given.get("indices_in") == "imagefolder"),
         "prune_epochs": ("prune", "prune_epochs" in given),
         "leave_out": ("corrupt", "leave_out" in given),
@@ -403,7 +458,7 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
     if entry.model is not None:
         check("model", partial(known_model, entry.model))
     if "checkpoint" not in given and ("dataset" not in given or entry.dataset is not None):
-        name = entry.dataset or _DEFAULT_DATASET
+        name, before = entry.dataset or _DEFAULT_DATASET, len(lines)
         count = check("dataset", lambda: class_count(name))
         chosen = entry.class_to_forget
         if count is not None and chosen is not None:
@@ -415,6 +470,10 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
                 "corrupt.classes" if entry.corrupt.classes else "corrupt.target",
                 lambda: class_numbers(labels, (), count, name),
             )
+        asked = _labels(entry.subclass_to_forget)
+        parts = subclass_count(name) if asked and len(lines) == before else None
+        if parts is not None:
+            check("subclass_to_forget", lambda: check_subclasses(asked, parts, name))
     for key in ("checkpoint", "idxs_to_forget", "load_mask"):
         path = getattr(entry, key)
         if path is not None and files_must_exist and not os.path.isfile(path):

@@ -34,9 +34,9 @@ def default_model(dataset: str) -> str:
         dataset: the data set's name.
 
     Returns:
-        "resnet_tiny" for the 8x8 digits, else "resnet18".
+        "resnet_tiny" for the 8x8 digits, grouped or not, else "resnet18".
     """
-    return TINY if dataset == "digits" else "resnet18"
+    return TINY if dataset in ("digits", "digits_grouped") else "resnet18"
 
 
 def _hint(name: str, others: Iterable[str]) -> str:

@@ -40,7 +40,9 @@ def told_apart(entries: dict[int, tuple[Experiment, Group]]) -> dict[int, str]:
 def _title_of(experiment: Experiment) -> str:
     """Name an experiment: its tag, and method and mask unless the tag has them."""
     tag, title = experiment.tag or "", experiment.title
-    return f"{tag}: {title}" if tag and title not in tag else tag or title
+    if all(part in tag for part in title.split(" + ")):
+        return tag
+    return f"{tag}: {title}" if tag else title
 
 
 def _differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:

@@ -98,8 +98,8 @@ def default_recipe(dataset: str) -> Recipe:
         dataset: the data set's name.
 
     Returns:
-        The paper's recipe; for the small `digits` 10 epochs of a cosine schedule.
+        The paper's recipe; for the small `digits`, grouped or not, 10 epochs of a cosine schedule.
     """
-    if dataset == "digits":
+    if dataset in ("digits", "digits_grouped"):
         return Recipe(epochs=10, lr=0.1, batch_size=64, schedule="cosine")
     return Recipe()

@@ -147,6 +147,20 @@ def test_retraining_follows_the_base_recipe_and_everything_is_measured_unless_so
     assert record["metrics"]["TUA"] < record["base_metrics"]["TUA"]
 
 
+def test_a_base_model_is_trained_before_it_chooses_and_a_dry_run_writes_nothing(write: Write) -> None:
+    tiny = {"model": "resnet_tiny", "dataset": "synthetic:n=90,size=8,classes=4", "recipe": {"epochs": 1}}
+    asked = tiny | {"unlearning_rate": 0.2, "forget_choice": ["memorized", "easy"], "method": "ga_small", "epochs": 1}
+    write("choices.json", [asked | {"metrics": ["UA"]}])
+    assert "choices.json: 2 experiments, 2 runs" in unlearn("-L", "choices.json", "--dry-run", "--nexp", "1")
+    assert [path.name for path in Path().iterdir()] == ["choices.json"]
+    out = unlearn("-L", "choices.json", "--nexp", "1")
+    assert out.index("training the base model") < out.index("2 runs, 0 of them finished before")
+    assert "ga_small, memorized" in out
+    assert "forgetting 0.2 of the training split, easy: 16 of " in out
+    assert len(list(Path("checkpoints").glob("*_easy0.2_*.json"))) == 1
+    assert "2 runs, 2 of them finished before" in unlearn("-L", "choices.json", "--nexp", "1")
+
+
 def test_the_files_of_a_finished_list(finished: Finished) -> None:
     """And the lines that were printed meanwhile; the base model is trained once."""
     names = {path.name for path in (finished.folder / "runs" / "list").iterdir()} - {"outputs", "source.json"}

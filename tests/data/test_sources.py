@@ -24,7 +24,7 @@ from torchvision import datasets
 from salun.data.dataset import Dataset
 from salun.data.download import fetch
 from salun.data.sets import make_sets
-from salun.data.sources import class_count, load
+from salun.data.sources import class_count, load, subclass_count
 from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError
 from salun.experiments.base_model import preparation_of
@@ -183,9 +183,12 @@ class TestCifar:
         assert class_count(name) == len(dataset.classes)
 
     def test_coarse_labels(self, tmp_path: Path) -> None:
-        Written("cifar100", tmp_path, WRITERS["python2"])
+        written = Written("cifar100", tmp_path, WRITERS["python2"])
         dataset = load("cifar20", tmp_path, download=False)
         assert (set(dataset.test.labels.tolist()), dataset.classes, class_count("cifar20")) == ({3}, tuple(TEN), 20)
+        assert (dataset.subclasses, subclass_count("cifar20")) == (tuple(HUNDRED), 100)
+        fine = [part.fine.tolist() for part in (dataset.train, dataset.test) if part.fine is not None]
+        assert fine == [written.labels["train"], written.labels["test"]]
 
     @pytest.mark.parametrize("protocol", [2, 4, 5])
     def test_other_arrays(self, tmp_path: Path, protocol: int) -> None:

@@ -2,7 +2,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
-import torch.nn.functional as F
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from salun.data.images import Images
 from salun.errors import SalunError
 from salun.training.evaluate import predict
 from salun.unlearning import PositiveFloat, PositiveInt, Task, TrainingConfig, find_method, method, settled
+from salun.unlearning.forget_choice import memorization
 from salun.unlearning.registry import WHOLE_CLASSES
 
 _NOTHING = "nothing"
@@ -83,7 +83,7 @@ def rum(
     """
     chosen = _plan(methods, bool(task.forgotten))
     if proxy == "confidence":
-        scores = _cross_entropies(task.model, task.forget)
+        scores = memorization(task.model, task.forget)
     else:
         scores = _holdout(task, proxy_epochs, proxy_lr, proxy_batch_size)
     parts = [task.forget.take(places) for places in scores.argsort(stable=True).tensor_split(len(chosen))]
@@ -139,12 +139,6 @@ def _holdout(task: Task, epochs: int, lr: float, batch_size: int) -> Tensor:
         aside.training = TrainingConfig(lr, epochs, batch_size)
         aside.fit(lambda epoch: aside.batches(task.validation))
     return _symmetric_kl(task.model, aside.model, task.forget)
-
-
-def _cross_entropies(model: nn.Module, images: Images) -> Tensor:
-    """Score images by how unsure a model is of them: (N,) float64, in nats."""
-    outputs = predict(model, images)
-    return F.cross_entropy(outputs.logits.double(), outputs.labels, reduction="none")
 
 
 def _symmetric_kl(model: nn.Module, other: nn.Module, images: Images) -> Tensor:

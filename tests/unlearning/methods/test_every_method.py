@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ from problems import first_of, make_task, same_weights, sets_of
 
 from salun.data.corruption import Corruption, corrupt_dataset
 from salun.data.dataset import Dataset
-from salun.data.sets import Sets
-from salun.data.split import ForgetRequest
+from salun.data.sets import Sets, make_sets, prepare
+from salun.data.split import ForgetRequest, make_split
 from salun.device import seed_globally
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.schema import validate
@@ -16,6 +17,7 @@ from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import accuracy, predict
 from salun.training.recipe import Recipe
 from salun.unlearning import METHODS, Task, load_methods, unlearn
+from salun.unlearning.forget_choice import choose
 from salun.unlearning.mask import Mask, saliency
 
 load_methods()
@@ -246,6 +248,42 @@ def test_forgets_a_class_and_keeps_the_rest(name: str, run: Run, sets: Sets, tra
         assert rise >= 0.5
     if METHODS[name].keeps:
         assert loss < 0.1
+
+
+@pytest.fixture(scope="module")
+def halved(digits: Dataset) -> Sets:
+    """The digits with two subclasses a class, of which the first half of the zeros is to be forgotten."""
+    train, test = (
+        part._replace(fine=2 * part.labels + torch.arange(len(part.labels)) % 2) for part in (digits.train, digits.test)
+    )
+    halves = replace(digits, train=train, test=test, subclasses=tuple(map(str, range(20))))
+    return first_of(sets_of(halves, ForgetRequest(subclasses=(0,))), 48)
+
+
+@pytest.fixture(scope="module")
+def memorized(digits: Dataset, trained: Checkpoint) -> Sets:
+    """The digits, of which those that the model has memorised most are to be forgotten."""
+    plain = make_split(digits, ForgetRequest())
+    images = sets_of(digits, ForgetRequest()).train
+    places = choose(trained.restore(), images, "memorized", 39, torch.Generator())
+    split = make_split(digits, ForgetRequest(share=0.03, choice="memorized"), chosen=plain.train[places])
+    return first_of(make_sets(digits, split, prepare(digits, split), CPU), 48)
+
+
+@pytest.mark.parametrize("problem", ["halved", "memorized"])
+@pytest.mark.parametrize("name", NAMES)
+def test_forgets_a_part_of_a_class_or_what_is_memorised_or_says_that_it_cannot(
+    name: str, problem: str, trained: Checkpoint, weights: list[str], request: pytest.FixtureRequest
+) -> None:
+    short = RECIPE.model_copy(update={"epochs": 1})
+    task = make_task(trained, request.getfixturevalue(problem), forgotten=(), recipe=short)
+    if METHODS[name].classwise:
+        with pytest.raises(SalunError, match=f"'{name}': forgets whole classes only"):
+            unlearn(task, name, quick(name))
+        return
+    unlearn(task, name, quick(name))
+    assert not same_weights(task, trained, weights)
+    assert all(bool(tensor.isfinite().all()) for tensor in task.model.state_dict().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
