@@ -64,9 +64,17 @@ STRONG: dict[str, dict[str, Any]] = {
     "sfron": {"epochs": 2, "batch_size": 64},
     "amun": {"epochs": 1, "epsilon": 0.3, "pgd_steps": 10},
     "rl_split": {"lr": 0.1, "epochs": 4, "batch_size": 128, "labels": "remaining"},
+    "munba": {"lr": 0.05, "epochs": 4, "batch_size": 64, "labels": "remaining"},
+    "weight_distortion": {"std": 0.3, "lr": 5e-3, "epochs": 4, "batch_size": 64},
+    "noisy_ft": {"init_clip": 1.0, "step_clip": 0.5, "lr": 0.1, "epochs": 6, "batch_size": 32, "momentum": 0.9},
+    "fcs": {"lr": 0.05, "epochs": 3, "batch_size": 64, "uniform_lr": 0.02},
+    "cfw": {"lr": 0.1, "epochs": 4},
+    "prmq": {"lr": 0.1, "epochs": 4, "share": 0.95},
+    "kde": {"lr": 0.1, "epochs": 3, "warmup_lr": 0.1},
+    "rni": {"lr": 0.1, "fine_lr": 0.1, "epochs": 6, "noise_std": 0.2},
 }
 LARGEST_STEP = 5 * 32  # passes, of a batch of 32 forget images beside 32 retain images, which a teacher sees too
-WITHOUT_CHANCE = {"assd", "iu", "lfssd", "ssd"}
+WITHOUT_CHANCE = {"assd", "damp", "iu", "lfssd", "ssd"}
 SALIENT_ALONE = {"assd", "lfssd", "ssd"}
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
 
