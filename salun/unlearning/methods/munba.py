@@ -10,6 +10,7 @@ from salun.data.images import Batch
 from salun.unlearning import Labels, Step, Task, TrainingConfig, method
 from salun.unlearning.gradients import trainable
 
+_OPPOSED = 1e-6
 _WEIGHT_WITHOUT_BARGAIN = 0.1
 
 
@@ -67,8 +68,10 @@ def _bargained(kept: Tensor, lost: Tensor, weights: list[torch.nn.Parameter]) ->
     found = [torch.autograd.grad(each, weights, allow_unused=True, materialize_grads=True) for each in (kept, lost)]
     first, second = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in found)
     norms = torch.stack([first.norm(), second.norm()])
-    shares = 1 / (norms * (1 + first @ second / norms.prod()).sqrt())
-    shares = torch.where(shares.isfinite().all(), shares, shares.new_tensor([1.0, _WEIGHT_WITHOUT_BARGAIN]))
+    apart = 1 + first @ second / norms.prod()
+    without = norms.new_ones(2)
+    without[1] = _WEIGHT_WITHOUT_BARGAIN
+    shares = torch.where(apart > _OPPOSED, 1 / (norms * apart.sqrt()), without)
     value = (shares * torch.stack([kept, lost]).detach()).sum()
     sums = [shares[0] * one + shares[1] * other for one, other in zip(*found, strict=True)]
     slope = torch.stack([(total * weight).sum() for total, weight in zip(sums, weights, strict=True)]).sum()
