@@ -58,6 +58,15 @@ RECORDED: list[tuple[dict[str, Any], str]] = [
     (THREE | {"method": "scar"}, "774b15bfca218528"),
     (THREE | {"method": "sfron"}, "b160a01e32c3bbd9"),
     (THREE | {"method": "unsir"}, "6468e7c46f43f802"),
+    (THREE | {"method": "cfw"}, "6f37d246b8ca6c8b"),
+    (THREE | {"method": "damp"}, "f2d95c33e712e45c"),
+    (THREE | {"method": "fcs"}, "823921bd10d7ace5"),
+    (THREE | {"method": "kde"}, "a95274549968437c"),
+    (THREE | {"method": "munba"}, "27bffc84fb151805"),
+    (THREE | {"method": "noisy_ft"}, "9bbc65730f8c8965"),
+    (THREE | {"method": "prmq"}, "45e2a62758fc52bb"),
+    (THREE | {"method": "rni"}, "fb6d54f15b52d11e"),
+    (THREE | {"method": "weight_distortion"}, "d602fdbdb0aa830f"),
 ]
 
 

@@ -3,7 +3,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from salun.data.images import Images
@@ -101,6 +100,8 @@ def _directions(forget: Tensor, retain: Tensor) -> Tensor:
 
 def _separability(forget: Tensor, retain: Tensor) -> float:
     """Measure how well a linear classifier tells forget from retain inputs that it was not trained on."""
+    from sklearn.linear_model import LogisticRegression
+
     count = min(len(forget), len(retain))
     if count < 2:
         return 1.0

@@ -1,5 +1,11 @@
 """Certified noisy fine-tuning, and what its guarantee covers.
 
+Equation:
+    w_0 = w min(1, C_0 / ||w||); T times w <- w - eta (g min(1, C_1 / ||g||) + lambda w) + e, e ~ N(0, sigma^2 I),
+    g of CE(retain batch), with r = 1 - eta lambda and the least sigma for which
+    rho = (2 C_0 r^T + 2 eta C_1 sum_{t<T} r^t)^2 / (2 sigma^2 sum_{t<T} r^2t) gives
+    min over a of (a rho + ln((a - 1) / a) - (ln delta + ln a) / (a - 1)) <= epsilon; then L = CE(retain).
+
 Deviations:
     The paper has no batch normalisation: its running statistics depend on all of the noisy steps, of which the
     guarantee covers the last weights alone, so they are reset after those steps and come from the fine-tuning. No mask
@@ -7,6 +13,10 @@ Deviations:
     never saw a forget image. The code turns the divergence into epsilon without its order, and takes half the variance
     where the decay is 0; sigma here is larger. Where the budget ends the noisy steps, epsilon is that of the steps that
     were taken. The code's fine-tuning follows a one-cycle schedule, here it is a cosine.
+
+Source:
+    Koloskova, Allouah, Jha, Guerraoui and Koyejo, "Certified Unlearning for Neural Networks", ICML 2025,
+    https://arxiv.org/abs/2506.06985, gradient clipping; settings of its code for CIFAR-10.
 """
 
 from collections.abc import Iterator
@@ -29,11 +39,7 @@ from salun.unlearning.noise import add_noise, noise_source
 _Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
-@method(
-    training=TrainingConfig(lr=0.1, epochs=30, batch_size=128, momentum=0.0, schedule="cosine"),
-    maskable=False,
-    keeps=False,
-)
+@method(training=TrainingConfig(lr=0.1, epochs=30, batch_size=128, momentum=0.0, schedule="cosine"), maskable=False)
 def noisy_ft(
     task: Task,
     *,
@@ -63,16 +69,6 @@ def noisy_ft(
         epochs: passes of the fine-tuning over the retain set.
         weight_decay: L2 penalty of the fine-tuning.
         batch_size: images a step, noisy or not.
-
-    Equation:
-        w_0 = w min(1, C_0 / ||w||); T times w <- w - eta (g min(1, C_1 / ||g||) + lambda w) + e, e ~ N(0, sigma^2 I),
-        g of CE(retain batch), with r = 1 - eta lambda and the least sigma for which
-        rho = (2 C_0 r^T + 2 eta C_1 sum_{t<T} r^t)^2 / (2 sigma^2 sum_{t<T} r^2t) gives
-        min over a of (a rho + ln((a - 1) / a) - (ln delta + ln a) / (a - 1)) <= epsilon; then L = CE(retain).
-
-    Source:
-        Koloskova, Allouah, Jha, Guerraoui and Koyejo, "Certified Unlearning for Neural Networks", ICML 2025,
-        https://arxiv.org/abs/2506.06985, gradient clipping; settings of its code for CIFAR-10.
     """
     if noise_lr * noise_decay > 1:
         product = f"noise_lr={noise_lr:g} times noise_decay={noise_decay:g} is {noise_lr * noise_decay:g}"

@@ -27,24 +27,26 @@ def entropies(logits: Tensor) -> Tensor:
 def test_prmq_draws_the_smallest_weights_anew(
     share: float, task: Task, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("salun.unlearning.methods.prmq._quantise", lambda model: None)
     before_training(task, "prmq", monkeypatch, share=share)
     layers = {name: part for name, part in task.model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
     names = [f"{name}.{own}" for name, part in layers.items() for own, _ in part.named_parameters()]
-    old = torch.cat([trained.weights[name].flatten() for name in names])
+    known = {name: values.half().to(values.dtype) for name, values in trained.weights.items()}
+    old = torch.cat([known[name].flatten() for name in names])
     new = torch.cat([task.model.get_parameter(name).detach().flatten() for name in names])
     changed = old != new
-    # A bias that was zero already stays as it is.
-    assert round(share * len(old)) - 10 <= int(changed.sum()) <= round(share * len(old))
-    assert float(old[changed].abs().max()) <= float(old[~changed].abs().min())
+    first = torch.cat([trained.weights[name].flatten() for name in names]).abs()
+    smallest = torch.zeros_like(changed)
+    smallest[first.argsort()[: round(share * len(first))]] = True
+    assert not bool((changed & ~smallest).any())
+    assert int(changed.sum()) > 0.99 * int(smallest.sum())  # in half precision a few are drawn as they were
     for name, layer in layers.items():
-        moved = layer.weight.detach()[layer.weight.detach() != trained.weights[f"{name}.weight"]]
+        moved = layer.weight.detach()[layer.weight.detach() != known[f"{name}.weight"]]
         bound = 1 / math.sqrt(layer.weight[0].numel())
-        assert float(moved.abs().max()) <= bound
+        assert float(moved.abs().max()) <= 1.001 * bound
         if len(moved) > 2000:
             assert float(moved.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
-    others = [name for name, _ in task.model.named_parameters() if name not in names]
-    assert same_weights(task, trained, others)
+    others = {name: weight for name, weight in task.model.named_parameters() if name not in names}
+    assert all(torch.equal(weight, known[name]) for name, weight in others.items())
 
 
 def test_prmq_matches_entropies_and_rounds_to_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
