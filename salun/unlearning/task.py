@@ -30,7 +30,7 @@ Dual = bool | PositiveFloat
 
 _DUAL_LR = 1e-4
 _DUAL_DECAY = 0.05
-_DUAL_MOMENTUM = 0.9
+_DUAL_BETA = 0.9
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an error
@@ -114,7 +114,7 @@ class Task:
         config = replace(self.training, lr=lr or self.training.lr, epochs=epochs or self.training.epochs)
         rate = _DUAL_LR if dual is True else dual
         if rate:
-            forgetting = replace(config, lr=rate, optimizer="adamw", momentum=_DUAL_MOMENTUM, weight_decay=_DUAL_DECAY)
+            forgetting = replace(config, lr=rate, optimizer="adamw", momentum=_DUAL_BETA, weight_decay=_DUAL_DECAY)
         curve, _ = fit(
             self.model,
             frozen_norms(self.model, stream) if freeze_norms else stream,
@@ -138,20 +138,14 @@ class Task:
 
     @contextmanager
     def part(
-        self,
-        *,
-        model: nn.Module | None = None,
-        forget: Images | None = None,
-        retain: Images | None = None,
-        training: TrainingConfig | None = None,
+        self, *, model: nn.Module | None = None, forget: Images | None = None, retain: Images | None = None
     ) -> Iterator["Task"]:
-        """Make a task of other images, model or training; what it trains goes on with this one's curve and budget."""
+        """Make a task of other images or another model; what it trains goes on with this one's curve and budget."""
         part = replace(
             self,
             model=self.model if model is None else model,
             forget=self.forget if forget is None else forget,
             retain=self.retain if retain is None else retain,
-            training=training or self.training,
         )
         try:
             yield part

@@ -95,7 +95,8 @@ def _directions(forget: Tensor, retain: Tensor) -> Tensor:
     beside = forget - retain @ (torch.linalg.pinv(retain) @ forget)
     sizes = beside.norm(dim=0)
     known = sizes > _NEGLIGIBLE * forget.norm(dim=0)
-    return torch.linalg.qr(beside[:, known] / sizes[known]).Q
+    basis: Tensor = torch.linalg.qr(beside[:, known] / sizes[known]).Q
+    return basis
 
 
 def _separability(forget: Tensor, retain: Tensor) -> float:

@@ -45,7 +45,8 @@ def fcs(
         competition; settings of its code.
     """
     quiet = replace(task.training, weight_decay=0.0, schedule="constant")
-    with task.part(training=quiet) as first:
+    with task.part() as first:
+        first.training = quiet
         first.fit(lambda epoch: task.batches(task.forget), lr=uniform_lr, epochs=1, loss=_from_uniform)
 
     def contrast(logits: Tensor, batch: Batch, kept: Batch) -> Tensor:

@@ -58,6 +58,7 @@ def kde(
     def stream(epoch: int) -> Iterator[Step]:
         return (Step(batch, cost=3) for batch in task.batches(task.retain))
 
-    with task.part(training=replace(task.training, schedule="constant")) as first:
+    with task.part() as first:
+        first.training = replace(task.training, schedule="constant")
         first.fit(stream, lr=warmup_lr, epochs=warmup_epochs, loss=warmup)
     task.fit(stream, loss=loss)

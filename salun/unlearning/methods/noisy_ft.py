@@ -86,10 +86,8 @@ def noisy_ft(
             taken += 1
 
     _shrink(weights, init_clip)
-    noisy = TrainingConfig(
-        noise_lr, 1, task.training.batch_size, momentum=0.0, weight_decay=noise_decay, grad_clip=step_clip
-    )
-    with task.part(training=noisy) as first:
+    with task.part() as first:
+        first.training = TrainingConfig(noise_lr, 1, momentum=0.0, weight_decay=noise_decay, grad_clip=step_clip)
         first.fit(stream)
     if taken:
         guaranteed = epsilon_of(plan.rate(sigma, taken), delta)
