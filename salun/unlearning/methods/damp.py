@@ -12,6 +12,7 @@ from salun.unlearning import PositiveInt, Task, method
 _Layer = nn.Conv2d | nn.Linear
 _NEGLIGIBLE = 1e-6
 _HELD_OUT = 5
+_FEWEST = 10
 
 
 @method(classwise=True)
@@ -34,7 +35,7 @@ def damp(task: Task, *, stages: PositiveInt = 5) -> None:
         There is no public code, and the equations are all of the paper that this follows. How inputs are averaged and
         how the classifier is trained is this file's reading: a convolution's inputs are averaged over places and
         projected channel by channel, a token's over tokens; the classifier is a logistic regression on forget and as
-        many retain images, every fifth held out. Grouped convolutions are not edited.
+        many retain images, every fifth held out, or none of fewer than ten. Grouped convolutions are not edited.
 
     Source:
         Hatami, Aalishah and Monosov, "Class Unlearning via Depth-Aware Removal of Forget-Specific Directions", CVPR
@@ -104,14 +105,15 @@ def _separability(forget: Tensor, retain: Tensor) -> float:
     from sklearn.linear_model import LogisticRegression
 
     count = min(len(forget), len(retain))
-    if count < 2:
-        return 1.0
     inputs = torch.cat([part[torch.arange(count) * len(part) // count] for part in (forget, retain)])
     wanted = (torch.arange(2 * count) >= count).long()
     held = torch.arange(2 * count) % count % _HELD_OUT == 0
-    spread = inputs[~held].std(0).clamp(min=_NEGLIGIBLE)
-    inputs = (inputs - inputs[~held].mean(0)) / spread
-    probe = LogisticRegression(max_iter=1000).fit(inputs[~held].numpy(), wanted[~held].numpy())
+    fitted = ~held
+    if count < _FEWEST:
+        held, fitted = torch.ones_like(held), torch.ones_like(held)
+    spread = inputs[fitted].std(0).clamp(min=_NEGLIGIBLE)
+    inputs = (inputs - inputs[fitted].mean(0)) / spread
+    probe = LogisticRegression(max_iter=1000).fit(inputs[fitted].numpy(), wanted[fitted].numpy())
     return float(probe.score(inputs[held].numpy(), wanted[held].numpy()))
 
 
