@@ -59,6 +59,8 @@ class Record:
         passes: images that went "forward" and "backward" through models, for "mask", "method", and "prune".
         diverged_epoch: of a diverged run, the epoch, from 1, in which its loss or, after the last one, its outputs
             stopped being numbers; None of a method without epochs.
+        certificate: what a certified method guarantees, "epsilon" and "delta", and by which noise, clipping and steps;
+            None of all other methods.
         digest: of the line that it was read from, as it was written; None of a new record, and of one from before
             there were digests.
         edited: whether the line was changed since, and not all that was changed could be computed anew.
@@ -86,6 +88,7 @@ class Record:
     outputs: str | None = None
     passes: dict[str, dict[str, int]] = field(default_factory=dict)
     diverged_epoch: int | None = None
+    certificate: dict[str, float] | None = None
     digest: str | None = field(default=None, compare=False)
     edited: bool = False
     unknown: dict[str, Any] = field(default_factory=dict)
