@@ -1,15 +1,15 @@
 """The Python face: unlearning of any classifier, from five lines of Python."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from math import isfinite
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from salun import metrics
@@ -18,22 +18,32 @@ from salun.data.images import Images
 from salun.data.sets import prepare
 from salun.data.split import ForgetRequest, make_split, split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
-from salun.errors import SalunError
+from salun.errors import SalunError, whole_number
 from salun.experiments import records
-from salun.experiments.advice import few_steps, warnings_of
+from salun.experiments.advice import few_steps, few_steps_of_training, warnings_of
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.executor import RunFailure
 from salun.experiments.joint_metrics import Comparison
 from salun.experiments.own_model import (
     Build,
+    check_callback,
+    check_keywords,
+    checked_build,
+    checked_recipe,
     class_count,
     copied,
     device_of,
+    doubts_about_metrics,
+    doubts_about_models,
+    doubts_about_sets,
     evaluation_sets,
     make_task,
+    metric_names,
     moved,
     outputs_on,
+    recipe_of,
+    tried,
     untrained,
 )
 from salun.experiments.plan import Job, Repeats, plan
@@ -41,25 +51,26 @@ from salun.experiments.plugins import model_files
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner
 from salun.experiments.schema import load_experiments, validate
-from salun.experiments.source import COMMAND_LINE, check_source, find_list, keeping_source, results_name
+from salun.experiments.source import check_source, find_list, keeping_source, results_name, source_of
 from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Models, Value, check_metrics
 from salun.metrics import evaluate as compute
 from salun.models.own import model
+from salun.registry import Registered
 from salun.reports.labels import rows_of, titles_of
 from salun.reports.results import Results
 from salun.reports.scores import Scores
-from salun.reports.summary import UTILITY_FLOOR
+from salun.reports.summary import UTILITY_FLOOR, loss_text, lost
 from salun.reports.tables import write_summaries
 from salun.training.cost import PassCounter
-from salun.training.evaluate import Outputs, predict
+from salun.training.evaluate import Outputs, accuracy, predict
 from salun.training.loop import train as train_model
 from salun.training.progress import Callback, no_callback, progress_bar
 from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
 from salun.unlearning import METHODS, Method, load_methods, settled
 from salun.unlearning import unlearn as run_method
-from salun.unlearning.mask import Mask, Score
+from salun.unlearning.mask import Mask, Score, check_mask
 from salun.unlearning.mask import saliency as compute_mask
 
 __all__ = [
@@ -82,8 +93,10 @@ __all__ = [
 ]
 
 _Device = str | torch.device | None
+_Keep = Literal["all", "last", "none"]
 _COST = "salun_cost"
 _UNNAMED = "python"
+_EXPERIMENTS = "experiments"
 
 
 class _Parts(NamedTuple):
@@ -113,7 +126,7 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
         Images(1438 of 1 x 8 x 8 pixels, labels 0 to 9)
     """
     found = sources.load(name, Path(data_dir), download)
-    _warn(found.notices)
+    _warn(found.notices, depth=3)
     view = prepare(found, make_split(found, ForgetRequest()))
     parts = [
         Images(
@@ -130,12 +143,13 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
     return _Parts(*parts)
 
 
-def _warn(lines: Sequence[str]) -> None:
-    """Tell the caller of this module's function what might not be expected."""
+def _warn(lines: Sequence[str], depth: int = 4) -> None:
+    """Tell the caller of this module's function, which has a decorator, what might not be expected."""
     for line in lines:
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=depth)
 
 
+@torch.inference_mode(False)  # gradients are computed whatever the caller has switched off
 def saliency(
     model: nn.Module,
     forget: Images,
@@ -165,13 +179,15 @@ def saliency(
     Raises:
         SalunError: an argument is not accepted.
     """
-    place = device_of(model, device)
-    (images,) = moved(place, forget)
-    copy, generator = copied(model, place), seeded(seed, place)
+    place = device_of(model, device, learns=True)
+    (images,) = moved(place, {"forget": forget})
+    size, most = whole_number("batch_size", batch_size, 1), max_batches and whole_number("max_batches", max_batches, 1)
+    copy, generator = copied(model, place), seeded(whole_number("seed", seed), place)
     class_count(copy, images)
-    return compute_mask(copy, images, keep, score, batch_size=batch_size, max_batches=max_batches, generator=generator)
+    return compute_mask(copy, images, keep, score, batch_size=size, max_batches=most, generator=generator)
 
 
+@torch.inference_mode(False)
 def unlearn(
     model: nn.Module,
     forget: Images,
@@ -201,7 +217,7 @@ def unlearn(
         validation: images by which a few methods choose an epoch.
         head: name of the layer that gives the logits, which some methods need; None finds it where it can.
         fresh: makes an untrained model, which some methods need; None draws the weights of a copy anew.
-        recipe: by which the method "retrain" trains.
+        recipe: a `Recipe`, by which the method "retrain" trains.
         budget: image passes at most, forward and backward together.
         seed: of all randomness.
         device: where it runs, such as "cuda"; None for where the model is.
@@ -214,13 +230,17 @@ def unlearn(
     Raises:
         SalunError: model, images, method or a setting are not accepted, or the loss stopped being a number.
     """
-    place, chosen = device_of(model, device), settled(method, settings)
-    _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain)))
-    sets = moved(place, forget, retain, validation)
-    precision, passes = precision_for("auto", place, forget.pixels.shape[-1]), PassCounter(budget=budget)
-    with _watched(method, callback, progress) as shown, seeded_globally(seed, place):
+    check_keywords("unlearn", settings)
+    place, chosen = device_of(model, device, learns=True), settled(method, settings)
+    sets = moved(place, {"forget": forget, "retain": retain, "validation": validation})
+    passes = PassCounter(budget=None if budget is None else whole_number("budget", budget, 1))
+    draw, precision = whole_number("seed", seed), precision_for("auto", place, forget.pixels.shape[-1])
+    with _watched(method, callback, progress) as shown, seeded_globally(draw, place):
         runtime = Runtime(precision, callback=shown, passes=passes)
-        task = make_task(model, (sets[0], sets[1], sets[2]), runtime, head=head, build=fresh, recipe=recipe, seed=seed)
+        task = make_task(model, (sets[0], sets[1], sets[2]), runtime, head=head, build=fresh, recipe=recipe, seed=draw)
+        if mask is not None:
+            check_mask(mask, dict(task.model.named_parameters()))
+        _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain)))
         begun = clock(place)
         run_method(task, method, chosen, mask)
         seconds = clock(place) - begun
@@ -231,6 +251,7 @@ def unlearn(
     return task.model
 
 
+@torch.inference_mode(False)
 def retrain(
     model: nn.Module,
     retain: Images,
@@ -241,10 +262,11 @@ def retrain(
     progress: bool = False,
     **recipe: Any,
 ) -> nn.Module:
-    """Train a model from where it stands on the retain set: the gold standard that unlearning is compared with.
+    """Train a new model on the retain set alone: the gold standard that unlearning is compared with.
 
     Args:
-        model: an untrained classifier; it is left as it is.
+        model: a new, untrained classifier, never one that has seen the forget set: training starts from its weights.
+            It is left as it is.
         retain: images to train on.
         validation: images that choose the epoch; None keeps the last.
         device: where it runs, such as "cuda"; None for where the model is.
@@ -257,21 +279,18 @@ def retrain(
     Raises:
         SalunError: an argument is not accepted, or the loss stopped being a number.
     """
-    place = device_of(model, device)
-    try:
-        chosen = Recipe(**recipe)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise SalunError(f"retrain: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-    images, kept = moved(place, retain, validation)
+    check_keywords("retrain", recipe)
+    place, chosen = device_of(model, device, learns=True), recipe_of(recipe)
+    images, kept = moved(place, {"retain": retain, "validation": validation})
     copy = copied(model, place)
     class_count(copy, images)
+    _warn(few_steps_of_training("retrain", chosen, len(images)))
     precision = precision_for(chosen.precision, place, images.pixels.shape[-1])
     with _watched("retrain", callback, progress) as shown, seeded_globally(chosen.seed, place):
         curve, _ = train_model(
             copy, images, kept, chosen, seeded(chosen.seed, place), Runtime(precision, callback=shown)
         )
-    if not math.isfinite(curve[-1].loss):
+    if not isfinite(curve[-1].loss):
         raise SalunError(f"retrain: diverged at lr {chosen.lr:g}; a lower one may hold")
     copy.zero_grad()
     return copy.eval()
@@ -279,9 +298,11 @@ def retrain(
 
 def _watched(title: str, callback: Callback | None, progress: bool) -> AbstractContextManager[Callback]:
     """Give the callback of a training: the user's, a progress bar's, or none."""
+    check_callback(callback)
     return progress_bar(title) if progress else nullcontext(callback or no_callback)
 
 
+@torch.inference_mode(False)
 def evaluate(
     model: nn.Module,
     forget: Images,
@@ -320,20 +341,23 @@ def evaluate(
     Raises:
         SalunError: an argument is not accepted.
     """
-    names = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
-    place = device_of(model, device)
-    sets = moved(place, forget, retain, test, validation)
+    asked, draw, trained = metric_names(metrics), whole_number("seed", seed), checked_recipe(recipe)
+    names, place = check_metrics(asked), device_of(model, device)
+    given = {"forget": forget, "retain": retain, "test": test, "validation": validation}
+    sets = moved(place, given)
     networks = {"model": model, "base": base, "retrained": retrained}
-    copies = {name: copied(network, place) for name, network in networks.items() if network is not None}
-    for network in copies.values():
-        class_count(network, *sets[:3])
+    copies = {name: tried(network, place, name, sets[:3]) for name, network in networks.items() if network is not None}
+    checked_build(fresh, copies["model"], sets[0])
+    _warn(
+        [*doubts_about_sets(given), *doubts_about_models(copies), *doubts_about_metrics(asked, names, networks | given)]
+    )
     random = None
     if any("random" in METRICS[name].against for name in names):
         random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0])
     columns = _measured(copies, sets, names, random, getattr(model, _COST, (None, None)))
     if base is not None:
         trio = copies["model"], copies["base"], copies.get("retrained")
-        columns["model"] |= compute(Models(*trio, sets[0], sets[1], recipe or Recipe(), seed), names)
+        columns["model"] |= compute(Models(*trio, sets[0], sets[1], trained, draw), names)
     return Scores(columns["model"], columns.get("base", {}), columns.get("retrained", {}))
 
 
@@ -347,7 +371,13 @@ def _measured(
     """Compute the metrics of each model's outputs; a retrained model is not compared with itself."""
     forget, retain, test, validation = sets
     images = evaluation_sets(forget, retain, validation, test)
-    found = {name: outputs_on(network, images) for name, network in models.items()}
+    found = {name: outputs_on(name, network, images) for name, network in models.items()}
+    if "base" in found and "retrained" in found:
+        known = [{"RA": accuracy(found[name].retain)} for name in ("retrained", "base")]
+        if losses := lost(known[0], known[1]):
+            _warn(
+                [f"evaluate: the retrained model {loss_text(losses)}: no gold standard; train it for longer"], depth=5
+            )
     found["model"] = replace(found["model"], seconds=cost[0], passes=cost[1])
     base, retrained, columns = found.get("base"), found.get("retrained"), {}
     for name, outputs in found.items():
@@ -367,7 +397,7 @@ def run(
     data_dir: str | Path = "data",
     device: str = "auto",
     jobs: int = 1,
-    keep: Literal["all", "last", "none"] = "last",
+    keep: _Keep = "last",
     utility_floor: float | None = UTILITY_FLOOR,
     callback: Callback | None = None,
 ) -> Results:
@@ -376,7 +406,8 @@ def run(
     Args:
         experiments: entries as JSON has them, one of them, the path of a list, or the name of one that comes along.
         nexp: seeds of each experiment.
-        name: of the folder of results; None takes that of the file, or "python".
+        name: of the folder of results; None takes that of the file, or "python". A folder takes further entries of a
+            list, but none without those whose results it holds.
         metrics: names, in the place of the entries' own.
         out: folder of results.
         checkpoints: folder of base models and unlearned models.
@@ -394,21 +425,22 @@ def run(
         SalunErrors: every mistake in the entries, a line each.
         SalunError: data, checkpoints or folders are refused.
     """
-    found, source = _read_list(experiments)
-    if metrics:
-        wanted = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
-        found = [each.model_copy(update={"metrics": wanted}) for each in found]
-    title = results_name(name or (_UNNAMED if source == COMMAND_LINE else None), source)
+    seeds, workers = whole_number("nexp", nexp, 1), whole_number("jobs", jobs, 1)
+    _check_run(keep, utility_floor, callback)
+    found, source, where = _read_list(experiments)
+    if wanted := metric_names(metrics):
+        found = [each.model_copy(update={"metrics": check_metrics(wanted)}) for each in found]
+    title = results_name(name or (None if where == source else _UNNAMED), source)
     folder, weights = Path(out) / title, Path(checkpoints) / title
     check_source(folder, source)
     plugins = model_files(each.model for each in found)
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
-    planned = plan(found, Repeats(nexp), cache, source)
-    _warn(warnings_of(planned))
-    runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
+    planned = plan(found, Repeats(seeds), cache, where)
+    _warn(warnings_of(planned), depth=3)
+    runner = Runner(cache, folder / "records.jsonl", weights, keep, workers)
     titles, failures = titles_of(planned), []
-    with keeping_source(folder, source):
+    with torch.inference_mode(False), keeping_source(folder, source):
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
             if isinstance(outcome, RunFailure):
                 failures.append(f"{titles[job.experiment.number]}, seed {job.seed}: failed: {outcome.reason}")
@@ -417,13 +449,27 @@ def run(
     return Results(rows, folder, tuple(failures))
 
 
-def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path) -> tuple[list[Experiment], str]:
-    """Read and validate experiments; gives their source too."""
+def _check_run(keep: str, utility_floor: float | None, callback: Callback | None) -> None:
+    """Check what `run` is told beside its experiments."""
+    if keep not in get_args(_Keep):
+        raise SalunError(f"keep={keep!r}: accepted: {', '.join(get_args(_Keep))}")
+    if utility_floor is not None and not (isinstance(utility_floor, Real) and utility_floor >= 0):
+        raise SalunError(f"utility_floor={utility_floor!r}: must be points from 0, or None")
+    check_callback(callback)
+
+
+def _read_list(
+    experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path,
+) -> tuple[list[Experiment], str, str]:
+    """Read and validate experiments; gives their source too, and what errors begin with."""
     if isinstance(experiments, str | Path):
         source = find_list(str(experiments))
-        return load_experiments(Path(source)), source
+        return load_experiments(Path(source)), source, source
+    if not isinstance(experiments, dict | Sequence) or not experiments:
+        given = "an empty list" if isinstance(experiments, Sequence) else f"a {type(experiments).__name__}"
+        raise SalunError(f"experiments: {given}; must be entries as JSON has them, or the path of a list")
     entries = [experiments] if isinstance(experiments, dict) else list(experiments)
-    return validate(entries, "experiments"), COMMAND_LINE
+    return validate(entries, _EXPERIMENTS), source_of(entries), _EXPERIMENTS
 
 
 def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[int, dict[str, Value]]]:
@@ -439,4 +485,4 @@ def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], di
 def methods() -> dict[str, Method]:
     """List the unlearning methods by name, each with its settings, equation and source."""
     load_methods()
-    return dict(METHODS)
+    return Registered(METHODS)
