@@ -70,7 +70,7 @@ from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
 from salun.unlearning import METHODS, Method, load_methods, settled
 from salun.unlearning import unlearn as run_method
-from salun.unlearning.mask import Mask, Score, check_mask
+from salun.unlearning.mask import Mask, Score
 from salun.unlearning.mask import saliency as compute_mask
 
 __all__ = [
@@ -181,7 +181,8 @@ def saliency(
     """
     place = device_of(model, device, learns=True)
     (images,) = moved(place, {"forget": forget})
-    size, most = whole_number("batch_size", batch_size, 1), max_batches and whole_number("max_batches", max_batches, 1)
+    size = whole_number("batch_size", batch_size, 1)
+    most = None if max_batches is None else whole_number("max_batches", max_batches, 1)
     copy, generator = copied(model, place), seeded(whole_number("seed", seed), place)
     class_count(copy, images)
     return compute_mask(copy, images, keep, score, batch_size=size, max_batches=most, generator=generator)
@@ -222,7 +223,7 @@ def unlearn(
         seed: of all randomness.
         device: where it runs, such as "cuda"; None for where the model is.
         callback: is called with a `Progress` after every step; `progress` shows a bar.
-        settings: of the method, as in JSON; the others have its defaults.
+        settings: of the method, as in JSON, where they differ from its defaults.
 
     Returns:
         A new model, in evaluation mode, on the device.
@@ -233,20 +234,18 @@ def unlearn(
     check_keywords("unlearn", settings)
     place, chosen = device_of(model, device, learns=True), settled(method, settings)
     sets = moved(place, {"forget": forget, "retain": retain, "validation": validation})
-    passes = PassCounter(budget=None if budget is None else whole_number("budget", budget, 1))
+    most = None if budget is None else whole_number("budget", budget, 1, 2**63)
     draw, precision = whole_number("seed", seed), precision_for("auto", place, forget.pixels.shape[-1])
     with _watched(method, callback, progress) as shown, seeded_globally(draw, place):
-        runtime = Runtime(precision, callback=shown, passes=passes)
-        task = make_task(model, (sets[0], sets[1], sets[2]), runtime, head=head, build=fresh, recipe=recipe, seed=draw)
-        if mask is not None:
-            check_mask(mask, dict(task.model.named_parameters()))
-        _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain)))
+        runtime = Runtime(precision, callback=shown, passes=PassCounter(budget=most))
+        task = make_task(model, sets, runtime, mask=mask, head=head, build=fresh, recipe=recipe, seed=draw)
+        _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain), task.recipe))
         begun = clock(place)
         run_method(task, method, chosen, mask)
         seconds = clock(place) - begun
     if task.diverged is not None:
         raise SalunError(f"method '{method}': diverged in epoch {task.diverged}; a lower lr may hold")
-    setattr(task.model, _COST, (seconds, passes.total))
+    setattr(task.model, _COST, (seconds, task.passes.total))
     task.model.zero_grad()
     return task.model
 
@@ -349,11 +348,14 @@ def evaluate(
     copies = {name: tried(network, place, name, sets[:3]) for name, network in networks.items() if network is not None}
     checked_build(fresh, copies["model"], sets[0])
     _warn(
-        [*doubts_about_sets(given), *doubts_about_models(copies), *doubts_about_metrics(asked, names, networks | given)]
+        [
+            *doubts_about_sets(given),
+            *doubts_about_models(copies),
+            *doubts_about_metrics(asked, names, {**networks, **given}),
+        ]
     )
-    random = None
-    if any("random" in METRICS[name].against for name in names):
-        random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0])
+    is_drawn = any("random" in METRICS[name].against for name in names)
+    random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0]) if is_drawn else None
     columns = _measured(copies, sets, names, random, getattr(model, _COST, (None, None)))
     if base is not None:
         trio = copies["model"], copies["base"], copies.get("retrained")
@@ -406,8 +408,7 @@ def run(
     Args:
         experiments: entries as JSON has them, one of them, the path of a list, or the name of one that comes along.
         nexp: seeds of each experiment.
-        name: of the folder of results; None takes that of the file, or "python". A folder takes further entries of a
-            list, but none without those whose results it holds.
+        name: of the folder of results, for one list and what is added to it; None takes the file's, or "python".
         metrics: names, in the place of the entries' own.
         out: folder of results.
         checkpoints: folder of base models and unlearned models.
@@ -468,7 +469,7 @@ def _read_list(
     if not isinstance(experiments, dict | Sequence) or not experiments:
         given = "an empty list" if isinstance(experiments, Sequence) else f"a {type(experiments).__name__}"
         raise SalunError(f"experiments: {given}; must be entries as JSON has them, or the path of a list")
-    entries = [experiments] if isinstance(experiments, dict) else list(experiments)
+    entries: list[Any] = [experiments] if isinstance(experiments, dict) else list(experiments)
     return validate(entries, _EXPERIMENTS), source_of(entries), _EXPERIMENTS
 
 

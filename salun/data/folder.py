@@ -107,9 +107,7 @@ def read_class_folders(root: Path, size: int | None = None) -> tuple[Tensor, Ten
     if not root.is_dir():
         raise SalunError(f"{root} is not a folder; it must hold one folder of images a class")
     if parts := [folder.name for folder in _class_folders(root) if folder.name in PARTS and _class_folders(folder)]:
-        raise SalunError(
-            f"{root}: holds the parts {', '.join(parts)}, no classes; salun.load('folder:{root}') reads them"
-        )
+        raise SalunError(f"{root}: holds parts ({', '.join(parts)}), not classes; salun.load('folder:{root}') reads it")
     by_class = _by_folder(root)
     files, labels = _in_turn(by_class, list(by_class))
     return decode_into_memory(files, size or side_of(files)), labels, list(by_class), list(_names_of(files, root))

@@ -260,8 +260,7 @@ def _preparation(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) ->
         least = 0.0 if what == "std" else 1.0 - top
         for value in found[what]:
             if not math.isfinite(value) or not least <= value <= top or (what == "std" and not value):
-                bounds = f"{'above' if what == 'std' else 'from'} 0{' to 1' if top == 1 else ''}"
-                accepted = bounds if what == "std" or top == 1 else "a finite number"
+                accepted = {"std": "above 0", "mean": "a finite number"}[what] + (", from 0 to 1" if top == 1 else "")
                 raise SalunError(f"images: {what}={value:g}: must be {accepted}, in the values that reach the model")
     if bool(found["mean"]) != bool(found["std"]):
         raise SalunError("images: one of mean= and std= alone; give both or neither")
@@ -286,7 +285,8 @@ def _try_augmentation(images: Images) -> None:
 
 def _order_of(loader: "DataLoader[Any]") -> list[int] | None:
     """List the images that a loader reads, by place in its data set; None where it alone knows."""
-    chosen, data = loader.batch_sampler if loader.batch_size is None else loader.sampler, loader.dataset
+    data: Any = loader.dataset
+    chosen = loader.batch_sampler if loader.batch_size is None else loader.sampler
     if chosen is None or isinstance(data, IterableDataset):
         return None
     if isinstance(chosen, RandomSampler) and chosen.num_samples >= len(data):

@@ -213,13 +213,13 @@ def split(
     """
     if not isinstance(train, Images):
         raise SalunError(f"split: a {type(train).__name__}; must be salun.Images, as Images.from_tensors gives")
-    classes = (classes,) if isinstance(classes, str) or np.ndim(classes) == 0 else classes
-    given = (bool(len(classes)), share is not None, indices is not None, names is not None)
+    asked: Any = (classes,) if isinstance(classes, str) or np.ndim(classes) == 0 else classes
+    given = (bool(len(asked)), share is not None, indices is not None, names is not None)
     if sum(given) != 1:
         raise SalunError("split: give one of classes=, share=, indices=, names=")
     labels, everything = train.labels.cpu(), torch.arange(len(train))
-    if len(classes):
-        numbers = _class_numbers(classes, train.classes, int(labels.max()) + 1)
+    if len(asked):
+        numbers = _class_numbers(asked, train.classes, int(labels.max()) + 1)
         listed = torch.isin(labels, torch.tensor(numbers)).nonzero().flatten()
     elif share is not None:
         if not isinstance(share, Real) or not 0 < share < 1:
@@ -238,7 +238,7 @@ def split(
 def _listed_positions(indices: Any, count: int) -> Tensor:
     """Check positions, or booleans of all images; gives the positions sorted, each once."""
     try:
-        listed = torch.as_tensor(indices).cpu()
+        listed: Tensor = torch.as_tensor(indices).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise SalunError(f"split: indices={indices!r}: must be whole numbers, positions of images") from error
     if not listed.numel():
@@ -252,7 +252,8 @@ def _listed_positions(indices: Any, count: int) -> Tensor:
     if not 0 <= int(listed.min()) <= int(listed.max()) < count:
         outside = listed[(listed < 0) | (listed >= count)][0]
         raise SalunError(f"split: index {int(outside)} is not one of {count} images (0 to {count - 1})")
-    return torch.unique(listed)
+    positions: Tensor = listed.unique()
+    return positions
 
 
 def _class_numbers(classes: Sequence[int | str], names: Sequence[str], count: int, data: str = "") -> tuple[int, ...]:

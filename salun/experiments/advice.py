@@ -54,7 +54,9 @@ def about_problem(problem: ForgettingProblem) -> list[str]:
     return lines
 
 
-def few_steps(title: str, method: str, settings: Mapping[str, Any], forget: int, retain: int) -> list[str]:
+def few_steps(
+    title: str, method: str, settings: Mapping[str, Any], forget: int, retain: int, recipe: Recipe | None = None
+) -> list[str]:
     """Say that default settings, made for tens of thousands of images, give a few hundred too few steps.
 
     Args:
@@ -63,10 +65,13 @@ def few_steps(title: str, method: str, settings: Mapping[str, Any], forget: int,
         settings: of the method, resolved.
         forget: number of images to forget.
         retain: number of images to retain.
+        recipe: by which retraining is judged; None for not at all.
 
     Returns:
         A line, or none.
     """
+    if method == "retrain":
+        return few_steps_of_training(title, recipe, retain) if recipe else []
     defaults = find_method(method).settings
     if not all(key in settings and settings[key] == defaults[key][1] for key in _DECIDING):
         return []

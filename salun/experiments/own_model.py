@@ -45,6 +45,8 @@ def device_of(
     """
     if not isinstance(model, nn.Module):
         raise SalunError(f"{name}: a {type(model).__name__}; must be a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SalunError(f"{name}: a {type(model).__name__}; must be the torch.nn.Module that it was compiled from")
     kind, weights = type(model).__name__, dict(model.named_parameters())
     if not weights:
         raise SalunError(f"{name} {kind}: has no weights")
@@ -53,9 +55,7 @@ def device_of(
             reason = "of a lazy layer; run the model once" if is_lazy(weight) else "on the device meta; load them"
             raise SalunError(f"{name} {kind}: weight '{key}' has no values yet: it is {reason}")
     if learns and not any(weight.requires_grad for weight in weights.values()):
-        raise SalunError(
-            f"{name} {kind}: all of its weights are frozen; requires_grad must be True of those that may move"
-        )
+        raise SalunError(f"{name} {kind}: all weights are frozen; requires_grad must be True where they may move")
     return next(iter(weights.values())).device if device is None else pick_device(str(device))
 
 
@@ -115,9 +115,7 @@ def checked_build(build: Build | None, model: nn.Module, images: Images) -> None
     if build is None:
         return
     if isinstance(build, nn.Module) or not callable(build):
-        raise SalunError(
-            f"fresh: a {type(build).__name__}; must be a class or function that makes a model, as fresh=Net"
-        )
+        raise SalunError(f"fresh: a {type(build).__name__}; must be a class or function that makes a model: fresh=Net")
     try:
         built = untrained(model, build, 0, images.device)
     except Exception as error:  # a user's code may raise anything
@@ -273,7 +271,7 @@ def _forgotten_classes(forget: Images, retain: Images) -> tuple[int, ...]:
 
 def make_task(
     model: nn.Module,
-    sets: tuple[Images, Images, Images],
+    sets: Sequence[Images],
     runtime: Runtime,
     *,
     mask: Mask | None,

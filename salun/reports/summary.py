@@ -63,11 +63,11 @@ class Row:
 
     def __repr__(self) -> str:
         known = {name: found.mean for name, found in self.estimates.items() if found.mean is not None}
-        percent = {name: METRICS[name].unit == "%" for name in known}
-        figures = [
-            f"{name} {100 * mean:.2f} %" if percent[name] else f"{name} {mean:.3g}" for name, mean in known.items()
+        percent = {name for name in known if METRICS[name].unit == "%"}
+        shown = [
+            f"{name} {100 * mean:.2f} %" if name in percent else f"{name} {mean:.3g}" for name, mean in known.items()
         ]
-        return f"Row({self.title}: {', '.join(figures)}; {len(self.records)} runs)"
+        return f"Row({self.title}: {', '.join(shown)}; {len(self.records)} runs)"
 
     @property
     def losses(self) -> list[dict[str, float]]:

@@ -73,7 +73,8 @@ def saliency(
         A boolean tensor for each trainable weight, True where it may move.
 
     Raises:
-        SalunError: keep is outside [0, 1], the score is unknown, "random" has no generator, or gradients are no numbers.
+        SalunError: keep is outside [0, 1], the score is unknown, "random" has no generator, or the gradients are no
+            numbers.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508, equation 3, with the threshold taken as a
@@ -179,9 +180,7 @@ def _bits_like(values: Tensor) -> Tensor:
 def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = True) -> None:
     """Raise a `SalunError` where a mask, which may have to be complete, does not fit a model's weights."""
     if not isinstance(mask, Mapping):
-        raise SalunError(
-            f"mask: a {type(mask).__name__}; must be a boolean tensor a weight by name, as saliency() gives"
-        )
+        raise SalunError(f"mask: a {type(mask).__name__}; must be a boolean tensor a weight by name, as of saliency()")
     for name, chosen in mask.items():
         if name not in weights:
             raise SalunError(f"mask: '{name}' is no weight of the model; is the mask another model's?")
