@@ -346,7 +346,7 @@ def evaluate(
     sets = moved(place, given)
     networks = {"model": model, "base": base, "retrained": retrained}
     copies = {name: tried(network, place, name, sets[:3]) for name, network in networks.items() if network is not None}
-    checked_build(fresh, copies["model"], sets[0])
+    checked_build(fresh, copies["model"], place)
     _warn(
         [
             *doubts_about_sets(given),

@@ -84,7 +84,8 @@ def whole_number(name: str, value: Any, least: int = 0, below: int = 2**31) -> i
     except (TypeError, ValueError):
         number = None
     if isinstance(value, bool) or number is None or not least <= number < below:
-        raise SalunError(f"{name}={value!r}: must be a whole number from {least} to {below - 1}")
+        most = f", below {below}" if number is not None and number >= below else ""
+        raise SalunError(f"{name}={value!r}: must be a whole number from {least}{most}")
     return number
 
 

@@ -260,7 +260,9 @@ def _preparation(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) ->
         least = 0.0 if what == "std" else 1.0 - top
         for value in found[what]:
             if not math.isfinite(value) or not least <= value <= top or (what == "std" and not value):
-                accepted = {"std": "above 0", "mean": "a finite number"}[what] + (", from 0 to 1" if top == 1 else "")
+                accepted = {"std": "above 0, at most", "mean": "from 0 to"}[what] + " 1"
+                if top > 1:
+                    accepted = {"std": "above 0", "mean": "a finite number"}[what]
                 raise SalunError(f"images: {what}={value:g}: must be {accepted}, in the values that reach the model")
     if bool(found["mean"]) != bool(found["std"]):
         raise SalunError("images: one of mean= and std= alone; give both or neither")

@@ -19,6 +19,7 @@ from salun.errors import SalunError, did_you_mean, first_line
 from salun.metrics import METRICS, Evaluation, Models, Runs
 from salun.models.build import untrained_copy
 from salun.models.features import mark_head
+from salun.models.foreign import misfit
 from salun.training.evaluate import predict
 from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
@@ -110,20 +111,19 @@ def untrained(model: nn.Module, build: Build | None, seed: int, device: torch.de
         return placed((build or partial(untrained_copy, model))(), device)
 
 
-def checked_build(build: Build | None, model: nn.Module, images: Images) -> None:
-    """Refuse a function that makes no untrained model of the model's classes."""
+def checked_build(build: Build | None, model: nn.Module, device: torch.device) -> None:
+    """Refuse a function that makes no model of the given one's architecture."""
     if build is None:
         return
     if isinstance(build, nn.Module) or not callable(build):
         raise SalunError(f"fresh: a {type(build).__name__}; must be a class or function that makes a model: fresh=Net")
     try:
-        built = untrained(model, build, 0, images.device)
+        built = untrained(model, build, 0, device)
     except Exception as error:  # a user's code may raise anything
         raise SalunError(f"fresh: cannot make a model: {first_line(error)}") from error
     device_of(built, None, "fresh")
-    classes = [class_count(network.eval(), images) for network in (built, model)]
-    if classes[0] != classes[1]:
-        raise SalunError(f"fresh: makes a model of {classes[0]} classes; the model has {classes[1]}")
+    if fault := misfit(built.state_dict(), model.state_dict()):
+        raise SalunError(f"fresh: makes a model unlike the one given: {fault}")
 
 
 def moved(device: torch.device, sets: Mapping[str, Images | None]) -> list[Images]:
@@ -201,13 +201,15 @@ def doubts_about_sets(sets: Mapping[str, Images | None]) -> list[str]:
 
 def doubts_about_models(models: Mapping[str, nn.Module]) -> list[str]:
     """Say that the retrained model has the weights of another one."""
-    gold = models["retrained"].state_dict() if "retrained" in models else {}
-    lines = []
-    for name in models.keys() - {"retrained"} if gold else ():
-        weights = models[name].state_dict()
-        if weights.keys() == gold.keys() and all(torch.equal(weights[key], gold[key]) for key in gold):
-            lines.append(f"evaluate: the retrained model has the weights of {name}; it must be trained without forget")
-    return lines
+    states = {name: network.state_dict() for name, network in models.items()}
+    gold, told = states.pop("retrained", None), "retrain a new model without the forget set"
+    same = [name for name, state in states.items() if gold and _are_equal(state, gold)]
+    return [f"evaluate: retrained has the same weights as {name}; {told}" for name in same]
+
+
+def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Tell whether two models have the same weights."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def doubts_about_metrics(asked: Sequence[str], names: Sequence[str], given: Mapping[str, object]) -> list[str]:
@@ -234,25 +236,25 @@ def doubts_about_metrics(asked: Sequence[str], names: Sequence[str], given: Mapp
 
 
 @torch.no_grad()
-def class_count(model: nn.Module, *sets: Images) -> int:
+def class_count(model: nn.Module, *sets: Images, role: str = "model") -> int:
     """Count the classes of a model in evaluation mode, trying it on two images; every label must be one of them.
 
     Raises:
         SalunError: the model cannot take the images, gives no logits or no numbers, or has too few classes.
     """
-    name, x = type(model).__name__, next(sets[0].batches(2)).x
+    name, x = f"{role} {type(model).__name__}", next(sets[0].batches(2)).x
     try:
         logits = model(x)
     except Exception as error:  # a user's model may raise anything
-        raise SalunError(f"model {name}: cannot take images of shape {tuple(x.shape)}: {first_line(error)}") from error
+        raise SalunError(f"{name}: cannot take images of shape {tuple(x.shape)}: {first_line(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(x):
         given = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-        raise SalunError(f"model {name}: gives {given} for {len(x)} images; must give logits (N, classes)")
+        raise SalunError(f"{name}: gives {given} for {len(x)} images; must give logits (N, classes)")
     if not bool(logits.isfinite().all()):
-        raise SalunError(f"model {name}: its outputs are no numbers; did its training diverge?")
+        raise SalunError(f"{name}: its outputs are no numbers; did its training diverge?")
     highest = max(int(images.labels.max()) for images in sets)
     if highest >= logits.shape[1]:
-        raise SalunError(f"model {name}: gives {logits.shape[1]} logits, but the images have label {highest}")
+        raise SalunError(f"{name}: gives {logits.shape[1]} logits, but the images have label {highest}")
     return logits.shape[1]
 
 
@@ -260,7 +262,7 @@ def tried(network: nn.Module, device: torch.device, name: str, sets: Sequence[Im
     """Copy a network that takes the images and knows their classes."""
     device_of(network, None, name)
     copy = copied(network, device)
-    class_count(copy, *sets)
+    class_count(copy, *sets, role=name)
     return copy
 
 
@@ -302,7 +304,7 @@ def make_task(
     device = forget.device
     copy = copied(model, device)
     classes = class_count(copy, forget, retain)
-    checked_build(build, copy, forget)
+    checked_build(build, copy, device)
     if mask is not None:
         check_mask(mask, dict(copy.named_parameters()))
     if head is not None and not isinstance(head, str):

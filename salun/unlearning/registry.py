@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
 _ONLY_CLASSES = "forgets whole classes only; the retain set still holds images of each class in the forget set"
-_SALUN = "; SalUn is a mask with a method: 'rl_split' under a saliency mask"
+_SALUN = "; SalUn is the method 'rl_split' under a saliency mask: mask= in Python, use_mask in a list"
 UNDECLARED = TrainingConfig(weight_decay=0.0)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _TRAINING = tuple(field.name for field in dataclasses.fields(TrainingConfig))
