@@ -377,9 +377,7 @@ def _measured(
     if "base" in found and "retrained" in found:
         known = [{"RA": accuracy(found[name].retain)} for name in ("retrained", "base")]
         if losses := lost(known[0], known[1]):
-            _warn(
-                [f"evaluate: the retrained model {loss_text(losses)}: no gold standard; train it for longer"], depth=5
-            )
+            _warn([f"evaluate: the retrained model {loss_text(losses)}: no gold standard; train it longer"], depth=5)
     found["model"] = replace(found["model"], seconds=cost[0], passes=cost[1])
     base, retrained, columns = found.get("base"), found.get("retrained"), {}
     for name, outputs in found.items():

@@ -344,8 +344,9 @@ def evaluation_sets(forget: Images, retain: Images, validation: Images, test: Im
 
 def outputs_on(name: str, model: nn.Module, sets: dict[str, Images]) -> Evaluation:
     """Compute a model's outputs on every set, which must be numbers."""
-    found = [predict(model, images) for images in sets.values()]
-    for title, outputs in zip(sets, found, strict=True):
+    forget, retain, validation, test, gone = (predict(model, images) for images in sets.values())
+    found = Evaluation(forget, retain, validation, test, gone)
+    for title, outputs in found.sets.items():
         if not bool(outputs.logits.isfinite().all()):
             raise SalunError(f"{name} {type(model).__name__}: its outputs on {title} images are no numbers")
-    return Evaluation(*found)
+    return found
