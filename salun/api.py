@@ -68,7 +68,7 @@ from salun.training.loop import train as train_model
 from salun.training.progress import Callback, no_callback, progress_bar
 from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
-from salun.unlearning import METHODS, Method, load_methods, settled
+from salun.unlearning import METHODS, Method, find_method, load_methods, settled
 from salun.unlearning import unlearn as run_method
 from salun.unlearning.mask import Mask, Score
 from salun.unlearning.mask import saliency as compute_mask
@@ -231,7 +231,7 @@ def unlearn(
     Raises:
         SalunError: model, images, method or a setting are not accepted, or the loss stopped being a number.
     """
-    check_keywords("unlearn", settings)
+    check_keywords("unlearn", settings, find_method(method).settings)
     place, chosen = device_of(model, device, learns=True), settled(method, settings)
     sets = moved(place, {"forget": forget, "retain": retain, "validation": validation})
     most = None if budget is None else whole_number("budget", budget, 1, 2**63)
@@ -278,7 +278,7 @@ def retrain(
     Raises:
         SalunError: an argument is not accepted, or the loss stopped being a number.
     """
-    check_keywords("retrain", recipe)
+    check_keywords("retrain", recipe, Recipe.model_fields)
     place, chosen = device_of(model, device, learns=True), recipe_of(recipe)
     images, kept = moved(place, {"retain": retain, "validation": validation})
     copy = copied(model, place)

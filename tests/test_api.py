@@ -222,6 +222,7 @@ def test_a_loader_that_shuffles_is_read_in_the_order_of_its_data() -> None:
     assert torch.equal(salun.Images.from_dataset(TensorDataset(x, y)).pixels, x)
     parts = salun.Images.from_loader(DataLoader(TensorDataset(x, y), batch_sampler=[[5, 1], [3]]))
     assert torch.equal(parts.pixels, x[[5, 1, 3]])
+    assert torch.equal(salun.Images.from_loader(DataLoader(TensorDataset(x, y), sampler=torch.arange(4))).pixels, x[:4])
 
 
 def test_a_loader_that_takes_images_twice_is_refused() -> None:
@@ -334,7 +335,7 @@ WRONG: list[tuple[Wrong, str]] = [
     (halves(classes=[2.5]), "class 2.5: the classes are 0 to 3"),
     (halves(share="a"), "split: share='a': must be between 0 and 1"),
     (halves(share=0.5, seed="a"), "split: seed='a': must be a whole number from 0"),
-    (lambda: salun.split(drawn(4, 0), share=0.5), "split: a tuple; must be salun.Images"),  # type: ignore[arg-type]
+    (lambda: salun.split(drawn(4, 0), share=0.5), "split: a tuple; must be salun.Images"),
     (halves(classes=[7]), "class 7: the classes are 0 to 3"),
     (halves(classes=["cat"]), "class 'cat': unknown; the images have no class names: give a number"),
     (halves(names=["a.png"]), "split: names=: the images have no names"),
@@ -360,8 +361,8 @@ WRONG: list[tuple[Wrong, str]] = [
         r"augment: gives shape \(2, 1, 10, 5\), torch.float32 for a batch of shape",
     ),
     (images_of(augment=lambda x: x @ x), r"augment: cannot take a batch of \(2, 1, 10, 12\): "),
-    (lambda: salun.Images.from_loader([1]), "from_loader: a list; must be a DataLoader; from_tensors takes arrays"),  # type: ignore[arg-type]
-    (lambda: salun.Images.from_dataset(3), "from_dataset: a int; must be a torch data set"),  # type: ignore[arg-type]
+    (lambda: salun.Images.from_loader([1]), "from_loader: a list; must be a DataLoader; from_tensors takes arrays"),
+    (lambda: salun.Images.from_dataset(3), "from_dataset: a int; must be a torch data set"),
     (
         lambda: salun.Images.from_loader(DataLoader([{"x": 1}])),
         "pairs .*: they are dictionaries of 'x'; give a collate",
@@ -424,6 +425,10 @@ WRONG: list[tuple[Wrong, str]] = [
         unlearning(network=nn.LazyLinear(4)),
         "model LazyLinear: weight 'weight' has no values yet: it is of a lazy layer",
     ),
+    (
+        lambda: salun.saliency(torch.jit.script(Net()), TRAIN),
+        "model: a RecursiveScriptModule; must be the torch.nn.Mod",
+    ),
     (unlearning(network=broken(Net())), "model Net: its outputs are no numbers; did its training diverge?"),
     (unlearning(network=[1]), "model: a list; must be a torch.nn.Module"),
     (unlearning(network=nn.Flatten()), "model Flatten: has no weights"),
@@ -444,12 +449,12 @@ WRONG: list[tuple[Wrong, str]] = [
     (lambda: salun.saliency(Net(), TRAIN, max_batches=0), "max_batches=0: must be a whole number from 1"),
     (lambda: salun.saliency(broken(Net()), TRAIN), "model Net: its outputs are no numbers"),
     (lambda: salun.evaluate(Net(), TRAIN, TRAIN, TEST, metrics=["UB"]), "metric 'UB': unknown"),
-    (lambda: salun.evaluate(Net(), TRAIN, TRAIN, TEST, metrics=[3]), "metric 3: must be a name"),  # type: ignore[list-item]
+    (lambda: salun.evaluate(Net(), TRAIN, TRAIN, TEST, metrics=[3]), "metric 3: must be a name"),
     (lambda: salun.evaluate(Net(), *salun.split(TRAIN, share=0.5), TEST, base=broken(Net())), "base Net: its outputs"),
     (lambda: salun.run([]), "experiments: an empty list; must be entries as JSON has them, or the path of a list"),
     (lambda: salun.run({}, nexp=0), "nexp=0: must be a whole number from 1"),
-    (lambda: salun.run({}, keep="some"), "keep='some': accepted: all, last, none"),  # type: ignore[arg-type]
-    (lambda: salun.run({}, utility_floor="a"), "utility_floor='a': must be points from 0"),  # type: ignore[arg-type]
+    (lambda: salun.run({}, keep="some"), "keep='some': accepted: all, last, none"),
+    (lambda: salun.run({}, utility_floor="a"), "utility_floor='a': must be points from 0"),
     (
         lambda: salun.run([{"class_to_forget": 0, "model": "resnet_tiny", "dataset": "digits", "epoch": 1}]),
         "experiments: entry 1: epoch: unknown key",

@@ -1,6 +1,6 @@
 """A user's own model and images: copied, checked, and made into the task of a method or the outputs for metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from salun.unlearning.mask import Mask, check_mask
 
 Build = Callable[[], nn.Module]
 
-# Arguments of other functions, that are looked for in `unlearn` and `retrain`.
+# Arguments of other functions that users give to `unlearn` and `retrain`.
 _ELSEWHERE = {
     "augment": "Images.from_tensors, from_loader, from_dataset and from_folder take it",
     "keep": "saliency takes it",
@@ -60,10 +60,10 @@ def device_of(
     return next(iter(weights.values())).device if device is None else pick_device(str(device))
 
 
-def check_keywords(where: str, given: Mapping[str, Any]) -> None:
-    """Refuse settings that are arguments of another function, and say of which."""
+def check_keywords(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse unknown settings that are arguments of another function, and say of which."""
     for key in given:
-        if key in _ELSEWHERE:
+        if key in _ELSEWHERE and key not in known:
             raise SalunError(f"{where}: {key}=: is not taken here; {_ELSEWHERE[key]}")
 
 
