@@ -294,7 +294,7 @@ def _order_of(loader: "DataLoader[Any]") -> list[int] | None:
     if isinstance(chosen, RandomSampler) and chosen.num_samples >= len(data):
         return list(range(len(data)))
     taken = [place for batch in chosen for place in batch] if loader.batch_size is None else chosen
-    order = [place.item() if isinstance(place, Tensor) else place for place in taken]
+    order: list[Any] = [place.item() if isinstance(place, Tensor) else place for place in taken]
     if repeated := len(order) - len(set(order)):
         kind = type(chosen).__name__
         told = f"its {kind} takes {repeated} of {len(order)} images a second time"
