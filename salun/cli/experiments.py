@@ -123,8 +123,10 @@ def print_plan(flags: argparse.Namespace) -> int:
     opened = open_list(flags, download=False)
     _check_all(opened, Repeats(1, flags.nbase, flags.nforget))
     experiments, source = opened.experiments, opened.source
-    each = flags.nexp * flags.nbase * flags.nforget
+    runs = 0
     for experiment in experiments:
+        each = flags.nexp * flags.nbase * flags.nforget * max(1, len(experiment.requests))
+        runs += each
         last = experiment.seed + flags.nexp - 1
         seeds = f"seeds {experiment.seed} to {last}" if flags.nexp > 1 else f"seed {last}"
         seeds += "".join(
@@ -132,11 +134,10 @@ def print_plan(flags: argparse.Namespace) -> int:
             for number, what in ((flags.nbase, "base model"), (flags.nforget, "forget set"))
             if number > 1
         )
-        what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forget}"
+        what = f"{experiment.title} on {experiment.base}, forgetting {experiment.forgetting}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
         print(one_line(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})"))
         _print_details(experiment)
-    runs = len(experiments) * each
     print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
     return 0
 

@@ -119,7 +119,8 @@ def _published_for(row: Row) -> dict[str, Any] | None:
         return None
     settings = row.records[0].settings
     masked = settings["mask"] is not None
-    if settings["forget"].get("stratified"):  # the paper's shares are drawn whatever the class
+    # The paper's shares are drawn whatever the class, from all images.
+    if settings["forget"].get("stratified") or "earlier" in settings["forget"]:
         return None
     if masked and settings["mask"] != _PAPER_MASK:
         return None

@@ -22,6 +22,7 @@ class Sets:
     validation: Images  # held out of training
     test: Images  # of the remaining classes
     forgotten_test: Images  # test images of the forgotten classes
+    earlier: tuple[Images, ...] = ()  # training images that each earlier request named
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Dataset:
@@ -71,4 +72,5 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         validation=taken(dataset.train, split.validation),
         test=taken(dataset.test, split.test),
         forgotten_test=taken(dataset.test, split.forgotten_test),
+        earlier=tuple(taken(dataset.train, other.forget) for other in split.earlier),
     )

@@ -59,12 +59,24 @@ class Split:
     seed: int = 0  # of the validation split
     absent: tuple[int, ...] = ()  # training images that are recorded, but are not there any more
     notices: tuple[str, ...] = ()  # lines on what the request may not have meant
+    before: "Split | None" = None  # of the request before this one, whose images are in none of the sets above
 
     @cached_property
     def forget_fingerprint(self) -> str:
-        """Identity of the forget set, and of what cannot be retained any more."""
+        """Identity of the forget set, of what cannot be retained any more, and of the requests before."""
         gone = [torch.tensor(self.absent)] if self.absent else []
-        return digest(self.listed, torch.tensor(self.classes), *gone)
+        earlier = [torch.tensor(list(bytes.fromhex(self.before.forget_fingerprint)))] if self.before else []
+        return digest(self.listed, torch.tensor(self.classes), *gone, *earlier)
+
+    @property
+    def earlier(self) -> "tuple[Split, ...]":
+        """The splits of the requests before this one, the first of them first."""
+        return (*self.before.earlier, self.before) if self.before else ()
+
+    @property
+    def removed(self) -> Tensor:
+        """Every training index that this request or one before it names, sorted."""
+        return torch.cat([split.listed for split in (*self.earlier, self)]).unique()
 
 
 def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
@@ -92,7 +104,13 @@ def learnt_and_held_out(dataset: Dataset, split_seed: int) -> tuple[Tensor, Tens
     return train, validation
 
 
-def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, never: Tensor | None = None) -> Split:
+def make_split(
+    dataset: Dataset,
+    request: ForgetRequest,
+    split_seed: int = 0,
+    never: Tensor | None = None,
+    before: Split | None = None,
+) -> Split:
     """Split a data set and find the forget set; the validation split depends on labels and `split_seed` alone.
 
     Args:
@@ -100,9 +118,11 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         request: what is to be forgotten.
         split_seed: of the validation split.
         never: (K,) training indices that the base model was never trained on.
+        before: of the request before this one, whose images are not there any more.
 
     Raises:
-        SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
+        SalunError: a class or an index that the data do not hold, nothing to forget or retain, or an image that an
+            earlier request names.
     """
     labels = dataset.train.labels.cpu()
     train, validation = learnt_and_held_out(dataset, split_seed)
@@ -110,12 +130,16 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
     test = torch.arange(len(tested))
     mark = digest(labels, tested, train, validation)
     found = resolved_request(request, dataset)
+    if before is not None:
+        never = before.removed if never is None else torch.cat([never, before.removed])
     if never is not None and len(never):
         train, validation = without(train, never), without(validation, never)
         shown = labels[train].unique()
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
     numbers = torch.tensor(found.classes, dtype=torch.int64)
     listed, notices = _find_forget(labels, (train, validation), found, dataset)
+    if before is not None:
+        _check_apart(found, listed, labels, train, before)
     notices += _questions(request, dataset.classes)
     lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
     train, validation, listed = (without(indices, lost) for indices in (train, validation, listed))
@@ -140,7 +164,17 @@ def make_split(dataset: Dataset, request: ForgetRequest, split_seed: int = 0, ne
         seed=split_seed,
         absent=dataset.train.absent,
         notices=tuple(notices),
+        before=before,
     )
+
+
+def _check_apart(request: ForgetRequest, listed: Tensor, labels: Tensor, train: Tensor, before: Split) -> None:
+    """Refuse images that an earlier request names; of a class, where none are left that could be forgotten."""
+    if request.classes:
+        listed = listed[~torch.isin(labels[listed], labels[train])]
+    for number, split in enumerate((*before.earlier, before), 1):
+        if shared := int(torch.isin(listed, split.listed).sum()):
+            raise SalunError(f"{request}: {shared} images that request {number} names too; name each image once")
 
 
 def _find_forget(

@@ -1,5 +1,6 @@
 """One experiment: what a list asks for, and what a record holds of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,6 +72,8 @@ class Experiment(BaseModel):
         base_seed: of the base model's training; None for its recipe's own.
         prune: how the model is made sparse before the method; None where it is not.
         budget: image passes that mask and training together stay within; None for no limit.
+        requests: what is to be forgotten one after another; read from a record, what was forgotten before.
+        step: which of the requests `forget` is, from 1; 0 where there are none, and of the entry as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +94,29 @@ class Experiment(BaseModel):
     base_seed: int | None = None
     prune: PruneRequest | None = None
     budget: int | None = None
+    requests: tuple[ForgetRequest, ...] = ()
+    step: int = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its entry and step, which tell it from the other experiments of a list."""
+        return self.number, self.step
+
+    @property
+    def earlier(self) -> tuple[ForgetRequest, ...]:
+        """The requests before this step."""
+        return self.requests[: max(self.step - 1, 0)]
+
+    @property
+    def step_title(self) -> str:
+        """Which request it is of how many, as a user reads it; empty where there are none."""
+        of = f" of {len(self.requests)}" if len(self.requests) >= self.step else ""
+        return f"request {self.step}{of}" if self.step else ""
+
+    @property
+    def forgetting(self) -> str:
+        """What is to be forgotten, as a user reads it."""
+        return ", then ".join(map(str, self.requests)) if self.requests and not self.step else str(self.forget)
 
     @property
     def base(self) -> str:
@@ -103,20 +129,19 @@ class Experiment(BaseModel):
         sparse = f"prune {self.prune.share:g} + " if self.prune else ""
         return sparse + self.method + (f" + {self.mask}" if self.mask else "")
 
-    def dump(self, base: dict[str, Any], forget_fingerprint: str, mask_digest: str | None) -> dict[str, Any]:
+    def dump(self, base: dict[str, Any], fingerprints: Sequence[str], mask_digest: str | None) -> dict[str, Any]:
         """Give everything but the seed that decides a run's outcome, as records hold it.
 
         Args:
             base: description of the base model.
-            forget_fingerprint: of the forget set.
+            fingerprints: of the forget sets of the requests before this step, and of its own.
             mask_digest: of a mask that was loaded from a file.
 
         Returns:
             Plain values; what `from_record` reads back.
         """
-        forget = self.forget
-        described = {"request": str(forget), "classes": list(forget.classes), "share": forget.share}
-        described |= {"seed": forget.seed, "fingerprint": forget_fingerprint}
+        *before, described = map(_described, (*self.earlier, self.forget), fingerprints)
+        described = {"request": str(self.forget)} | described | ({"earlier": before} if before else {})
         mask = None if self.mask is None else self.mask.model_dump(mode="json")
         if mask and mask_digest is not None:
             mask["digest"] = mask_digest
@@ -125,7 +150,7 @@ class Experiment(BaseModel):
             limits |= {"budget": self.budget, "budget_rule": _BUDGET_RULE}
         return {
             "base": base,
-            "forget": described | ({"stratified": True} if forget.stratified else {}),
+            "forget": described,
             "method": self.method,
             "settings": self.settings,
             "mask": mask,
@@ -148,14 +173,27 @@ class Experiment(BaseModel):
             SalunError: the settings are not such as this version writes.
         """
         try:
-            forget = {key: settings["forget"].get(key, False) for key in ("classes", "share", "seed", "stratified")}
+            *before, forget = map(_request_of, (*settings["forget"].get("earlier", ()), settings["forget"]))
             return cls(
                 number=number,
                 tag=tag,
                 forget=forget,
+                requests=tuple(before),
+                step=len(before) + 1 if before else 0,
                 **{key: settings[key] for key in ("method", "settings", "mask")},
                 **{key: settings["base"][key] for key in ("model", "dataset")},
                 **{key: settings.get(key) for key in ("prune", "budget")},
             )
         except (KeyError, TypeError, AttributeError, ValidationError) as error:
             raise SalunError("its settings cannot be read") from error
+
+
+def _described(request: ForgetRequest, fingerprint: str) -> dict[str, Any]:
+    """Give what a record holds of a request."""
+    found = {"classes": list(request.classes), "share": request.share, "seed": request.seed}
+    return found | {"fingerprint": fingerprint} | ({"stratified": True} if request.stratified else {})
+
+
+def _request_of(described: dict[str, Any]) -> dict[str, Any]:
+    """Take from a record what a request is made of."""
+    return {key: described.get(key, False) for key in ("classes", "share", "seed", "stratified")}

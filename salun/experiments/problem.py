@@ -12,7 +12,7 @@ from salun.data.sets import Sets, make_sets
 from salun.data.split import Split, make_split
 from salun.data.transforms import Preparation
 from salun.device import placed
-from salun.errors import SalunError
+from salun.errors import SalunError, SalunErrors
 from salun.experiments.base_model import (
     BaseModelSpec,
     architecture_for,
@@ -88,7 +88,7 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     file = experiment.mask.file if experiment.mask else None
     mask = load_mask(file) if file else None
     dataset = dataset_of(spec, cache)
-    split = make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)
+    split = _splits_of(experiment, spec, dataset, cache)[experiment.step - 1]
     check_belongs(spec, dataset, split)
     _check_budget(experiment, len(split.forget))
     if experiment.method == "retrain" and spec.recipe is None:
@@ -98,6 +98,27 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     if mask is not None:
         check_mask(mask, weights)
     return ForgettingProblem(spec, dataset, split, mask)
+
+
+def _splits_of(experiment: Experiment, spec: BaseModelSpec, dataset: Dataset, cache: ModelCache) -> list[Split]:
+    """Split the data for each request of an experiment, or for its only one."""
+    if not experiment.requests:
+        return [make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)]
+
+    def make() -> list[Split]:
+        splits: list[Split] = []
+        wrong = []
+        for number, request in enumerate(experiment.requests, 1):
+            try:
+                before = splits[-1] if splits else None
+                splits.append(make_split(dataset, request, spec.split_seed, spec.excluded, before))
+            except SalunError as error:
+                wrong.append(f"requests: request {number}: {error}")
+        if wrong:
+            raise SalunErrors(wrong)
+        return splits
+
+    return cache.get(("splits", spec.identity, spec.path, spec.moved_to, experiment.requests), make)
 
 
 def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:

@@ -28,6 +28,9 @@ class Evaluation:
     random: Outputs | None = None  # outputs on the forget set of a model with random weights
     base: "Evaluation | None" = None  # the model before unlearning
     retrained: "Evaluation | None" = None  # the model that was trained without the forget set
+    earlier: tuple[Outputs, ...] = ()  # outputs on the forget set of each request before this one, the first first
+    earlier_seconds: float = 0.0  # wall time of mask and method of those requests, all together
+    earlier_passes: int = 0  # image passes that they took
 
     @property
     def sets(self) -> dict[str, Outputs]:
@@ -41,6 +44,7 @@ class Evaluation:
             value = getattr(self, field.name)
             if isinstance(value, Outputs | Evaluation):
                 ordered[field.name] = value.in_order()
+        ordered["earlier"] = tuple(outputs.in_order() for outputs in self.earlier)
         return replace(self, **ordered)
 
 

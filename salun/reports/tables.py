@@ -236,6 +236,8 @@ def _problem_of(records: list[Record]) -> str:
     text += f" ({bases} base models)" if bases > 1 else ""
     text += f", forgetting {settings['forget']['request']}"
     text += f" ({forgets} forget sets)" if forgets > 1 else ""
+    before = len(settings["forget"].get("earlier", ()))
+    text += f" after {before} request{'s' if before > 1 else ''}" if before else ""
     return f"{text}: {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} of {train} images"
 
 
