@@ -1,20 +1,30 @@
 """Experiment lists as users write them, their JSON Schema, and their checks."""
 
-import json
 import os.path
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 
-from salun.data.forget_file import Order
 from salun.data.sources import class_count
-from salun.data.split import ForgetRequest, check_classes
-from salun.errors import SalunError, SalunErrors, did_you_mean, nearest
+from salun.data.split import check_classes
+from salun.errors import SalunError, SalunErrors, did_you_mean, shown
 from salun.experiments.base_model import FOLDER
 from salun.experiments.config import Experiment
 from salun.experiments.plugins import known_model
+from salun.experiments.requests import (
+    FORGET_KEYS,
+    SHARE_KEYS,
+    ForgetKeys,
+    Requests,
+    conflicts,
+    each_request,
+    explain,
+    request_conflicts,
+    valid_requests,
+)
 from salun.io.limits import read_plain
 from salun.metrics import METRIC_SETS, METRICS, check_metrics, load_metrics
 from salun.models.architecture import default_model
@@ -31,28 +41,20 @@ _MASK_KEYS = ("mask_thr", "mask_score", "mask_batches")
 
 _UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs")
 
-_SHARE_KEYS = ("unlearning_rate", "idxs_to_forget")
-
-_FORGET_KEYS = ("class_to_forget", "unlearning_rate", "idxs_to_forget")
-
 _BASE_KEYS = ("model", "dataset", "split_seed", "base_seed")
 
 _REFUSALS = {
-    **dict.fromkeys(_SHARE_KEYS, WHOLE_CLASSES),
+    **dict.fromkeys(SHARE_KEYS, WHOLE_CLASSES),
     **dict.fromkeys(("use_mask", "load_mask"), "takes no mask"),
     **dict.fromkeys(("prune", "prune_epochs"), "takes no mask, which is what keeps pruned weights at zero"),
     "budget": "is the gold standard, which no budget cuts short",
 }
 
-_Label = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
-
 _Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class _Entry(BaseModel):
+class _Entry(ForgetKeys):
     """The keys of one experiment that all methods share; null means not given."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     checkpoint: str | None = Field(None, min_length=1, description="Path of the base model's checkpoint.")
     model: str | None = Field(
@@ -68,18 +70,10 @@ class _Entry(BaseModel):
     base_seed: _Seed | None = Field(
         None, description="Seed of the base model's training; --nbase counts on from it. Not given: the recipe's."
     )
-    class_to_forget: _Label | Annotated[list[_Label], Field(min_length=1)] | None = Field(
-        None, description="Class, by number or name, or list of classes, to forget as a whole."
+    requests: Requests | None = Field(
+        None,
+        description="What to forget one after another, each from the model of the one before, in place of one set.",
     )
-    unlearning_rate: float | None = Field(None, gt=0, lt=1, description="Share of the training split to forget.")
-    stratified: bool = Field(
-        False,
-        description="Take the share of each class; false, as in the SalUn paper's code: whatever the images' classes.",
-    )
-    idxs_to_forget: str | None = Field(
-        None, min_length=1, description="File that lists the images to forget, by index, path or SHA-256."
-    )
-    indices_in: Order = Field("salun", description="Order that the file's indices count in.")
     forget_seed: _Seed = Field(0, description="Seed of the share that is forgotten; --nforget counts on from it.")
     use_mask: bool = Field(False, description="Let only the salient weights move (SalUn).")
     mask_thr: float = Field(0.5, gt=0, le=1, description="Fraction of the weights that may move.")
@@ -124,7 +118,7 @@ def _method_models() -> dict[str, type[_Entry]]:
         if name == "retrain":
             fields["budget"] = (None, None)
         if found.classwise:
-            fields |= dict.fromkeys(_SHARE_KEYS, (None, None))
+            fields |= dict.fromkeys(SHARE_KEYS, (None, None))
         model = cast(type[_Entry], create_model(f"{name}_entry", __base__=_Entry, __doc__=found.summary, **fields))
         models |= dict.fromkeys(names, model)
     return models
@@ -148,6 +142,10 @@ def json_schema() -> dict[str, Any]:
             definition |= _exclusions()
             if shapes["method"].get("const") != _DEFAULT_METHOD:
                 definition["allOf"] += [_is_given("method")]
+        elif "class_to_forget" in shapes:
+            definition |= _forget_exclusions([key for key in FORGET_KEYS if key in shapes])
+        if "count" in shapes:
+            continue
         definition["properties"] = {key: _or_null(shape) for key, shape in shapes.items()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "salun experiments"} | schema
 
@@ -157,14 +155,28 @@ def _exclusions() -> dict[str, Any]:
     elsewhere = {"dataset": {"type": "string", "not": {"pattern": f"^{FOLDER}"}}}
     others = [_is_given(key) for key in _BASE_KEYS if key != "dataset"]
     named = {"anyOf": [*others, {"required": ["dataset"], "properties": elsewhere}]}
-    return {
-        "oneOf": [_is_given(key) for key in _FORGET_KEYS],
+    forgetting = _forget_exclusions(FORGET_KEYS)
+    return forgetting | {
         "not": {"allOf": [_is_given("checkpoint"), named]},
         "allOf": [
+            *forgetting["allOf"],
             {
                 "if": {"anyOf": [_is_given(key) for key in _MASK_KEYS]},
                 "then": _is_given("use_mask") | {"not": _is_given("load_mask")},
             },
+            {
+                "if": _is_given("requests"),
+                "then": {"not": {"anyOf": [_is_given("load_mask"), _is_given("prune")]}},
+            },
+        ],
+    }
+
+
+def _forget_exclusions(keys: Sequence[str]) -> dict[str, Any]:
+    """Say in JSON Schema which keys that name images do not go together."""
+    return {
+        "oneOf": [_is_given(key) for key in keys],
+        "allOf": [
             {
                 "if": {"required": ["stratified"], "properties": {"stratified": {"const": True}}},
                 "then": _is_given("unlearning_rate"),
@@ -238,11 +250,11 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
 def _read_entry(entry: Any, number: int, models: dict[str, type[_Entry]], files_must_exist: bool) -> Experiment:
     """Validate one experiment."""
     if not isinstance(entry, dict):
-        raise SalunErrors([f"{_shown(entry)}: must be an object of keys and values"])
+        raise SalunErrors([f"{shown(entry)}: must be an object of keys and values"])
     name = _DEFAULT_METHOD if entry.get("method") is None else entry["method"]
     model, lines = models.get(name) if isinstance(name, str) else None, []
     if model is None:
-        lines = [f"method: {_shown(name)}: unknown{did_you_mean(str(name), models)}"]
+        lines = [f"method: {shown(name)}: unknown{did_you_mean(str(name), models)}"]
         model, entry = _Entry, {key: entry[key] for key in entry if key in _Entry.model_fields and key != "method"}
     given = _not_null(entry, model)
     try:
@@ -258,19 +270,17 @@ def _read_entry(entry: Any, number: int, models: dict[str, type[_Entry]], files_
 
 
 def _not_null(entry: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Take null for not given, in the entry and in its recipe; unknown keys stay, to be refused."""
+    """Take null for not given, in the entry, its recipe and its requests; unknown keys stay, to be refused."""
     given = {key: value for key, value in entry.items() if value is not None or key not in model.model_fields}
     if isinstance(given.get("recipe"), dict):
         given["recipe"] = _not_null(given["recipe"], Recipe)
+    if isinstance(given.get("requests"), list):
+        given["requests"] = [_not_null(one, ForgetKeys) if isinstance(one, dict) else one for one in given["requests"]]
     return given
 
 
 def _resolve(entry: _Entry, number: int) -> Experiment:
     """Turn a valid entry into an experiment, with every default filled in."""
-    chosen, share, listed = entry.class_to_forget, entry.unlearning_rate, entry.idxs_to_forget
-    asked = set(chosen if isinstance(chosen, list) else () if chosen is None else (chosen,))
-    classes = tuple(sorted(asked, key=lambda label: (isinstance(label, str), label)))
-    forget_seed = entry.forget_seed if share is not None else 0
     mask = None
     if entry.use_mask or entry.load_mask:
         shape = {"keep": entry.mask_thr, "score": entry.mask_score, "batches": entry.mask_batches}
@@ -286,9 +296,8 @@ def _resolve(entry: _Entry, number: int) -> Experiment:
             "settings": {key: getattr(entry, key) for key in method.settings},
             "model": None if entry.checkpoint else known_model(entry.model or default_model(str(dataset))),
             "dataset": dataset,
-            "forget": ForgetRequest(
-                classes, share, forget_seed, Path(listed) if listed else None, entry.stratified, entry.indices_in
-            ),
+            "forget": entry.request(entry.forget_seed),
+            "requests": tuple(each.request(entry.forget_seed) for each in each_request(entry.requests)),
             "mask": mask,
             "prune": None if entry.prune is None else {"share": entry.prune, "epochs": entry.prune_epochs},
         }
@@ -300,6 +309,9 @@ def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
+        if path[0] == "requests":
+            lines.setdefault(*explain(problem))
+            continue
         key = ".".join(path[:2]) if path[0] in ("recipe", "metrics") else path[0]
         if key in lines:
             continue
@@ -307,13 +319,13 @@ def _explain(error: ValidationError, model: type[_Entry]) -> list[str]:
             lines[key] = f"{key}: unknown key{_instead_of(path, model)}"
         elif problem["type"] == "none_required" or (key == "use_mask" and problem["type"] == "literal_error"):
             name = model.model_fields["method"].default
-            lines[key] = f"{key}: {_shown(problem['input'])}: method '{name}' {_REFUSALS[key]}"
+            lines[key] = f"{key}: {shown(problem['input'])}: method '{name}' {_REFUSALS[key]}"
         elif problem["type"] == "model_type":
-            lines[key] = f"{key}: {_shown(problem['input'])}: must be an object of keys and values"
+            lines[key] = f"{key}: {shown(problem['input'])}: must be an object of keys and values"
         elif key == "class_to_forget":
-            lines[key] = f"{key}: {_shown(problem['input'])}: must be a class, a number from 0 or a name, or a list"
+            lines[key] = f"{key}: {shown(problem['input'])}: must be a class, a number from 0 or a name, or a list"
         else:
-            lines[key] = f"{key}: {_shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            lines[key] = f"{key}: {shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     return list(lines.values())
 
 
@@ -329,17 +341,9 @@ def _instead_of(path: list[str], model: type[_Entry]) -> str:
 
 def _conflicts(given: dict[str, Any], model: type[_Entry]) -> list[str]:
     """Find keys that do not go together."""
-    lines = []
-    asked = [key for key in _FORGET_KEYS if key in given]
-    if len(asked) > 1:
-        lines.append(f"{' and '.join(asked)}: exclude each other; give exactly one of {', '.join(_FORGET_KEYS)}")
-    misspelt = {nearest(key, model.model_fields) for key in given.keys() - model.model_fields.keys()}
-    if not asked and not misspelt & set(_FORGET_KEYS):
-        lines.append(f"nothing to forget; give exactly one of {', '.join(_FORGET_KEYS)}")
-    if given.get("stratified") is True and "unlearning_rate" not in given:
-        lines.append("stratified: without effect unless unlearning_rate is given")
-    if given.get("indices_in") == "imagefolder" and "idxs_to_forget" not in given:
-        lines.append("indices_in: without effect unless idxs_to_forget is given")
+    name = model.model_fields["method"].default
+    is_classwise = name in METHODS and METHODS[name].classwise
+    lines = conflicts(given, FORGET_KEYS, model.model_fields) + request_conflicts(given, name, is_classwise)
     moves = str(given.get("dataset")).startswith(FOLDER)
     named = [key for key in _BASE_KEYS if key in given and not (key == "dataset" and moves)]
     if "checkpoint" in given and named:
@@ -367,6 +371,7 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
             lines.append(f"{key}: {error}")
             return None
 
+    asked = [("", entry), *valid_requests(given.get("requests"))]
     for metric in entry.metrics:
         check("metrics", partial(check_metrics, (metric,)))
     if entry.model is not None:
@@ -374,28 +379,12 @@ def _outside(entry: _Entry, given: dict[str, Any], files_must_exist: bool) -> li
     if "checkpoint" not in given and ("dataset" not in given or entry.dataset is not None):
         name = entry.dataset or _DEFAULT_DATASET
         count = check("dataset", lambda: class_count(name))
-        chosen = entry.class_to_forget
-        if count is not None and chosen is not None:
-            classes = [label for label in (chosen if isinstance(chosen, list) else [chosen]) if isinstance(label, int)]
-            check("class_to_forget", lambda: check_classes(classes, count, name))
-    for key in ("checkpoint", "idxs_to_forget", "load_mask"):
-        path = getattr(entry, key)
-        if path is not None and files_must_exist and not os.path.isfile(path):
-            lines.append(f"{key}: {path}: no such file")
+        for where, keys in asked:
+            numbers = [label for label in keys.classes if isinstance(label, int)]
+            if count is not None and numbers:
+                check(f"{where}class_to_forget", partial(check_classes, numbers, count, name))
+    files = {key: getattr(entry, key) for key in ("checkpoint", "load_mask")}
+    files |= {f"{where}idxs_to_forget": keys.idxs_to_forget for where, keys in asked}
+    if files_must_exist:
+        lines += [f"{key}: {path}: no such file" for key, path in files.items() if path and not os.path.isfile(path)]
     return lines
-
-
-def _shown(value: Any) -> str:
-    """Show a value as it stands in JSON.
-
-    Args:
-        value: from a JSON file.
-
-    Returns:
-        At most 80 characters.
-    """
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
