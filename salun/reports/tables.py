@@ -34,7 +34,8 @@ def columns_of(rows: list[Row]) -> list[str]:
     """List the metrics, no tables of their own, that some row has a value of: accuracies first, cost last."""
     able = [name for name in METRICS if METRICS[name].unit != "table"]
     shown = [name for name in able if any(row.value(name).n for row in rows)]
-    first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
+    first = ("UA", "UA_earlier", "RA", "VA", "TA", "TUA", "MIA")
+    last = ("passes", "passes_total", "RTE", "RTE_total")
     others = [name for name in shown if name not in first + last]
     return [name for name in (*first, *others, *last) if name in shown]
 
