@@ -233,6 +233,7 @@ def _task_of(model: nn.Module, loaded: LoadedProblem, seed: int, generator: torc
         untrained=lambda: built("random teacher", pretrained=False),
         generator=generator,
         runtime=runtime,
+        absent=tuple(sorted({label for split in problem.split.earlier for label in split.classes})),
     )
 
 
