@@ -172,9 +172,8 @@ def _check_apart(request: ForgetRequest, listed: Tensor, labels: Tensor, train: 
     """Refuse images that an earlier request names; of a class, where none are left that could be forgotten."""
     if request.classes:
         listed = listed[~torch.isin(labels[listed], labels[train])]
-    for number, split in enumerate((*before.earlier, before), 1):
-        if shared := int(torch.isin(listed, split.listed).sum()):
-            raise SalunError(f"{request}: {shared} images that request {number} names too; name each image once")
+    if shared := int(torch.isin(listed, before.removed).sum()):
+        raise SalunError(f"{request}: {shared} of its images are those of an earlier request; name each image once")
 
 
 def _find_forget(
