@@ -76,7 +76,8 @@ class Split:
     @property
     def removed(self) -> Tensor:
         """Every training index that this request or one before it names, sorted."""
-        return torch.cat([split.listed for split in (*self.earlier, self)]).unique()
+        indices: Tensor = torch.cat([split.listed for split in (*self.earlier, self)]).unique()
+        return indices
 
 
 def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
@@ -121,8 +122,7 @@ def make_split(
         before: of the request before this one, whose images are not there any more.
 
     Raises:
-        SalunError: a class or an index that the data do not hold, nothing to forget or retain, or an image that an
-            earlier request names.
+        SalunError: a class or an index that the data do not hold or an earlier request names; nothing to forget or keep.
     """
     labels = dataset.train.labels.cpu()
     train, validation = learnt_and_held_out(dataset, split_seed)
@@ -138,8 +138,7 @@ def make_split(
         validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
     numbers = torch.tensor(found.classes, dtype=torch.int64)
     listed, notices = _find_forget(labels, (train, validation), found, dataset)
-    if before is not None:
-        _check_apart(found, listed, labels, train, before)
+    _check_apart(found, listed, labels, train, before)
     notices += _questions(request, dataset.classes)
     lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
     train, validation, listed = (without(indices, lost) for indices in (train, validation, listed))
@@ -168,11 +167,11 @@ def make_split(
     )
 
 
-def _check_apart(request: ForgetRequest, listed: Tensor, labels: Tensor, train: Tensor, before: Split) -> None:
+def _check_apart(request: ForgetRequest, listed: Tensor, labels: Tensor, train: Tensor, before: Split | None) -> None:
     """Refuse images that an earlier request names; of a class, where none are left that could be forgotten."""
     if request.classes:
         listed = listed[~torch.isin(labels[listed], labels[train])]
-    if shared := int(torch.isin(listed, before.removed).sum()):
+    if before is not None and (shared := int(torch.isin(listed, before.removed).sum())):
         raise SalunError(f"{request}: {shared} of its images are those of an earlier request; name each image once")
 
 

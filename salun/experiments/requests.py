@@ -62,7 +62,7 @@ class ForgetKeys(BaseModel):
         return ForgetRequest(classes, share, drawn, Path(file) if file else None, self.stratified, self.indices_in)
 
 
-class DrawnRequests(BaseModel):
+class _DrawnRequests(BaseModel):
     """Several requests for a share each, of the images that are left."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -74,12 +74,12 @@ class DrawnRequests(BaseModel):
 
 def _shape_of(value: Any) -> str:
     """Tell which of the two ways to give requests is meant."""
-    return "drawn" if isinstance(value, dict | DrawnRequests) else "list"
+    return "drawn" if isinstance(value, dict | _DrawnRequests) else "list"
 
 
 Requests = Annotated[
     Annotated[list[ForgetKeys], Field(min_length=1, max_length=_MOST), Tag("list")]
-    | Annotated[DrawnRequests, Tag("drawn")],
+    | Annotated[_DrawnRequests, Tag("drawn")],
     Discriminator(_shape_of),
 ]
 
@@ -90,7 +90,7 @@ def each_request(requests: Requests | None) -> list[ForgetKeys]:
     Args:
         requests: of a valid entry.
     """
-    if isinstance(requests, DrawnRequests):
+    if isinstance(requests, _DrawnRequests):
         one = ForgetKeys(unlearning_rate=requests.unlearning_rate, stratified=requests.stratified)
         return [one] * requests.count
     return requests or []
@@ -122,7 +122,7 @@ def explain(problem: Any) -> tuple[str, str]:
         What the line begins with, and the line.
     """
     _, shape, *path = (str(part) for part in problem["loc"])
-    where, keys = "requests", DrawnRequests.model_fields
+    where, keys = "requests", _DrawnRequests.model_fields
     if shape == "list" and path:
         where, keys, path = f"requests: request {int(path[0]) + 1}", ForgetKeys.model_fields, path[1:]
     key, value = ": ".join([where, *path[:1]]), shown(problem["input"])

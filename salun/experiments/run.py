@@ -146,8 +146,8 @@ def run_once(
     if previous is not None:
         done = replace(done, seconds=done.seconds | {EARLIER: previous.seconds})
         done = replace(done, passes=done.passes | {EARLIER: previous.passes})
-        cost = {"earlier_seconds": previous.seconds, "earlier_passes": sum(previous.passes.values())}
-        evaluation = replace(evaluation, **cost)
+        passes = sum(previous.passes.values())
+        evaluation = replace(evaluation, earlier_seconds=previous.seconds, earlier_passes=passes)
     measured = measure(evaluation, experiment.metrics, done.task.diverged is not None)
     done = replace(done, seconds=done.seconds | {"evaluation": clock(device) - begun})
     record = _record_of(experiment, loaded, seed, done, measured, cache.context)

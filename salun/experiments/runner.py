@@ -115,9 +115,9 @@ class Runner:
         failed: set[str] = set()
         told = False
         while pending or running:
-            for job in stranded(pending, running, failed, log.found):
-                pending.remove(job)
-                yield job, RunFailure(f"request {job.experiment.step - 1} failed or diverged: no model to go on from")
+            for lost in stranded(pending, running, failed, log.found):
+                pending.remove(lost)
+                yield lost, RunFailure(f"request {lost.experiment.step - 1} failed or diverged: no model to go on from")
             while executor.has_room() and (job := self._next_locked(pending, running, locks, log)) is not None:
                 running[job.id] = job
                 executor.submit(self._request(job, log.found), callback_for(job))
@@ -127,8 +127,7 @@ class Runner:
                 recorded = self._settle(job, answer, log)
                 locks.release(number)
                 failed |= {number} if isinstance(recorded, RunFailure) else set()
-                if (start := used_up(job, jobs, [*pending, *running.values()], log.found)) is not None:
-                    self._drop(start, jobs)
+                self._drop(used_up(job, jobs, [*pending, *running.values()], log.found), jobs)
                 yield job, recorded
             elif pending:
                 if not told:
@@ -163,9 +162,9 @@ class Runner:
         """Tell whether the user wants a run's model."""
         return self.keep == "all" or (self.keep == "last" and job.last) or _needs_weights(job.experiment)
 
-    def _drop(self, record: Record, jobs: Sequence[Job]) -> None:
+    def _drop(self, record: Record | None, jobs: Sequence[Job]) -> None:
         """Remove the model of a run, which may stand in several entries, unless one of them keeps it."""
-        if not any(self._keeps(job) for job in jobs if job.id == record.id):
+        if record is not None and not any(self._keeps(job) for job in jobs if job.id == record.id):
             remove_with_forget(weights_path(self.weights, record))
 
     def trace_of(self, job: Job) -> Path:
@@ -215,8 +214,7 @@ class Runner:
         Returns:
             Those that are not finished, and those whose model one of them starts from and that is not kept.
         """
-        left = {job.id for job in jobs if not self.is_finished(job, done)}
-        left = with_starts(jobs, left, done, self.weights)
+        left = with_starts(jobs, (job.id for job in jobs if not self.is_finished(job, done)), done, self.weights)
         return [job for job in jobs if job.id in left]
 
     def is_finished(self, job: Job, done: dict[str, Record]) -> bool:

@@ -1,6 +1,7 @@
 """Metrics over requests one after another."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def requests_figure(chains: Sequence[Chain], title: str) -> Figure:
     return figure
 
 
-def _style_of(member: DrawnRow) -> dict[str, object]:
+def _style_of(member: DrawnRow) -> dict[str, Any]:
     """Say how a line is drawn: the base model's and the retrained models' as in every figure."""
     return line_style(member.style) | {"linestyle": LINE_STYLES.get(member.row.kind, "-"), "linewidth": 1.3}
 
