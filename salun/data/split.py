@@ -122,7 +122,7 @@ def make_split(
         before: of the request before this one, whose images are not there any more.
 
     Raises:
-        SalunError: a class or an index that the data do not hold or an earlier request names; nothing to forget or keep.
+        SalunError: a class or an index that the data do not hold or an earlier request names; or an empty set.
     """
     labels = dataset.train.labels.cpu()
     train, validation = learnt_and_held_out(dataset, split_seed)
