@@ -439,7 +439,7 @@ def run(
     with keeping_source(folder, source):
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
             if isinstance(outcome, RunFailure):
-                failures.append(f"{titles[job.experiment.number]}, seed {job.seed}: failed: {outcome.reason}")
+                failures.append(f"{titles[job.experiment.key]}, seed {job.seed}: failed: {outcome.reason}")
     rows = rows_of(planned, *_compared(runner, planned), utility_floor or 0.0)
     write_summaries(folder, rows)
     return Results(rows, folder, tuple(failures))
@@ -460,7 +460,7 @@ def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Pa
     return validate(entries, "experiments"), COMMAND_LINE
 
 
-def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[int, dict[str, Value]]]:
+def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[tuple[int, int], dict[str, Value]]]:
     """Compute what compares runs with each other: the records, and metrics of several runs by entry."""
     comparison = Comparison(runner.cache, runner.path, runner.weights)
     with Locks(runner.path.parent / LOCKS) as locks, locks.holding("comparison"):
