@@ -1,15 +1,14 @@
 """The Python face: unlearning of any classifier, from five lines of Python."""
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from math import isfinite
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from salun import metrics
@@ -19,48 +18,59 @@ from salun.data.images import Images
 from salun.data.sets import prepare
 from salun.data.split import ForgetRequest, make_split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
-from salun.errors import SalunError
+from salun.errors import SalunError, whole_number
 from salun.experiments import records
-from salun.experiments.advice import few_steps, warnings_of
-from salun.experiments.config import Experiment
+from salun.experiments.advice import few_steps, few_steps_of_training, warnings_of
 from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.entries import read_list
 from salun.experiments.executors.executor import RunFailure
 from salun.experiments.joint_metrics import Comparison
 from salun.experiments.own_model import (
     Build,
+    check_callback,
+    check_keywords,
+    checked_build,
+    checked_recipe,
     class_count,
     copied,
     device_of,
-    evaluation_sets,
+    doubts_about_head,
+    doubts_about_metrics,
+    doubts_about_models,
+    doubts_about_sets,
     make_task,
+    measured,
+    metric_names,
     moved,
-    outputs_on,
-    split,
+    recipe_of,
+    tried,
     untrained,
+    weighed,
 )
+from salun.experiments.own_split import split
 from salun.experiments.plan import Job, Repeats, plan
 from salun.experiments.plugins import model_files
 from salun.experiments.record import Record
 from salun.experiments.runner import Runner, let_choose
-from salun.experiments.schema import load_experiments, validate
-from salun.experiments.source import COMMAND_LINE, check_source, find_list, keeping_source, results_name
+from salun.experiments.source import check_source, keeping_source, results_name
 from salun.io.locks import LOCKS, Locks
-from salun.metrics import METRICS, Models, Value, check_metrics
+from salun.metrics import METRICS, Value, check_metrics
 from salun.metrics import evaluate as compute
-from salun.models.features import classifiers, mark_head
+from salun.models.features import mark_head
 from salun.models.own import model
+from salun.registry import Registered
 from salun.reports.labels import rows_of, titles_of
 from salun.reports.results import Results
 from salun.reports.scores import Scores
 from salun.reports.summary import UTILITY_FLOOR
 from salun.reports.tables import write_summaries
 from salun.training.cost import PassCounter
-from salun.training.evaluate import Outputs, predict
+from salun.training.evaluate import predict
 from salun.training.loop import train as train_model
 from salun.training.progress import Callback, no_callback, progress_bar
 from salun.training.recipe import Recipe
 from salun.training.runtime import Runtime
-from salun.unlearning import METHODS, Method, load_methods, settled
+from salun.unlearning import METHODS, Method, find_method, load_methods, settled
 from salun.unlearning import unlearn as run_method
 from salun.unlearning.mask import Mask, Score
 from salun.unlearning.mask import saliency as compute_mask
@@ -86,6 +96,7 @@ __all__ = [
 ]
 
 _Device = str | torch.device | None
+_Keep = Literal["all", "last", "none"]
 _COST = "salun_cost"
 _UNNAMED = "python"
 
@@ -117,7 +128,7 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
         Images(1438 of 1 x 8 x 8 pixels, labels 0 to 9)
     """
     found = sources.load(name, Path(data_dir), download)
-    _warn(found.notices)
+    _warn(found.notices, depth=3)
     view = prepare(found, make_split(found, ForgetRequest()))
     parts = [
         Images(
@@ -134,12 +145,13 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
     return _Parts(*parts)
 
 
-def _warn(lines: Sequence[str]) -> None:
-    """Tell the caller of this module's function what might not be expected."""
+def _warn(lines: Sequence[str], depth: int = 4) -> None:
+    """Tell the caller of this module's function, which has a decorator, what might not be expected."""
     for line in lines:
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=depth)
 
 
+@torch.inference_mode(False)  # gradients are computed whatever the caller has switched off
 def saliency(
     model: nn.Module,
     forget: Images,
@@ -169,13 +181,16 @@ def saliency(
     Raises:
         SalunError: an argument is not accepted.
     """
-    place = device_of(model, device)
-    (images,) = moved(place, forget)
-    copy, generator = copied(model, place), seeded(seed, place)
+    place = device_of(model, device, learns=True)
+    (images,) = moved(place, {"forget": forget})
+    size = whole_number("batch_size", batch_size, 1)
+    most = None if max_batches is None else whole_number("max_batches", max_batches, 1)
+    copy, generator = copied(model, place), seeded(whole_number("seed", seed), place)
     class_count(copy, images)
-    return compute_mask(copy, images, keep, score, batch_size=batch_size, max_batches=max_batches, generator=generator)
+    return compute_mask(copy, images, keep, score, batch_size=size, max_batches=most, generator=generator)
 
 
+@torch.inference_mode(False)
 def unlearn(
     model: nn.Module,
     forget: Images,
@@ -205,12 +220,12 @@ def unlearn(
         validation: images by which a few methods choose an epoch.
         head: name of the layer that gives the logits, which some methods need; None finds it where it can.
         fresh: makes an untrained model, which some methods need; None draws the weights of a copy anew.
-        recipe: by which the method "retrain" trains.
+        recipe: a `Recipe`, by which the method "retrain" trains.
         budget: image passes at most, forward and backward together.
         seed: of all randomness.
         device: where it runs, such as "cuda"; None for where the model is.
         callback: is called with a `Progress` after every step; `progress` shows a bar.
-        settings: of the method, as in JSON; the others have its defaults.
+        settings: of the method, as in JSON, where they differ from its defaults.
 
     Returns:
         A new model, in evaluation mode, on the device.
@@ -218,23 +233,26 @@ def unlearn(
     Raises:
         SalunError: model, images, method or a setting are not accepted, or the loss stopped being a number.
     """
-    place, chosen = device_of(model, device), settled(method, settings)
-    _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain)))
-    sets = moved(place, forget, retain, validation)
-    precision, passes = precision_for("auto", place, forget.pixels.shape[-1]), PassCounter(budget=budget)
-    with _watched(method, callback, progress) as shown, seeded_globally(seed, place):
-        runtime = Runtime(precision, callback=shown, passes=passes)
-        task = make_task(model, (sets[0], sets[1], sets[2]), runtime, head=head, build=fresh, recipe=recipe, seed=seed)
+    check_keywords("unlearn", settings, find_method(method).settings)
+    place, chosen = device_of(model, device, learns=True), settled(method, settings)
+    sets = moved(place, {"forget": forget, "retain": retain, "validation": validation})
+    most = None if budget is None else whole_number("budget", budget, 1, 2**63)
+    draw, precision = whole_number("seed", seed), precision_for("auto", place, forget.pixels.shape[-1])
+    with _watched(method, callback, progress) as shown, seeded_globally(draw, place):
+        runtime = Runtime(precision, callback=shown, passes=PassCounter(budget=most))
+        task = make_task(model, sets, runtime, mask=mask, head=head, build=fresh, recipe=recipe, seed=draw)
+        _warn(few_steps(f"method '{method}'", method, chosen, len(forget), len(retain), task.recipe))
         begun = clock(place)
         run_method(task, method, chosen, mask)
         seconds = clock(place) - begun
     if task.diverged is not None:
         raise SalunError(f"method '{method}': diverged in epoch {task.diverged}; a lower lr may hold")
-    setattr(task.model, _COST, (seconds, passes.total))
+    setattr(task.model, _COST, (seconds, task.passes.total))
     task.model.zero_grad()
     return task.model
 
 
+@torch.inference_mode(False)
 def retrain(
     model: nn.Module,
     retain: Images,
@@ -245,10 +263,11 @@ def retrain(
     progress: bool = False,
     **recipe: Any,
 ) -> nn.Module:
-    """Train a model from where it stands on the retain set: the gold standard that unlearning is compared with.
+    """Train a new model on the retain set alone: the gold standard that unlearning is compared with.
 
     Args:
-        model: an untrained classifier; it is left as it is.
+        model: a new, untrained classifier, never one that has seen the forget set: training starts from its weights.
+            It is left as it is.
         retain: images to train on.
         validation: images that choose the epoch; None keeps the last.
         device: where it runs, such as "cuda"; None for where the model is.
@@ -261,21 +280,18 @@ def retrain(
     Raises:
         SalunError: an argument is not accepted, or the loss stopped being a number.
     """
-    place = device_of(model, device)
-    try:
-        chosen = Recipe(**recipe)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise SalunError(f"retrain: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-    images, kept = moved(place, retain, validation)
+    check_keywords("retrain", recipe, Recipe.model_fields)
+    place, chosen = device_of(model, device, learns=True), recipe_of(recipe)
+    images, kept = moved(place, {"retain": retain, "validation": validation})
     copy = copied(model, place)
     class_count(copy, images)
+    _warn(few_steps_of_training("retrain", chosen, len(images)))
     precision = precision_for(chosen.precision, place, images.pixels.shape[-1])
     with _watched("retrain", callback, progress) as shown, seeded_globally(chosen.seed, place):
         curve, _ = train_model(
             copy, images, kept, chosen, seeded(chosen.seed, place), Runtime(precision, callback=shown)
         )
-    if not math.isfinite(curve[-1].loss):
+    if not isfinite(curve[-1].loss):
         raise SalunError(f"retrain: diverged at lr {chosen.lr:g}; a lower one may hold")
     copy.zero_grad()
     return copy.eval()
@@ -283,9 +299,11 @@ def retrain(
 
 def _watched(title: str, callback: Callback | None, progress: bool) -> AbstractContextManager[Callback]:
     """Give the callback of a training: the user's, a progress bar's, or none."""
+    check_callback(callback)
     return progress_bar(title) if progress else nullcontext(callback or no_callback)
 
 
+@torch.inference_mode(False)
 def evaluate(
     model: nn.Module,
     forget: Images,
@@ -327,61 +345,31 @@ def evaluate(
     Raises:
         SalunError: an argument is not accepted.
     """
-    names = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
-    place = device_of(model, device)
-    sets = moved(place, forget, retain, test, validation)
+    asked, draw, trained = metric_names(metrics), whole_number("seed", seed), checked_recipe(recipe)
+    names, place = check_metrics(asked), device_of(model, device)
+    given = {"forget": forget, "retain": retain, "test": test, "validation": validation}
+    sets = moved(place, given)
     networks = {"model": model, "base": base, "retrained": retrained}
-    copies = {name: copied(network, place) for name, network in networks.items() if network is not None}
+    copies = {name: tried(network, place, name, sets[:3]) for name, network in networks.items() if network is not None}
     for network in copies.values():
-        class_count(network, *sets[:3])
         mark_head(network, next(sets[0].batches(1)).x, head)
-    _warn(_headless(copies["model"], names))
-    random = None
-    if any("random" in METRICS[name].against for name in names):
-        random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0])
-    columns = _measured(copies, sets, names, random, getattr(model, _COST, (None, None)))
+    checked_build(fresh, copies["model"], place)
+    _warn(
+        [
+            *doubts_about_sets(given),
+            *doubts_about_models(copies),
+            *doubts_about_metrics(asked, names, {**networks, **given}),
+            *doubts_about_head(copies["model"], names),
+        ]
+    )
+    is_drawn = any("random" in METRICS[name].against for name in names)
+    random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0]) if is_drawn else None
+    columns, doubts = measured(copies, sets, names, random, getattr(model, _COST, (None, None)), UTILITY_FLOOR)
+    _warn(doubts)
     if base is not None:
-        for name, subject in _weighed(copies, sets, recipe or Recipe(), seed):
+        for name, subject in weighed(copies, sets, trained, draw):
             columns[name] |= compute(subject, names)
     return Scores(columns["model"], columns.get("base", {}), columns.get("retrained", {}))
-
-
-def _headless(model: nn.Module, names: tuple[str, ...]) -> list[str]:
-    """Tell which metrics have no value because the head of a model is not known, in a line."""
-    blind = [name for name in names if METRICS[name].head and not classifiers(model)]
-    lacking = f"no linear layer gives its logits, so it has no {', '.join(blind)}; name its last layer with head="
-    return [f"model {type(model).__name__}: {lacking}"] if blind else []
-
-
-def _weighed(
-    models: dict[str, nn.Module], sets: list[Images], recipe: Recipe, seed: int
-) -> Iterator[tuple[str, Models]]:
-    """Put each model beside those that it is compared with; a retrained model is not compared with itself."""
-    forget, retain, test, validation = sets
-    images = evaluation_sets(forget, retain, validation, test)
-    for name, network in models.items():
-        gold = None if name == "retrained" else models.get("retrained")
-        unseen = images["test"], images["forgotten_test"]
-        yield name, Models(network, models["base"], gold, forget, retain, recipe, seed, *unseen)
-
-
-def _measured(
-    models: dict[str, nn.Module],
-    sets: list[Images],
-    names: tuple[str, ...],
-    random: Outputs | None,
-    cost: tuple[float | None, int | None],
-) -> dict[str, dict[str, Any]]:
-    """Compute the metrics of each model's outputs; a retrained model is not compared with itself."""
-    forget, retain, test, validation = sets
-    images = evaluation_sets(forget, retain, validation, test)
-    found = {name: outputs_on(network, images) for name, network in models.items()}
-    found["model"] = replace(found["model"], seconds=cost[0], passes=cost[1])
-    base, retrained, columns = found.get("base"), found.get("retrained"), {}
-    for name, outputs in found.items():
-        gold = None if name == "retrained" else retrained
-        columns[name] = compute(replace(outputs, base=base, retrained=gold, random=random), names)
-    return columns
 
 
 def run(
@@ -395,7 +383,7 @@ def run(
     data_dir: str | Path = "data",
     device: str = "auto",
     jobs: int = 1,
-    keep: Literal["all", "last", "none"] = "last",
+    keep: _Keep = "last",
     utility_floor: float | None = UTILITY_FLOOR,
     callback: Callback | None = None,
 ) -> Results:
@@ -404,7 +392,7 @@ def run(
     Args:
         experiments: entries as JSON has them, one of them, the path of a list, or the name of one that comes along.
         nexp: seeds of each experiment.
-        name: of the folder of results; None takes that of the file, or "python".
+        name: of the folder of results, for one list and what is added to it; None takes the file's, or "python".
         metrics: names, in the place of the entries' own.
         out: folder of results.
         checkpoints: folder of base models and unlearned models.
@@ -422,21 +410,24 @@ def run(
         SalunErrors: every mistake in the entries, a line each.
         SalunError: data, checkpoints or folders are refused.
     """
-    found, source = _read_list(experiments)
-    if metrics:
-        wanted = check_metrics((metrics,) if isinstance(metrics, str) else tuple(metrics))
-        found = [each.model_copy(update={"metrics": wanted}) for each in found]
-    title = results_name(name or (_UNNAMED if source == COMMAND_LINE else None), source)
+    seeds, workers = whole_number("nexp", nexp, 1), whole_number("jobs", jobs, 1)
+    _check_run(keep, utility_floor, callback)
+    found, source, where = read_list(experiments)
+    if wanted := metric_names(metrics):
+        found = [each.model_copy(update={"metrics": check_metrics(wanted)}) for each in found]
+    title = results_name(name or (None if where == source else _UNNAMED), source)
     folder, weights = Path(out) / title, Path(checkpoints) / title
     check_source(folder, source)
     plugins = model_files(each.model for each in found)
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
-    runner = Runner(cache, folder / "records.jsonl", weights, keep, jobs)
-    planned = _planned(runner, found, Repeats(nexp), source)
-    _warn(warnings_of(planned))
+    runner = Runner(cache, folder / "records.jsonl", weights, keep, workers)
+    planned = plan(found, Repeats(seeds), cache, where)
+    if let_choose(runner, planned):
+        planned = plan(found, Repeats(seeds), cache, where)
+    _warn(warnings_of(planned), depth=3)
     titles, failures = titles_of(planned), []
-    with keeping_source(folder, source):
+    with torch.inference_mode(False), keeping_source(folder, source):
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
             if isinstance(outcome, RunFailure):
                 failures.append(f"{titles[job.experiment.key]}, seed {job.seed}: failed: {outcome.reason}")
@@ -445,19 +436,13 @@ def run(
     return Results(rows, folder, tuple(failures))
 
 
-def _planned(runner: Runner, found: list[Experiment], repeats: Repeats, source: str) -> list[Job]:
-    """List the runs, once base models have chosen the images that they are to choose."""
-    planned = plan(found, repeats, runner.cache, source)
-    return plan(found, repeats, runner.cache, source) if let_choose(runner, planned) else planned
-
-
-def _read_list(experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path) -> tuple[list[Experiment], str]:
-    """Read and validate experiments; gives their source too."""
-    if isinstance(experiments, str | Path):
-        source = find_list(str(experiments))
-        return load_experiments(Path(source)), source
-    entries = [experiments] if isinstance(experiments, dict) else list(experiments)
-    return validate(entries, "experiments"), COMMAND_LINE
+def _check_run(keep: str, utility_floor: float | None, callback: Callback | None) -> None:
+    """Check what `run` is told beside its experiments."""
+    if keep not in get_args(_Keep):
+        raise SalunError(f"keep={keep!r}: accepted: {', '.join(get_args(_Keep))}")
+    if utility_floor is not None and not (isinstance(utility_floor, Real) and utility_floor >= 0):
+        raise SalunError(f"utility_floor={utility_floor!r}: must be points from 0, or None")
+    check_callback(callback)
 
 
 def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[tuple[int, int], dict[str, Value]]]:
@@ -473,4 +458,4 @@ def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], di
 def methods() -> dict[str, Method]:
     """List the unlearning methods by name, each with its settings, equation and source."""
     load_methods()
-    return dict(METHODS)
+    return Registered(METHODS)

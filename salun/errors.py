@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
+from operator import index
 from typing import Any
 
 
@@ -39,10 +40,12 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
         valid: the names that are accepted.
 
     Returns:
-        The name, of equally near ones the first in alphabetical order, or None where none is near.
+        The name, of equally near ones the first in alphabetical order, or None where none is near; capitals or not.
     """
-    near = get_close_matches(name, list(valid), n=3, cutoff=0.6)
-    return min(near, key=lambda other: (-SequenceMatcher(None, other, name).ratio(), other), default=None)
+    wanted, known = name.lower(), {other.lower(): other for other in sorted(valid, reverse=True)}
+    near = get_close_matches(wanted, list(known), n=3, cutoff=0.6)
+    best = min(near, key=lambda other: (-SequenceMatcher(None, other, wanted).ratio(), other), default=None)
+    return None if best is None else known[best]
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
@@ -60,6 +63,43 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     if near is not None:
         return f"; did you mean '{near}'?"
     return f"; accepted: {', '.join(known[:40])}" + (", ..." if len(known) > 40 else "")
+
+
+def whole_number(name: str, value: Any, least: int = 0, below: int = 2**31) -> int:
+    """Check that an argument is a whole number in a range.
+
+    Args:
+        name: of the argument.
+        value: what the user gave, an integer of Python, numpy or torch.
+        least: the smallest that is accepted.
+        below: the smallest that is too large.
+
+    Returns:
+        The number.
+
+    Raises:
+        SalunError: it is no such number.
+    """
+    try:
+        number = index(value)
+    except (TypeError, ValueError):
+        number = None
+    if isinstance(value, bool) or number is None or not least <= number < below:
+        most = f", below {below}" if number is not None and number >= below else ""
+        raise SalunError(f"{name}={value!r}: must be a whole number from {least}{most}")
+    return number
+
+
+def first_line(error: BaseException) -> str:
+    """Take what an error of somebody else's code says first.
+
+    Args:
+        error: any.
+
+    Returns:
+        The first line of its text, or its kind where it has none.
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def one_line(text: str) -> str:

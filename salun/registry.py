@@ -8,12 +8,22 @@ import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
 
 from salun.errors import SalunError, one_line
+
+_Entry = TypeVar("_Entry")
 
 ADDED: dict[str, str] = {}
 
 _LOG = logging.getLogger("salun")
+
+
+class Registered(dict[str, _Entry]):
+    """The entries of a registry by name, which print a line each."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.values()))
 
 
 def claim(kind: str, name: str, home: str, homes: Mapping[str, str]) -> None:

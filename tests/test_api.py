@@ -4,6 +4,7 @@ import doctest
 import re
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as transforms
 
 import salun
 from salun import api as api_module
 from salun.data import images as images_module
-from salun.experiments import own_model as own_model_module
+from salun.experiments import own_split as own_split_module
 from salun.reports import scores as scores_module
 
 SIDE, CLASSES = 10, 4
@@ -266,6 +267,17 @@ def test_a_loader_that_shuffles_is_read_in_the_order_of_its_data() -> None:
     chosen = salun.Images.from_loader(DataLoader(TensorDataset(x, y), 7, sampler=SubsetRandomSampler([4, 2])))
     assert sorted(chosen.labels.tolist()) == sorted(y[[4, 2]].tolist())
     assert torch.equal(salun.Images.from_dataset(TensorDataset(x, y)).pixels, x)
+    parts = salun.Images.from_loader(DataLoader(TensorDataset(x, y), batch_sampler=[[5, 1], [3]]))
+    assert torch.equal(parts.pixels, x[[5, 1, 3]])
+    assert torch.equal(salun.Images.from_loader(DataLoader(TensorDataset(x, y), sampler=torch.arange(4))).pixels, x[:4])
+
+
+def test_a_loader_that_takes_images_twice_is_refused() -> None:
+    data = TensorDataset(*drawn(30, 3))
+    told = "from_loader: its WeightedRandomSampler takes 29 of 30 images a second time; give a loader without it"
+    with pytest.raises(salun.SalunError, match=told):
+        salun.Images.from_loader(DataLoader(data, 7, sampler=WeightedRandomSampler([1.0] + [0.0] * 29, 30)))
+    assert len(salun.Images.from_loader(DataLoader(data, 7, sampler=WeightedRandomSampler([1.0] * 30, 9, False)))) == 9
 
 
 def test_what_the_model_sees() -> None:
@@ -299,7 +311,9 @@ def test_images_of_a_folder_have_names_and_classes(folder: Path) -> None:
     train = salun.Images.from_folder(folder)
     assert train.classes == ("cat", "dog", "emu")
     forget, retain = salun.split(train, names=["dog/4.png", "cat/0.png"])
-    assert [train.names[row] for row in forget.rows.tolist()] == ["cat/0.png", "dog/4.png"]
+    assert forget.names == ["cat/0.png", "dog/4.png"]
+    assert set(retain.names) == set(train.names) - set(forget.names)
+    assert salun.split(retain, names="emu/2.png")[0].names == ["emu/2.png"]
     assert int(train.pixels[forget.rows[1], 0, 0, 0]) == 80
     assert len(retain) == 10
     assert salun.split(train, classes="dog")[0].labels.tolist() == [1] * 4
@@ -310,6 +324,17 @@ def test_images_of_a_folder_have_names_and_classes(folder: Path) -> None:
     ]
 
 
+def test_a_folder_of_parts_is_for_load(folder: Path) -> None:
+    (folder / "train").mkdir()
+    for name in ("cat", "dog", "emu"):
+        (folder / name).rename(folder / "train" / name)
+    with pytest.raises(
+        salun.SalunError, match=r"own: holds parts \(train\), not classes; salun.load\('folder:.*own'\)"
+    ):
+        salun.Images.from_folder(folder)
+    assert len(salun.Images.from_folder(folder / "train")) == 12
+
+
 def test_a_data_set_by_name() -> None:
     data = salun.load("digits")
     assert data.train.classes == tuple("0123456789")
@@ -318,11 +343,21 @@ def test_a_data_set_by_name() -> None:
     assert len(data.train) + len(data.test) == 1797
 
 
+def broken(network: Net) -> Net:
+    """Weights as a training leaves them that diverged."""
+    nn.init.constant_(network.last.weight, torch.nan)
+    return network
+
+
+PIXELS = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+MASK = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in Net().named_parameters()}
+
+
 def halves(**given: Any) -> Wrong:
     return lambda: salun.split(TRAIN, **given)
 
 
-def unlearning(name: str = "ft", images: Any = TRAIN, network: Any = None, **given: Any) -> Wrong:
+def unlearning(name: Any = "ft", images: Any = TRAIN, network: Any = None, **given: Any) -> Wrong:
     def do() -> object:
         forget, retain = salun.split(TRAIN, share=0.1) if images is TRAIN else (images, images)
         return salun.unlearn(network or Net(), forget, retain, name, **given)
@@ -341,6 +376,13 @@ WRONG: list[tuple[Wrong, str]] = [
     (halves(share=1.5), "split: share=1.5: must be between 0 and 1"),
     (halves(indices=[3, 120]), r"split: index 120 is not one of 120 images \(0 to 119\)"),
     (halves(indices=[0.5]), "split: indices of torch.float32: must be whole numbers"),
+    (halves(indices=[]), "split: indices=: empty; must be positions of images"),
+    (halves(indices="a"), "split: indices='a': must be whole numbers, positions of images"),
+    (halves(indices=[True, False]), "split: indices: 2 booleans for 120 images: must be one an image"),
+    (halves(classes=[2.5]), "class 2.5: the classes are 0 to 3"),
+    (halves(share="a"), "split: share='a': must be between 0 and 1"),
+    (halves(share=0.5, seed="a"), "split: seed='a': must be a whole number from 0"),
+    (lambda: salun.split(drawn(4, 0), share=0.5), "split: a tuple; must be salun.Images"),
     (halves(classes=[7]), "class 7: the classes are 0 to 3"),
     (halves(classes=["cat"]), "class 'cat': unknown; the images have no class names: give a number"),
     (halves(names=["a.png"]), "split: names=: the images have no names"),
@@ -354,16 +396,87 @@ WRONG: list[tuple[Wrong, str]] = [
     (images_of(names=["a"]), "images: 4 images, 4 labels, 1 names: must be as many"),
     (images_of(classes=["a"]), "images: label 3, but 1 class names"),
     (images_of(mean=[0.5] * 3), "images: mean of 3 channels for images of 1"),
+    (images_of(mean=[0.5]), "images: one of mean= and std= alone; give both or neither"),
+    (images_of(mean=0.5), "images: mean of 1 channels for images of 1"),
+    (images_of(mean=[0.5], std=[0.0]), "images: std=0: must be above 0, in the values that reach the model"),
+    (images_of(PIXELS, mean=[127.0], std=[0.5]), "images: mean=127: must be from 0 to 1, in the values that reach"),
+    (images_of(PIXELS, mean=[0.5], std=[60.0]), "images: std=60: must be above 0, at most 1, in the values that"),
+    (images_of("abc"), "images: a str; must be a tensor or an array of numbers"),
     (images_of(augment="flip"), "augment='flip': must be 'crop_flip' or a function"),
-    (lambda: salun.Images.from_loader(DataLoader([{"x": 1}])), "images: the data must give pairs of image tensor"),
+    (
+        images_of(augment=lambda x: x[..., :5]),
+        r"augment: gives shape \(2, 1, 10, 5\), torch.float32 for a batch of shape",
+    ),
+    (images_of(augment=lambda x: x @ x), r"augment: cannot take a batch of \(2, 1, 10, 12\): "),
+    (lambda: salun.Images.from_loader([1]), "from_loader: a list; must be a DataLoader; from_tensors takes arrays"),
+    (lambda: salun.Images.from_dataset(3), "from_dataset: a int; must be a torch data set"),
+    (
+        lambda: salun.Images.from_loader(DataLoader([{"x": 1}])),
+        "pairs .*: they are dictionaries of 'x'; give a collate",
+    ),
     (lambda: salun.Images.from_folder("nowhere"), "nowhere is not a folder"),
     (unlearning("nothing"), "method 'nothing': unknown; "),
+    (unlearning(3), "method 3: must be the name of a method, such as 'rl'"),
+    (unlearning("SalUn"), "method 'SalUn': unknown; SalUn is the method 'rl_split' under a saliency mask: mask= in"),
+    (unlearning("FT_"), "method 'FT_': unknown; did you mean 'ft'?"),
+    (
+        unlearning("retrain", epochs=1),
+        r"method 'retrain': .*'epochs': unknown; .* give recipe=salun.Recipe\(epochs=...\)",
+    ),
+    (
+        unlearning(augment="crop_flip"),
+        "unlearn: augment=: is not taken here; Images.from_tensors, from_loader, .* take it",
+    ),
+    (unlearning(budget=-5), "budget=-5: must be a whole number from 1"),
+    (unlearning(budget="a"), "budget='a': must be a whole number from 1"),
+    (unlearning(seed="a"), "seed='a': must be a whole number from 0"),
+    (unlearning(seed=2**31), "seed=2147483648: must be a whole number from 0, below 2147483648"),
+    (unlearning(callback=3), "callback: a int; must be a function of a Progress"),
+    (unlearning(head=3), "head=3: must be the name of a layer"),
+    (unlearning(recipe={"epochs": 1}), r"recipe: a dict; must be salun.Recipe\(epochs=..., lr=...\)"),
+    (unlearning(fresh=3), "fresh: a int; must be a class or function that makes a model: fresh=Net"),
+    (unlearning(fresh=Net()), "fresh: a Net; must be a class or function that makes a model: fresh=Net"),
+    (unlearning(fresh=list), "fresh: cannot make a model: 'list' object has no attribute 'to'"),
+    (
+        unlearning(fresh=lambda: nn.Linear(3, 4)),
+        "fresh: makes a model unlike the one given: lacks the weight 'body.0.we",
+    ),
+    (unlearning(mask=0.5), "mask: a float; must be a boolean tensor a weight by name"),
+    (unlearning(mask="m.pt"), "mask: a str; must be a boolean tensor a weight by name"),
+    (
+        unlearning(mask=dict(list(MASK.items())[:4])),
+        "mask: lacks 2 of the model's 6 weights, 'last.weight' first; is the",
+    ),
+    (
+        unlearning(mask=MASK | {"last.bias": torch.ones(CLASSES)}),
+        "mask: 'last.bias' is torch.float32; must be a boolean",
+    ),
     (unlearning(lr=-1.0), "method 'ft': setting 'lr': -1.0: input should be greater than 0"),
     (unlearning(learning_rate=0.1), "method 'ft': setting 'learning_rate': unknown"),
     (unlearning("unsir"), "method 'unsir': forgets whole classes only"),
     (unlearning("scrub", rewind=True), "method 'scrub': rewind: there are no validation images; give them, or"),
     (unlearning(head="nowhere"), "head='nowhere': the model has no such layer"),
-    (unlearning(images=[1, 2]), "images: a list; must be salun.Images"),
+    (unlearning(images=[1, 2]), "forget: a list; must be salun.Images"),
+    (unlearning(images=TEST), "forget and retain: 40 images are in both; salun.split divides images in two"),
+    (unlearning(images=TRAIN.take(torch.empty(0, dtype=torch.int64))), "forget: holds no images"),
+    (
+        unlearning(validation=images_of(torch.zeros(4, 1, 8, 8))()),
+        "validation: images of 1 x 8 x 8, those of forget of 1 x",
+    ),
+    (unlearning(network=Net().requires_grad_(False)), "model Net: all weights are frozen; requires_grad must be True"),
+    (
+        unlearning(network=Net().to("meta")),
+        "model Net: weight 'body.0.weight' has no values yet: it is on the device meta",
+    ),
+    (
+        unlearning(network=nn.LazyLinear(4)),
+        "model LazyLinear: weight 'weight' has no values yet: it is of a lazy layer",
+    ),
+    (
+        lambda: salun.saliency(torch.jit.script(Net()), TRAIN),
+        "model: a RecursiveScriptModule; must be the torch.nn.Mod",
+    ),
+    (unlearning(network=broken(Net())), "model Net: its outputs are no numbers; did its training diverge?"),
     (unlearning(network=[1]), "model: a list; must be a torch.nn.Module"),
     (unlearning(network=nn.Flatten()), "model Flatten: has no weights"),
     (unlearning(network=nn.Linear(3, 3)), r"model Linear: cannot take images of shape \(2, 1, 10, 12\)"),
@@ -375,10 +488,20 @@ WRONG: list[tuple[Wrong, str]] = [
     (unlearning(network=nn.Sequential(nn.Flatten(), nn.LSTM(120, 4))), "model Sequential: gives a tuple for 2 images"),
     (unlearning(lr=1e30), "method 'ft': diverged in epoch 2; a lower lr may hold"),
     (unlearning(device="cuda:9"), "device 'cuda:9': this machine has no such device"),
-    (lambda: salun.retrain(Net(), TRAIN, epoch=3), "retrain: epoch: Extra inputs are not permitted"),
+    (lambda: salun.retrain(Net(), TRAIN, epoch=3), "retrain: epoch: unknown; did you mean 'epochs'?"),
+    (lambda: salun.retrain(Net(), TRAIN, lr="a"), "retrain: lr='a': input should be a valid number"),
+    (lambda: salun.retrain(Net(), TRAIN, augment=3), "retrain: augment=: is not taken here; Images.from_tensors,"),
     (lambda: salun.retrain(Net(), TRAIN, lr=1e30, epochs=2), r"retrain: diverged at lr 1e\+30"),
     (lambda: salun.saliency(Net(), TRAIN, keep=2.0), r"mask: keep=2\.0: must be a fraction from 0 to 1"),
+    (lambda: salun.saliency(Net(), TRAIN, max_batches=0), "max_batches=0: must be a whole number from 1"),
+    (lambda: salun.saliency(broken(Net()), TRAIN), "model Net: its outputs are no numbers"),
     (lambda: salun.evaluate(Net(), TRAIN, TRAIN, TEST, metrics=["UB"]), "metric 'UB': unknown"),
+    (lambda: salun.evaluate(Net(), TRAIN, TRAIN, TEST, metrics=[3]), "metric 3: must be a name"),
+    (lambda: salun.evaluate(Net(), *salun.split(TRAIN, share=0.5), TEST, base=broken(Net())), "base Net: its outputs"),
+    (lambda: salun.run([]), "experiments: an empty list; must be entries as JSON has them, or the path of a list"),
+    (lambda: salun.run({}, nexp=0), "nexp=0: must be a whole number from 1"),
+    (lambda: salun.run({}, keep="some"), "keep='some': accepted: all, last, none"),
+    (lambda: salun.run({}, utility_floor="a"), "utility_floor='a': must be points from 0"),
     (
         lambda: salun.run([{"class_to_forget": 0, "model": "resnet_tiny", "dataset": "digits", "epoch": 1}]),
         "experiments: entry 1: epoch: unknown key",
@@ -409,7 +532,136 @@ def test_a_list_is_run_as_the_command_does(tmp_path: Path) -> None:
     assert again == []
 
 
-@pytest.mark.parametrize("module", [images_module, own_model_module, scores_module, api_module])
+def test_another_list_needs_another_name_and_one_that_grows_does_not(tmp_path: Path) -> None:
+    data = {"model": "resnet_tiny", "dataset": "synthetic:n=60,size=8,classes=3", "recipe": FAST, "class_to_forget": 0}
+    first, second, given = (
+        data | {"method": "ft"} | FAST,
+        data | {"method": "ga"} | FAST,
+        {"nexp": 1, "metrics": ["UA"]},
+    )
+    row = salun.run(first, **given)[1]
+    assert re.fullmatch(r"Row\(ft: UA \d+\.\d\d %; 1 runs\)", repr(row))
+    with pytest.raises(
+        salun.SalunError, match="python: holds the results of other entries; name= gives those of these"
+    ):
+        salun.run([second], **given)
+    assert [row.title for row in salun.run([second, first], **given)] == ["base", "ga", "ft"]
+    assert [row.title for row in salun.run([second], name="other", **given)] == ["base", "ga"]
+
+
+def doubts(act: Wrong) -> list[str]:
+    """The warnings of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    assert {warning.filename for warning in caught} <= {__file__}
+    return [str(warning.message) for warning in caught]
+
+
+def test_evaluate_doubts_a_retrained_model_that_is_no_gold_standard(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    assert doubts(lambda: salun.evaluate(model, forget, retain, TEST, base=model)) == []
+    told = "evaluate: retrained has the same weights as base; retrain a new model without the forget set"
+    assert doubts(lambda: salun.evaluate(Net(), forget, retain, TEST, base=model, retrained=deepcopy(model))) == [told]
+    lost = doubts(lambda: salun.evaluate(model, forget, retain, TEST, base=model, retrained=Net(), metrics=["UA"]))
+    assert [re.sub(r"[\d.]+ points", "N points", line) for line in lost] == [
+        "evaluate: the retrained model lost N points of RA against the base model: no gold standard; train it longer"
+    ]
+    (few,) = doubts(lambda: salun.retrain(Net(), retain, epochs=2, batch_size=32))
+    made = "retrain: 2 epochs of 108 images in batches of 32 make 8 steps, too few to train a new model"
+    assert few == f"{made}; give more epochs or a smaller batch_size"
+    by_method = doubts(lambda: salun.unlearn(Net(), forget, retain, "retrain", recipe=salun.Recipe(**FAST)))
+    assert by_method == [few.replace("retrain:", "method 'retrain':")]
+
+
+def test_evaluate_tells_which_metrics_lack_what(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    found = doubts(lambda: salun.evaluate(model, forget, retain, TEST, metrics=["JS", "VA", "relearn_time", "KLoM"]))
+    assert found == [
+        "evaluate: no value of JS without retrained=",
+        "evaluate: no value of VA without validation=",
+        "evaluate: no value of relearn_time without base=",
+        "evaluate: no value of KLoM of one model; salun.run compares several runs",
+    ]
+    assert not any(
+        "several runs" in line for line in doubts(lambda: salun.evaluate(model, forget, retain, TEST, metrics="all"))
+    )
+
+
+def test_sets_that_share_images(model: nn.Module) -> None:
+    x, y = drawn(120, 1)
+    forget, retain = salun.split(TRAIN, indices=np.arange(120) < 30)
+    assert (len(forget), len(retain)) == (30, 90)
+    assert doubts(lambda: salun.evaluate(model, forget, retain, TRAIN.take(torch.arange(28, 35)))) == [
+        "evaluate: 2 images of test are in forget too, but count as unseen",
+        "evaluate: 5 images of test are in retain too, but count as unseen",
+    ]
+    halves = [salun.Images.from_tensors(x[part], y[part]) for part in (slice(50), slice(40, None))]
+    with pytest.raises(salun.SalunError, match="forget and retain: 10 images are in both"):
+        salun.unlearn(model, halves[0], halves[1], "ft", **FAST)
+
+
+def test_sets_must_mean_the_same() -> None:
+    named = [salun.Images.from_tensors(*drawn(8, 0), classes=list(names)) for names in ("abcd", "dcba")]
+    with pytest.raises(salun.SalunError, match=r"retain: has the classes d, c, b.*, but forget a, b, c.*; labels must"):
+        salun.unlearn(Net(), named[0], named[1], "ft")
+    scaled = salun.Images.from_tensors(*drawn(8, 0), mean=[0.5], std=[2.0])
+    with pytest.raises(salun.SalunError, match="forget and retain: differ in mean, std or augment; give both the same"):
+        salun.unlearn(Net(), TRAIN, scaled, "ft")
+
+
+def test_outputs_that_stop_being_numbers_on_few_images() -> None:
+    x, y = drawn(40, 2)
+    x[39], network = 1e38, nn.Sequential(nn.Flatten(), nn.Linear(SIDE * (SIDE + 2), CLASSES))
+    nn.init.ones_(network[1].weight)
+    forget, retain = salun.split(TRAIN, share=0.1)
+    with pytest.raises(salun.SalunError, match="model Sequential: its outputs on test images are no numbers"):
+        salun.evaluate(network, forget, retain, salun.Images.from_tensors(x, y))
+
+
+def test_gradients_switched_off_by_the_caller(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    plain = salun.unlearn(model, forget, retain, "ft", **FAST).state_dict()
+    for off in (torch.no_grad(), torch.inference_mode()):
+        with off:
+            mask = salun.saliency(model, forget)
+            unlearned = salun.unlearn(model, forget, retain, "ft", mask=mask, **FAST)
+            assert all(
+                torch.equal(plain[key], value)
+                for key, value in salun.unlearn(model, forget, retain, "ft", **FAST).state_dict().items()
+            )
+            salun.evaluate(unlearned, forget, retain, TEST, base=model, metrics=["relearn_time"])
+
+
+def test_numbers_of_numpy(model: nn.Module) -> None:
+    forget, retain = salun.split(TRAIN, classes=np.int64(3))
+    assert set(forget.labels.tolist()) == {3}
+    given = {"epochs": np.int64(2), "batch_size": np.int32(32), "lr": np.float32(0.5)}
+    first = salun.unlearn(model, forget, retain, "ft", seed=np.int64(1), **given).state_dict()
+    again = salun.unlearn(model, forget, retain, "ft", seed=1, epochs=2, batch_size=32, lr=0.5).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert salun.Recipe(**given) == salun.Recipe(epochs=2, batch_size=32, lr=0.5)
+
+
+def test_what_prints_is_short(model: nn.Module, tmp_path: Path) -> None:
+    forget, retain = salun.split(TRAIN, share=0.1)
+    lines = repr(salun.methods()).splitlines()
+    assert len(lines) == len(salun.methods())
+    assert any(line.startswith("ft(lr=0.01, epochs=10,") for line in lines)
+    assert repr(salun.metrics()).startswith("UA %: Unlearning accuracy: 1 - accuracy on the forget set.")
+    mask = salun.saliency(model, forget, 0.25)
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert repr(mask) == f"Mask({weights // 4:,} of {weights:,} weights may move, in 6 tensors)"
+    torch.save(mask, tmp_path / "mask.pt")
+    loaded = torch.load(tmp_path / "mask.pt", weights_only=True)
+    assert all(torch.equal(loaded[name], mask[name]) for name in mask)
+    scores = salun.evaluate(model, forget, retain, TEST)
+    with pytest.raises(KeyError, match=r"metric 'ua': was not measured; did you mean 'UA'\?"):
+        _ = scores["ua"]
+    assert "ua" not in scores
+
+
+@pytest.mark.parametrize("module", [images_module, own_split_module, scores_module, api_module])
 def test_examples_of_docstrings(module: Any) -> None:
     found = doctest.testmod(module, extraglobs={"torch": torch})
     assert found.attempted

@@ -132,10 +132,12 @@ def read_class_folders(root: Path, size: int | None = None) -> tuple[Tensor, Ten
         (N, 3, size, size) uint8 pixels, (N,) int64 labels, class names by label, and each image's path in the folder.
 
     Raises:
-        SalunError: the folder is absent, holds no images, or one of them cannot be decoded.
+        SalunError: the folder is absent, is divided into parts, holds no images, or one of them cannot be decoded.
     """
     if not root.is_dir():
         raise SalunError(f"{root} is not a folder; it must hold one folder of images a class")
+    if parts := [folder.name for folder in _class_folders(root) if folder.name in PARTS and _class_folders(folder)]:
+        raise SalunError(f"{root}: holds parts ({', '.join(parts)}), not classes; salun.load('folder:{root}') reads it")
     by_class = _by_folder(root)
     files, labels = _in_turn(by_class, list(by_class))
     return decode_into_memory(files, size or side_of(files)), labels, list(by_class), list(_names_of(files, root))

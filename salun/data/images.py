@@ -1,5 +1,6 @@
 """Images as pixels on the device, and the sets and batches taken from them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from salun.data.folder import read_class_folders
 from salun.data.memmap import PixelFile
 from salun.data.transforms import Augment, Preparation, augmented, unit_interval
-from salun.errors import SalunError
+from salun.device import seeded, seeded_globally
+from salun.errors import SalunError, first_line
 
 
 class _View(Protocol):
@@ -40,7 +42,7 @@ class Images:
     labels: Tensor  # (N,) int64 on `device`
     device: torch.device  # where batches go
     view: _View  # turns stored pixels into model input, augmented where it is given a generator
-    names: Sequence[str] | None = None  # of the images in the store, such as their paths
+    names: Sequence[str] | None = None  # of the N images, such as their paths
     classes: tuple[str, ...] = ()  # class names, by label; empty where they are not known
 
     @classmethod
@@ -60,8 +62,8 @@ class Images:
         Args:
             x: (N, C, H, W) images. Floating-point values reach the model as they are; uint8 pixels are divided by 255.
             y: (N,) labels from 0.
-            mean: of each channel, in the values that reach the model; subtracted. None where it is left out.
-            std: of each channel, likewise; divided by.
+            mean: of each channel, in the values that reach the model (uint8: in [0, 1]); subtracted.
+            std: of each channel, likewise; divided by. Give both or neither.
             augment: of training batches: "crop_flip", a random crop after padding by an eighth of the side, and
                 mirroring; or a function of a (B, C, H, W) float32 batch, such as a transform of torchvision.
             classes: class names, by label.
@@ -77,20 +79,18 @@ class Images:
             >>> Images.from_tensors(torch.rand(8, 3, 16, 16), [0, 1] * 4)
             Images(8 of 3 x 16 x 16 pixels, labels 0 to 1)
         """
-        pixels, labels = _checked_pixels(torch.as_tensor(x)), _checked_labels(torch.as_tensor(y))
+        pixels, labels = _checked_pixels(_tensor_of("images", x)), _checked_labels(_tensor_of("labels", y))
         if len(pixels) != len(labels) or (names is not None and len(names) != len(labels)):
             named = "" if names is None else f", {len(names)} names"
             raise SalunError(f"images: {len(pixels)} images, {len(labels)} labels{named}: must be as many")
         if classes and int(labels.max()) >= len(classes):
             raise SalunError(f"images: label {int(labels.max())}, but {len(classes)} class names")
-        channels = pixels.shape[1]
-        for what, given in (("mean", mean), ("std", std)):
-            if given and len(given) != channels:
-                raise SalunError(f"images: {what} of {len(given)} channels for images of {channels}")
-        view = Preparation(tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels)
-        chosen = augmented(view, augment, min(pixels.shape[2:]))
+        view = augmented(_preparation(pixels, mean, std), augment, min(pixels.shape[2:]))
         rows = torch.arange(len(pixels), device=pixels.device)
-        return cls(pixels, rows, labels.to(pixels.device), pixels.device, chosen, names, tuple(classes))
+        images = cls(pixels, rows, labels.to(pixels.device), pixels.device, view, names, tuple(classes))
+        if callable(augment):
+            _try_augmentation(images)
+        return images
 
     @classmethod
     def from_dataset(cls, dataset: "Dataset[Any]", *, augment: Augment | None = None) -> "Images":
@@ -106,6 +106,8 @@ class Images:
         Raises:
             SalunError: the items are no such pairs, or differ in shape.
         """
+        if not hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset):
+            raise SalunError(f"from_dataset: a {type(dataset).__name__}; must be a torch data set of pairs")
         return cls.from_loader(DataLoader(dataset, batch_size=256), augment=augment)
 
     @classmethod
@@ -114,30 +116,24 @@ class Images:
 
         Args:
             loader: gives (B, C, H, W) tensors with (B,) labels. One that shuffles is read in the order of its data set;
-                one with a sampler of its own in the sampler's order. Random transforms would be drawn once and for all:
-                give the loader of plain images, and `augment`.
+                one with a sampler of its own in the sampler's order, which must take no image twice. Random transforms
+                would be drawn once and for all: give the loader of plain images, and `augment`.
             augment: as `from_tensors` takes it.
 
         Returns:
             The images.
 
         Raises:
-            SalunError: the batches are no such pairs, or differ in shape.
+            SalunError: the batches are no such pairs, or differ in shape; or an image comes twice.
         """
-        plain, known = loader, _Names()
-        if isinstance(loader.sampler, RandomSampler | SequentialSampler):
-            plain = DataLoader(
-                loader.dataset, loader.batch_size or 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn
-            )
-            known = _names_of(loader.dataset)
-        try:
-            batches = [(batch[0], batch[1]) for batch in plain]
-            x, y = (torch.cat([torch.as_tensor(batch[part]) for batch in batches]) for part in (0, 1))
-        except (TypeError, KeyError, IndexError, ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise SalunError(
-                f"images: the data must give pairs of image tensor and label, all alike: {reason}"
-            ) from error
+        if not isinstance(loader, DataLoader):
+            raise SalunError(f"from_loader: a {type(loader).__name__}; must be a DataLoader; from_tensors takes arrays")
+        plain, known, order = loader, _Names(), _order_of(loader)
+        if order is not None:
+            known, size = _names_of(loader.dataset, order), loader.batch_size or 256
+            workers, collate = loader.num_workers, loader.collate_fn
+            plain = DataLoader(loader.dataset, size, sampler=order, num_workers=workers, collate_fn=collate)
+        x, y = _read_pairs(plain)
         return cls.from_tensors(x, y, augment=augment, classes=known.classes, names=known.names)
 
     @classmethod
@@ -162,7 +158,7 @@ class Images:
             RGB images of [0, 1], numbered in turn over the classes; each is named by its path in the folder.
 
         Raises:
-            SalunError: the folder is absent, holds no images, or one of them cannot be decoded.
+            SalunError: the folder is absent, is divided into parts, holds no images, or one of them cannot be decoded.
         """
         pixels, labels, classes, names = read_class_folders(Path(path), size)
         return cls.from_tensors(pixels, labels, mean=mean, std=std, augment=augment, classes=classes, names=names)
@@ -178,8 +174,9 @@ class Images:
 
     def take(self, positions: Tensor) -> "Images":
         """Select the images at (K,) int64 positions in this set; no pixel is copied."""
-        rows = self.rows[positions.to(self.rows.device)]
-        return replace(self, rows=rows, labels=self.labels[positions.to(self.labels.device)])
+        rows, labels = self.rows[positions.to(self.rows.device)], self.labels[positions.to(self.labels.device)]
+        names = None if self.names is None else [self.names[place] for place in positions.tolist()]
+        return replace(self, rows=rows, labels=labels, names=names)
 
     def relabel(self, labels: Tensor) -> "Images":
         """Give the images other labels: (N,) int64."""
@@ -188,14 +185,15 @@ class Images:
     def join(self, other: "Images") -> "Images":
         """Put another set after this one; sets of different stores are copied into a new one."""
         labels = torch.cat([self.labels, other.labels])
+        names = None if self.names is None or other.names is None else [*self.names, *other.names]
         if self.pixels is other.pixels:
-            return replace(self, rows=torch.cat([self.rows, other.rows]), labels=labels)
+            return replace(self, rows=torch.cat([self.rows, other.rows]), labels=labels, names=names)
         ours, theirs = self.pixels[self.rows], other.pixels[other.rows].to(self.pixels.device)
         if ours.dtype != theirs.dtype:
             ours, theirs = unit_interval(ours), unit_interval(theirs)
         pixels = torch.cat([ours, theirs])
         rows = torch.arange(len(pixels), device=pixels.device)
-        return replace(self, pixels=pixels, rows=rows, labels=labels)
+        return replace(self, pixels=pixels, rows=rows, labels=labels, names=names)
 
     def batches(self, size: int | list[int], generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Go once through the images.
@@ -242,6 +240,83 @@ def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
     return [count // parts + (place < count % parts) for place in range(parts)]
 
 
+def _tensor_of(what: str, given: Any) -> Tensor:
+    """Read a user's array."""
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SalunError(f"{what}: a {type(given).__name__}; must be a tensor or an array of numbers") from error
+
+
+def _preparation(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Preparation:
+    """Check mean and standard deviation of the channels against the values that reach the model."""
+    top, channels = 1.0 if pixels.dtype == torch.uint8 else math.inf, pixels.shape[1]
+    found = {}
+    for what, given in (("mean", mean), ("std", std)):
+        values = _tensor_of(what, given).double()
+        if values.ndim != 1 or len(values) not in (0, channels):
+            raise SalunError(f"images: {what} of {values.numel()} channels for images of {channels}")
+        found[what] = tuple(values.tolist())
+        least = 0.0 if what == "std" else 1.0 - top
+        for value in found[what]:
+            if not math.isfinite(value) or not least <= value <= top or (what == "std" and not value):
+                accepted = {"std": "above 0, at most", "mean": "from 0 to"}[what] + " 1"
+                if top > 1:
+                    accepted = {"std": "above 0", "mean": "a finite number"}[what]
+                raise SalunError(f"images: {what}={value:g}: must be {accepted}, in the values that reach the model")
+    if bool(found["mean"]) != bool(found["std"]):
+        raise SalunError("images: one of mean= and std= alone; give both or neither")
+    return Preparation(found["mean"] or (0.0,) * channels, found["std"] or (1.0,) * channels)
+
+
+def _try_augmentation(images: Images) -> None:
+    """Augment two images by a user's function, which must give a batch like the one that it is given."""
+    few = images.take(torch.arange(min(2, len(images))))
+    with seeded_globally(0, images.device):
+        plain = next(few.batches(2)).x
+        try:
+            x = next(few.batches(2, seeded(0, images.device))).x
+        except Exception as error:  # a user's function may raise anything
+            raise SalunError(f"augment: cannot take a batch of {tuple(plain.shape)}: {first_line(error)}") from error
+    if not isinstance(x, Tensor) or x.shape != plain.shape or not x.is_floating_point():
+        given = f"shape {tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise SalunError(
+            f"augment: gives {given} for a batch of shape {tuple(plain.shape)}, {plain.dtype}: must be alike"
+        )
+
+
+def _order_of(loader: "DataLoader[Any]") -> list[int] | None:
+    """List the images that a loader reads, by place in its data set; None where it alone knows."""
+    data: Any = loader.dataset
+    chosen = loader.batch_sampler if loader.batch_size is None else loader.sampler
+    if chosen is None or isinstance(data, IterableDataset):
+        return None
+    if isinstance(chosen, RandomSampler) and chosen.num_samples >= len(data):
+        return list(range(len(data)))
+    taken = [place for batch in chosen for place in batch] if loader.batch_size is None else chosen
+    order: list[Any] = [place.item() if isinstance(place, Tensor) else place for place in taken]
+    if repeated := len(order) - len(set(order)):
+        kind = type(chosen).__name__
+        told = f"its {kind} takes {repeated} of {len(order)} images a second time"
+        raise SalunError(f"from_loader: {told}; give a loader without it, or Images.from_dataset(loader.dataset)")
+    return order
+
+
+def _read_pairs(loader: "DataLoader[Any]") -> tuple[Tensor, Tensor]:
+    """Read all batches of a loader: images and labels."""
+    pixels, labels = [], []
+    try:
+        for batch in loader:
+            if isinstance(batch, dict):
+                raise TypeError(f"they are dictionaries of {', '.join(map(repr, batch))}; give a collate_fn")
+            pixels.append(torch.as_tensor(batch[0]))
+            labels.append(torch.as_tensor(batch[1]))
+        return torch.cat(pixels), torch.cat(labels)
+    except (TypeError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        told = "images: the data must give pairs of image tensor and label, all alike"
+        raise SalunError(f"{told}: {first_line(error)}") from error
+
+
 def _checked_pixels(x: Tensor) -> Tensor:
     """Bring a user's images to uint8 or float32, or say what is wrong with them."""
     if x.ndim != 4 or not x.numel():
@@ -272,11 +347,11 @@ class _Names(NamedTuple):
     names: Sequence[str] | None = None
 
 
-def _names_of(dataset: Any) -> _Names:
-    """Find class names and file names as torchvision's data sets have them."""
+def _names_of(dataset: Any, order: Sequence[int]) -> _Names:
+    """Find class names, and file names in an order, as torchvision's data sets have them."""
     classes, samples, root = (getattr(dataset, name, None) for name in ("classes", "samples", "root"))
     named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     names = None
     if isinstance(samples, list) and isinstance(root, str | Path) and len(samples) == len(dataset):
-        names = [Path(path).relative_to(root).as_posix() for path, _ in samples]
+        names = [Path(samples[place][0]).relative_to(root).as_posix() for place in order]
     return _Names(classes if named and classes else (), names)

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from salun.data.dataset import Dataset, Subset, enumerated, held_out
 from salun.data.forget_file import Order, read_forget, unknown_names
 from salun.data.images import Images
-from salun.errors import SalunError, did_you_mean
+from salun.errors import SalunError, did_you_mean, whole_number
 
 VALIDATION_SHARE = 0.1
 Choice = Literal["random", "memorized", "easy", "worst"]  # how the images of a share are chosen
@@ -269,36 +270,54 @@ def divide(
     classes: int | str | Sequence[int | str] = (),
     share: float | None = None,
     indices: Sequence[int] | Tensor | None = None,
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
     seed: int = 0,
     stratified: bool = False,
 ) -> tuple[Images, Images]:
     """Divide training images into those to forget and those to retain; arguments and errors are `salun.split`'s."""
-    classes = (classes,) if isinstance(classes, int | str) else classes
-    given = (bool(len(classes)), share is not None, indices is not None, names is not None)
+    if not isinstance(train, Images):
+        raise SalunError(f"split: a {type(train).__name__}; must be salun.Images, as Images.from_tensors gives")
+    asked: Any = (classes,) if isinstance(classes, str) or np.ndim(classes) == 0 else classes
+    given = (bool(len(asked)), share is not None, indices is not None, names is not None)
     if sum(given) != 1:
         raise SalunError("split: give one of classes=, share=, indices=, names=")
     labels, everything = train.labels.cpu(), torch.arange(len(train))
-    if len(classes):
-        numbers = class_numbers(classes, train.classes, int(labels.max()) + 1)
+    if len(asked):
+        numbers = class_numbers(asked, train.classes, int(labels.max()) + 1)
         listed = torch.isin(labels, torch.tensor(numbers)).nonzero().flatten()
     elif share is not None:
-        if not 0 < share < 1:
-            raise SalunError(f"split: share={share}: must be between 0 and 1")
-        request = ForgetRequest(share=share, seed=seed, stratified=stratified)
+        if not isinstance(share, Real) or not 0 < share < 1:
+            raise SalunError(f"split: share={share!r}: must be between 0 and 1")
+        request = ForgetRequest(share=share, seed=whole_number("split: seed", seed), stratified=stratified)
         listed = drawn_share(labels, everything, request, share, round(share * len(train)))
     elif names is not None:
         listed = _named_positions(train, names)
     else:
-        listed = torch.as_tensor(indices).cpu().unique()
-        if listed.dtype.is_floating_point or listed.dtype == torch.bool:
-            raise SalunError(f"split: indices of {listed.dtype}: must be whole numbers, positions of images")
-        if len(listed) and not 0 <= int(listed.min()) <= int(listed.max()) < len(train):
-            outside = listed[(listed < 0) | (listed >= len(train))][0]
-            raise SalunError(f"split: index {int(outside)} is not one of {len(train)} images (0 to {len(train) - 1})")
+        listed = _listed_positions(indices, len(train))
     if not 0 < len(listed) < len(train):
         raise SalunError(f"split: {len(listed)} of {len(train)} images to forget; neither set may be empty")
     return train.take(listed), train.take(without(everything, listed))
+
+
+def _listed_positions(indices: Any, count: int) -> Tensor:
+    """Check positions, or booleans of all images; gives the positions sorted, each once."""
+    try:
+        listed: Tensor = torch.as_tensor(indices).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SalunError(f"split: indices={indices!r}: must be whole numbers, positions of images") from error
+    if not listed.numel():
+        raise SalunError("split: indices=: empty; must be positions of images")
+    if listed.dtype == torch.bool:
+        if listed.shape != (count,):
+            raise SalunError(f"split: indices: {len(listed)} booleans for {count} images: must be one an image")
+        return listed.nonzero().flatten()
+    if listed.dtype.is_floating_point:
+        raise SalunError(f"split: indices of {listed.dtype}: must be whole numbers, positions of images")
+    if not 0 <= int(listed.min()) <= int(listed.max()) < count:
+        outside = listed[(listed < 0) | (listed >= count)][0]
+        raise SalunError(f"split: index {int(outside)} is not one of {count} images (0 to {count - 1})")
+    positions: Tensor = listed.unique()
+    return positions
 
 
 def class_numbers(
@@ -325,20 +344,24 @@ def class_numbers(
         if isinstance(number, str):
             known = did_you_mean(number, names) if names else "; the images have no class names: give a number"
             raise SalunError(f"{kind} '{number}': unknown{known}")
-        if not 0 <= number < count:
+        try:
+            numbers.append(whole_number(kind, number, 0, count))
+        except SalunError as error:
             whose = f"'{data}' has the {kind}es" if data else f"the {kind}es are"
             named = f"; \"{number}\" as a string names the {kind} '{number}'" if str(number) in names else ""
-            raise SalunError(f"{kind} {number}: {whose} 0 to {count - 1}{named}")
-        numbers.append(int(number))
+            raise SalunError(f"{kind} {number}: {whose} 0 to {count - 1}{named}") from error
     return tuple(numbers)
 
 
-def _named_positions(images: Images, names: Sequence[str]) -> Tensor:
+def _named_positions(images: Images, names: str | Sequence[str]) -> Tensor:
     """Find images by name."""
     if images.names is None:
         raise SalunError("split: names=: the images have no names; from_folder gives them, from_tensors takes them")
-    places = {images.names[row]: place for place, row in enumerate(images.rows.tolist())}
-    unknown = [name for name in names if name not in places]
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise SalunError("split: names=: empty; must be names of images")
+    places = {name: place for place, name in enumerate(images.names)}
+    unknown = [str(name) for name in names if name not in places]
     if unknown:
         raise unknown_names("split", unknown, places)
     return torch.tensor(sorted({places[name] for name in names}))

@@ -7,7 +7,7 @@ from typing import Any
 from salun.data.manifest import manifest_path
 from salun.experiments.plan import Job
 from salun.experiments.problem import ForgettingProblem
-from salun.training.recipe import default_recipe
+from salun.training.recipe import Recipe, default_recipe
 from salun.unlearning import find_method
 
 _DECIDING = ("lr", "epochs", "batch_size")
@@ -58,7 +58,9 @@ def about_problem(problem: ForgettingProblem) -> list[str]:
     return lines
 
 
-def few_steps(title: str, method: str, settings: Mapping[str, Any], forget: int, retain: int) -> list[str]:
+def few_steps(
+    title: str, method: str, settings: Mapping[str, Any], forget: int, retain: int, recipe: Recipe | None = None
+) -> list[str]:
     """Say that default settings, made for tens of thousands of images, give a few hundred too few steps.
 
     Args:
@@ -67,10 +69,13 @@ def few_steps(title: str, method: str, settings: Mapping[str, Any], forget: int,
         settings: of the method, resolved.
         forget: number of images to forget.
         retain: number of images to retain.
+        recipe: by which retraining is judged; None for not at all.
 
     Returns:
         A line, or none.
     """
+    if method == "retrain":
+        return few_steps_of_training(title, recipe, retain) if recipe else []
     defaults = find_method(method).settings
     if not all(key in settings and settings[key] == defaults[key][1] for key in _DECIDING):
         return []
@@ -82,3 +87,21 @@ def few_steps(title: str, method: str, settings: Mapping[str, Any], forget: int,
     made = f"{forget} forget and {retain} retain images make {steps[0]} and {steps[1]} steps"
     told = f"{title}: its defaults ({ours}) are for tens of thousands of images; {made}, too few to forget or to repair"
     return [f"{told}: give a batch_size of 16 or 32, more epochs or another lr; see docs/choosing.md"]
+
+
+def few_steps_of_training(title: str, recipe: Recipe, images: int) -> list[str]:
+    """Say that a training from scratch is too short to be the gold standard.
+
+    Args:
+        title: of the training, as the line begins.
+        recipe: of the training.
+        images: number of images.
+
+    Returns:
+        A line, or none.
+    """
+    steps = recipe.epochs * ceil(images / recipe.batch_size)
+    if steps >= _FEWEST_STEPS:
+        return []
+    made = f"{recipe.epochs} epochs of {images} images in batches of {recipe.batch_size} make {steps} steps"
+    return [f"{title}: {made}, too few to train a new model; give more epochs or a smaller batch_size"]

@@ -63,6 +63,8 @@ class Record:
             `passes` give, with that of the requests before, as "earlier"; retraining takes the cost alone from it.
         diverged_epoch: of a diverged run, the epoch, from 1, in which its loss or, after the last one, its outputs
             stopped being numbers; None of a method without epochs.
+        certificate: what a certified method guarantees, "epsilon" and "delta", and by which noise, clipping and steps;
+            None of all other methods.
         digest: of the line that it was read from, as it was written; None of a new record, and of one from before
             there were digests.
         edited: whether the line was changed since, and not all that was changed could be computed anew.
@@ -91,6 +93,7 @@ class Record:
     passes: dict[str, dict[str, int]] = field(default_factory=dict)
     parent: str | None = None
     diverged_epoch: int | None = None
+    certificate: dict[str, float] | None = None
     digest: str | None = field(default=None, compare=False)
     edited: bool = False
     unknown: dict[str, Any] = field(default_factory=dict)

@@ -318,6 +318,7 @@ def _record_of(
         diverged=measured.diverged,
         details=measured.details,
         passes=done.passes,
+        certificate=task.certificate,
         diverged_epoch=(task.diverged or len(task.curve) or None) if measured.diverged else None,
     )
 

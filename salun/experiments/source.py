@@ -1,17 +1,21 @@
 """Which list of experiments a folder of results belongs to, so that no other list of the same name overwrites them."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from salun.errors import SalunError
 from salun.io.files import name_part, read_json, write_text
 from salun.io.locks import LOCKS, Locks
 
 _SOURCE = "source.json"
+
+_ENTRIES = "entries "
 
 COMMAND_LINE = "command line"
 
@@ -38,6 +42,24 @@ def find_list(given: str) -> str:
     raise SalunError(f"list '{given}': no such file; by name there are, with salun: {', '.join(sorted(shipped))}")
 
 
+def source_of(entries: Sequence[dict[str, Any]]) -> str:
+    """Name the source of entries that are in no file, by a digest of each.
+
+    Args:
+        entries: as JSON has them.
+
+    Returns:
+        The source; a folder of results takes it in the place of another that has no other entries.
+    """
+    texts = (json.dumps(entry, sort_keys=True, default=str) for entry in entries)
+    return _ENTRIES + " ".join(dict.fromkeys(hashlib.sha256(text.encode()).hexdigest()[:12] for text in texts))
+
+
+def _is_path(source: str) -> bool:
+    """Tell the path of a list from other sources."""
+    return source != COMMAND_LINE and not source.startswith(_ENTRIES)
+
+
 def results_name(name: str | None, source: str) -> str:
     """Name the folders of a list's results: as the user says, or as the list is called."""
     return name_part(name or Path(source).stem)
@@ -48,7 +70,7 @@ def check_source(folder: Path, source: str) -> None:
 
     Args:
         folder: for the results; need not exist.
-        source: path of the list, or `COMMAND_LINE`.
+        source: path of the list, `COMMAND_LINE`, or what `source_of` gives.
 
     Raises:
         SalunError: another list has it.
@@ -56,10 +78,15 @@ def check_source(folder: Path, source: str) -> None:
     owner = _owner_of(folder)
     if owner is None or owner == source:
         return
-    if COMMAND_LINE not in (owner, source) and os.path.samefile(owner, source):
+    if _is_path(owner) and _is_path(source) and os.path.samefile(owner, source):
         return
-    names = (name if name == COMMAND_LINE else os.path.relpath(name) for name in (owner, source))
-    held, refused = (f"the {name}" if name == COMMAND_LINE else name for name in names)
+    if owner.startswith(_ENTRIES) and set(owner.split()) <= set(source.split()):
+        return
+    held, refused = (os.path.relpath(name) if _is_path(name) else f"the {COMMAND_LINE}" for name in (owner, source))
+    if owner.startswith(_ENTRIES):
+        held = "other entries"
+    if source.startswith(_ENTRIES):
+        raise SalunError(f"{folder}: holds the results of {held}; name= gives those of these entries another folder")
     raise SalunError(f"{folder}: holds the results of {held}; --name gives those of {refused} another folder")
 
 
@@ -76,7 +103,7 @@ def keep_source(folder: Path, source: str) -> None:
     with Locks(folder / LOCKS) as locks, locks.holding(_SOURCE):
         check_source(folder, source)
         # A path from the folder on stays true where both are moved or copied together.
-        place = source if source == COMMAND_LINE else os.path.relpath(Path(source).resolve(), folder.resolve())
+        place = os.path.relpath(Path(source).resolve(), folder.resolve()) if _is_path(source) else source
         if _noted(folder) != place:
             write_text(folder / _SOURCE, json.dumps({"list": place}) + "\n")
 
@@ -107,7 +134,7 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
 def _owner_of(folder: Path) -> str | None:
     """Find the list whose results lie in a folder."""
     place = _noted(folder)
-    if place is None or place == COMMAND_LINE:
+    if place is None or not _is_path(place):
         return place
     path = folder.resolve() / place
     return str(path) if os.path.exists(path) else None

@@ -18,6 +18,7 @@ from salun.metrics.registry import (
     outdated,
     revisions,
 )
+from salun.registry import Registered
 
 __all__ = [
     "GAP_METRICS",
@@ -44,7 +45,7 @@ class _Metrics(ModuleType):
     def __call__(self) -> dict[str, Metric]:
         """List the metrics by name, each with its formula, its ideal and what it cannot see."""
         load_metrics()
-        return dict(METRICS)
+        return Registered(METRICS)
 
 
 sys.modules[__name__].__class__ = _Metrics

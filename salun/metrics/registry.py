@@ -27,7 +27,7 @@ METRIC_SETS = _DEFAULT, _ATTACKS, _GONE, _ALL = "default", "attacks", "gone", "a
 GAP_METRICS = ("UA", "RA", "TA", "MIA")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metric:
     """A registered metric."""
 
@@ -52,6 +52,9 @@ class Metric:
     derived: bool  # repeats or is computed from UA, RA, TA and MIA, so that its test says nothing new
     home: str  # the module that registered it
     revised: str | None  # version of its package whose values differ from those recorded before
+
+    def __repr__(self) -> str:
+        return f"{f'{self.name} {self.unit}'.rstrip()}: {self.summary} Ideal: {self.ideal}."
 
 
 METRICS: dict[str, Metric] = {}
@@ -176,6 +179,8 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
         _ALL: corrected,
     }
     for name in names:
+        if not isinstance(name, str):
+            raise SalunError(f"metric {name!r}: must be a name; accepted sets: {', '.join(METRIC_SETS)}")
         if name not in METRICS and name not in sets:
             raise SalunError(f"metric '{name}': unknown{did_you_mean(name, [*METRICS, *METRIC_SETS])}")
     wanted = (sets.get(name, [name]) for name in names or (_DEFAULT,))

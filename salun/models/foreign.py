@@ -93,7 +93,8 @@ def fit_weights(path: Path, found: ForeignWeights, model: nn.Module) -> ForeignW
         The weights by the model's names, in its order.
 
     Raises:
-        SalunError: no way of taking prefixes off makes them fit; the first that does not fit is named.
+        SalunError: no way of taking prefixes off makes them fit, or one holds values that are no numbers; the first
+            such weight is named.
     """
     wanted = model.state_dict()
     best = max(_stripped(found.weights), key=lambda weights: sum(_fits(weights, name, wanted) for name in wanted))
@@ -102,6 +103,9 @@ def fit_weights(path: Path, found: ForeignWeights, model: nn.Module) -> ForeignW
             best[name] = torch.zeros_like(tensor)
     if fault := misfit(best, wanted):
         raise SalunError(f"{path}: {fault}")
+    for name, tensor in best.items():
+        if not bool(tensor.isfinite().all()):
+            raise SalunError(f"{path}: weight '{name}' holds values that are no numbers; did its training diverge?")
     return replace(found, weights={name: best[name].to(tensor.dtype) for name, tensor in wanted.items()})
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from salun.errors import did_you_mean
 from salun.metrics import METRICS, load_metrics
 from salun.reports.formats import html_table, text_table
 from salun.reports.statistics import estimate
@@ -42,7 +43,11 @@ class Scores(Mapping[str, Any]):
         return {_AVERAGE if name == "average" else name: gap for name, gap in gaps.items()}
 
     def __getitem__(self, name: str) -> Any:
-        return self.gaps.get(name) if name == _AVERAGE else self.unlearned[name]
+        if name == _AVERAGE:
+            return self.gaps.get(name)
+        if name not in self.unlearned:
+            raise KeyError(f"metric {name!r}: was not measured{did_you_mean(str(name), self)}")
+        return self.unlearned[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter([*self.unlearned, *([_AVERAGE] if self.retrained else [])])

@@ -29,7 +29,7 @@ _UTILITY = ("RA", "TA")
 _Entry = tuple[str, list[Record], Mapping[str, Value]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """One experiment, or one base model, over its runs.
 
@@ -60,6 +60,14 @@ class Row:
     against: dict[str, Comparison] = field(default_factory=dict)
     behind: Comparison | None = None
     floor: float = UTILITY_FLOOR
+
+    def __repr__(self) -> str:
+        known = {name: found.mean for name, found in self.estimates.items() if found.mean is not None}
+        percent = {name for name in known if METRICS[name].unit == "%"}
+        shown = [
+            f"{name} {100 * mean:.2f} %" if name in percent else f"{name} {mean:.3g}" for name, mean in known.items()
+        ]
+        return f"Row({self.title}: {', '.join(shown)}; {len(self.records)} runs)"
 
     @property
     def losses(self) -> list[dict[str, float]]:

@@ -101,7 +101,7 @@ def legend(rows: list[Row]) -> list[str]:
     lines = [f"{_over(rows)}; {_about_gap(rows)}"]
     best = best_of(rows, rows[0].group)
     verdict = [_verdict(rows, best)] if best else []
-    return [*lines, *verdict, *_about_losses(rows), *_about_marks(rows), *_about_budget(rows)]
+    return [*lines, *verdict, *_about_losses(rows), *_about_marks(rows), *_about_budget(rows), *_certified(rows)]
 
 
 def _about_losses(rows: list[Row]) -> list[str]:
@@ -147,6 +147,17 @@ def _about_budget(rows: list[Row]) -> list[str]:
     lines = [f"image passes above the budget, by work that cannot be cut: {', '.join(above)}"] if above else []
     lines += [f"budget without room for a training step: {', '.join(still)}"] if still else []
     return lines + ["the budget does not hold for retraining"] * any(given and row.kind == "retrain" for row in rows)
+
+
+def _certified(rows: list[Row]) -> list[str]:
+    """Name the rows of certified methods, and what all of their runs guarantee."""
+    lines = []
+    for row in rows:
+        found = [record.certificate for record in row.records if record.certificate]
+        if found and len(found) == len(row.records):
+            epsilon, delta = (max(one[name] for one in found) for name in ("epsilon", "delta"))
+            lines.append(f"certified: {one_line(row.title)} (epsilon {epsilon:.3g}, delta {delta:.3g})")
+    return lines
 
 
 def _over(rows: list[Row]) -> str:
@@ -280,6 +291,7 @@ def _described(rows: list[Row], row: Row) -> dict[str, Any]:
     runs = [
         {"id": record.id, "base": base, "forget": forget, "seed": seed, "metrics": record.metrics, "gap": gap}
         | ({"diverged_epoch": record.diverged_epoch} if record.diverged else {})
+        | ({"certificate": record.certificate} if record.certificate else {})
         for record, (base, forget, seed), gap in zip(row.records, row.draws[: len(row.records)], gaps, strict=True)
     ]
     return {

@@ -42,7 +42,7 @@ def fit(
         runtime: precision, counter, callback and the like; the last step that fits the budget only in part is cut.
         loss: of logits and batch, where a step has none of its own.
         extra_parameters: weights outside the model that are trained with it.
-        forgetting: of a second optimiser for the steps that forget; None lets one take all.
+        forgetting: optimiser and schedule of the steps that forget; None lets one take all.
         validate: gives the accuracy that chooses the epoch, of equal ones the later; None keeps the last.
         patience: epochs without a better one after which training stops; None for no end.
 
@@ -53,8 +53,10 @@ def fit(
         SalunError: what an earlier process left cannot be taken up.
     """
     weights = [*(weight for weight in model.parameters() if weight.requires_grad), *extra_parameters]
-    optimizers = [make_optimizer(weights, each) for each in (config, forgetting) if each]
-    schedules = [make_schedule(each, config.schedule, config.epochs) for each in optimizers]
+    configs = [each for each in (config, forgetting) if each]
+    optimizers = [make_optimizer(weights, each) for each in configs]
+    pairs = zip(optimizers, configs, strict=True)
+    schedules = [make_schedule(optimizer, each.schedule, config.epochs) for optimizer, each in pairs]
     course = _Course(TrainStep(model, optimizers, runtime, loss, config.grad_clip), schedules, runtime.state)
     course.take_up()
     for number in range(course.number, config.epochs):

@@ -1,9 +1,10 @@
 """How a model is trained."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from salun.device import Precision
 
@@ -63,6 +64,11 @@ class TrainingConfig:
     schedule: Schedule = "constant"
 
 
+def plain_number(value: Any) -> Any:
+    """Turn a number of numpy into one of Python; other values stay as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 class Recipe(BaseModel):
     """How a base model, and the model retrained without the forget set, are trained.
 
@@ -83,6 +89,8 @@ class Recipe(BaseModel):
     precision: Precision = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     pretrained: bool = False
+
+    _plain = field_validator("*", mode="before")(plain_number)
 
     @property
     def training(self) -> TrainingConfig:

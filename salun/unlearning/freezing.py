@@ -29,7 +29,14 @@ def last_layers(model: nn.Module, k: int) -> dict[str, nn.Module]:
 @contextmanager
 def training_only(model: nn.Module, layers: Iterable[nn.Module]) -> Iterator[None]:
     """Let only some layers' own weights, not those of their parts, take a gradient inside the block."""
-    trained = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
+    with training_weights(model, (weight for layer in layers for weight in layer.parameters(recurse=False))):
+        yield
+
+
+@contextmanager
+def training_weights(model: nn.Module, weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let only some weights of a model take a gradient inside the block."""
+    trained = set(map(id, weights))
     frozen = [weight for weight in model.parameters() if id(weight) not in trained and weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(False)

@@ -1,10 +1,12 @@
 """The saliency mask, and the context that holds every other weight still."""
 
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
+from numbers import Real
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,20 @@ from salun.training.runtime import WeightHold
 from salun.unlearning.topk import select
 
 Mask = dict[str, Tensor]
+
+
+class _Saliency(dict[str, Tensor]):
+    """A mask that is short where it is printed, and a plain dictionary where it is copied or saved."""
+
+    def __repr__(self) -> str:
+        free = sum(int(chosen.sum()) for chosen in self.values())
+        weights = sum(chosen.numel() for chosen in self.values())
+        return f"Mask({free:,} of {weights:,} weights may move, in {len(self)} tensors)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OrderedDict, (), None, None, iter(self.items())  # what torch.load knows without running code
+
+
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Score = Literal["sum", "mean_abs", "random", "inverted"]
 _SCORES: tuple[str, ...] = get_args(Score)
@@ -58,14 +74,15 @@ def saliency(
         A boolean tensor for each trainable weight, True where it may move.
 
     Raises:
-        SalunError: keep is outside [0, 1], the score is unknown, or "random" has no generator.
+        SalunError: keep is outside [0, 1], the score is unknown, "random" has no generator, or the gradients are no
+            numbers.
 
     Source:
         Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508, equation 3, with the threshold taken as a
         quantile as its code does.
     """
-    if not 0 <= keep <= 1:
-        raise SalunError(f"mask: keep={keep}: must be a fraction from 0 to 1")
+    if not isinstance(keep, Real) or not 0 <= keep <= 1:
+        raise SalunError(f"mask: keep={keep!r}: must be a fraction from 0 to 1")
     if score not in _SCORES:
         raise SalunError(f"mask: score={score!r}: accepted: {', '.join(_SCORES)}")
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -76,10 +93,12 @@ def saliency(
     else:
         batches = islice(forget.batches(batch_size), max_batches)
         scores = _gradient_scores(model, batches, score == "mean_abs", precision)
+        if not bool(torch.stack([values.isfinite().all() for values in scores]).all()):
+            raise SalunError("mask: the model's gradients are no numbers; are its weights?")
     if score == "inverted":
         scores = [values.neg_() for values in scores]
     chosen = select(scores, int(keep * sum(map(torch.numel, scores))))
-    return {name: picked.to(weights[name].device) for name, picked in zip(weights, chosen, strict=True)}
+    return _Saliency({name: picked.to(weights[name].device) for name, picked in zip(weights, chosen, strict=True)})
 
 
 def _gradient_scores(model: nn.Module, batches: Iterable[Batch], absolute: bool, precision: Precision) -> list[Tensor]:
@@ -161,15 +180,21 @@ def _bits_like(values: Tensor) -> Tensor:
 
 def check_mask(mask: Mask, weights: dict[str, nn.Parameter], complete: bool = True) -> None:
     """Raise a `SalunError` where a mask, which may have to be complete, does not fit a model's weights."""
+    if not isinstance(mask, Mapping):
+        raise SalunError(f"mask: a {type(mask).__name__}; must be a boolean tensor a weight by name, as of saliency()")
     for name, chosen in mask.items():
         if name not in weights:
             raise SalunError(f"mask: '{name}' is no weight of the model; is the mask another model's?")
+        if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool:
+            held = chosen.dtype if isinstance(chosen, Tensor) else f"a {type(chosen).__name__}"
+            raise SalunError(f"mask: '{name}' is {held}; must be a boolean tensor, True where the weight may move")
         if chosen.shape != weights[name].shape:
             shapes = f"{tuple(chosen.shape)}, the weight {tuple(weights[name].shape)}"
             raise SalunError(f"mask: '{name}' has shape {shapes}; is the mask another model's?")
     missing = [name for name, weight in weights.items() if weight.requires_grad and name not in mask]
     if complete and missing:
-        raise SalunError(f"mask: lacks the weight '{missing[0]}' of the model; is the mask another model's?")
+        lacked = f"lacks {len(missing)} of the model's {len(weights)} weights, '{missing[0]}' first"
+        raise SalunError(f"mask: {lacked}; is the mask another model's?")
 
 
 def save_mask(path: Path, mask: Mask) -> None:

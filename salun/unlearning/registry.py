@@ -15,19 +15,21 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from salun.errors import SalunError, did_you_mean
 from salun.registry import arguments_of, claim, load_installed, sections_of, summary_of
-from salun.training.recipe import TrainingConfig
+from salun.training.recipe import Recipe, TrainingConfig, plain_number
 
 if TYPE_CHECKING:
     from salun.unlearning.task import Task
 
 WHOLE_CLASSES = "forgets whole classes only; give class_to_forget"
+_ONLY_CLASSES = "forgets whole classes only; the retain set still holds images of each class in the forget set"
+_SALUN = "; SalUn is the method 'rl_split' under a saliency mask: mask= in Python, use_mask in a list"
 UNDECLARED = TrainingConfig(weight_decay=0.0)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _TRAINING = tuple(field.name for field in dataclasses.fields(TrainingConfig))
 _Settings = dict[str, tuple[Any, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Method:
     """A registered method: what its docstring says of it, and what `method` was told.
 
@@ -52,6 +54,10 @@ class Method:
     keeps: bool
     alias: str | None
     home: str
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={default!r}" for key, (_, default) in self.settings.items())
+        return f"{self.name}({settings}): {self.summary}"
 
 
 METHODS: dict[str, Method] = {}
@@ -187,10 +193,13 @@ def find_method(name: str) -> Method:
     Raises:
         SalunError: there is none of that name; the nearest is named.
     """
+    if not isinstance(name, str):
+        raise SalunError(f"method {name!r}: must be the name of a method, such as 'rl'")
     load_methods()
     aliases = {found.alias: found for found in METHODS.values() if found.alias}
     if name not in METHODS and name not in aliases:
-        raise SalunError(f"method '{name}': unknown{did_you_mean(name, [*METHODS, *aliases])}")
+        known = _SALUN if name.lower() == "salun" else did_you_mean(name, [*METHODS, *aliases])
+        raise SalunError(f"method '{name}': unknown{known}")
     return METHODS.get(name) or aliases[name]
 
 
@@ -217,7 +226,7 @@ def settled(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """
     complete = {}
     for key, (annotation, default) in _named_settings(name, given).settings.items():
-        value = given.get(key)
+        value = plain_number(given.get(key))
         try:
             checked = value is not None and TypeAdapter(annotation, config=_STRICT).validate_python(value)
         except ValidationError as error:
@@ -232,7 +241,10 @@ def _named_settings(name: str, given: Iterable[str]) -> Method:
     chosen = find_method(name)
     for key in given:
         if key not in chosen.settings:
-            raise SalunError(f"method '{name}': setting '{key}': unknown{did_you_mean(key, chosen.settings)}")
+            known = did_you_mean(key, chosen.settings) if chosen.settings else "; it has no settings"
+            if not chosen.settings and key in Recipe.model_fields:
+                known = f"; it trains by a recipe: give recipe=salun.Recipe({key}=...)"
+            raise SalunError(f"method '{name}': setting '{key}': unknown{known}")
     return chosen
 
 
@@ -240,5 +252,5 @@ def chosen_for(task: "Task", name: str, settings: dict[str, Any]) -> Method:
     """Look up a method that is to run on a task; refuse one that does not fit task or settings."""
     chosen = _named_settings(name, settings)
     if chosen.classwise and not task.forgotten:
-        raise SalunError(f"method '{name}': {WHOLE_CLASSES}")
+        raise SalunError(f"method '{name}': {_ONLY_CLASSES}")
     return chosen

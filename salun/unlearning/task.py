@@ -31,6 +31,7 @@ Dual = bool | PositiveFloat
 
 _DUAL_LR = 1e-4
 _DUAL_DECAY = 0.05
+_DUAL_BETA = 0.9
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that is recorded, not an error
@@ -54,6 +55,7 @@ class Task:
         curve: the epochs trained so far; `fit` and `retrain` add to it.
         diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
         absent: classes that earlier requests forgot as a whole.
+        certificate: what a certified method guarantees, and by which noise; None of all other methods.
     """
 
     model: nn.Module
@@ -71,6 +73,7 @@ class Task:
     curve: Sequence[Epoch] = ()
     diverged: int | None = None
     absent: tuple[int, ...] = ()
+    certificate: dict[str, float] | None = None
 
     @property
     def passes(self) -> PassCounter:
@@ -86,6 +89,7 @@ class Task:
         loss: Loss = cross_entropy,
         extra_parameters: Iterable[nn.Parameter] = (),
         dual: Dual = False,
+        forgetting: TrainingConfig | None = None,
         freeze_norms: bool = False,
     ) -> None:
         """Train the model on a stream of batches, as `training` says, within the budget: the last batch may be cut.
@@ -99,6 +103,7 @@ class Task:
             extra_parameters: weights outside the model that are trained with it; no mask holds them.
             dual: DualOptim: AdamW with momentum of its own, weight decay 0.05 and learning rate `dual`, or 1e-4
                 for True, takes the steps that forget.
+            forgetting: optimiser, momentum, rate and schedule of the steps that forget, where they have their own.
             freeze_norms: whether batch normalisation keeps to its running statistics, and leaves them as they are.
 
         Raises:
@@ -111,6 +116,8 @@ class Task:
         self.runtime.hold.restore()
         config = replace(self.training, lr=lr or self.training.lr, epochs=epochs or self.training.epochs)
         rate = _DUAL_LR if dual is True else dual
+        if rate:
+            forgetting = replace(config, lr=rate, optimizer="adamw", momentum=_DUAL_BETA, weight_decay=_DUAL_DECAY)
         curve, _ = fit(
             self.model,
             frozen_norms(self.model, stream) if freeze_norms else stream,
@@ -118,7 +125,7 @@ class Task:
             replace(self.runtime, state=None),
             loss=loss,
             extra_parameters=extra_parameters,
-            forgetting=TrainingConfig(rate, optimizer="adamw", weight_decay=_DUAL_DECAY) if rate else None,
+            forgetting=forgetting,
         )
         before = len(self.curve)
         self.curve = [*self.curve, *(replace(point, epoch=before + point.epoch) for point in curve)]

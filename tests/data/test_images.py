@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,18 @@ class TestTake:
         assert taken.pixels.data_ptr() == ten.pixels.data_ptr()  # no pixel is copied
         with pytest.raises(IndexError):
             ten.take(torch.tensor([10]))
+
+
+class TestNames:
+    def test_belong_to_the_images_of_a_set(self, ten: Images) -> None:
+        named = replace(ten, names=list("abcdefghij"))
+        taken = named.take(torch.tensor([9, 0, 5]))
+        assert taken.names == ["j", "a", "f"]
+        assert taken.take(torch.tensor([2])).names == ["f"]
+        assert taken.join(named.take(torch.tensor([1]))).names == ["j", "a", "f", "b"]
+        other = replace(images(store(2, seed=1)), names=["x", "y"])
+        assert taken.join(other).names == ["j", "a", "f", "x", "y"]
+        assert taken.join(ten).names is None
 
 
 class TestJoin:

@@ -63,6 +63,14 @@ RECORDED: list[tuple[dict[str, Any], str]] = [
     (THREE | {"method": "negmerge"}, "323e0dda0351d547"),
     (THREE | {"method": "task_arithmetic"}, "c4fcc44a07cfccc0"),
     (THREE | {"method": "uam"}, "e5f5fc4256e99b11"),
+    (THREE | {"method": "cfw"}, "6f37d246b8ca6c8b"),
+    (THREE | {"method": "fcs"}, "823921bd10d7ace5"),
+    (THREE | {"method": "kde"}, "a95274549968437c"),
+    (THREE | {"method": "munba"}, "27bffc84fb151805"),
+    (THREE | {"method": "noisy_ft"}, "9bbc65730f8c8965"),
+    (THREE | {"method": "prmq"}, "45e2a62758fc52bb"),
+    (THREE | {"method": "rni"}, "fb6d54f15b52d11e"),
+    (THREE | {"method": "weight_distortion"}, "d602fdbdb0aa830f"),
 ]
 
 

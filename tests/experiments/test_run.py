@@ -208,6 +208,17 @@ def test_a_method_whose_loss_is_no_number_is_recorded_with_its_epoch(run: Run) -
     assert set(record.metrics.values()) == {None}
 
 
+def test_what_a_certified_method_guarantees_is_recorded(run: Run, tmp_path: Path) -> None:
+    clips = {"init_clip": 1.0, "step_clip": 0.5, "epsilon": 2.0, "delta": 1e-4}
+    record, _ = run(method="noisy_ft", metrics=None, **clips)
+    append(tmp_path / "records.jsonl", record)
+    certificate = read(tmp_path / "records.jsonl")[0][record.id].certificate
+    assert certificate is not None
+    assert certificate["epsilon"] == pytest.approx(2.0, rel=1e-4)
+    assert certificate.items() >= {"delta": 1e-4, "init_clip": 1.0, "step_clip": 0.5, "steps": 11}.items()
+    assert run(method="ft", metrics=None)[0].certificate is None
+
+
 def test_a_model_is_pruned_before_the_method_and_stays_so(cache: ModelCache, trained_file: Path) -> None:
     keys = {"method": "ft", "epochs": 1, "weight_decay": 0.1, "prune": 0.8, "prune_epochs": 1}
     experiment = entry(trained_file, metrics=["TA", "RTE"], **keys)

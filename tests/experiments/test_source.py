@@ -9,7 +9,7 @@ from lists import BASE, SHORT, SMALL, entries, train_small
 
 from salun.cli import audit, unlearn
 from salun.errors import SalunError
-from salun.experiments.source import COMMAND_LINE, check_source, find_list, keep_source
+from salun.experiments.source import COMMAND_LINE, check_source, find_list, keep_source, source_of
 from salun.models.checkpoint import Checkpoint, save_checkpoint
 
 RUNS = Path("runs/x")
@@ -123,3 +123,16 @@ def test_lists_of_the_package_are_found_by_name_where_no_file_has_it() -> None:
     assert find_list("audit") == "audit"
     with pytest.raises(SalunError, match=r"^list 'gone': no such file; .*: all_methods_class, all_"):
         find_list("gone")
+
+
+def test_entries_share_a_folder_with_none_but_those_added_to_them() -> None:
+    first, second = {"method": "ft", "lr": 0.1}, {"method": "ga"}
+    keep_source(RUNS, source_of([first]))
+    keep_source(RUNS, source_of([second, dict(reversed(first.items()))]))
+    for other in (source_of([first]), source_of([second, first | {"lr": 0.2}])):
+        with pytest.raises(
+            SalunError, match=r"runs/x: holds the results of other entries; name= gives those of these ent"
+        ):
+            check_source(RUNS, other)
+    with pytest.raises(SalunError, match=r"of other entries; --name gives those of a/x.json another folder"):
+        check_source(RUNS, "a/x.json")

@@ -88,6 +88,7 @@ def test_safetensors_and_moving_averages(tmp_path: Path) -> None:
         (network(10).state_dict(), r"'3\.weight' is \(10, 72\), the model's \(4, 72\): a model of 10 classes, not 4"),
         ({"conv.weight": torch.ones(2)}, r"lacks the weight '0\.weight' of the model; it holds 'conv\.weight'"),
         (network().state_dict() | {"fc.bias": torch.ones(2)}, r"holds the weight 'fc\.bias', which the model has not"),
+        (network().state_dict() | {"0.bias": torch.full((2,), torch.nan)}, r"'0\.bias' holds .* no numbers"),
         ({"model": {}, "config": {}}, "a checkpoint of salun; every command reads it as it is"),
         (network(), "holds a torch.nn.modules.container.Sequential, whose code would have to run"),
     ],

@@ -226,6 +226,20 @@ def budget_lines(*records: Record) -> list[str]:
     return [line for line in legend(summarise(list(runs.items()))) if "budget" in line]
 
 
+def test_what_certified_runs_guarantee_is_stated_and_written() -> None:
+    runs = [
+        replace(make("noisy_ft", seed=seed), certificate={"epsilon": epsilon, "delta": 1e-5, "sigma": 1.5})
+        for seed, epsilon in enumerate([1.0, 1.25])
+    ]
+    rows = summarise([("noisy_ft", runs), ("ft", [make("ft")])])
+    assert [line for line in legend(rows) if "certified" in line] == ["certified: noisy_ft (epsilon 1.25, delta 1e-05)"]
+    described = {row["title"]: row["runs"] for row in json.loads(written(rows)["json"])}
+    assert [run["certificate"]["epsilon"] for run in described["noisy_ft"]] == [1.0, 1.25]
+    assert all("certificate" not in run for run in described["ft"])
+    partly = summarise([("noisy_ft", [runs[0], replace(runs[1], certificate=None)])])
+    assert not any("certified" in line for line in legend(partly))
+
+
 def test_the_excess_over_a_budget_is_stated_mask_included() -> None:
     assert budget_lines(with_budget("ft", 1000), with_budget("rl", 900, mask=100)) == []
     assert budget_lines(with_budget("ft", 5000, None), with_budget("retrain", 9000, None)) == []

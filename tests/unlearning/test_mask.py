@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reference
@@ -18,7 +19,7 @@ from salun.training.loop import fit
 from salun.training.progress import Progress
 from salun.training.recipe import TrainingConfig
 from salun.training.runtime import Runtime
-from salun.unlearning.mask import check_mask, load_mask, masked_updates, saliency, save_mask
+from salun.unlearning.mask import Score, check_mask, load_mask, masked_updates, saliency, save_mask
 from salun.unlearning.topk import largest, select
 
 CPU = torch.device("cpu")
@@ -251,6 +252,20 @@ def test_mask_of_a_file_must_have_every_trainable_weight(trained: Checkpoint, de
     for name in ("bn1.bias", "fc.weight"):
         weights[name].requires_grad_(False)
     check_mask(partial, weights)
+
+
+@pytest.mark.parametrize("score", ["sum", "mean_abs", "inverted"])
+def test_gradients_that_are_no_numbers_give_no_mask(trained: Checkpoint, sets: Sets, score: Score) -> None:
+    model = trained.restore()
+    nn.init.constant_(model.fc.bias, torch.nan)
+    refuses("^mask: the model's gradients are no numbers", lambda: saliency(model, sets.forget, 0.5, score))
+
+
+@pytest.mark.parametrize(("values", "held"), [(torch.ones(10), "torch.float32"), ([True] * 10, "a list")])
+def test_a_mask_is_of_booleans(trained: Checkpoint, values: Any, held: str) -> None:
+    weights = dict(trained.restore().named_parameters())
+    told = f"^mask: 'fc.bias' is {held}; must be a boolean tensor"
+    refuses(told, lambda: check_mask({"fc.bias": values}, weights, complete=False))
 
 
 @pytest.mark.parametrize("name", ["fc.weights", "fc.weight"])

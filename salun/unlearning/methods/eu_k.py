@@ -1,10 +1,8 @@
 from typing import Annotated
 
-import torch
-from torch import nn
-
 from salun.unlearning import Around, PositiveInt, Task, TrainingConfig, method
 from salun.unlearning.freezing import last_layers, training_only
+from salun.unlearning.layers import reset_layers
 
 
 @method(training=TrainingConfig())
@@ -33,17 +31,6 @@ def eu_k(task: Task, *, k: Annotated[PositiveInt, Around(10)] = 1) -> None:
         Unlearning", 2022, https://arxiv.org/abs/2201.06640, EU-k.
     """
     layers = last_layers(task.model, k)
-    _reset(layers, task.fresh())
+    reset_layers(layers, task.fresh())
     with training_only(task.model, layers.values()):
         task.fit(lambda epoch: task.batches(task.retain))
-
-
-@torch.no_grad()
-def _reset(layers: dict[str, nn.Module], fresh: nn.Module) -> None:
-    """Give layers the values that they have in another model."""
-    others = dict(fresh.named_modules())
-    for name, layer in layers.items():
-        values = [*others[name].parameters(recurse=False), *others[name].buffers(recurse=False)]
-        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-        for tensor, value in zip(own, values, strict=True):
-            tensor.copy_(value)

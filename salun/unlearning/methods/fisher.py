@@ -3,10 +3,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from salun.device import seeded
 from salun.models.features import classifiers
 from salun.unlearning import Around, PositiveFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Each, Gradients, mean_cross_entropy, squared_gradients, trainable, zeros
+from salun.unlearning.noise import noise_source
 
 _LARGEST = 1e3
 _LARGEST_IN_HEAD = 1e2
@@ -61,9 +61,7 @@ def fisher(
     """
     found = _fisher_information(task, information, each, batch_size)
     head = {weight for layer in classifiers(task.model) for weight in layer.parameters()}
-    # The task's own generator would begin as the base model's weights did, where they share a seed.
-    drawn = torch.randint(2**31, (), generator=task.generator, device=task.generator.device)
-    generator = seeded(int(drawn), task.generator.device)
+    generator = noise_source(task)
     with torch.no_grad():
         for name, weight in trainable(task.model).items():
             variance = _variances(found[name], weight in head, alpha)

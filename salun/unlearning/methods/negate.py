@@ -1,7 +1,7 @@
 import torch
-from torch import nn
 
 from salun.unlearning import Task, TrainingConfig, method
+from salun.unlearning.layers import first_layer, matrices
 
 
 @method(training=TrainingConfig(), alias="not")
@@ -26,12 +26,6 @@ def negate(task: Task) -> None:
         CVPR 2025, https://arxiv.org/abs/2503.05657.
     """
     with torch.no_grad():
-        _first_weight(task.model).neg_()
+        for layer in first_layer(task.model).values():
+            matrices(layer)[0].neg_()
     task.fit(lambda epoch: task.batches(task.retain))
-
-
-def _first_weight(model: nn.Module) -> nn.Parameter:
-    """Find the weights of a model's first layer: of a transformer, the patch embedding."""
-    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
-    layer = next(convolutions, None)
-    return next(weight for weight in (layer or model).parameters() if weight.ndim > 1)

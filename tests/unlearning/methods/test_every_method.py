@@ -75,9 +75,18 @@ STRONG: dict[str, dict[str, Any]] = {
     "task_arithmetic": {"lr": 3e-3},
     "negmerge": {"lr": 1e-3, "epochs": 4, "scale": 3.0, "lr_factors": [0.5, 1.0, 2.0]},
     "lotus": {"lr": 1e-3, "alpha": 32.0},
+    "munba": {"lr": 0.1, "epochs": 6, "batch_size": 32, "labels": "remaining"},
+    "weight_distortion": {"std": 0.3, "lr": 5e-3, "epochs": 4, "batch_size": 64},
+    "noisy_ft": {"init_clip": 1.0, "step_clip": 0.5, "lr": 0.1, "epochs": 6, "batch_size": 32, "momentum": 0.9},
+    "fcs": {"lr": 0.02, "epochs": 3, "batch_size": 32, "uniform_lr": 0.1},
+    "cfw": {"lr": 0.1, "epochs": 4},
+    "prmq": {"lr": 0.1, "epochs": 4, "share": 0.95},
+    "kde": {"lr": 0.1, "epochs": 3, "warmup_lr": 0.1},
+    "rni": {"lr": 0.1, "fine_lr": 0.1, "epochs": 6, "noise_std": 0.2},
 }
 LARGEST_STEP = 5 * 32  # passes, of a batch of 32 forget images beside 32 retain images, which a teacher sees too
 WITHOUT_CHANCE = {"assd", "iu", "lfssd", "ssd"}
+ROUNDING = {"prmq": 1e-3}  # half precision turns a difference however small into one of its last place
 SALIENT_ALONE = {"assd", "lfssd", "ssd"}
 TWO_GRADIENTS = {"mu_mis"}  # of one forward pass, by the input: of two logits
 RECIPE = Recipe(epochs=5, lr=0.1, batch_size=64, schedule="cosine")
@@ -167,7 +176,7 @@ def test_gradient_clipping_limits_the_step(name: str, run: Run, few: Sets, weigh
     near = run(name, few, settings | {"grad_clip": 1e-6})
     still = run(name, few, settings | {"grad_clip": 1e-6, "lr": 1e-12})  # what it edits without a step
     moved = [(near.model.get_parameter(key) - still.model.get_parameter(key)).flatten() for key in weights]
-    assert float(torch.cat(moved).norm()) < 1e-5
+    assert float(torch.cat(moved).norm()) < ROUNDING.get(name, 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
