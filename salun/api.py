@@ -417,7 +417,7 @@ def run(
     with torch.inference_mode(False), keeping_source(folder, source):
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
             if isinstance(outcome, RunFailure):
-                failures.append(f"{titles[job.experiment.number]}, seed {job.seed}: failed: {outcome.reason}")
+                failures.append(f"{titles[job.experiment.key]}, seed {job.seed}: failed: {outcome.reason}")
     rows = rows_of(planned, *compare_runs(cache, runner.path, weights, planned), utility_floor or 0.0)
     write_summaries(folder, rows)
     return Results(rows, folder, tuple(failures))
@@ -468,7 +468,6 @@ def tune(
         SalunErrors: every mistake in the entries, a line each.
         SalunError: data, checkpoints or folders are refused.
     """
-
     from salun.experiments.search import Plan  # only here, as Optuna takes a while to import
     from salun.reports.search import search_settings
 

@@ -1,5 +1,6 @@
 """What a user did wrong, in one line."""
 
+import json
 import sys
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
@@ -111,3 +112,19 @@ def one_line(text: str) -> str:
         The text, each stretch of white space one blank, control characters and lone surrogates left out.
     """
     return "".join(mark for mark in " ".join(text.split()) if mark.isprintable())
+
+
+def shown(value: Any) -> str:
+    """Show a value as it stands in JSON.
+
+    Args:
+        value: from a JSON file.
+
+    Returns:
+        At most 80 characters.
+    """
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from salun.cli.status import check_folder, notice
 from salun.data.download import AbsentData
-from salun.data.split import resolved_request
 from salun.device import pick_device
 from salun.errors import SalunError, SalunErrors, one_line
 from salun.experiments import records
@@ -133,8 +132,10 @@ def print_plan(flags: argparse.Namespace) -> int:
     opened = open_list(flags, download=False)
     problems = _check_all(opened, Repeats(flags.nexp, flags.nbase, flags.nforget))
     experiments, source = opened.experiments, opened.source
-    each = flags.nexp * flags.nbase * flags.nforget
+    runs = 0
     for experiment in experiments:
+        each = flags.nexp * flags.nbase * flags.nforget * max(1, len(experiment.requests))
+        runs += each
         last = experiment.seed + flags.nexp - 1
         seeds = f"seeds {experiment.seed} to {last}" if flags.nexp > 1 else f"seed {last}"
         seeds += "".join(
@@ -143,14 +144,13 @@ def print_plan(flags: argparse.Namespace) -> int:
             if number > 1
         )
         problem = problems.get(experiment.number)
-        forget = experiment.forget if problem is None else resolved_request(experiment.forget, problem.dataset)
-        what = f"{experiment.title} on {experiment.base}, forgetting {forget}"
+        asked = experiment if problem is None else experiment.resolved(problem.dataset)
+        what = f"{experiment.title} on {experiment.base}, forgetting {asked.forgetting}"
         tag = f" [{experiment.tag}]" if experiment.tag else ""
         print(one_line(f"{experiment.number}. {what}{tag}: {counted(each, 'run')} ({seeds})"))
         _print_details(experiment)
         if problem is not None and experiment.checkpoint is None:
             print(f"   base model {problem.spec.path}" + ("" if problem.spec.path.exists() else ", to be trained"))
-    runs = len(experiments) * each
     print(f"{source}: {counted(len(experiments), 'experiment')}, {counted(runs, 'run')}")
     return 0
 

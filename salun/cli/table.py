@@ -119,7 +119,8 @@ def _published_for(row: Row) -> dict[str, Any] | None:
         return None
     settings = row.records[0].settings
     masked = settings["mask"] is not None
-    if settings["forget"].get("stratified") or "choice" in settings["forget"]:  # the paper's shares are random
+    # The paper's shares are random whatever the class, of all images.
+    if settings["forget"].get("stratified") or {"choice", "earlier"} & settings["forget"].keys():
         return None
     if masked and settings["mask"] != _PAPER_MASK:
         return None

@@ -72,7 +72,7 @@ def _unlearn(flags: argparse.Namespace) -> int:
     warnings = [*torn, *warnings_of(jobs), *outdated(versions.values())]
     for line in dict.fromkeys(warnings):
         notice(line)
-    missing = {job.id for job in jobs if not runner.is_finished(job, finished)}
+    missing = {job.id for job in runner.unfinished(jobs, finished)}
     count = len({job.id for job in jobs})
     kept = count - len(missing)
     print(
@@ -92,7 +92,7 @@ def _unlearn(flags: argparse.Namespace) -> int:
     if status == USER_ERROR:
         return status
     _check_figures(runner.path, {job.id for job in jobs})
-    joint: dict[int, dict[str, Value]] = {}
+    joint: dict[tuple[int, int], dict[str, Value]] = {}
     if status != INTERRUPTED:
         compared, joint = _compare(runner, jobs)
         status = compared or status
@@ -155,7 +155,7 @@ def _check_figures(path: Path, ids: set[str]) -> None:
                 step()
 
 
-def _compare(runner: Runner, jobs: Sequence[Job]) -> tuple[int, dict[int, dict[str, Value]]]:
+def _compare(runner: Runner, jobs: Sequence[Job]) -> tuple[int, dict[tuple[int, int], dict[str, Value]]]:
     """Compute what compares runs with each other; stop in good order when interrupted."""
     comparison = Comparison(runner.cache, runner.path, runner.weights)
     try:
@@ -183,7 +183,7 @@ def _show(
     runner: Runner,
     jobs: list[Job],
     console: Console,
-    joint: Mapping[int, Mapping[str, Value]],
+    joint: Mapping[tuple[int, int], Mapping[str, Value]],
 ) -> None:
     """Print and write the tables."""
     # Only now: what tables need takes a while to import, and no run waits for it.
@@ -230,7 +230,7 @@ class _Session:
             ):
                 for job, outcome in runs:
                     self.display.drop(job.id)
-                    title = one_line(titles[job.experiment.number])
+                    title = one_line(titles[job.experiment.key])
                     if isinstance(outcome, RunFailure):
                         failed += 1
                         notice(f"{_PROGRAM}: {title}, seed {job.seed}: {_again(outcome, self.runner.trace_of(job))}")
@@ -254,7 +254,8 @@ class _Session:
     def _watch_run(self, job: Job) -> Callback:
         """Show a run: side by side with others in a line of its own, which the base model leaves to it."""
         self.display.drop(job.problem.spec.identity)
-        title, images = f"{job.experiment.title}, seed {job.seed}", len(job.problem.split.train)
+        parts = [job.experiment.title, job.experiment.step_title, f"seed {job.seed}"]
+        title, images = ", ".join(filter(None, parts)), len(job.problem.split.train)
         return self.display.callback(title, images, job.id if self.runner.is_parallel else "")
 
 

@@ -33,6 +33,7 @@ class Sets:
     test: Images  # of the remaining classes
     forgotten_test: Images  # test images of the forgotten classes
     corrupted: _CorruptedSets | None = None  # where training images were corrupted
+    earlier: tuple[Images, ...] = ()  # training images that each earlier request named
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Dataset:
@@ -97,4 +98,5 @@ def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: 
         test=taken(dataset.test, split.test),
         forgotten_test=taken(dataset.test, split.forgotten_test),
         corrupted=None if done is None else corrupted_sets(done),
+        earlier=tuple(taken(dataset.train, other.forget) for other in split.earlier),
     )

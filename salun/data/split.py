@@ -77,13 +77,26 @@ class Split:
     notices: tuple[str, ...] = ()  # lines on what the request may not have meant
     undiscovered: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # corrupted, in `retain`
     subclasses: tuple[int, ...] = ()  # the forgotten subclasses
+    before: "Split | None" = None  # of the request before this one, whose images are in none of the sets above
 
     @cached_property
     def forget_fingerprint(self) -> str:
-        """Identity of the forget set, and of what cannot be retained any more."""
+        """Identity of the forget set, of what cannot be retained any more, and of the requests before."""
         gone = [torch.tensor(self.absent)] if self.absent else []
         parts = [torch.tensor([-1, *self.subclasses])] if self.subclasses else []
-        return digest(self.listed, torch.tensor(self.classes), *gone, *parts)
+        earlier = [torch.tensor(list(bytes.fromhex(self.before.forget_fingerprint)))] if self.before else []
+        return digest(self.listed, torch.tensor(self.classes), *gone, *parts, *earlier)
+
+    @property
+    def earlier(self) -> "tuple[Split, ...]":
+        """The splits of the requests before this one, the first of them first."""
+        return (*self.before.earlier, self.before) if self.before else ()
+
+    @property
+    def removed(self) -> Tensor:
+        """Every training index that this request or one before it names, sorted."""
+        indices: Tensor = torch.cat([split.listed for split in (*self.earlier, self)]).unique()
+        return indices
 
 
 def resolved_request(request: ForgetRequest, dataset: Dataset) -> ForgetRequest:
@@ -122,6 +135,7 @@ def make_split(
     split_seed: int = 0,
     never: Tensor | None = None,
     chosen: Tensor | None = None,
+    before: Split | None = None,
 ) -> Split:
     """Split a data set and find the forget set; the validation split depends on labels and `split_seed` alone.
 
@@ -131,21 +145,19 @@ def make_split(
         split_seed: of the validation split.
         never: (K,) training indices that the base model was never trained on.
         chosen: (K,) training indices of the share, where it is not drawn at random.
+        before: of the request before this one, whose images are not there any more.
 
     Raises:
-        SalunError: a class or an index that the data do not hold, or nothing to forget or retain.
+        SalunError: a class or an index that the data do not hold or an earlier request names; or an empty set.
     """
-    labels = dataset.true_labels.cpu()
+    labels, tested = dataset.true_labels.cpu(), dataset.test.labels.cpu()
     train, validation = learnt_and_held_out(dataset, split_seed)
-    tested = dataset.test.labels.cpu()
-    test = torch.arange(len(tested))
     mark = digest(labels, tested, train, validation)
     found = resolved_request(request, dataset)
-    if never is not None and len(never):
-        train, validation = without(train, never), without(validation, never)
-        shown = labels[train].unique()
-        validation, test = validation[torch.isin(labels[validation], shown)], test[torch.isin(tested, shown)]
+    removed = [indices for indices in (never, before.removed if before else None) if indices is not None]
+    train, validation, test = _known_parts((labels, tested), train, validation, removed)
     asked, notices = (chosen, []) if chosen is not None else _find_forget((train, validation), found, dataset)
+    _check_apart(found, asked, labels, train, before)
     notices += _questions(request, dataset.classes)
     lost, untested = (torch.tensor(part.absent, dtype=torch.int64) for part in (dataset.train, dataset.test))
     train, validation, listed = (without(indices, lost) for indices in (train, validation, asked))
@@ -175,7 +187,22 @@ def make_split(
         notices=tuple(notices),
         undiscovered=wrong,
         subclasses=tuple(map(int, found.subclasses)),
+        before=before,
     )
+
+
+def _known_parts(
+    labels: tuple[Tensor, Tensor], train: Tensor, validation: Tensor, removed: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave removed images out of training and validation split, and classes of which none are left; so of the test."""
+    known, tested = labels
+    test = torch.arange(len(tested))
+    if sum(map(len, removed)):
+        gone = torch.cat([*removed])
+        train, validation = without(train, gone), without(validation, gone)
+        shown = known[train].unique()
+        validation, test = validation[torch.isin(known[validation], shown)], test[torch.isin(tested, shown)]
+    return train, validation, test
 
 
 def _is_of(part: Subset, request: ForgetRequest) -> Tensor:
@@ -183,6 +210,14 @@ def _is_of(part: Subset, request: ForgetRequest) -> Tensor:
     if request.subclasses and part.fine is not None:
         return torch.isin(part.fine.cpu(), torch.tensor(request.subclasses))
     return torch.isin(part.labels.cpu(), torch.tensor(request.classes, dtype=torch.int64))
+
+
+def _check_apart(request: ForgetRequest, listed: Tensor, labels: Tensor, train: Tensor, before: Split | None) -> None:
+    """Refuse images that an earlier request names; of a class, where none are left that could be forgotten."""
+    if request.classes:
+        listed = listed[~torch.isin(labels[listed], labels[train])]
+    if before is not None and (shared := int(torch.isin(listed, before.removed).sum())):
+        raise SalunError(f"{request}: {shared} of its images are those of an earlier request; name each image once")
 
 
 def _find_forget(sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: Dataset) -> tuple[Tensor, list[str]]:

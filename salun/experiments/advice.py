@@ -28,7 +28,8 @@ def warnings_of(jobs: Sequence[Job]) -> list[str]:
     lines = [line for job in jobs for line in about_problem(job.problem)]
     for job in jobs:
         one, split = job.experiment, job.problem.split
-        lines += few_steps(one.title, one.method, one.settings, len(split.forget), len(split.retain))
+        if one.step <= 1:
+            lines += few_steps(one.title, one.method, one.settings, len(split.forget), len(split.retain))
     return list(dict.fromkeys(lines))
 
 

@@ -203,6 +203,8 @@ def audits_of(experiments: Sequence[Experiment], cache: ModelCache, source: str)
     wrong = []
     for experiment in experiments:
         try:
+            if experiment.requests:
+                raise SalunError("requests: an audit asks about one forget set; give its key in their place")
             pool = _pool_of(experiment, check_problem(experiment, cache))
             pools.setdefault(pool.key, (pool, []))[1].append(experiment)
         except SalunError as error:

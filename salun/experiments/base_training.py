@@ -104,9 +104,30 @@ def save_with_forget(path: Path, checkpoint: Checkpoint, split: Split, dataset: 
     Raises:
         SalunError: the files cannot be written.
     """
-    write_forget(path.with_name(f"{path.stem}_forget.json"), split.listed)
+    write_forget(_forget_path(path), split.listed)
     if dataset is not None and dataset.root is not None:
         write_manifest(manifest_path(path), dataset, split.seed)
     if checkpoint.mask is not None:
         save_mask(path.with_suffix(".mask"), checkpoint.mask)
     save_checkpoint(path, checkpoint)
+
+
+def remove_with_forget(path: Path) -> None:
+    """Remove a checkpoint and what `save_with_forget` wrote beside it, as far as it is there.
+
+    Args:
+        path: of the checkpoint.
+
+    Raises:
+        SalunError: a file cannot be removed.
+    """
+    for file in (path, _forget_path(path), manifest_path(path), path.with_suffix(".mask")):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise SalunError(f"{file}: cannot be removed: {error.strerror or error}") from error
+
+
+def _forget_path(path: Path) -> Path:
+    """Name the forget set's file beside a checkpoint."""
+    return path.with_name(f"{path.stem}_forget.json")

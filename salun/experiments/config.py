@@ -1,12 +1,14 @@
 """One experiment: what a list asks for, and what a record holds of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from salun.data.corruption import Corruption
-from salun.data.split import ForgetRequest
+from salun.data.dataset import Dataset
+from salun.data.split import ForgetRequest, resolved_request
 from salun.errors import SalunError
 from salun.training.recipe import Recipe
 from salun.unlearning.mask import Score
@@ -80,6 +82,8 @@ class Experiment(BaseModel):
         leave_out: what retraining on corrupted data leaves out: every corrupted image, or those that were found.
         entry: place in the list of the entry that it was written as, from 1; None where that is `number`.
         variant: which of the values that this entry lists it has; empty where the entry is one experiment.
+        requests: what is to be forgotten one after another; read from a record, what was forgotten before.
+        step: which of the requests `forget` is, from 1; 0 where there are none, and of the entry as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +119,30 @@ class Experiment(BaseModel):
         """Where a list has it, as the text of errors says."""
         return f"entry {self.entry or self.number}" + (f" ({self.variant})" if self.variant else "")
 
+    requests: tuple[ForgetRequest, ...] = ()
+    step: int = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its entry and step, which tell it from the other experiments of a list."""
+        return self.number, self.step
+
+    @property
+    def earlier(self) -> tuple[ForgetRequest, ...]:
+        """The requests before this step."""
+        return self.requests[: max(self.step - 1, 0)]
+
+    @property
+    def step_title(self) -> str:
+        """Which request it is of how many, as a user reads it; empty where there are none."""
+        of = f" of {len(self.requests)}" if len(self.requests) >= self.step else ""
+        return f"request {self.step}{of}" if self.step else ""
+
+    @property
+    def forgetting(self) -> str:
+        """What is to be forgotten, as a user reads it."""
+        return ", then ".join(map(str, self.requests)) if self.requests and not self.step else str(self.forget)
+
     @property
     def base(self) -> str:
         """The base model, as a user reads it."""
@@ -127,22 +155,31 @@ class Experiment(BaseModel):
         left_out = _LEFT_OUT[self.leave_out] if self.leave_out else ""
         return sparse + self.method + left_out + (f" + {self.mask}" if self.mask else "")
 
-    def dump(self, base: dict[str, Any], forget_fingerprint: str, mask_digest: str | None) -> dict[str, Any]:
+    def resolved(self, dataset: Dataset) -> Self:
+        """Look up the classes of all its requests in the data.
+
+        Args:
+            dataset: of the base model.
+
+        Raises:
+            SalunError: the data have no such class or subclass.
+        """
+        forget, *requests = (resolved_request(request, dataset) for request in (self.forget, *self.requests))
+        return self.model_copy(update={"forget": forget, "requests": tuple(requests)})
+
+    def dump(self, base: dict[str, Any], fingerprints: Sequence[str], mask_digest: str | None) -> dict[str, Any]:
         """Give everything but the seed that decides a run's outcome, as records hold it.
 
         Args:
             base: description of the base model.
-            forget_fingerprint: of the forget set.
+            fingerprints: of the forget sets of the requests before this step, and of its own.
             mask_digest: of a mask that was loaded from a file.
 
         Returns:
             Plain values; what `from_record` reads back.
         """
-        forget = self.forget
-        described = {"request": str(forget), "classes": list(forget.classes), "share": forget.share}
-        described |= {"seed": forget.seed, "fingerprint": forget_fingerprint}
-        described |= {"subclasses": list(forget.subclasses)} if forget.subclasses else {}
-        described |= {"choice": forget.choice} if forget.choice != "random" else {}
+        *before, described = map(_described, (*self.earlier, self.forget), fingerprints)
+        described = {"request": str(self.forget)} | described | ({"earlier": before} if before else {})
         mask = None if self.mask is None else self.mask.model_dump(mode="json")
         if mask and mask_digest is not None:
             mask["digest"] = mask_digest
@@ -151,8 +188,6 @@ class Experiment(BaseModel):
             limits |= {"budget": self.budget, "budget_rule": _BUDGET_RULE}
         if self.leave_out is not None:
             limits |= {"leave_out": self.leave_out}
-        described |= {"stratified": True} if forget.stratified else {}
-        described |= {} if forget.found is None else {"found": forget.found}
         return {
             "base": base,
             "forget": described,
@@ -178,19 +213,36 @@ class Experiment(BaseModel):
             SalunError: the settings are not such as this version writes.
         """
         try:
-            given = settings["forget"]
-            forget = {key: given.get(key, False) for key in ("classes", "share", "seed", "stratified")}
-            forget |= {"subclasses": given.get("subclasses", ()), "choice": given.get("choice", "random")}
-            found = given.get("found")
+            *before, forget = map(_request_of, (*settings["forget"].get("earlier", ()), settings["forget"]))
+            found = forget["found"]
             corrupted = None if found is None else settings["base"]["corrupt"] | {"found": found}
             return cls(
                 number=number,
                 tag=tag,
-                forget=forget | {"found": found},
+                forget=forget,
                 corruption=corrupted,
+                requests=tuple(before),
+                step=len(before) + 1 if before else 0,
                 **{key: settings[key] for key in ("method", "settings", "mask")},
                 **{key: settings["base"][key] for key in ("model", "dataset")},
                 **{key: settings.get(key) for key in ("prune", "budget", "leave_out")},
             )
         except (KeyError, TypeError, AttributeError, ValidationError) as error:
             raise SalunError("its settings cannot be read") from error
+
+
+def _described(request: ForgetRequest, fingerprint: str) -> dict[str, Any]:
+    """Give what a record holds of a request; of what is not asked for, nothing."""
+    described: dict[str, Any] = {"classes": list(request.classes), "share": request.share, "seed": request.seed}
+    described |= {"fingerprint": fingerprint}
+    described |= {"subclasses": list(request.subclasses)} if request.subclasses else {}
+    described |= {"choice": request.choice} if request.choice != "random" else {}
+    described |= {"stratified": True} if request.stratified else {}
+    return described | ({} if request.found is None else {"found": request.found})
+
+
+def _request_of(described: dict[str, Any]) -> dict[str, Any]:
+    """Take from a record what a request is made of."""
+    held = {key: described[key] for key in ("classes", "share", "seed")}
+    defaults = {"subclasses": (), "choice": "random", "stratified": False, "found": None}
+    return held | {key: described.get(key, default) for key, default in defaults.items()}

@@ -15,7 +15,12 @@ from salun.metrics import METRICS, Evaluation, load_metrics
 
 _ACCURACIES = ("UA", "RA", "VA", "TA", "TUA")
 
-_OF_COST = {"RTE": "recorded seconds", "passes": "recorded passes"}
+_OF_COST = {
+    "RTE": "recorded seconds",
+    "passes": "recorded passes",
+    "RTE_total": "recorded seconds",
+    "passes_total": "recorded passes",
+}
 
 
 @dataclass(frozen=True)

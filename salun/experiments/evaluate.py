@@ -37,6 +37,7 @@ def outputs_of(model: nn.Module, sets: Sets, seconds: float | None, passes: int 
         validation=predict(model, sets.validation),
         test=predict(model, sets.test),
         forgotten_test=predict(model, sets.forgotten_test),
+        earlier=tuple(predict(model, images) for images in sets.earlier),
         seconds=seconds,
         passes=passes,
         **more,

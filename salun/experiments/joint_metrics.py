@@ -161,30 +161,30 @@ class Comparison:
         path = None if record is None else weights_path(self.weights, record)
         return path if path is not None and path.is_file() else None
 
-    def joint(self, jobs: Sequence[Job]) -> dict[int, dict[str, Value]]:
+    def joint(self, jobs: Sequence[Job]) -> dict[tuple[int, int], dict[str, Value]]:
         """Compute the metrics of several runs together, or read them where they are recorded.
 
         Args:
             jobs: all runs of the list.
 
         Returns:
-            By entry number the values; the mean over base models and forget sets where there are several.
+            By entry and step the values; the mean over base models and forget sets where there are several.
 
         Raises:
             SalunError: `joint.json` cannot be written.
         """
-        found: dict[int, list[dict[str, Value]]] = {}
+        found: dict[tuple[int, int], list[dict[str, Value]]] = {}
         standards = _standards_of(jobs)
-        cells: dict[tuple[int, Group], list[Job]] = {}
+        cells: dict[tuple[tuple[int, int], Group], list[Job]] = {}
         for job in jobs:
-            cells.setdefault((job.experiment.number, job.group), []).append(job)
-        for (number, cell), runs in cells.items():
+            cells.setdefault((job.experiment.key, job.group), []).append(job)
+        for (key, cell), runs in cells.items():
             names = [name for name in check_metrics(runs[0].experiment.metrics) if METRICS[name].subject is Runs]
             kept = [self.done[run.id] for run in runs if run.id in self.done and not self.done[run.id].diverged]
             gold = self.retrained(standards.get(cell, ()))
             if names and kept:
-                found.setdefault(number, []).append(self._of_cell(kept, gold, tuple(names)))
-        return {number: _averaged(values) for number, values in found.items()}
+                found.setdefault(key, []).append(self._of_cell(kept, gold, tuple(names)))
+        return {key: _averaged(values) for key, values in found.items()}
 
     def _of_cell(self, kept: list[Record], gold: list[Record], names: tuple[str, ...]) -> dict[str, Value]:
         """Compute the metrics of the runs on one base model and forget set together."""
@@ -258,7 +258,8 @@ def alone(folder: Path, record: Record) -> Evaluation | None:
         The outputs; None where they are not kept.
     """
     cost = (record.unlearning_seconds, record.unlearning_passes)
-    return kept_outputs(folder, record.id, record.outputs, *cost)
+    found, (seconds, passes) = kept_outputs(folder, record.id, record.outputs, *cost), record.earlier_cost
+    return None if found is None else replace(found, earlier_seconds=seconds, earlier_passes=passes)
 
 
 def _standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
@@ -319,7 +320,7 @@ def _read_joint(path: Path) -> dict[str, Any]:
 
 def compare_runs(
     cache: ModelCache, path: Path, weights: Path, jobs: Sequence[Job]
-) -> tuple[dict[str, Record], dict[int, dict[str, Value]]]:
+) -> tuple[dict[str, Record], dict[tuple[int, int], dict[str, Value]]]:
     """Compute what compares the runs of a list with each other.
 
     Args:

@@ -18,6 +18,8 @@ _PARTS = ("logits", "labels", "indices")
 
 OUTPUTS = "outputs"
 
+_EARLIER = "request"
+
 
 def outputs_path(folder: Path, name: str) -> Path:
     """Name a file of outputs.
@@ -48,6 +50,7 @@ def write_outputs(path: Path, evaluation: Evaluation) -> None:
 def _arrays_of(evaluation: Evaluation) -> Iterator[tuple[str, np.ndarray]]:
     """Take outputs apart."""
     held = evaluation.sets | ({} if evaluation.random is None else {"random": evaluation.random})
+    held |= {f"{_EARLIER}{number}": outputs for number, outputs in enumerate(evaluation.earlier, 1)}
     for name, outputs in held.items():
         for part in _PARTS:
             value = getattr(outputs, part)
@@ -89,7 +92,9 @@ def _read_outputs(path: Path, seconds: float | None = None, passes: int | None =
         random = _taken(arrays, "random") if "random/logits" in arrays else None
         more = [name for name in CORRUPTED_SETS if f"{name}/logits" in arrays]
         sets: Any = {name: _taken(arrays, name) for name in (*SETS, *more)}
-        return Evaluation(**sets, seconds=seconds, passes=passes, random=random)
+        count = sum(name.startswith(_EARLIER) and name.endswith("/logits") for name in arrays)
+        earlier = tuple(_taken(arrays, f"{_EARLIER}{number}") for number in range(1, count + 1))
+        return Evaluation(**sets, seconds=seconds, passes=passes, random=random, earlier=earlier)
 
 
 def _taken(arrays: dict[str, torch.Tensor], name: str) -> Outputs:

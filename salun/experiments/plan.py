@@ -5,12 +5,16 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from salun.data.download import AbsentData
+from salun.data.split import ForgetRequest
+from salun.device import derived_seed
 from salun.errors import SalunError, SalunErrors
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.experiments.problem import ForgettingProblem, Group, base_spec, check_problem
 from salun.experiments.record import resolved_settings, run_id
 from salun.metrics import METRICS, Models, check_metrics
+
+_OF_EARLIER = ("UA_earlier", "UA_by_request", "RTE_total", "passes_total")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Job:
         number: of the run within its experiment, from 1.
         last: whether it is its experiment's last.
         id: of its record.
+        parent: id of the run of the request before, which is done first; None of a first request.
+        is_followed: whether a run of the next request comes after it.
     """
 
     experiment: Experiment
@@ -32,6 +38,13 @@ class Job:
     number: int
     last: bool
     id: str
+    parent: str | None = None
+    is_followed: bool = False
+
+    @property
+    def start(self) -> str | None:
+        """Id of the run whose model it starts from; None where that is the base model, or a new one."""
+        return None if self.experiment.method == "retrain" else self.parent
 
     @property
     def group(self) -> Group:
@@ -83,7 +96,7 @@ def plan(experiments: Sequence[Experiment], repeats: Repeats, cache: ModelCache,
             raise
         except SalunError as error:
             where = source if source == "command line" else f"{source}: {experiment.place}"
-            wrong.append(f"{where}: {error}")
+            wrong += [f"{where}: {line}" for line in (error.lines if isinstance(error, SalunErrors) else [error])]
     if wrong:
         raise SalunErrors(wrong)
     asked: dict[Group, set[tuple[str, ...]]] = {}
@@ -95,21 +108,41 @@ def plan(experiments: Sequence[Experiment], repeats: Repeats, cache: ModelCache,
 def _jobs_of(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[Job]:
     """List the runs of one experiment."""
     jobs: list[Job] = []
+    first = 0
     for drawn in _drawn(experiment, repeats, cache):
-        problem = check_problem(drawn, cache)
-        settings = resolved_settings(drawn, problem)
-        for place in range(repeats.runs):
-            seed, number = drawn.seed + place, len(jobs) + 1
-            jobs.append(Job(drawn, problem, seed, number, number == repeats.total, run_id(settings, seed)))
+        parents: list[str | None] = [None] * repeats.runs
+        steps = _steps_of(drawn)
+        for step in steps:
+            problem = check_problem(step, cache)
+            settings = resolved_settings(step, problem)
+            for place in range(repeats.runs):
+                seed, number = step.seed + place, first + place + 1
+                one, is_last = run_id(settings, seed), number == repeats.total
+                jobs.append(Job(step, problem, seed, number, is_last, one, parents[place], step is not steps[-1]))
+                parents[place] = one
+        first += repeats.runs
     return jobs
+
+
+def _steps_of(experiment: Experiment) -> list[Experiment]:
+    """Spell an experiment out for each of its requests: those after the first are asked for the earlier forget sets."""
+    if not experiment.requests:
+        return [experiment]
+    steps = []
+    for step, request in enumerate(experiment.requests, 1):
+        metrics = experiment.metrics if step == 1 else (*check_metrics(experiment.metrics), *_OF_EARLIER)
+        given = {"forget": request, "step": step, "metrics": tuple(dict.fromkeys(metrics))}
+        steps.append(experiment.model_copy(update=given))
+    return steps
 
 
 def _drawn(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[Experiment]:
     """Spell an experiment out for every base model and forget set."""
     if repeats.bases > 1 and experiment.checkpoint is not None:
         raise SalunError(f"--nbase {repeats.bases}: a checkpoint is one base model; name model and dataset instead")
-    if repeats.forgets > 1 and not experiment.forget.is_drawn:
-        told = f"{experiment.forget} is one forget set; only a share is drawn, at random or as the worst"
+    requests = experiment.requests or (experiment.forget,)
+    if repeats.forgets > 1 and not any(request.is_drawn for request in requests):
+        told = f"{experiment.forgetting} is one forget set; only a share is drawn, at random or as the worst"
         raise SalunError(f"--nforget {repeats.forgets}: {told}")
     first = experiment.base_seed
     if repeats.bases > 1 and first is None:
@@ -118,9 +151,18 @@ def _drawn(experiment: Experiment, repeats: Repeats, cache: ModelCache) -> list[
     drawn = []
     for base, forget in product(range(repeats.bases), range(repeats.forgets)):
         request = replace(experiment.forget, seed=experiment.forget.seed + forget)
+        apart = tuple(_drawn_apart(other, forget, step) for step, other in enumerate(experiment.requests))
         seed = None if first is None else first + base
-        drawn.append(experiment.model_copy(update={"base_seed": seed, "forget": request}))
+        drawn.append(experiment.model_copy(update={"base_seed": seed, "forget": request, "requests": apart}))
     return drawn
+
+
+def _drawn_apart(request: ForgetRequest, forget: int, step: int) -> ForgetRequest:
+    """Seed a share of one of several requests, the first of them as if it were the only one."""
+    if request.share is None:
+        return request
+    seed = request.seed + forget
+    return replace(request, seed=derived_seed("request", step + 1, seed) if step else seed)
 
 
 def _with_metrics_on_weights(job: Job, asked: set[tuple[str, ...]]) -> Job:

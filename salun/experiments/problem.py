@@ -15,7 +15,7 @@ from salun.data.sets import Sets, make_sets
 from salun.data.split import ForgetRequest, Split, digest, make_split
 from salun.data.transforms import Preparation
 from salun.device import placed
-from salun.errors import SalunError
+from salun.errors import SalunError, SalunErrors
 from salun.experiments.base_model import (
     BaseModelSpec,
     architecture_for,
@@ -97,7 +97,7 @@ def check_problem(experiment: Experiment, cache: ModelCache) -> ForgettingProble
     mask = load_mask(file) if file else None
     dataset = dataset_of(spec, cache)
     request = experiment.forget
-    split = make_split(dataset, request, spec.split_seed, spec.excluded)
+    split = _splits_of(experiment, spec, dataset, cache)[experiment.step - 1]
     check_belongs(spec, dataset, split)
     chosen = None
     if request.choice != "random" and (path := choice_path(spec, split, request, cache)) is not None:
@@ -146,6 +146,27 @@ def _read_choice(path: Path, split: Split) -> Tensor | None:
     if not len(known.intersection(listed)) == len(listed) == count:
         raise SalunError(f"{path}: does not list {count} training images; delete it, and they are chosen anew")
     return torch.tensor(sorted(listed))
+
+
+def _splits_of(experiment: Experiment, spec: BaseModelSpec, dataset: Dataset, cache: ModelCache) -> list[Split]:
+    """Split the data for each request of an experiment, or for its only one."""
+    if not experiment.requests:
+        return [make_split(dataset, experiment.forget, spec.split_seed, spec.excluded)]
+
+    def make() -> list[Split]:
+        splits: list[Split] = []
+        wrong = []
+        for number, request in enumerate(experiment.requests, 1):
+            try:
+                before = splits[-1] if splits else None
+                splits.append(make_split(dataset, request, spec.split_seed, spec.excluded, before=before))
+            except SalunError as error:
+                wrong.append(f"requests: request {number}: {error}")
+        if wrong:
+            raise SalunErrors(wrong)
+        return splits
+
+    return cache.get(("splits", spec.identity, spec.path, spec.moved_to, experiment.requests), make)
 
 
 def dataset_of(spec: BaseModelSpec, cache: ModelCache) -> Dataset:

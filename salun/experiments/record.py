@@ -18,7 +18,7 @@ import torch
 
 from salun import __version__
 from salun.data.sets import Sets
-from salun.data.split import Split, resolved_request
+from salun.data.split import Split
 from salun.device import derived_seed
 from salun.errors import SalunError
 from salun.experiments.config import Experiment
@@ -30,6 +30,8 @@ from salun.metrics import Value
 from salun.metrics.evaluation import CORRUPTED_SETS
 from salun.models.checkpoint import weights_file
 from salun.training.progress import Epoch
+
+EARLIER = "earlier"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Record:
         retrained: id of the retrained model that the run was compared with.
         outputs: digest of the outputs that are kept beside the record.
         passes: images that went "forward" and "backward" through models, for "mask", "method", and "prune".
+        parent: id of the run of the request before this one, whose model it started from and whose cost `seconds` and
+            `passes` give, with that of the requests before, as "earlier"; retraining takes the cost alone from it.
         diverged_epoch: of a diverged run, the epoch, from 1, in which its loss or, after the last one, its outputs
             stopped being numbers; None of a method without epochs.
         certificate: what a certified method guarantees, "epsilon" and "delta", and by which noise, clipping and steps;
@@ -87,6 +91,7 @@ class Record:
     retrained: str | None = None
     outputs: str | None = None
     passes: dict[str, dict[str, int]] = field(default_factory=dict)
+    parent: str | None = None
     diverged_epoch: int | None = None
     certificate: dict[str, float] | None = None
     digest: str | None = field(default=None, compare=False)
@@ -108,6 +113,11 @@ class Record:
     def unlearning_seconds(self) -> float:
         """Wall time of mask and method."""
         return self.seconds["mask"] + self.seconds["method"]
+
+    @property
+    def earlier_cost(self) -> tuple[float, int]:
+        """Wall time and image passes of the requests before this one."""
+        return self.seconds.get(EARLIER, 0.0), sum(self.passes.get(EARLIER, {}).values())
 
     @property
     def base_name(self) -> str:
@@ -138,9 +148,8 @@ def resolved_settings(experiment: Experiment, problem: ForgettingProblem) -> dic
         **({"corrupt": spec.corruption.described()} if spec.corruption else {}),
     }
     mask_digest = None if problem.mask is None else tensors_digest(problem.mask)
-    forget = resolved_request(experiment.forget, problem.dataset)
-    experiment = experiment.model_copy(update={"forget": forget})
-    return experiment.dump(base, problem.split.forget_fingerprint, mask_digest)
+    fingerprints = [split.forget_fingerprint for split in (*problem.split.earlier, problem.split)]
+    return experiment.resolved(problem.dataset).dump(base, fingerprints, mask_digest)
 
 
 def experiment_of(record: Record, number: int) -> Experiment:
@@ -189,17 +198,19 @@ def drawn_seed(settings: dict[str, Any], seed: int) -> int:
     """Settle what a run's randomness starts from.
 
     A retrained model starts from nothing. The base model is mixed in, so that two base models are not compared with
-    one and the same retrained model, and no base model with one that starts from its own first weights.
+    one and the same retrained model, and no base model with one that starts from its own first weights. Requests one
+    after another draw anew for each.
 
     Args:
         settings: as `resolved` gives them; an audit, whose shadow models are others, gives no base model.
         seed: of the run.
 
     Returns:
-        The seed; another one only for retraining.
+        The seed; another one for retraining, and for requests after the first.
     """
     if settings["method"] != "retrain":
-        return seed
+        earlier = (settings["forget"] or {}).get("earlier", ())
+        return derived_seed("request", len(earlier) + 1, seed) if earlier else seed
     return derived_seed("retraining", (settings["base"] or {}).get("identity"), seed)
 
 

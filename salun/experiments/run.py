@@ -1,5 +1,6 @@
 """One run: base model, mask, method, outputs, metrics, record."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,7 @@ from salun.experiments.evaluate import Measured, base_outputs, measure, outputs_
 from salun.experiments.outputs import digest_of
 from salun.experiments.problem import ForgettingProblem, LoadedProblem, load_problem, mask_batch_size
 from salun.experiments.record import (
+    EARLIER,
     Record,
     drawn_seed,
     resolved_settings,
@@ -62,6 +64,23 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class PreviousRun:
+    """The run of the request before.
+
+    Attributes:
+        id: of its record.
+        weights: of its model, which the next run starts from; None of retraining.
+        seconds: wall time of it and those before it.
+        passes: images that went "forward" and "backward" through models, likewise.
+    """
+
+    id: str
+    weights: dict[str, Tensor] | None
+    seconds: float
+    passes: dict[str, int]
+
+
+@dataclass(frozen=True)
 class _PrunedModel:
     """A base model that was pruned and trained on."""
 
@@ -94,7 +113,12 @@ class UnlearningResult:
 
 
 def run_once(
-    experiment: Experiment, problem: ForgettingProblem, seed: int, cache: ModelCache, callback: Callback = no_callback
+    experiment: Experiment,
+    problem: ForgettingProblem,
+    seed: int,
+    cache: ModelCache,
+    callback: Callback = no_callback,
+    previous: PreviousRun | None = None,
 ) -> RunResult:
     """Run one experiment with one seed.
 
@@ -104,6 +128,7 @@ def run_once(
         seed: of the mask's and the method's randomness.
         cache: keeps base models, problems and their outputs.
         callback: is told of every step.
+        previous: of the request before; None of a first one.
 
     Returns:
         The record, the outputs, and the unlearned model.
@@ -115,18 +140,29 @@ def run_once(
     loaded = load_problem(problem, cache)
     before = base_outputs(loaded, cache)
     forget_peak_memory(device)
-    done = unlearn_once(experiment, loaded, seed, cache, callback)
+    done = unlearn_once(experiment, loaded, seed, cache, callback, previous.weights if previous else None)
     begun = clock(device)
     evaluation = with_references(outputs_of(done.task.model, loaded.sets, *done.cost), before)
+    if previous is not None:
+        done = replace(done, seconds=done.seconds | {EARLIER: previous.seconds})
+        done = replace(done, passes=done.passes | {EARLIER: previous.passes})
+        passes = sum(previous.passes.values())
+        evaluation = replace(evaluation, earlier_seconds=previous.seconds, earlier_passes=passes)
     measured = measure(evaluation, experiment.metrics, done.task.diverged is not None)
     done = replace(done, seconds=done.seconds | {"evaluation": clock(device) - begun})
     record = _record_of(experiment, loaded, seed, done, measured, cache.context)
     record = replace(record, base_metrics=measure(before, experiment.metrics).metrics, outputs=digest_of(evaluation))
+    record = replace(record, parent=previous.id if previous else None)
     return RunResult(record, evaluation, _checkpoint_of(done, loaded, record))
 
 
 def unlearn_once(
-    experiment: Experiment, loaded: LoadedProblem, seed: int, cache: ModelCache, callback: Callback = no_callback
+    experiment: Experiment,
+    loaded: LoadedProblem,
+    seed: int,
+    cache: ModelCache,
+    callback: Callback = no_callback,
+    start: Mapping[str, Tensor] | None = None,
 ) -> UnlearningResult:
     """Prune where that is asked for, compute the mask and run the method; time and count each.
 
@@ -136,6 +172,7 @@ def unlearn_once(
         seed: of all randomness.
         cache: keeps pruned models.
         callback: is told of every step.
+        start: weights in the place of the base model's.
 
     Returns:
         The task done, its mask, and what it took.
@@ -145,6 +182,8 @@ def unlearn_once(
     number, seed = run_id(settings, seed), drawn_seed(settings, seed)
     model, device = placed(base.restore(), context.device), context.device
     precision = precision_for(problem.spec.known_recipe.precision, device, base.architecture.size)
+    if start is not None:
+        model.load_state_dict(start)
     pruned = None
     if experiment.prune is not None:
         pruned = _pruned_base(experiment.prune, loaded, cache, callback)
@@ -200,6 +239,7 @@ def _task_of(model: nn.Module, loaded: LoadedProblem, seed: int, generator: torc
         untrained=lambda: built("random teacher", pretrained=False),
         generator=generator,
         runtime=runtime,
+        absent=tuple(sorted({label for split in problem.split.earlier for label in split.classes})),
     )
 
 
@@ -291,5 +331,5 @@ def _checkpoint_of(done: UnlearningResult, loaded: LoadedProblem, record: Record
     )
     config["unlearned"] = {"id": record.id, "seed": record.seed, **record.settings}
     weights = {name: tensor.detach().cpu() for name, tensor in done.task.model.state_dict().items()}
-    excluded = tuple(sorted({*base.excluded, *problem.split.listed.tolist()}))
+    excluded = tuple(sorted({*base.excluded, *problem.split.removed.tolist()}))
     return replace(base, weights=weights, optimizer=None, config=config, excluded=excluded, mask=done.mask)

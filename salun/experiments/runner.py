@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Literal
 
 from salun.errors import SalunError
 from salun.experiments import records
-from salun.experiments.base_training import save_with_forget
+from salun.experiments.base_training import remove_with_forget, save_with_forget
 from salun.experiments.bases import CallbackForBase, prepare_base, prepare_bases
+from salun.experiments.chains import goes_on, may_start, previous_run, stranded, used_up, with_starts
 from salun.experiments.choices import make_choice
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
@@ -87,17 +88,17 @@ class Runner:
         Raises:
             SalunError: a file cannot be written.
         """
-        self._sweep()
+        _sweep_up(self.cache.context.checkpoints, self.path.parent, self.weights)
         log = records.Log(self.path)
         log.refresh()
-        pending = [job for job in jobs if not self.is_finished(job, log.found)]
+        pending = self.unfinished(jobs, log.found)
         missing = untrained(pending)
         with Locks(self.path.parent / LOCKS) as locks, self.executor(len({job.id for job in pending})) as executor:
             failed = self.train_bases(missing, executor, callback_for_base)
             for job in [job for job in pending if job.problem.spec.identity in failed]:
                 pending.remove(job)
                 yield job, self._settle(job, failed[job.problem.spec.identity], log)
-            yield from self._run_pending(pending, executor, locks, log, callback_for)
+            yield from self._run_pending(pending, jobs, executor, locks, log, callback_for)
 
     def train_bases(
         self, missing: dict[str, ForgettingProblem], executor: Executor, callback_for_base: CallbackForBase
@@ -110,6 +111,7 @@ class Runner:
     def _run_pending(
         self,
         pending: list[Job],
+        jobs: list[Job],
         executor: Executor,
         locks: Locks,
         log: records.Log,
@@ -117,8 +119,12 @@ class Runner:
     ) -> _Outcomes:
         """Do runs whose base models are trained, as the executor has room for them."""
         running: dict[str, Job] = {}
+        failed: set[str] = set()
         told = False
         while pending or running:
+            for lost in stranded(pending, running, failed, log.found):
+                pending.remove(lost)
+                yield lost, RunFailure(f"request {lost.experiment.step - 1} failed or diverged: no model to go on from")
             while executor.has_room() and (job := self._next_locked(pending, running, locks, log)) is not None:
                 running[job.id] = job
                 executor.submit(self._request(job, log.found), callback_for(job))
@@ -127,19 +133,14 @@ class Runner:
                 job = running.pop(number)
                 recorded = self._settle(job, answer, log)
                 locks.release(number)
+                failed |= {number} if isinstance(recorded, RunFailure) else set()
+                self._drop(used_up(job, jobs, [*pending, *running.values()], log.found), jobs)
                 yield job, recorded
             elif pending:
                 if not told:
                     _log.warning("%s: waiting for other processes, which do the last runs", self.path.parent)
                 told = True
                 time.sleep(POLL)
-
-    def _sweep(self) -> None:
-        """Remove what processes that were killed left half-written."""
-        checkpoints = self.cache.context.checkpoints
-        places = self.path.parent, self.path.parent / OUTPUTS, self.weights
-        for folder in (*places, checkpoints, checkpoints / STATES):
-            sweep(folder)
 
     def executor(self, runs: int) -> Executor:
         """Choose who does the runs: this process, others of this machine, or a cluster."""
@@ -151,12 +152,13 @@ class Runner:
     def _next_locked(self, pending: list[Job], running: dict[str, Job], locks: Locks, log: records.Log) -> Job | None:
         """Lock the run that is to be done next, taking it and those that are recorded by now from the pending ones."""
         log.refresh()
+        left = {job.id for job in self.unfinished(pending, log.found)}
         for job in [job for job in pending if job.id not in running]:
-            if not self.is_finished(job, log.found):
-                if not locks.take(job.id):
+            if job.id in left:
+                if not may_start(job, left | running.keys(), log.found, self.weights) or not locks.take(job.id):
                     continue
                 log.refresh()
-                if not self.is_finished(job, log.found):
+                if job.id in {other.id for other in self.unfinished(pending, log.found)}:
                     pending.remove(job)
                     return job
                 locks.release(job.id)
@@ -166,8 +168,18 @@ class Runner:
     def _request(self, job: Job, done: dict[str, Record]) -> RunRequest:
         """Say what is to be done, for all metrics that the run's record has to hold."""
         experiment, problem = _with_metrics_of(done.get(job.id), job.experiment), job.problem
-        weights = self.keep == "all" or (self.keep == "last" and job.last) or _needs_weights(experiment)
-        return RunRequest(job.id, experiment, job.seed, problem.spec, problem.split, problem.mask, weights)
+        weights = self._keeps(job) or goes_on(job, self.keep != "none") or _needs_weights(experiment)
+        previous = previous_run(job, done, self.weights)
+        return RunRequest(job.id, experiment, job.seed, problem.spec, problem.split, problem.mask, weights, previous)
+
+    def _keeps(self, job: Job) -> bool:
+        """Tell whether the user wants a run's model."""
+        return self.keep == "all" or (self.keep == "last" and job.last) or _needs_weights(job.experiment)
+
+    def _drop(self, record: Record | None, jobs: Sequence[Job]) -> None:
+        """Remove the model of a run, which may stand in several entries, unless one of them keeps it."""
+        if record is not None and not any(self._keeps(job) for job in jobs if job.id == record.id):
+            remove_with_forget(weights_path(self.weights, record))
 
     def trace_of(self, job: Job) -> Path:
         """Name the file that tells where a run failed.
@@ -202,10 +214,23 @@ class Runner:
             path, problem = weights_path(self.weights, record), job.problem
             save_with_forget(path, result.checkpoint, problem.split, problem.dataset)
         if not self.cache.context.tuning:
-            self._keep_outputs(record, result.evaluation)
+            _keep_outputs(self.path.parent, record, result.evaluation)
         done[job.id] = _with_comparisons_of(done.get(job.id), record)
         records.append(self.path, done[job.id])
         return done[job.id]
+
+    def unfinished(self, jobs: Sequence[Job], done: dict[str, Record]) -> list[Job]:
+        """List the runs that are to be done.
+
+        Args:
+            jobs: runs, of each entry in order.
+            done: records by id.
+
+        Returns:
+            Those that are not finished, and those whose model one of them starts from and that is not kept.
+        """
+        left = with_starts(jobs, (job.id for job in jobs if not self.is_finished(job, done)), done, self.weights)
+        return [job for job in jobs if job.id in left]
 
     def is_finished(self, job: Job, done: dict[str, Record]) -> bool:
         """Tell whether a run need not be done: what is asked for is recorded, or what it is made of is kept.
@@ -230,12 +255,18 @@ class Runner:
         kept = (kept_outputs(self.path.parent, name, digest) is not None for name, digest in asked.items())
         return record.outputs is not None and all(kept)
 
-    def _keep_outputs(self, record: Record, evaluation: Evaluation) -> None:
-        """Write a run's outputs, and its base model's where they are not there yet."""
-        folder = self.path.parent
-        write_outputs(outputs_path(folder, record.id), evaluation)
-        if evaluation.base is not None and kept_outputs(folder, record.base_name) is None:
-            write_outputs(outputs_path(folder, record.base_name), evaluation.base)
+
+def _sweep_up(checkpoints: Path, folder: Path, weights: Path) -> None:
+    """Remove what processes that were killed left half-written."""
+    for place in (folder, folder / OUTPUTS, weights, checkpoints, checkpoints / STATES):
+        sweep(place)
+
+
+def _keep_outputs(folder: Path, record: Record, evaluation: Evaluation) -> None:
+    """Write a run's outputs, and its base model's where they are not there yet."""
+    write_outputs(outputs_path(folder, record.id), evaluation)
+    if evaluation.base is not None and kept_outputs(folder, record.base_name) is None:
+        write_outputs(outputs_path(folder, record.base_name), evaluation.base)
 
 
 def let_choose(runner: Runner, jobs: list[Job], callback_for_base: CallbackForBase = lambda spec: no_callback) -> bool:

@@ -16,6 +16,7 @@ from salun.unlearning import find_method
 
 _RANGE_KEYS = {"low", "high", "log"}
 _MASK_KEYS = ("use_mask", "mask_thr", "mask_score", "mask_batches", "prune", "prune_epochs")
+_REFUSED_KEYS = ("requests", "subclass_to_forget", "corrupt", "forget_choice")
 _KEEP, _KEPT = Range(0.1, 0.9), 0.5
 _MOST_VALUES = 1000
 
@@ -114,7 +115,10 @@ def _read_study(entry: Any, number: int) -> Study | None:
 
 
 def _searchable(entry: dict[str, Any]) -> dict[str, Any]:
-    """Find the keys that may be searched, with the types of the method's own."""
+    """Find the keys that may be searched, with the types of the method's own; refuse what no search can forget."""
+    if refused := [key for key in _REFUSED_KEYS if entry.get(key) not in (None, "random")]:
+        told = "takes no part in a search; give class_to_forget, unlearning_rate or idxs_to_forget alone"
+        raise SalunErrors([f"{key}: {told}" for key in refused])
     try:
         settings = find_method(str(entry.get("method") or "rl")).settings
     except SalunError as error:

@@ -32,6 +32,9 @@ class Evaluation:
     found: Outputs | None = None  # on corrupted training images that were found, which are the forget set; true labels
     undiscovered: Outputs | None = None  # on corrupted images of the retain set, with their true labels
     triggered: Outputs | None = None  # on test images of other classes with the trigger, its target as label
+    earlier: tuple[Outputs, ...] = ()  # outputs on the forget set of each request before this one, the first first
+    earlier_seconds: float = 0.0  # wall time of mask and method of those requests, all together
+    earlier_passes: int = 0  # image passes that they took
 
     @property
     def sets(self) -> dict[str, Outputs]:
@@ -46,6 +49,7 @@ class Evaluation:
             value = getattr(self, field.name)
             if isinstance(value, Outputs | Evaluation):
                 ordered[field.name] = value.in_order()
+        ordered["earlier"] = tuple(outputs.in_order() for outputs in self.earlier)
         return replace(self, **ordered)
 
 

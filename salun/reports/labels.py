@@ -1,7 +1,7 @@
 """Rows of a list's runs or of records alone, with titles that tell their experiments apart."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar
 
 from salun.experiments.config import Experiment
 from salun.experiments.plan import Job
@@ -10,30 +10,34 @@ from salun.experiments.record import Record, experiment_of, group_named, group_o
 from salun.metrics import Value
 from salun.reports.summary import UTILITY_FLOOR, Row, summarise
 
+_Key = TypeVar("_Key", bound=Hashable)
 
-def titles_of(jobs: list[Job]) -> dict[int, str]:
+
+def titles_of(jobs: list[Job]) -> dict[tuple[int, int], str]:
     """Name the experiments of a list so that a table can tell them apart.
 
     Returns:
-        By entry number its tag, method and mask; where entries on one problem share that, what differs follows.
+        By entry and step its tag, method, mask and request; what differs is added where entries on one problem share
+        that.
     """
-    groups: dict[int, list[Group]] = {}
+    groups: dict[tuple[int, int], list[Group]] = {}
     for job in jobs:
-        groups.setdefault(job.experiment.number, []).append(job.group)
-    first = {job.experiment.number: job.experiment for job in reversed(jobs)}
-    return told_apart({number: (first[number], group_named(groups[number])) for number in groups})
+        groups.setdefault(job.experiment.key, []).append(job.group)
+    first = {job.experiment.key: job.experiment for job in reversed(jobs)}
+    return told_apart({key: (first[key], group_named(groups[key])) for key in groups})
 
 
-def told_apart(entries: dict[int, tuple[Experiment, Group]]) -> dict[int, str]:
-    """Name experiments, given with their base model and forget set by entry number, as `titles_of` does."""
-    alike: dict[tuple[str, Group], dict[int, Experiment]] = {}
-    for number, (experiment, group) in entries.items():
-        alike.setdefault((_title_of(experiment), group), {})[number] = experiment
-    titles: dict[int, str] = {}
+def told_apart(entries: dict[_Key, tuple[Experiment, Group]]) -> dict[_Key, str]:
+    """Name experiments, given with their base model and forget set by any key, as `titles_of` does."""
+    alike: dict[tuple[str, Group], dict[_Key, Experiment]] = {}
+    for name, (experiment, group) in entries.items():
+        alike.setdefault((_title_of(experiment), group), {})[name] = experiment
+    titles: dict[_Key, str] = {}
     for (title, _), members in alike.items():
-        for number, details in _differences(list(members.values())).items():
+        step = next(iter(members.values())).step_title
+        for name, details in zip(members, _differences(list(members.values())), strict=True):
             shown = ", ".join(f"{key} {value}" for key, value in details.items())
-            titles[number] = f"{title} ({shown})" if shown else title
+            titles[name] = ", ".join(filter(None, (f"{title} ({shown})" if shown else title, step)))
     return titles
 
 
@@ -45,9 +49,9 @@ def _title_of(experiment: Experiment) -> str:
     return f"{tag}: {title}" if tag else title
 
 
-def _differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
-    """Find what sets experiments apart."""
-    known: dict[int, dict[str, str]] = {}
+def _differences(experiments: list[Experiment]) -> list[dict[str, str]]:
+    """Find what sets experiments apart: of each, in order."""
+    known: list[dict[str, str]] = []
     for experiment in experiments:
         mask, prune = experiment.mask, experiment.prune
         settings: dict[str, Any] = {
@@ -61,12 +65,12 @@ def _differences(experiments: list[Experiment]) -> dict[int, dict[str, str]]:
         settings |= {"metrics": " ".join(experiment.metrics) or "default", "seed": experiment.seed}
         settings |= {"forget_seed": experiment.forget.seed, "base_seed": experiment.base_seed}
         settings |= {"budget": experiment.budget}
-        known[experiment.number] = {key: _spelled(value) for key, value in settings.items()}
-    shared = [key for key in known[experiments[0].number] if all(key in settings for settings in known.values())]
-    apart = [key for key in shared if len({settings[key] for settings in known.values()}) > 1]
-    shown = {number: {key: settings[key] for key in apart} for number, settings in known.items()}
-    if len({tuple(details.values()) for details in shown.values()}) < len(shown):
-        return {number: details | {"entry": str(number)} for number, details in shown.items()}
+        known.append({key: _spelled(value) for key, value in settings.items()})
+    shared = [key for key in known[0] if all(key in settings for settings in known)]
+    apart = [key for key in shared if len({settings[key] for settings in known}) > 1]
+    shown = [{key: settings[key] for key in apart} for settings in known]
+    if len({tuple(details.values()) for details in shown}) < len(shown):
+        return [details | {"entry": str(one.number)} for details, one in zip(shown, experiments, strict=True)]
     return shown
 
 
@@ -80,7 +84,7 @@ def _spelled(value: object) -> str:
 def rows_of(
     jobs: list[Job],
     done: dict[str, Record],
-    joint: Mapping[int, Mapping[str, Value]] | None = None,
+    joint: Mapping[tuple[int, int], Mapping[str, Value]] | None = None,
     floor: float = UTILITY_FLOOR,
 ) -> list[Row]:
     """Summarise the finished runs of a list.
@@ -88,16 +92,16 @@ def rows_of(
     Args:
         jobs: all runs of the list.
         done: records by id.
-        joint: metrics of all runs of an experiment together, by entry number.
+        joint: metrics of all runs of an experiment together, by entry and step.
         floor: points of RA or TA; a run that loses more is marked; 0 marks none.
     """
     titles = sorted(titles_of(jobs).items())
-    finished: dict[int, list[Record]] = {number: [] for number, _ in titles}
+    finished: dict[tuple[int, int], list[Record]] = {key: [] for key, _ in titles}
     for job in jobs:
         if job.id in done:
-            finished[job.experiment.number].append(done[job.id])
-    together = [joint.get(number, {}) for number, _ in titles] if joint else ()
-    return summarise([(title, finished[number]) for number, title in titles], together, floor)
+            finished[job.experiment.key].append(done[job.id])
+    together = [joint.get(key, {}) for key, _ in titles] if joint else ()
+    return summarise([(title, finished[key]) for key, title in titles], together, floor)
 
 
 def rows_of_records(found: list[Record]) -> list[Row]:
@@ -124,6 +128,9 @@ def _drawn_from(record: Record) -> str:
     base, forget = dict(settings["base"]), dict(settings["forget"])
     if base["recipe"] is not None and base["identity"].startswith("recipe "):
         base |= {"identity": None, "seed": None, "recipe": base["recipe"] | {"seed": None}}
-    if forget["share"] is not None:
-        forget |= {"seed": None, "fingerprint": None}
+    forget |= {"earlier": [dict(earlier) for earlier in forget.get("earlier", ())]} if "earlier" in forget else {}
+    requests = [*forget.get("earlier", ()), forget]
+    if any(request["share"] is not None for request in requests):
+        for request in requests:
+            request |= {"seed": None} | ({"fingerprint": None} if request["classes"] or request["share"] else {})
     return run_id(settings | {"base": base, "forget": forget}, 0)

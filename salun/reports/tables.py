@@ -34,7 +34,8 @@ def columns_of(rows: list[Row]) -> list[str]:
     """List the metrics, no tables of their own, that some row has a value of: accuracies first, cost last."""
     able = [name for name in METRICS if METRICS[name].unit != "table"]
     shown = [name for name in able if any(row.value(name).n for row in rows)]
-    first, last = ("UA", "RA", "VA", "TA", "TUA", "MIA"), ("passes", "RTE")
+    first = ("UA", "UA_earlier", "RA", "VA", "TA", "TUA", "MIA")
+    last = ("passes", "passes_total", "RTE", "RTE_total")
     others = [name for name in shown if name not in first + last]
     return [name for name in (*first, *others, *last) if name in shown]
 
@@ -252,6 +253,8 @@ def _problem_of(records: list[Record]) -> str:
     text += f" ({bases} base models)" if bases > 1 else ""
     text += f", forgetting {settings['forget']['request']}"
     text += f" ({forgets} forget sets)" if forgets > 1 else ""
+    before = len(settings["forget"].get("earlier", ()))
+    text += f" after {before} request{'s' if before > 1 else ''}" if before else ""
     return f"{text}: {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} of {train} images"
 
 

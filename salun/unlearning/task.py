@@ -54,6 +54,7 @@ class Task:
         untrained: builds the architecture with random weights, where `fresh` starts from pretrained ones.
         curve: the epochs trained so far; `fit` and `retrain` add to it.
         diverged: the epoch in which the loss stopped being a number, from 1; None where it did not.
+        absent: classes that earlier requests forgot as a whole.
         certificate: what a certified method guarantees, and by which noise; None of all other methods.
     """
 
@@ -71,6 +72,7 @@ class Task:
     training: TrainingConfig = UNDECLARED
     curve: Sequence[Epoch] = ()
     diverged: int | None = None
+    absent: tuple[int, ...] = ()
     certificate: dict[str, float] | None = None
 
     @property
@@ -224,7 +226,7 @@ class Task:
         Args:
             labels: "any", uniform over all classes, the true one possible (the official code);
                 "other", uniform over the other classes; "remaining", uniform over the other classes
-                that are not forgotten (the notebook).
+                that are not forgotten, now or earlier (the notebook).
 
         Returns:
             (len(forget),) int64.
@@ -232,8 +234,8 @@ class Task:
         allowed = torch.ones(len(self.forget), self.classes, device=self.forget.device)
         if labels != "any":
             allowed.scatter_(1, self.forget.labels[:, None], 0)
-        if labels == "remaining" and self.forgotten:
-            allowed[:, list(self.forgotten)] = 0
+        if labels == "remaining":
+            allowed[:, [*self.forgotten, *self.absent]] = 0
         generator = self.generator
         # What torch.multinomial draws, but for its checks, which wait for the device.
         times = torch.empty(allowed.shape, device=generator.device).exponential_(generator=generator)

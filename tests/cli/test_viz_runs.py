@@ -1,5 +1,6 @@
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from PIL import Image
 from records import corrective, recorded, runs, sweep_runs, write_runs
 
 from salun.cli.viz import main
-from salun.experiments.record import Record
+from salun.experiments.record import Record, run_id
 
 KINDS = ("bars", "curves", "sweep", "plane")
 NOTHING: dict[str, float | None] = dict.fromkeys(("UA", "RA", "TA", "MIA"))
@@ -208,3 +209,22 @@ def test_one_part_found_is_no_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     list_of("one", corrective([*runs(method="retrain"), *runs(method="ft")], 0.5))
     assert viz() == 0
     assert "found" not in capsys.readouterr().out
+
+
+def test_requests_one_after_another_have_a_figure_of_their_own_and_folders_by_request() -> None:
+    first, second = runs(2), []
+    for record in runs(2):
+        before = {"classes": [0], "share": None, "seed": 0, "fingerprint": "print of class 0"}
+        forget = record.settings["forget"] | {"fingerprint": "next", "request": "class 1", "earlier": [before]}
+        settings = record.settings | {"forget": forget}
+        second.append(replace(record, settings=settings, id=run_id(settings, record.seed)))
+    list_of("one", [*first, *second])
+    assert viz() == 0
+    folders = {str(Path(name).parent) for name in made("images")}
+    assert folders == {"one", "one/resnet_tiny_digits_class-0", "one/resnet_tiny_digits_class-1_request2"}
+    assert {name for name in made("images") if Path(name).parent == Path("one")} == {
+        f"one/{file}" for file in files_of("requests")
+    }
+    assert [(line["title"], line["request"]) for line in lines_of("images/one/requests.csv")] == [
+        (title, str(number)) for title in ("base", "rl") for number in (1, 2)
+    ]

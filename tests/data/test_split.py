@@ -278,3 +278,41 @@ class TestForgetFile:
         again = make_split(uneven, ForgetRequest(indices=path), 3)
         assert torch.equal(again.forget, first.forget)
         assert torch.equal(again.retain, first.retain)
+
+
+class TestBefore:
+    def test_each_request_divides_what_the_ones_before_left(self, uneven: Dataset) -> None:
+        plain = make_split(uneven, ForgetRequest())
+        one = make_split(uneven, ForgetRequest(classes=(0,)))
+        two = make_split(uneven, ForgetRequest(share=0.25, seed=3), before=one)
+        three = make_split(uneven, ForgetRequest(classes=(2,)), before=two)
+        assert three.earlier == (one, two)
+        gone = [as_set(split.forget) for split in (one, two, three)]
+        assert as_set(three.removed) == set.union(*gone)
+        assert sum(map(len, gone)) + len(three.retain) == len(plain.train)
+        assert len(two.forget) == round(0.25 * len(one.retain))
+        assert set(uneven.test.labels[three.test].tolist()) == {1, 3, 4}
+        assert not set(uneven.train.labels[three.validation].tolist()) & {0, 2}
+        assert three.fingerprint == plain.fingerprint
+
+    def test_the_requests_before_and_their_order_are_part_of_the_identity(self, uneven: Dataset) -> None:
+        one, two = (make_split(uneven, ForgetRequest(classes=(label,))) for label in (0, 1))
+        chains = [((0, 1), 2), ((1, 0), 2), ((0, 1), 2), ((0,), 2), ((), 2)]
+        marks = []
+        for before, last in chains:
+            split = None
+            for label in (*before, last):
+                split = make_split(uneven, ForgetRequest(classes=(label,)), before=split)
+            marks.append(split.forget_fingerprint if split else "")
+        assert marks[0] == marks[2]
+        assert len({*marks, one.forget_fingerprint, two.forget_fingerprint}) == 6
+
+    def test_an_image_is_forgotten_once(self, uneven: Dataset, tmp_path: Path) -> None:
+        train = make_split(uneven, ForgetRequest()).train.tolist()
+        one = make_split(uneven, listing(tmp_path / "one.json", train[:4]))
+        two = listing(tmp_path / "two.json", train[3:9])
+        refuses("1 of its images are those of an earlier request", lambda: make_split(uneven, two, before=one))
+        zeros = make_split(uneven, ForgetRequest(classes=(0,)))
+        for classes in ((0,), (0, 1)):
+            again = ForgetRequest(classes=classes)
+            refuses("of an earlier request", lambda again=again: make_split(uneven, again, before=zeros))

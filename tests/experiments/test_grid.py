@@ -14,6 +14,7 @@ from salun.reports.labels import titles_of
 
 DIGITS = {"model": "resnet_tiny", "dataset": "digits"}
 ZERO = DIGITS | {"class_to_forget": 0}
+TWICE = {"requests": [{"class_to_forget": 0}, {"class_to_forget": 1}]}
 GROUPED = {"dataset": "digits_grouped"}
 
 
@@ -46,6 +47,16 @@ GRIDS: list[tuple[dict[str, Any], list[dict[str, Any]], list[str]]] = [
         ZERO | {"method": "rl_split", "lr": [0.01], "use_mask": True, "mask_thr": [0.2, 0.5]},
         [ZERO | {"method": "rl_split", "lr": 0.01, "use_mask": True, "mask_thr": keep} for keep in (0.2, 0.5)],
         ["rl_split, lr 0.01, mask 0.2", "rl_split, lr 0.01, mask 0.5"],
+    ),
+    (
+        TWICE | {"lr": [0.01, 0.1]},
+        [TWICE | {"lr": lr} for lr in (0.01, 0.1)],
+        ["rl, lr 0.01", "rl, lr 0.1"],
+    ),
+    (
+        {"each": {"requests": [TWICE["requests"], {"count": 2, "unlearning_rate": 0.1}]}},
+        [TWICE, {"requests": {"count": 2, "unlearning_rate": 0.1}}],
+        ['rl, requests [{"class_to_forget": 0}, {"class_to_f...', 'rl, requests {"count": 2, "unlearning_rate": 0.1}'],
     ),
     (
         ZERO | {"use_mask": [True, False], "mask_thr": 0.3, "tag": "mine"},

@@ -119,11 +119,11 @@ def test_metrics_of_several_runs_are_of_the_whole_experiment_and_computed_again_
     held = comparison()
     list(held.complete(jobs))
     joint = held.joint(jobs)
-    assert joint.keys() == {1, 2}
-    assert joint[2]["KLoM"] > 0
-    assert 0 <= joint[2]["ULiRA_auc"] <= 1
+    assert joint.keys() == {(1, 0), (2, 0)}
+    assert joint[2, 0]["KLoM"] > 0
+    assert 0 <= joint[2, 0]["ULiRA_auc"] <= 1
     rows = {row.title: row for row in rows_of(jobs, held.done, joint)}
-    assert rows["ga_small"].estimates["KLoM"].mean == joint[2]["KLoM"]
+    assert rows["ga_small"].estimates["KLoM"].mean == joint[2, 0]["KLoM"]
     assert rows["ga_small"].estimates["KLoM"].sd is None
     kept = json.loads((RECORDS.parent / "joint.json").read_text())
     assert len(kept) == 2
@@ -206,10 +206,10 @@ def test_metrics_of_several_runs_are_not_recorded_of_fewer() -> None:
     path.unlink()
     held = comparison()
     list(held.complete(jobs))
-    assert held.joint(jobs)[2] == {"KLoM": None}
+    assert held.joint(jobs)[2, 0] == {"KLoM": None}
     path.write_bytes(content)
-    assert held.joint(jobs)[2]["KLoM"] > 0
-    assert held.joint(listed(GOLD, {}, runs=1, metrics=["UA", "KLoM"]))[2]["KLoM"] is None
+    assert held.joint(jobs)[2, 0]["KLoM"] > 0
+    assert held.joint(listed(GOLD, {}, runs=1, metrics=["UA", "KLoM"]))[2, 0]["KLoM"] is None
 
 
 def test_metrics_of_weights_are_computed_from_kept_weights_which_retrained_models_keep_for_others() -> None:

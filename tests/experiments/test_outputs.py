@@ -22,6 +22,8 @@ def test_outputs_come_back_bit_for_bit() -> None:
         for part in ("logits", "labels", "indices"):
             assert torch.equal(getattr(getattr(found, name), part), getattr(getattr(written, name), part))
             assert getattr(getattr(found, name), part).dtype == getattr(getattr(written, name), part).dtype
+    assert len(found.earlier) == len(written.earlier) == 2
+    assert all(torch.equal(one.logits, other.logits) for one, other in zip(found.earlier, written.earlier, strict=True))
     assert digest_of(found) == digest_of(written)
     assert (found.found, found.undiscovered, found.triggered) == (None, None, None)
 
@@ -35,6 +37,8 @@ def test_a_later_figure_equals_an_immediate_one() -> None:
         kept_outputs(Path(), "run", None, written.seconds, written.passes),
         base=kept_outputs(Path(), "base"),
         retrained=kept_outputs(Path(), "retrained"),
+        earlier_seconds=written.earlier_seconds,
+        earlier_passes=written.earlier_passes,
     )
     assert evaluate(later, free) == evaluate(written, free)
 
@@ -50,7 +54,7 @@ def test_files_are_compressed_and_plain() -> None:
     write_outputs(PATH, still)
     with np.load(PATH, allow_pickle=False) as content:
         assert content["retain/logits"].dtype == np.float32
-        assert {name.split("/")[0] for name in content.files} == set(SETS)
+        assert {name.split("/")[0] for name in content.files} == {*SETS, "request1", "request2"}
         assert content.zip.getinfo("retain/logits.npy").compress_size < 90 * 4 * 4 / 4
 
 

@@ -67,6 +67,8 @@ def test_a_setting_that_is_a_list_is_no_list_of_values() -> None:
         ({"method": "ft", "learning": [1, 2]}, ["learning: unknown key"]),
         ({"method": "tf"}, ["method 'tf': unknown; accepted: "]),
         ({"method": "ft", "unlearning_rate": 0.1}, ["class_to_forget and unlearning_rate: exclude each other"]),
+        ({"class_to_forget": None, "requests": [{"class_to_forget": 0}], "method": "ft"}, ["requests: takes no part"]),
+        ({"unlearning_rate": 0.1, "forget_choice": "worst", "method": "ft"}, ["forget_choice: takes no part"]),
         ("ft", ["'ft': must be an object"]),
     ],
 )

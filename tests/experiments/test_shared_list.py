@@ -96,6 +96,16 @@ def test_two_processes_do_each_run_exactly_once(attempt: int) -> None:
     assert sorted(path.name for path in RECORDS.parent.iterdir()) == ["outputs", "records.jsonl"]
 
 
+def test_they_do_requests_one_after_another_each_once() -> None:
+    requests = [{"class_to_forget": label} for label in (0, 1, 2)]
+    together([{**ENTRIES[0], "class_to_forget": None, "requests": requests}], runs=2)
+    lines = [json.loads(line) for line in RECORDS.read_text().splitlines()]
+    assert Counter(LOG.read_text().split()) == Counter(line["id"] for line in lines)
+    assert len(lines) == 6
+    recorded = [None, *(line["id"] for line in lines)]
+    assert all(line["parent"] in recorded[: place + 1] for place, line in enumerate(lines))
+
+
 def test_they_train_a_base_model_once() -> None:
     recipe = {"epochs": 3, "batch_size": 32}
     fresh = {"checkpoint": None, "model": "resnet_tiny", "dataset": SMALL, "recipe": recipe}

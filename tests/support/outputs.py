@@ -46,7 +46,8 @@ def of_accuracy(right: int, wrong: int) -> Outputs:
 def model(seed: int = 1, sizes: dict[str, int] = SIZES, sure: float = 1.5, classes: int = 4) -> Evaluation:
     """One model's outputs on every set; all models are asked of the same images."""
     sets = [outputs(sizes[name], place, seed, sure, classes) for place, name in enumerate(SETS)]
-    return Evaluation(*sets, seconds=1.5, passes=4000)
+    earlier = tuple(outputs(20, 10 + place, seed, sure, classes) for place in range(2))
+    return Evaluation(*sets, seconds=1.5, passes=4000, earlier=earlier, earlier_seconds=2.5, earlier_passes=300)
 
 
 def compared(seed: int = 1, **options: Any) -> Evaluation:

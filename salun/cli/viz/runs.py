@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from salun.cli.status import notice
 from salun.cli.viz.figures import FigureWriter
-from salun.errors import SalunError
+from salun.errors import SalunError, one_line
 from salun.experiments.edits import corrected
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, experiment_of, is_superseded
@@ -19,9 +19,11 @@ from salun.reports.labels import rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.gone import WAYS, gone
+from salun.reports.plots.requests import requests_figure
 from salun.reports.plots.style import styled
 from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
+from salun.reports.requests import sequence_as_csv, sequences_of
 from salun.reports.summary import Row, grouped
 from salun.reports.tables import as_csv, columns_of, group_title
 
@@ -41,6 +43,7 @@ def run(flags: argparse.Namespace) -> int:
         for group, folder in _folders_of(rows, place).items():
             _draw_group(figures, folder, rows, group)
         _draw_found(figures, place, rows)
+        _draw_requests(figures, place, rows)
     return 0
 
 
@@ -124,7 +127,21 @@ def _problem_name(rows: list[Row]) -> str:
     """Name a forgetting problem's folder."""
     settings = next(record.settings for row in rows for record in row.records)
     base, forget = settings["base"], settings["forget"]
-    return name_part(f"{base['model']}_{base['dataset']}_{forget['request']}")
+    earlier = len(forget.get("earlier", ()))
+    after = f"_request{earlier + 1}" if earlier else ""
+    return name_part(f"{base['model']}_{base['dataset']}_{forget['request']}{after}")
+
+
+def _draw_requests(figures: FigureWriter, place: Path, rows: list[Row]) -> None:
+    """Draw each sequence of requests; a list without any has no such figure."""
+    for number, chains in enumerate(sequences_of(rows), 1):
+        run = chains[-1].rows[0].records[0]
+        base, first = run.settings["base"], run.settings["forget"]["request"]
+        title = f"{base['model']} on {base['dataset']}, {len(chains[0].rows)} requests, the first for {first}"
+        name = place / ("requests" if number == 1 else f"requests-{number}")
+        with styled():
+            figures.keep(requests_figure(chains, one_line(title)), name)
+        write_text(figures.at(name, ".csv"), sequence_as_csv(chains))
 
 
 def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], group: Group) -> None:

@@ -18,7 +18,7 @@ from salun.experiments.base_training import train_base
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.experiments.problem import ForgettingProblem, dataset_of
-from salun.experiments.run import RunResult, run_once
+from salun.experiments.run import PreviousRun, RunResult, run_once
 from salun.models.checkpoint import Checkpoint
 from salun.training.progress import Callback, Progress
 from salun.unlearning.mask import Mask
@@ -51,6 +51,7 @@ class RunRequest:
         split: of the data.
         mask: loaded from a file, where the experiment names one.
         keep_weights: whether the unlearned model is wanted.
+        previous: the run of the request before; None of a first one.
     """
 
     id: str
@@ -60,6 +61,7 @@ class RunRequest:
     split: Split
     mask: Mask | None
     keep_weights: bool
+    previous: PreviousRun | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def answer(request: Request, cache: ModelCache, callback: Callback, base: Checkp
         if base is not None:
             cache.get(("base", request.spec.identity), lambda: base)
         problem = replace(problem, mask=request.mask)
-        result = run_once(request.experiment, problem, request.seed, cache, callback)
+        result = run_once(request.experiment, problem, request.seed, cache, callback, request.previous)
         return result if request.keep_weights else replace(result, checkpoint=None)
     except Exception as error:  # one run that fails does not end the others
         return _failure(error)

@@ -86,7 +86,7 @@ def scar(
     teacher = task.frozen()
     weights = torch.ones(task.classes, device=task.forget.device)
     gone = torch.zeros(task.classes, dtype=torch.bool, device=task.forget.device)
-    gone[list(task.forgotten)] = True
+    gone[[*task.forgotten, *task.absent]] = True
     pull = _pull(task, weights, _class_statistics(task, delta, gamma_1, gamma_2), delta)
 
     with features_seen(task.model) as features:
