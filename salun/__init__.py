@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         run,
         saliency,
         split,
+        tune,
         unlearn,
     )
 
@@ -46,6 +47,7 @@ __all__ = [
     "run",
     "saliency",
     "split",
+    "tune",
     "unlearn",
 ]
 

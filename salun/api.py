@@ -4,9 +4,8 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
-from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,12 +18,11 @@ from salun.data.sets import prepare
 from salun.data.split import ForgetRequest, make_split
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
 from salun.errors import SalunError, whole_number
-from salun.experiments import records
 from salun.experiments.advice import few_steps, few_steps_of_training, warnings_of
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.entries import read_list
+from salun.experiments.entries import Keep, check_run, listed_entries, read_list
 from salun.experiments.executors.executor import RunFailure
-from salun.experiments.joint_metrics import Comparison
+from salun.experiments.joint_metrics import compare_runs
 from salun.experiments.own_model import (
     Build,
     check_callback,
@@ -34,10 +32,7 @@ from salun.experiments.own_model import (
     class_count,
     copied,
     device_of,
-    doubts_about_head,
-    doubts_about_metrics,
-    doubts_about_models,
-    doubts_about_sets,
+    doubts_of_evaluation,
     make_task,
     measured,
     metric_names,
@@ -48,13 +43,11 @@ from salun.experiments.own_model import (
     weighed,
 )
 from salun.experiments.own_split import split
-from salun.experiments.plan import Job, Repeats, plan
+from salun.experiments.plan import Repeats, plan
 from salun.experiments.plugins import model_files
-from salun.experiments.record import Record
 from salun.experiments.runner import Runner, let_choose
 from salun.experiments.source import check_source, keeping_source, results_name
-from salun.io.locks import LOCKS, Locks
-from salun.metrics import METRICS, Value, check_metrics
+from salun.metrics import METRICS, check_metrics
 from salun.metrics import evaluate as compute
 from salun.models.features import mark_head
 from salun.models.own import model
@@ -92,11 +85,14 @@ __all__ = [
     "run",
     "saliency",
     "split",
+    "tune",
     "unlearn",
 ]
 
+if TYPE_CHECKING:
+    from salun.reports.search import Tuned
+
 _Device = str | torch.device | None
-_Keep = Literal["all", "last", "none"]
 _COST = "salun_cost"
 _UNNAMED = "python"
 
@@ -354,14 +350,7 @@ def evaluate(
     for network in copies.values():
         mark_head(network, next(sets[0].batches(1)).x, head)
     checked_build(fresh, copies["model"], place)
-    _warn(
-        [
-            *doubts_about_sets(given),
-            *doubts_about_models(copies),
-            *doubts_about_metrics(asked, names, {**networks, **given}),
-            *doubts_about_head(copies["model"], names),
-        ]
-    )
+    _warn(doubts_of_evaluation(given, copies, asked, names))
     is_drawn = any("random" in METRICS[name].against for name in names)
     random = predict(untrained(model, fresh, derived_seed("random model"), place), sets[0]) if is_drawn else None
     columns, doubts = measured(copies, sets, names, random, getattr(model, _COST, (None, None)), UTILITY_FLOOR)
@@ -383,7 +372,7 @@ def run(
     data_dir: str | Path = "data",
     device: str = "auto",
     jobs: int = 1,
-    keep: _Keep = "last",
+    keep: Keep = "last",
     utility_floor: float | None = UTILITY_FLOOR,
     callback: Callback | None = None,
 ) -> Results:
@@ -411,13 +400,11 @@ def run(
         SalunError: data, checkpoints or folders are refused.
     """
     seeds, workers = whole_number("nexp", nexp, 1), whole_number("jobs", jobs, 1)
-    _check_run(keep, utility_floor, callback)
+    check_run(keep, utility_floor, callback)
     found, source, where = read_list(experiments)
     if wanted := metric_names(metrics):
         found = [each.model_copy(update={"metrics": check_metrics(wanted)}) for each in found]
-    title = results_name(name or (None if where == source else _UNNAMED), source)
-    folder, weights = Path(out) / title, Path(checkpoints) / title
-    check_source(folder, source)
+    folder, weights = _folders(name, where, source, Path(out), Path(checkpoints))
     plugins = model_files(each.model for each in found)
     context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), plugins=plugins)
     cache = ModelCache(context)
@@ -431,28 +418,69 @@ def run(
         for job, outcome in runner.run(planned, lambda job: callback or no_callback):
             if isinstance(outcome, RunFailure):
                 failures.append(f"{titles[job.experiment.key]}, seed {job.seed}: failed: {outcome.reason}")
-    rows = rows_of(planned, *_compared(runner, planned), utility_floor or 0.0)
+    rows = rows_of(planned, *compare_runs(cache, runner.path, weights, planned), utility_floor or 0.0)
     write_summaries(folder, rows)
     return Results(rows, folder, tuple(failures))
 
 
-def _check_run(keep: str, utility_floor: float | None, callback: Callback | None) -> None:
-    """Check what `run` is told beside its experiments."""
-    if keep not in get_args(_Keep):
-        raise SalunError(f"keep={keep!r}: accepted: {', '.join(get_args(_Keep))}")
-    if utility_floor is not None and not (isinstance(utility_floor, Real) and utility_floor >= 0):
-        raise SalunError(f"utility_floor={utility_floor!r}: must be points from 0, or None")
-    check_callback(callback)
+def _folders(name: str | None, where: str, source: str, out: Path, checkpoints: Path) -> tuple[Path, Path]:
+    """Name the folders of a list's results and weights, which no other list may have."""
+    title = results_name(name or (None if where == source else _UNNAMED), source)
+    check_source(out / title, source)
+    return out / title, checkpoints / title
 
 
-def _compared(runner: Runner, planned: list[Job]) -> tuple[dict[str, Record], dict[tuple[int, int], dict[str, Value]]]:
-    """Compute what compares runs with each other: the records, and metrics of several runs by entry."""
-    comparison = Comparison(runner.cache, runner.path, runner.weights)
-    with Locks(runner.path.parent / LOCKS) as locks, locks.holding("comparison"):
-        for _ in comparison.complete(planned):
-            pass
-    joint = comparison.joint(planned)
-    return records.read(runner.path)[0], joint
+@torch.inference_mode(False)
+def tune(
+    experiments: Sequence[dict[str, Any]] | dict[str, Any] | str | Path,
+    *,
+    trials: int = 20,
+    budget: int | None = None,
+    cells: int = 2,
+    seed: int = 0,
+    name: str | None = None,
+    out: str | Path = "runs",
+    checkpoints: str | Path = "checkpoints",
+    data_dir: str | Path = "data",
+    device: str = "auto",
+    jobs: int = 1,
+) -> "Tuned":
+    """Search the settings of a list's entries on validation images, as `salun-tune` does.
+
+    Args:
+        experiments: entries, one of them, or the path of a list; keys may hold lists of values, or ranges such as
+            `{"low": 1e-4, "high": 0.1, "log": True}`.
+        trials: settings tried of each entry.
+        budget: image passes of a run at most; None for those of retraining.
+        cells: base models and forget sets of each trial.
+        seed: of what is tried.
+        name: of the folder of trials; None takes that of the file, or "python".
+        out: folder of results; trials go to its `tune/`.
+        checkpoints: folder of base models.
+        data_dir: where data sets lie.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        jobs: trials side by side.
+
+    Returns:
+        The choices, whose `entries` go into `run`.
+
+    Raises:
+        SalunErrors: every mistake in the entries, a line each.
+        SalunError: data, checkpoints or folders are refused.
+    """
+    from salun.experiments.search import Plan  # only here, as Optuna takes a while to import
+    from salun.reports.search import search_settings
+
+    entries, source, where = listed_entries(experiments)
+    folder, weights = _folders(name, where, source, Path(out) / "tune", Path(checkpoints) / "tune")
+    context = RunContext(pick_device(device), Path(data_dir), Path(checkpoints), tuning=True)
+    counts = [whole_number(key, value, 1) for key, value in (("trials", trials), ("cells", cells), ("jobs", jobs))]
+    runner = Runner(ModelCache(context), folder / "records.jsonl", weights, "none", counts[2])
+    with keeping_source(folder, source):
+        planned = Plan(counts[0], counts[1], budget=budget, seed=seed)
+        tuned, notices = search_settings(entries, where, planned, runner)
+    _warn(notices)
+    return tuned
 
 
 def methods() -> dict[str, Method]:

@@ -18,6 +18,7 @@ from salun.experiments.problem import Group, load_models
 from salun.experiments.record import Record, partner_of, weights_path
 from salun.experiments.runner import missing_from
 from salun.io.files import read_json, write_text
+from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
 
 _JOINT = "joint.json"
@@ -315,3 +316,27 @@ def _read_joint(path: Path) -> dict[str, Any]:
     except SalunError:
         return {}
     return found if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()) else {}
+
+
+def compare_runs(
+    cache: ModelCache, path: Path, weights: Path, jobs: Sequence[Job]
+) -> tuple[dict[str, Record], dict[tuple[int, int], dict[str, Value]]]:
+    """Compute what compares the runs of a list with each other.
+
+    Args:
+        cache: keeps data sets and base models.
+        path: `records.jsonl` of the list.
+        weights: folder of its unlearned models.
+        jobs: all its runs.
+
+    Returns:
+        The records by id, and metrics of several runs by entry.
+
+    Raises:
+        SalunError: a file cannot be written.
+    """
+    comparison = Comparison(cache, path, weights)
+    with Locks(path.parent / LOCKS) as locks, locks.holding("comparison"):
+        for _ in comparison.complete(jobs):
+            pass
+    return records.read(path)[0], comparison.joint(jobs)

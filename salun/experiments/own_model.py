@@ -189,7 +189,7 @@ def _shared(first: Images, second: Images) -> int:
     return int(torch.isin(*places).sum())
 
 
-def doubts_about_sets(sets: Mapping[str, Images | None]) -> list[str]:
+def _doubts_about_sets(sets: Mapping[str, Images | None]) -> list[str]:
     """Say which sets that should hold unseen images share some with the training images."""
     lines = []
     for seen, unseen in product(("forget", "retain"), ("test", "validation")):
@@ -199,7 +199,7 @@ def doubts_about_sets(sets: Mapping[str, Images | None]) -> list[str]:
     return lines
 
 
-def doubts_about_models(models: Mapping[str, nn.Module]) -> list[str]:
+def _doubts_about_models(models: Mapping[str, nn.Module]) -> list[str]:
     """Say that the retrained model has the weights of another one."""
     states = {name: network.state_dict() for name, network in models.items()}
     gold, told = states.pop("retrained", None), "retrain a new model without the forget set"
@@ -212,7 +212,7 @@ def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def doubts_about_metrics(asked: Sequence[str], names: Sequence[str], given: Mapping[str, object]) -> list[str]:
+def _doubts_about_metrics(asked: Sequence[str], names: Sequence[str], given: Mapping[str, object]) -> list[str]:
     """Say which metrics have no value for want of an argument or of several runs.
 
     Args:
@@ -329,7 +329,7 @@ def make_task(
     )
 
 
-def evaluation_sets(forget: Images, retain: Images, validation: Images, test: Images) -> dict[str, Images]:
+def _evaluation_sets(forget: Images, retain: Images, validation: Images, test: Images) -> dict[str, Images]:
     """Name the sets that metrics look at; forgotten classes are taken out of validation and test images."""
     classes = torch.tensor(_forgotten_classes(forget, retain), dtype=torch.int64, device=forget.device)
 
@@ -342,7 +342,7 @@ def evaluation_sets(forget: Images, retain: Images, validation: Images, test: Im
     return sets | {"test": kept, "forgotten_test": gone}
 
 
-def outputs_on(name: str, model: nn.Module, sets: dict[str, Images]) -> Evaluation:
+def _outputs_on(name: str, model: nn.Module, sets: dict[str, Images]) -> Evaluation:
     """Compute a model's outputs on every set, which must be numbers."""
     forget, retain, validation, test, gone = (predict(model, images) for images in sets.values())
     found = Evaluation(forget, retain, validation, test, gone)
@@ -352,7 +352,7 @@ def outputs_on(name: str, model: nn.Module, sets: dict[str, Images]) -> Evaluati
     return found
 
 
-def doubts_about_head(model: nn.Module, names: tuple[str, ...]) -> list[str]:
+def _doubts_about_head(model: nn.Module, names: tuple[str, ...]) -> list[str]:
     """Tell which metrics have no value because the head of a model is not known, in a line."""
     blind = [name for name in names if METRICS[name].head and not classifiers(model)]
     lacking = f"no linear layer gives its logits, so it has no {', '.join(blind)}; name its last layer with head="
@@ -364,7 +364,7 @@ def weighed(
 ) -> Iterator[tuple[str, Models]]:
     """Put each model beside those that it is compared with; a retrained model is not compared with itself."""
     forget, retain, test, validation = sets
-    images = evaluation_sets(forget, retain, validation, test)
+    images = _evaluation_sets(forget, retain, validation, test)
     for name, network in models.items():
         gold = None if name == "retrained" else models.get("retrained")
         unseen = images["test"], images["forgotten_test"]
@@ -393,8 +393,8 @@ def measured(
         Values by model and metric, and a line where the retrained model is doubted.
     """
     forget, retain, test, validation = sets
-    images = evaluation_sets(forget, retain, validation, test)
-    found = {name: outputs_on(name, network, images) for name, network in models.items()}
+    images = _evaluation_sets(forget, retain, validation, test)
+    found = {name: _outputs_on(name, network, images) for name, network in models.items()}
     doubts = []
     if "base" in found and "retrained" in found:
         points = 100 * (accuracy(found["base"].retain) - accuracy(found["retrained"].retain))
@@ -406,3 +406,25 @@ def measured(
         gold = None if name == "retrained" else retrained
         columns[name] = evaluate(replace(outputs, base=base, retrained=gold, random=random), names)
     return columns, doubts
+
+
+def doubts_of_evaluation(
+    given: Mapping[str, Images | None],
+    models: Mapping[str, nn.Module],
+    asked: tuple[str, ...],
+    names: tuple[str, ...],
+) -> list[str]:
+    """Say what a user might not expect of an evaluation.
+
+    Args:
+        given: images by the name of the argument.
+        models: that are evaluated, likewise.
+        asked: names of metrics and groups, as the user gave them.
+        names: of the metrics.
+
+    Returns:
+        Lines; none where nothing is unusual.
+    """
+    known = {**dict.fromkeys(("base", "retrained")), **models, **given}
+    lines = [*_doubts_about_sets(given), *_doubts_about_models(models), *_doubts_about_metrics(asked, names, known)]
+    return lines + _doubts_about_head(models["model"], names)

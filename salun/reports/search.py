@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from scipy import stats
 
-from salun.experiments.search import Search, Trial
-from salun.experiments.search_space import Study
+from salun.experiments.runner import Runner
+from salun.experiments.search import Plan, Search, Trial
+from salun.experiments.search_space import Study, read_studies
 from salun.io.files import write_text
 from salun.reports.formats import csv_table, html_table, markdown_table, text_table
 from salun.reports.plots.search import draw_coordinates, draw_slices
@@ -102,6 +103,29 @@ def chosen_entries(entries: Sequence[Any], choices: Sequence[Choice]) -> list[di
     """
     found = {choice.study.number: choice.entry for choice in choices}
     return [found.get(number, entry) for number, entry in enumerate(entries, 1)]
+
+
+def search_settings(entries: Sequence[Any], source: str, plan: Plan, runner: Runner) -> tuple["Tuned", list[str]]:
+    """Search the settings of entries, without a terminal.
+
+    Args:
+        entries: as JSON gives them.
+        source: what the text of errors begins with.
+        plan: how much is tried.
+        runner: does and records the runs, with a context that is `tuning`.
+
+    Returns:
+        What was chosen, and a line for each run that failed.
+
+    Raises:
+        SalunErrors: every mistake in the entries, a line each.
+        SalunError: data or checkpoints are refused.
+    """
+    search = Search(read_studies(entries, source), plan, runner, source)
+    search.prepare()
+    search.run(lambda trial: None)
+    choices = choices_of(search)
+    return Tuned(choices, chosen_entries(entries, choices), search.folder), search.notices
 
 
 def _importance(journal: optuna.Study) -> dict[str, float]:

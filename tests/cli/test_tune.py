@@ -9,6 +9,7 @@ import pytest
 from lists import SHORT, SMALL
 from PIL import Image
 
+import salun
 from salun.cli.tune import main
 from salun.cli.unlearn import main as unlearn
 from salun.experiments.schema import load_experiments
@@ -65,6 +66,19 @@ def test_from_a_list_with_ranges_to_one_that_runs_as_it_is(written: None, capsys
     assert main([*FEW, "--out", "tuned.json"]) == 0
     assert ": gap " not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in folder.glob("*.*") if path.suffix != ".log"} == before
+
+
+def test_the_same_from_python(written: None) -> None:
+    tuned = salun.tune(LIST, trials=2, cells=1, device="cpu")
+    (choice,) = tuned
+    assert len(choice.trials) == 2
+    assert tuned.entries[0] == LIST[0]
+    assert tuned.entries[1] == choice.entry
+    assert str(tuned).splitlines()[1].startswith("ft ")
+    assert "<table>" in tuned._repr_html_()
+    assert (Path("runs/tune/python/journal.log")).is_file()
+    with pytest.raises(salun.SalunError, match="experiments: entry 1: lr: must list 1 to 1000 values"):
+        salun.tune(PROBLEM | {"method": "ft", "lr": []}, name="other")
 
 
 def test_an_interruption_is_one_line(
