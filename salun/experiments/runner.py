@@ -119,8 +119,7 @@ class Runner:
     ) -> _Outcomes:
         """Do runs whose base models are trained, as the executor has room for them."""
         running: dict[str, Job] = {}
-        failed: set[str] = set()
-        told = False
+        failed, told = set[str](), False
         while pending or running:
             for lost in stranded(pending, running, failed, log.found):
                 pending.remove(lost)
@@ -200,24 +199,12 @@ class Runner:
                 write_text(trace, answer.trace)
             return answer
         assert isinstance(answer, RunResult)
-        record = self._record(job, answer, log.found)
+        record = _record(self, job, answer, log.found)
         self.cache.context.forget_state(job.id)
         with suppress(OSError):
             trace.unlink()
             trace.parent.rmdir()
         return record
-
-    def _record(self, job: Job, result: RunResult, done: dict[str, Record]) -> Record:
-        """Write what a run gives, its record last."""
-        record = result.record
-        if result.checkpoint is not None:
-            path, problem = weights_path(self.weights, record), job.problem
-            save_with_forget(path, result.checkpoint, problem.split, problem.dataset)
-        if not self.cache.context.tuning:
-            _keep_outputs(self.path.parent, record, result.evaluation)
-        done[job.id] = _with_comparisons_of(done.get(job.id), record)
-        records.append(self.path, done[job.id])
-        return done[job.id]
 
     def unfinished(self, jobs: Sequence[Job], done: dict[str, Record]) -> list[Job]:
         """List the runs that are to be done.
@@ -260,6 +247,19 @@ def _sweep_up(checkpoints: Path, folder: Path, weights: Path) -> None:
     """Remove what processes that were killed left half-written."""
     for place in (folder, folder / OUTPUTS, weights, checkpoints, checkpoints / STATES):
         sweep(place)
+
+
+def _record(runner: Runner, job: Job, result: RunResult, done: dict[str, Record]) -> Record:
+    """Write what a run gives, its record last."""
+    record = result.record
+    if result.checkpoint is not None:
+        path, problem = weights_path(runner.weights, record), job.problem
+        save_with_forget(path, result.checkpoint, problem.split, problem.dataset)
+    if not runner.cache.context.tuning:
+        _keep_outputs(runner.path.parent, record, result.evaluation)
+    done[job.id] = _with_comparisons_of(done.get(job.id), record)
+    records.append(runner.path, done[job.id])
+    return done[job.id]
 
 
 def _keep_outputs(folder: Path, record: Record, evaluation: Evaluation) -> None:

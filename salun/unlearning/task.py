@@ -224,9 +224,8 @@ class Task:
         """Draw a label for every forget image.
 
         Args:
-            labels: "any", uniform over all classes, the true one possible (the official code);
-                "other", uniform over the other classes; "remaining", uniform over the other classes
-                that are not forgotten, now or earlier (the notebook).
+            labels: "any", uniform over all classes, the true one possible (the official code); "other", over the other
+                classes; "remaining", over the other classes that are not forgotten, now or earlier (the notebook).
 
         Returns:
             (len(forget),) int64.
@@ -236,9 +235,8 @@ class Task:
             allowed.scatter_(1, self.forget.labels[:, None], 0)
         if labels == "remaining":
             allowed[:, [*self.forgotten, *self.absent]] = 0
-        generator = self.generator
         # What torch.multinomial draws, but for its checks, which wait for the device.
-        times = torch.empty(allowed.shape, device=generator.device).exponential_(generator=generator)
+        times = torch.empty(allowed.shape, device=self.generator.device).exponential_(generator=self.generator)
         return (allowed / times.to(allowed.device)).argmax(1)
 
 

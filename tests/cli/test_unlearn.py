@@ -402,7 +402,8 @@ def test_dry_run_prints_everything_and_does_nothing(
     assert lines[6] == "   metrics UA, TA"
     assert lines[7].startswith("4. rl on resnet_tiny on synthetic:n=100,size=8,classes=4, forgetting class 1: 3 runs")
     assert json.loads(lines[9].removeprefix("   recipe "))["epochs"] == 1
-    assert lines[10].startswith("5. prune 0.95 + ft on resnet_tiny on synthetic:n=100,size=8,classes=4, ")
+    assert re.fullmatch(r"   base model checkpoints/resnet_tiny_\S+_base-\w+\.pt, to be trained", lines[10])
+    assert lines[11].startswith("5. prune 0.95 + ft on resnet_tiny on synthetic:n=100,size=8,classes=4, ")
     told = [line.strip() for line in lines if line.startswith(("   prune", "   budget"))]
     assert told == [
         "prune 0.95, then train for the recipe's epochs",
