@@ -114,7 +114,7 @@ def _cifar(
 
     with batch(layout.meta["filename"]) as entry:
         names = [entry[f"{key[:-1]}_names"] if key else () for key in (label_key, fine_key)]
-    classes, subclasses = (tuple(map(as_text, found)) for found in names)
+        classes, subclasses = [tuple(map(as_text, found)) for found in names]
     train, test = joined(layout.train_list), joined(layout.test_list)
     return Dataset(name, train, test, classes, padding=4, flip=True, subclasses=subclasses)
 

@@ -125,7 +125,7 @@ def make(tmp_path: Path, trained: Checkpoint, digits: Dataset) -> Make:
 
     def call(name: str, excluded: tuple[int, ...] = (), **config: Any) -> Model:
         split = make_split(digits, ForgetRequest())
-        described = checkpoint_config(digits, None, prepare(digits, split), split) | config
+        described = checkpoint_config("resnet_tiny", digits, None, prepare(digits, split), split) | config
         path = tmp_path / f"{name}.pt"
         save_checkpoint(path, replace(trained, config=described, excluded=excluded))
         return read_model(path)

@@ -42,7 +42,9 @@ def put(
     architecture = Architecture(config.pop("model", "resnet_tiny"), len(dataset.classes), 3, dataset.size)
     network = build(architecture)
     split = make_split(dataset, ForgetRequest(), split_seed)
-    described = checkpoint_config(dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split)
+    described = checkpoint_config(
+        architecture.model, dataset, config.pop("recipe", RECIPE), prepare(dataset, split), split
+    )
     path = Path(place)
     weights = dict(network.state_dict())
     save_checkpoint(path, Checkpoint(weights, architecture, name, None, described | config, excluded))
