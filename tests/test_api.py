@@ -138,8 +138,9 @@ def test_all_metrics_that_need_no_other_runs(model: nn.Module) -> None:
     joint = {"KLoM", "KLoM_median", "KLoM_p95", "forgetting_quality", "neurips_score", "ULiRA_auc"}
     expected = {name for name, found in salun.metrics().items() if not found.original} - joint
     assert set(scores) == expected | {"avg_gap"}
-    # Nothing is corrupted, and no part of a class is forgotten.
+    # Nothing is corrupted, no part of a class is forgotten, and there is no earlier request.
     missing = {"ASR", "CA_found", "CA_undiscovered", "others", "siblings", "subclass", "subclass_test"}
+    missing |= {"UA_earlier", "UA_by_request", "RTE_total", "passes_total"}
     assert {name for name in scores if scores[name] is None} == missing
     assert scores["passes"] == 2 * 2 * len(retain)
     assert scores["avg_gap"] == pytest.approx(np.mean([scores.gaps[name] for name in ("UA", "RA", "TA", "MIA")]))

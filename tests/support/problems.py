@@ -30,8 +30,7 @@ def first_of(sets: Sets, most: int) -> Sets:
     def first(images: Images) -> Images:
         return images.take(torch.arange(min(most, len(images))))
 
-    given = {name: images for name, images in vars(sets).items() if name != "corrupted"}
-    return Sets(**{name: first(images) for name, images in given.items()})
+    return Sets(**{name: first(images) for name, images in vars(sets).items() if isinstance(images, Images)})
 
 
 def make_task(
