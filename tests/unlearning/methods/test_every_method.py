@@ -241,7 +241,8 @@ def test_corrects_corrupted_images_unless_it_forgets_whole_classes(
     mask = saliency(trained.restore(), corrupted.forget, 0.3) if masked and METHODS[name].maskable else None
     task = make_task(trained, corrupted, forgotten=(), recipe=RECIPE.model_copy(update={"epochs": 1}))
     unlearn(task, name, quick(name) | {key: 0.1 for key in METHODS[name].settings if key == "alpha"}, mask)
-    assert not same_weights(task, trained, weights)
+    # LoTUS stops before its first epoch: the model, which was trained on clean images, has no trigger to forget.
+    assert same_weights(task, trained, weights) == (name == "lotus")
     assert all(bool(tensor.isfinite().all()) for tensor in task.model.state_dict().values())
     assert task.diverged is None
 
