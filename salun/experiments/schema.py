@@ -1,6 +1,7 @@
 """Experiment lists as users write them, their JSON Schema, and their checks."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,7 +19,7 @@ from salun.experiments.requests import FORGET_KEYS, SHARE_KEYS, DrawnRequests, F
 from salun.io.limits import read_plain
 from salun.metrics import METRIC_SETS, METRICS, load_metrics
 from salun.training.recipe import Recipe
-from salun.unlearning import METHODS, find_method, load_methods
+from salun.unlearning import METHODS, Method, find_method, load_methods
 from salun.unlearning.registry import WHOLE_CLASSES
 
 _UNMASKED_KEYS = ("load_mask", "prune", "prune_epochs")
@@ -43,6 +44,12 @@ def _method_models() -> dict[str, type[Entry]]:
         SalunError: a method's setting is called as a key that all of them share.
     """
     load_methods()
+    return _models_of(tuple(map(id, METHODS.values())))[0]
+
+
+@lru_cache(maxsize=1)
+def _models_of(_ids: tuple[int, ...]) -> tuple[dict[str, type[Entry]], list[Method]]:
+    """Build the schemas, once while the methods are the same; these are kept, so that no others get their ids."""
     models: dict[str, type[Entry]] = {}
     for name, found in METHODS.items():
         for key in found.settings.keys() & Entry.model_fields.keys():
@@ -59,7 +66,7 @@ def _method_models() -> dict[str, type[Entry]]:
             fields |= dict.fromkeys(SHARE_KEYS, (None, None))
         model = cast(type[Entry], create_model(f"{name}_entry", __base__=Entry, __doc__=found.summary, **fields))
         models |= dict.fromkeys(names, model)
-    return models
+    return models, list(METHODS.values())
 
 
 def json_schema() -> dict[str, Any]:
