@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 from typing import NamedTuple
@@ -43,25 +45,40 @@ class _OpenList(NamedTuple):
 
 def open_list(flags: argparse.Namespace, download: bool = True) -> _OpenList:
     """Check flags, list and folders, none of the data yet, which may or may not be downloaded."""
-    device = pick_device(flags.device, flags.deterministic)
+    pick_device(flags.device, flags.deterministic)  # a wrong one is told before anything in the list
     experiments, source = _read_experiments(flags)
     name = results_name(flags.name, source)
     folder, weights = Path(flags.out) / name, Path(flags.checkpoints) / name
     check_folder("--out", folder)
     check_folder("--checkpoints", weights)
     check_source(folder, source)
-    context = RunContext(
-        device,
+    context = context_of(flags, [each.model for each in experiments])
+    return _OpenList(experiments, source, folder, weights, ModelCache(replace(context, download=download)))
+
+
+def context_of(flags: argparse.Namespace, models: Iterable[str | None]) -> RunContext:
+    """Take from the flags of a machine where and how runs are done.
+
+    Args:
+        flags: of a command that does runs.
+        models: names of the models, whose files every process must run.
+
+    Returns:
+        The context.
+
+    Raises:
+        SalunError: there is no such device.
+    """
+    return RunContext(
+        pick_device(flags.device, flags.deterministic),
         Path(flags.data_dir),
         Path(flags.checkpoints),
         compiled=flags.compile,
         cuda_graphs=flags.cuda_graphs,
         save_every=60 * flags.save_every,
         skip_corrupt=flags.skip_corrupt,
-        plugins=(*map(Path, flags.plugin), *model_files(each.model for each in experiments)),
-        download=download,
+        plugins=(*map(Path, flags.plugin), *model_files(models)),
     )
-    return _OpenList(experiments, source, folder, weights, ModelCache(context))
 
 
 def _read_experiments(flags: argparse.Namespace) -> tuple[list[Experiment], str]:

@@ -1,21 +1,20 @@
 """`salun-tune`: search the settings of every entry of a list, with trials of equal number and cost."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
 
 from salun.cli import entry
 from salun.cli.console import make_console, plain_table, print_table
-from salun.cli.experiments import check_executor
+from salun.cli.experiments import check_executor, context_of
 from salun.cli.progress import Display
 from salun.cli.status import INTERRUPTED, SOME_FAILED, check_folder, notice
 from salun.cli.viz.figures import FigureWriter
-from salun.device import pick_device
 from salun.errors import one_line
-from salun.experiments.context import ModelCache, RunContext
+from salun.experiments.context import ModelCache
 from salun.experiments.executors.cluster import RayRequest
-from salun.experiments.plugins import model_files
 from salun.experiments.runner import Runner
 from salun.experiments.search import Plan, Search, Trial
 from salun.experiments.search_space import Study, read_studies
@@ -74,17 +73,7 @@ def _plan_of(flags: argparse.Namespace) -> Plan:
 
 def _runner_of(flags: argparse.Namespace, studies: list[Study], folder: Path, name: str) -> Runner:
     """Make what does the runs, on validation images alone."""
-    context = RunContext(
-        pick_device(flags.device, flags.deterministic),
-        Path(flags.data_dir),
-        Path(flags.checkpoints),
-        compiled=flags.compile,
-        cuda_graphs=flags.cuda_graphs,
-        save_every=60 * flags.save_every,
-        skip_corrupt=flags.skip_corrupt,
-        plugins=(*map(Path, flags.plugin), *model_files(study.experiment.model for study in studies)),
-        tuning=True,
-    )
+    context = replace(context_of(flags, [study.experiment.model for study in studies]), tuning=True)
     ray = None if flags.ray is None else RayRequest(flags.ray, flags.gpus_per_run, flags.jobs, flags.device)
     weights = Path(flags.checkpoints) / _FOLDER / name
     return Runner(ModelCache(context), folder / "records.jsonl", weights, "none", flags.jobs or 1, ray)

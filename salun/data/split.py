@@ -234,7 +234,8 @@ def _find_forget(sets: tuple[Tensor, Tensor], request: ForgetRequest, dataset: D
         return torch.empty(0, dtype=torch.int64), []
     path = request.indices
     listed, tested, first = read_forget(path, dataset, request.order)
-    named, gone = set(listed.tolist()), [index for index in dataset.train.absent if index in listed]
+    named = set(listed.tolist())
+    gone = [index for index in dataset.train.absent if index in named]
     learnt, held = (len((named - set(gone)) & set(part.tolist())) for part in (train, validation))
     others = {"in the validation split": held, "in the test part": len(tested)}
     others["left out of the base model's training"] = len(named) - len(gone) - learnt - held
