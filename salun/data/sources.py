@@ -3,15 +3,17 @@
 import importlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from salun.data.celeba import read_celeba
-from salun.data.dataset import Dataset
+from salun.data.dataset import Dataset, Subset, held_out
 from salun.data.folder import read_folder
 from salun.data.medmnist import medmnist_classes, read_medmnist
+from salun.data.memmap import rearranged
 from salun.data.synthetic import make_synthetic, parse_synthetic
 from salun.errors import SalunError, did_you_mean
 from salun.io.files import find_place
@@ -65,8 +67,8 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     """Load a data set by name.
 
     Args:
-        name: a registered one, `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, `celeba[:ATTRIBUTE]`,
-            `medmnist:NAME`, or `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
+        name: a registered one, or `NAME:n=IMAGES` for a stratified subset of its training images,
+            `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
         skip_corrupt: whether images of a folder that cannot be decoded are left out; they are named in `skipped`.
@@ -89,11 +91,27 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
             return read_celeba(name, data_dir, download)
         case "medmnist":
             return read_medmnist(name, data_dir, download)
-    source = _find_source(name)
+    source, count = _find_source(name)
     found = source.read(data_dir, download)
     if source.home != _BUILTIN:
-        _check_read(name, source, found)
-    return found
+        _check_read(name.partition(":")[0], source, found)
+    return found if count is None else _stratified(found, name, count)
+
+
+def _stratified(found: Dataset, name: str, count: int) -> Dataset:
+    """Take a stratified subset of the training images, the same one each time."""
+    part, total, classes = found.train, len(found.train.labels), len(found.classes)
+    if not 10 * classes <= count < total:
+        limits = f"{10 * classes} (10 a class) to {total - 1}"
+        raise SalunError(f"data set '{name}': n={count}: must be a number of training images from {limits}")
+    rows = held_out(part.labels, count / total, seed=0, total=count)[0]
+    names, digests = (
+        None if known is None else tuple(known[row] for row in rows.tolist()) for known in (part.names, part.digests)
+    )
+    fine = None if part.fine is None else part.fine[rows]
+    train = Subset(rearranged([part.pixels], rows), part.labels[rows], names, digests, fine=fine)
+    note = f"data set '{name}': a stratified {count} of {total} training images; lists of indices count among these"
+    return replace(found, name=name, train=train, notes=(*found.notes, note))
 
 
 def _check_read(name: str, source: _Source, found: object) -> None:
@@ -111,13 +129,17 @@ def _check_read(name: str, source: _Source, found: object) -> None:
             raise SalunError(f"{place} {types}; they must be torch.uint8 and torch.int64")
 
 
-def _find_source(name: str) -> _Source:
-    """Look a data set up by name."""
-    if name not in SOURCES:
+def _find_source(name: str) -> tuple[_Source, int | None]:
+    """Look `NAME[:n=IMAGES]` up: the source, and how many of its training images are wanted; None for all."""
+    whole, colon, option = name.partition(":")
+    if whole not in SOURCES:
         load_sources()
-    if name not in SOURCES:
+    if whole not in SOURCES:
         raise SalunError(f"data set '{name}': unknown{did_you_mean(name, [*SOURCES, *_OPEN.values()])}")
-    return SOURCES[name]
+    count = re.fullmatch(r"n=(\d{1,9})", option, re.ASCII)
+    if colon and count is None:
+        raise SalunError(f"data set '{name}': '{option}': must be n=IMAGES, a number of training images")
+    return SOURCES[whole], None if count is None else int(count[1])
 
 
 def load_sources() -> None:
@@ -149,7 +171,7 @@ def class_count(name: str) -> int | None:
             return 2
         case "medmnist":
             return medmnist_classes(name)
-    return _find_source(name).classes
+    return _find_source(name)[0].classes
 
 
 def subclass_count(name: str) -> int | None:
@@ -167,7 +189,7 @@ def subclass_count(name: str) -> int | None:
     kind = name.partition(":")[0]
     if kind == "folder":
         return None if _parse_folder(name)[3] else 0
-    return 0 if kind in _OPEN else _find_source(name).subclasses
+    return 0 if kind in _OPEN else _find_source(name)[0].subclasses
 
 
 def _parse_folder(name: str) -> tuple[Path, int | None, str | None, bool]:

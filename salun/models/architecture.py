@@ -36,7 +36,7 @@ def default_model(dataset: str) -> str:
     Returns:
         "resnet_tiny" for the 8x8 digits, grouped or not, else "resnet18".
     """
-    return TINY if dataset in ("digits", "digits_grouped") else "resnet18"
+    return TINY if dataset.partition(":")[0] in ("digits", "digits_grouped") else "resnet18"
 
 
 def _hint(name: str, others: Iterable[str]) -> str:

@@ -108,6 +108,6 @@ def default_recipe(dataset: str) -> Recipe:
     Returns:
         The paper's recipe; for the small `digits`, grouped or not, 10 epochs of a cosine schedule.
     """
-    if dataset in ("digits", "digits_grouped"):
+    if dataset.partition(":")[0] in ("digits", "digits_grouped"):
         return Recipe(epochs=10, lr=0.1, batch_size=64, schedule="cosine")
     return Recipe()

@@ -13,7 +13,7 @@ import pytest
 from commands import UNLEARN
 
 LIST = Path(__file__).parents[2] / "exp" / "quickstart.json"
-TIMES = {"seconds", "finished", "peak_memory", "digest"}
+TIMES = {"seconds", "finished", "peak_memory", "digest", "revision"}
 TIMED_METRICS = {"RTE"}
 KILLS = 30
 

@@ -618,6 +618,24 @@ class TestNames:
         refuses("unknown", lambda: class_count(name))
         assert class_count("folder:somewhere") is None
 
+    def test_stratified_subset(self) -> None:
+        whole, part = load("digits"), load("digits:n=500")
+        assert (part.name, len(part.train.labels), part.classes) == ("digits:n=500", 500, whole.classes)
+        share = 500 / len(whole.train.labels)
+        wanted = share * torch.bincount(whole.train.labels)
+        assert (torch.bincount(part.train.labels) - wanted).abs().max() <= 1
+        found = {image.numpy().tobytes() for image in part.train.pixels}
+        assert found < {image.numpy().tobytes() for image in whole.train.pixels}
+        assert torch.equal(part.test.pixels, whole.test.pixels)
+        assert torch.equal(load("digits:n=500").train.pixels, part.train.pixels)
+        assert any("500 of 1438" in line for line in part.notices)
+        assert (class_count("digits:n=500"), subclass_count("digits_grouped:n=500")) == (10, 10)
+        assert len(load("digits_grouped:n=300").train.fine) == 300
+
+    @pytest.mark.parametrize("option", ["n=99", "n=1438", "n=", "n=-5", "m=500", "", "n=5e2", "n=200:x"])
+    def test_wrong_subset(self, tmp_path: Path, option: str) -> None:
+        assert f"digits:{option}" in one_line(f"digits:{option}", tmp_path)
+
     @pytest.mark.parametrize("name", ["folder:", "folder:x:size=3", "folder:x:size=2000", "folder:x:size=²", "folder"])
     def test_wrong_folder_name(self, tmp_path: Path, name: str) -> None:
         assert name in one_line(name, tmp_path)
