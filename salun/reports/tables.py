@@ -272,7 +272,7 @@ def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
     Raises:
         SalunError: they cannot be written.
     """
-    texts = {"json": _as_json(rows), "csv": as_csv(rows), "md": _as_markdown(rows), "tex": _as_latex(rows)}
+    texts = {"json": _as_json(rows), "csv": as_csv(rows), "md": as_markdown(rows), "tex": _as_latex(rows)}
     paths = []
     for suffix, text in texts.items():
         paths.append(folder / f"summary.{suffix}")
@@ -360,7 +360,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
     return csv_table([columns, *([line.get(column) for column in columns] for line in lines)])
 
 
-def _as_markdown(rows: list[Row]) -> str:
+def as_markdown(rows: list[Row]) -> str:
     """Render rows for a README, the best method of each group in bold where it can be told from the others."""
     blocks = []
     for group, members in grouped(rows).items():
