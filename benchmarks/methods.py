@@ -17,6 +17,7 @@ from benchmarks.report import processor
 from salun.experiments import records
 from salun.experiments.record import Record
 from salun.reports.labels import rows_of_records
+from salun.reports.search import list_text
 from salun.reports.summary import Row
 from salun.reports.tables import as_markdown
 
@@ -136,9 +137,8 @@ def _search(benchmark: Benchmark) -> None:
 
 
 def _write_list(name: str, entries: Sequence[dict[str, Any]]) -> None:
-    """Write a list of experiments, a line each."""
-    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in entries)
-    (EXP / f"{name}.json").write_text(f"[\n{lines}\n]\n")
+    """Write a list of experiments."""
+    (EXP / f"{name}.json").write_text(list_text(entries))
 
 
 def _run(names: Sequence[str], runs: int) -> None:

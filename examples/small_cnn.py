@@ -1,4 +1,4 @@
-"""A network of 24,000 weights that a processor trains at thousands of images a second: `examples/small_cnn.py:SmallCNN`."""
+"""A small convolutional network for comparisons on a processor: `--model examples/small_cnn.py:SmallCNN`."""
 
 from torch import Tensor, nn
 

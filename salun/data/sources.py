@@ -67,8 +67,9 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     """Load a data set by name.
 
     Args:
-        name: a registered one, or `NAME:n=IMAGES` for a stratified subset of its training images,
-            `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
+        name: a registered one, or `NAME:n=IMAGES` for a stratified subset of its training images;
+            `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or
+            `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
         skip_corrupt: whether images of a folder that cannot be decoded are left out; they are named in `skipped`.

@@ -217,13 +217,23 @@ def write_choices(folder: Path, entries: Sequence[Any], out: Path, choices: Sequ
             rows.append([choice.study.title, trial.number, json.dumps(trial.chosen), trial.gap, json.dumps(trial.gaps)])
     headings, lines = lines_of(choices)
     texts = {
-        out: json.dumps(list(entries), indent=2) + "\n",
+        out: list_text(entries),
         folder / "summary.md": markdown_table(headings, lines, None) + "\n",
         folder / "trials.csv": csv_table(rows),
     }
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
+
+
+def list_text(entries: Sequence[Any]) -> str:
+    """Spell a list of experiments, a line an entry.
+
+    Args:
+        entries: as JSON holds them.
+    """
+    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in entries)
+    return f"[\n{lines}\n]\n"
 
 
 def figures_of(choice: Choice) -> dict[str, Figure]:
