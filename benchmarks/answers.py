@@ -157,7 +157,8 @@ def _correlated(first: Mapping[str, float], second: Mapping[str, float]) -> str:
     values = [np.array([order[name] for name in shared]) for order in (first, second)]
 
     def rho(one: np.ndarray, other: np.ndarray) -> float:
-        return float(spearmanr(one, other).statistic)
+        alone = np.ptp(one) == 0 or np.ptp(other) == 0  # a resample of a single method tells no order
+        return 0.0 if alone else float(spearmanr(one, other).statistic)
 
     interval = bootstrap(values, rho, paired=True, vectorized=False, n_resamples=_RESAMPLES, method="percentile", rng=0)
     low, high = interval.confidence_interval
