@@ -131,11 +131,12 @@ def order_lines(groups: Mapping[str, list[Row]]) -> list[str]:
 
 
 def _gaps(rows: Sequence[Row]) -> dict[str, float]:
-    """Give the gap of each method, by name and whether it has a mask."""
+    """Give the gap of each method, by name and whether it has a mask and two optimisers."""
     found: dict[str, float] = {}
     for row in _methods(rows):
         settings = row.records[0].settings
-        name = f"{settings['method']}{' + mask' if settings['mask'] else ''}"
+        marks = (" + mask" * bool(settings["mask"]), " + dual" * bool(settings["settings"].get("dual")))
+        name = "".join([settings["method"], *marks])
         found[name] = min(found.get(name, math.inf), row.gap.mean or 0.0)
     return found
 
@@ -195,10 +196,9 @@ def mask_lines(rows: list[Row]) -> list[str]:
                     over.setdefault(name, []).append(found.difference)
             shown = [f"{100 * (row.gap.mean or 0.0):.2f}" for row in cells]
             lines.append([escape_markdown(plain.title), *shown, *map(_difference_text, apart.values())])
-        blocks += [
-            f"{title}: gap in %, and the difference of gaps in points with its 95 % interval over runs",
-            markdown_table(headings, lines, None),
-        ]
+        if lines:
+            told = f"{title}: gap in %, and the difference of gaps in points with its 95 % interval over runs"
+            blocks += [told, markdown_table(headings, lines, None)]
     means = []
     for name, values in over.items():
         mean = estimate(values)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from salun.reports.tables import as_markdown
 
 KEPT, EXP, RUNS, DOCS = Path("docs/records"), Path("exp"), Path("runs"), Path("docs")
 FOUND = "## What was found"
-_TRIALS = 6
+_TRIALS = 5
 _SEARCH = ("--trials", str(_TRIALS), "--cells", "1", "--finalists", "2", "--repeats", "1")
 _MASKED = ("ft", "ga_small", "neggrad_plus", "rl", "rl_split", "amnesiac", "scrub", "bad_teacher")
 _SCORES = ("sum", "random", "inverted")
@@ -106,8 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             _derive(benchmark)
             _run([*benchmark.masks], benchmark.runs)
             _run([*benchmark.scenarios.values()], benchmark.runs)
-        for name in (*benchmark.problems.values(), *benchmark.masks, *benchmark.scenarios.values()):
-            keep(name)
         _note_hardware(benchmark)
     explained = benchmark.page.read_text().partition(FOUND)[2] if benchmark.page.exists() else ""
     benchmark.page.write_text("\n\n".join([*page(benchmark), FOUND]) + (explained or "\n"))
@@ -142,9 +140,11 @@ def _write_list(name: str, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def _run(names: Sequence[str], runs: int) -> None:
-    """Run lists side by side."""
+    """Run lists side by side, and keep their records."""
     given = ["--nexp", str(runs), "--keep", "none", "-NL"]
     _side_by_side([["salun-unlearn", "-L", str(EXP / f"{name}.json"), *given] for name in names])
+    for name in names:
+        keep(name)
 
 
 def _derive(benchmark: Benchmark) -> None:
@@ -153,7 +153,7 @@ def _derive(benchmark: Benchmark) -> None:
     for name, entries in lists.items():
         plain = {entry["method"]: entry for entry in entries if not entry.get("use_mask")}
         masks = [
-            plain[method] | {"use_mask": True, "mask_thr": 0.5, "mask_score": score}
+            plain[method] | {"base_seed": 0, "use_mask": True, "mask_thr": 0.5, "mask_score": score}
             for method in _MASKED
             for score in _SCORES
         ]
@@ -238,15 +238,11 @@ def page(benchmark: Benchmark) -> Iterator[str]:
         yield f"## {heading}"
         yield from _problem_blocks(groups[heading])
     yield from order_lines(groups)
-    if benchmark.masks:
-        yield "## Masks: salient, random and inverted"
-    for (heading, rows), name in zip(groups.items(), benchmark.masks, strict=benchmark.derived):
-        combined = rows_of_records([*(record for row in rows for record in row.records), *kept(name)])
-        yield f"### {heading}"
-        yield from mask_lines(combined)
+    yield from _mask_blocks(benchmark, groups)
     for heading, name in benchmark.scenarios.items():
-        yield f"## {heading}"
-        yield as_markdown(rows_of_records(kept(name))).strip()
+        if found := kept(name):
+            yield f"## {heading}"
+            yield as_markdown(rows_of_records(found)).strip()
 
 
 def _problem_blocks(rows: list[Row]) -> Iterator[str]:
@@ -255,6 +251,17 @@ def _problem_blocks(rows: list[Row]) -> Iterator[str]:
     for part in parts:
         yield "\n".join(part(rows))
     yield as_markdown(rows).strip()
+
+
+def _mask_blocks(benchmark: Benchmark, groups: Mapping[str, list[Row]]) -> Iterator[str]:
+    """Compare methods with themselves under each mask, where such runs are kept."""
+    masked = [kept(name) for name in benchmark.masks]
+    if not all(masked) or not masked:
+        return
+    yield "## Masks: salient, random and inverted"
+    for (heading, rows), found in zip(groups.items(), masked, strict=True):
+        yield f"### {heading}"
+        yield from mask_lines(rows_of_records([*(record for row in rows for record in row.records), *found]))
 
 
 def _introduction(benchmark: Benchmark) -> str:
