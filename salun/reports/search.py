@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from matplotlib.figure import Figure
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from scipy import stats
 
 from salun.experiments.runner import Runner
 from salun.experiments.search import Plan, Search, Trial
@@ -19,6 +17,7 @@ from salun.experiments.search_space import Study, read_studies
 from salun.io.files import write_text
 from salun.reports.formats import csv_table, html_table, markdown_table, text_table
 from salun.reports.plots.search import draw_coordinates, draw_slices
+from salun.reports.statistics import Estimate, estimate
 
 _HEADINGS = ("entry", "trials", "chosen", "gap %", "second, gap % more", "passes at most", "what mattered")
 _FEWEST = 4  # trials from which importances are computed
@@ -49,16 +48,12 @@ class Choice:
         return self.finals[0]
 
     @property
-    def lead(self) -> tuple[float, float, float] | None:
-        """By how much the second best settings are worse, with a 95 % interval of the pairs of runs; fractions."""
+    def lead(self) -> Estimate | None:
+        """By how much the second best settings are worse, a fraction; its interval is over pairs of runs."""
         if len(self.finals) < 2:
             return None
-        apart = np.subtract(self.finals[1].gaps, self.finals[0].gaps)
-        mean = float(apart.mean())
-        if len(apart) < 2 or not apart.std():
-            return mean, mean, mean
-        low, high = stats.t.interval(0.95, len(apart) - 1, mean, stats.sem(apart))
-        return mean, float(low), float(high)
+        pairs = zip(self.finals[1].gaps, self.finals[0].gaps, strict=True)
+        return estimate([second - first for second, first in pairs])
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -151,8 +146,12 @@ def lines_of(choices: Sequence[Choice]) -> tuple[tuple[str, ...], list[list[str]
 
 def _line(choice: Choice) -> list[str]:
     """Lay a choice out as text."""
-    lead, mattered = choice.lead, [f"{key} {_SHARES * share:.0f} %" for key, share in choice.importance.items()]
-    second = "–" if lead is None else f"{lead[0] * 100:.2f} ({lead[1] * 100:.2f} to {lead[2] * 100:.2f})"
+    mattered = [f"{key} {_SHARES * share:.0f} %" for key, share in choice.importance.items()]
+    second, lead = "–", choice.lead
+    if lead is not None and lead.mean is not None:
+        second = f"{100 * lead.mean:.2f}"
+        if lead.low is not None and lead.high is not None:
+            second += f" ({100 * lead.low:.2f} to {100 * lead.high:.2f})"
     figures = [f"{100 * choice.best.gap:.2f}", second, f"{choice.budget:,}"]
     return [choice.study.title, str(len(choice.trials)), chosen_text(choice.best), *figures, ", ".join(mattered) or "–"]
 
