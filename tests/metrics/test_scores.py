@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from outputs import outputs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
