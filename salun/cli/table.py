@@ -11,11 +11,10 @@ from rich.text import Text
 
 from salun.cli.console import WIDE, plain_table, print_table
 from salun.errors import one_line
-from salun.experiments.problem import Group
 from salun.io.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.summary import Row, bold_of, grouped
-from salun.reports.tables import INTERVAL, SPREAD, cell, columns_of, group_title, legend, lines_of
+from salun.reports.tables import INTERVAL, SPREAD, cell, columns_of, group_titles, heading, legend, lines_of
 
 _PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
 _CELL = re.compile(r"([^± ]*)(±\S*)?(.*)")
@@ -27,15 +26,10 @@ def print_rows(console: Console, rows: list[Row]) -> None:
 
     Where a terminal is too narrow, columns are left out, the least telling first, and named; then spreads.
     """
+    titles = group_titles(rows)
     for group, members in grouped(rows).items():
-        hidden: list[str] = []
-        table = _make_table(rows, group, hidden)
-        for name in _dispensable(members):
-            if _natural_width(console, table) <= console.width:
-                break
-            hidden.append(name)
-            table = _make_table(rows, group, hidden)
-        print_table(console, table)
+        hidden = _hidden(console, members)
+        print_table(console, _make_table(titles[group], *_columns_of(members, hidden), bold_of(members)))
         for line in [*_not_shown(hidden), *legend(members)]:
             console.print(Text(line), soft_wrap=True)
 
@@ -57,17 +51,41 @@ def _not_shown(hidden: list[str]) -> list[str]:
     return [f"not shown for want of width: {', '.join(hidden)}"] if hidden else []
 
 
-def _make_table(rows: list[Row], group: Group, hidden: list[str]) -> Table:
-    """Lay one forgetting problem out."""
-    members = grouped(rows)[group]
-    headings, lines = lines_of(members, hidden)
-    table = plain_table(group_title(rows, group))
-    columns = [list(column) for column in zip(*lines, strict=True)]
-    columns[1:] = map(_aligned, columns[1:])
-    for place, (heading, column) in enumerate(zip(headings, columns, strict=True)):
-        head = heading.rjust(cell_len(column[0])) if place else heading
-        table.add_column(Text(head), no_wrap=bool(place), overflow="fold")
-    bold = bold_of(members)
+def _hidden(console: Console, rows: list[Row]) -> list[str]:
+    """Choose what a narrow terminal does without, by a table of the widest cells alone."""
+    hidden: list[str] = []
+    headings, widest = _widest(rows, hidden)
+    for name in _dispensable(rows):
+        if _natural_width(console, _make_table("", headings, widest)) <= console.width:
+            break
+        hidden.append(name)
+        if name == SPREAD:
+            headings, widest = _widest(rows, hidden)
+        elif heading(name) in headings:
+            place = headings.index(heading(name))
+            del headings[place], widest[place]
+    return hidden
+
+
+def _widest(rows: list[Row], hidden: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Find headings and the widest cell of each column."""
+    headings, columns = _columns_of(rows, hidden)
+    return headings, [[max(column, key=cell_len)] for column in columns]
+
+
+def _columns_of(rows: list[Row], hidden: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Lay one forgetting problem out in headings and aligned columns."""
+    headings, lines = lines_of(rows, hidden)
+    first, *others = (list(column) for column in zip(*lines, strict=True))
+    return headings, [first, *map(_aligned, others)]
+
+
+def _make_table(title: str, headings: list[str], columns: list[list[str]], bold: int | None = None) -> Table:
+    """Put columns below their headings."""
+    table = plain_table(title)
+    for place, (head, column) in enumerate(zip(headings, columns, strict=True)):
+        shown = head.rjust(cell_len(column[0])) if place else head
+        table.add_column(Text(shown), no_wrap=bool(place), overflow="fold")
     for place, line in enumerate(zip(*columns, strict=True)):
         table.add_row(*map(Text, line), style="bold" if place == bold else None)
     return table
@@ -103,8 +121,8 @@ def _published_table(rows: list[Row]) -> Table | None:
     sources = sorted({match["source"] for _, match in found})
     table = plain_table(f"published: {'; '.join(sources)}")
     names = [name for name in columns_of(rows) if name in found[0][1]["metrics"]]
-    for heading in ("", *(f"{name} {whose}" for name in [*names, "gap"] for whose in ("ours", "published"))):
-        table.add_column(Text(heading), justify="right" if heading else "left", no_wrap=True)
+    for head in ("", *(f"{name} {whose}" for name in [*names, "gap"] for whose in ("ours", "published"))):
+        table.add_column(Text(head), justify="right" if head else "left", no_wrap=True)
     for row, match in found:
         figures = []
         for name in names:

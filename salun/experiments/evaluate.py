@@ -65,6 +65,21 @@ def base_outputs(loaded: LoadedProblem, cache: ModelCache) -> Evaluation:
     return cache.get(("before", *loaded.problem.group), make)
 
 
+def base_metrics(loaded: LoadedProblem, names: tuple[str, ...], cache: ModelCache) -> dict[str, Value]:
+    """Compute the metrics of a problem's base model, once a base model, forget set and list of metrics.
+
+    Args:
+        loaded: the problem.
+        names: which metrics; none for the default ones.
+        cache: keeps the values.
+
+    Returns:
+        Values by name.
+    """
+    key = ("metrics before", *loaded.problem.group, names)
+    return dict(cache.get(key, lambda: measure(base_outputs(loaded, cache), names).metrics))
+
+
 def with_references(evaluation: Evaluation, before: Evaluation, retrained: Evaluation | None = None) -> Evaluation:
     """Put a model's outputs beside those of the models that it is compared with.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 
 from salun import __version__
@@ -286,7 +285,7 @@ def versions() -> dict[str, str]:
         "salun": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "timm": timm.__version__,
+        "timm": version("timm"),
         "numpy": np.__version__,
         "scikit-learn": version("scikit-learn"),
     }

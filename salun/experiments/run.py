@@ -21,7 +21,7 @@ from salun.device import (
 from salun.experiments.base_model import checkpoint_config, fresh_model
 from salun.experiments.config import Experiment, PruneRequest
 from salun.experiments.context import ModelCache, RunContext
-from salun.experiments.evaluate import Measured, base_outputs, measure, outputs_of, with_references
+from salun.experiments.evaluate import Measured, base_metrics, base_outputs, measure, outputs_of, with_references
 from salun.experiments.outputs import digest_of
 from salun.experiments.problem import ForgettingProblem, LoadedProblem, load_problem, mask_batch_size
 from salun.experiments.record import (
@@ -151,7 +151,9 @@ def run_once(
     measured = measure(evaluation, experiment.metrics, done.task.diverged is not None)
     done = replace(done, seconds=done.seconds | {"evaluation": clock(device) - begun})
     record = _record_of(experiment, loaded, seed, done, measured, cache.context)
-    record = replace(record, base_metrics=measure(before, experiment.metrics).metrics, outputs=digest_of(evaluation))
+    record = replace(
+        record, base_metrics=base_metrics(loaded, experiment.metrics, cache), outputs=digest_of(evaluation)
+    )
     record = replace(record, parent=previous.id if previous else None)
     return RunResult(record, evaluation, _checkpoint_of(done, loaded, record))
 

@@ -9,6 +9,7 @@ from sklearn.model_selection import cross_val_score
 
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics.scores import evenly_spaced, losses
+from salun.training.evaluate import Outputs
 
 _TREES = (20, 50, 100)
 _CRITERIA = ("gini", "entropy")
@@ -32,10 +33,10 @@ def _score(forest: RandomForestClassifier, forget: np.ndarray, test: np.ndarray)
     return called, float(roc_auc_score(truth, forest.predict_proba(asked)[:, 1]))
 
 
-def _balanced(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _balanced(members: Outputs, others: Outputs) -> tuple[np.ndarray, np.ndarray]:
     """Take as many members as non-members, evenly spaced over each set: (2K, 1) losses and (2K,) labels."""
-    count = min(len(members), len(others))
-    taken = [evenly_spaced(values, count) for values in (members, others)]
+    count = min(len(members.labels), len(others.labels))
+    taken = [losses(evenly_spaced(part, count)) for part in (members, others)]
     return np.concatenate(taken)[:, None], np.repeat([1, 0], count)
 
 
@@ -61,10 +62,10 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
         unbalanced, and keeps the forest that scores best on the forget set (`forest_acc_original`).
     """
-    retain, forget, validation, test = (losses(evaluation.sets[name]) for name in _NEEDED)
-    if min(len(retain), len(validation)) < _FOLDS or not _are_finite(retain, forget, validation, test):
+    known, truth = _balanced(evaluation.retain, evaluation.validation)
+    forget, test = losses(evaluation.forget), losses(evaluation.test)
+    if len(truth) < 2 * _FOLDS or not _are_finite(known, forget, test):
         return None, None
-    known, truth = _balanced(retain, validation)
     best = max(_forests(), key=lambda forest: cross_val_score(forest, known, truth, cv=_FOLDS).mean())
     return _score(best.fit(known, truth), forget, test)
 

@@ -72,12 +72,12 @@ def modified_entropy(outputs: Outputs, variant: Variant = "corrected") -> Single
         2021, equation 6; the original in OPTML-Group/Unlearn-Saliency, `evaluation/SVC_MIA.py`.
     """
     p = outputs.logits.softmax(1)
-    rest, own = 1 - p, F.one_hot(outputs.labels, p.shape[1]).bool()
+    rest = 1 - p
     if variant == "original":
         occurring = torch.isin(torch.arange(p.shape[1]), outputs.labels)
         weight = torch.where(occurring, rest, p)
         return np.asarray(-(weight * _floored_log(p)).sum(1).numpy())
-    terms = torch.where(own, rest * _floored_log(p), p * _floored_log(rest))
+    terms = torch.where(_own_class(outputs), rest * _floored_log(p), p * _floored_log(rest))
     return np.asarray(-terms.sum(1).numpy())
 
 
@@ -102,7 +102,7 @@ def margins(outputs: Outputs) -> Singles:
     Source:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, section V.
     """
-    others = outputs.logits.masked_fill(F.one_hot(outputs.labels, outputs.logits.shape[1]).bool(), -torch.inf)
+    others = outputs.logits.masked_fill(_own_class(outputs), -torch.inf)
     return np.asarray((_of_label(outputs.logits, outputs.labels) - others.logsumexp(1)).numpy())
 
 
@@ -111,22 +111,27 @@ def _of_label(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None])[:, 0]
 
 
+def _own_class(outputs: Outputs) -> Tensor:
+    """Mark each row's entry at its label: (N, C) bool."""
+    return torch.zeros_like(outputs.logits, dtype=torch.bool).scatter_(1, outputs.labels[:, None], True)
+
+
 def _floored_log(values: Tensor) -> Tensor:
     """Take logarithms, of 1e-30 where a value is smaller."""
     return values.clamp_min(_FLOOR).log()
 
 
-def evenly_spaced(values: Singles, count: int) -> Singles:
-    """Choose rows evenly over a set, the first and the last among them.
+def evenly_spaced(outputs: Outputs, count: int) -> Outputs:
+    """Choose images evenly over a set, the first and the last among them.
 
     Args:
-        values: (N, ...).
+        outputs: logits (N, C) and labels (N,).
         count: how many, at most N.
 
     Returns:
-        (count, ...).
+        Those of `count` images.
     """
-    return np.asarray(values[np.linspace(0, len(values) - 1, count).astype(int)])
+    return outputs.take(torch.from_numpy(np.linspace(0, len(outputs.labels) - 1, count).astype(int)))
 
 
 def area(members: NDArray[np.floating], others: NDArray[np.floating]) -> float:

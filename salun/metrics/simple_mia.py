@@ -6,19 +6,20 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics.matching import unseen
-from salun.metrics.scores import Singles, evenly_spaced, losses
+from salun.metrics.scores import evenly_spaced, losses
+from salun.training.evaluate import Outputs
 
 _SPLITS = 10
 # The attack is asked of a tenth of the images, which must hold one of either kind.
 _FEWEST = 10
 
 
-def _logistic_attack(members: Singles, others: Singles) -> Value:
-    """Learn to tell (N,) losses of members from (M,) of others: mean accuracy on the held-back tenths."""
-    count = min(len(members), len(others))
+def _logistic_attack(members: Outputs, others: Outputs) -> Value:
+    """Learn to tell losses of N members from those of M others: mean accuracy on the held-back tenths."""
+    count = min(len(members.labels), len(others.labels))
     if count < _FEWEST:
         return None
-    known = np.concatenate([evenly_spaced(members, count), evenly_spaced(others, count)]).astype(np.float64)
+    known = np.concatenate([losses(evenly_spaced(part, count)) for part in (members, others)]).astype(np.float64)
     if not np.isfinite(known).all():
         return None
     splits = StratifiedShuffleSplit(n_splits=_SPLITS, random_state=0)
@@ -42,4 +43,4 @@ def simple_attack(evaluation: Evaluation) -> Value:
     Source:
         unlearning-challenge/starting-kit (NeurIPS 2023), `unlearning-CIFAR10.ipynb`.
     """
-    return _logistic_attack(losses(evaluation.forget), losses(unseen(evaluation)))
+    return _logistic_attack(evaluation.forget, unseen(evaluation))

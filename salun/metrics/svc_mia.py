@@ -12,13 +12,14 @@ from salun.metrics.tow import tug_of_war
 from salun.training.evaluate import Outputs, accuracy
 
 _NEEDED = ("retain", "test", "forget")
+_ORIGINAL = "MIA_m_entropy_original"
 _FEATURES: dict[str, Callable[[Outputs], Singles]] = {
     "MIA": true_confidence,
     "MIA_correctness": correctness,
     "MIA_entropy": entropy,
     "MIA_m_entropy": modified_entropy,
     "MIA_probability": probabilities,
-    "MIA_m_entropy_original": partial(modified_entropy, variant="original"),
+    _ORIGINAL: partial(modified_entropy, variant="original"),
 }
 
 
@@ -27,12 +28,19 @@ def _called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[s
     count = min(len(evaluation.retain.labels), len(evaluation.test.labels))
     attacks = {}
     for name in names:
-        retain, test, forget = (_FEATURES[name](evaluation.sets[part]) for part in _NEEDED)
-        members, others, target = (part.reshape(len(part), -1) for part in (retain[:count], test[:count], forget))
+        known = (_first(name, outputs, count) for outputs in (evaluation.retain, evaluation.test))
+        found = (*known, _FEATURES[name](evaluation.forget))
+        members, others, target = (part.reshape(len(part), -1) for part in found)
         if all(np.isfinite(part).all() for part in (members, others, target)):
             attacks[name] = members, others, target
-    found = called_members(attacks)
-    return {name: float(1 - found[name].mean()) if name in found else None for name in names}
+    called = called_members(attacks)
+    return {name: float(1 - called[name].mean()) if name in called else None for name in names}
+
+
+def _first(name: str, outputs: Outputs, count: int) -> Singles:
+    """Compute a feature of the first images of a set; the original looks at the labels of all for it."""
+    feature = _FEATURES[name]
+    return feature(outputs)[:count] if name == _ORIGINAL else feature(outputs.take(slice(count)))
 
 
 @metric("MIA", cost="attack", needs=_NEEDED, default=True)
@@ -70,7 +78,7 @@ def svc_attacks(evaluation: Evaluation, wanted: tuple[str, ...]) -> dict[str, Va
     return _called_non_member(evaluation, wanted)
 
 
-@metric("MIA_m_entropy_original", cost="attack", needs=_NEEDED, original=True)
+@metric(_ORIGINAL, cost="attack", needs=_NEEDED, original=True)
 def svc_original(evaluation: Evaluation) -> Value:
     """The attack on modified entropy as the SalUn code computes it, with p in the place of 1 - p.
 
@@ -84,7 +92,7 @@ def svc_original(evaluation: Evaluation) -> Value:
     Source:
         OPTML-Group/Unlearn-Saliency, `Classification/evaluation/SVC_MIA.py`.
     """
-    return _called_non_member(evaluation, ("MIA_m_entropy_original",))["MIA_m_entropy_original"]
+    return _called_non_member(evaluation, (_ORIGINAL,))[_ORIGINAL]
 
 
 @metric(

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import timm
-
 from salun.errors import SalunError, did_you_mean, nearest
 
 TINY = "resnet_tiny"
@@ -41,6 +39,8 @@ def default_model(dataset: str) -> str:
 
 def _hint(name: str, others: Iterable[str]) -> str:
     """Name the nearest model, or say where models come from: timm has far too many to list."""
+    import timm  # here and below only on need: it takes more than a second
+
     near = nearest(name, [TINY, *others, *timm.list_models()])
     if near is not None:
         return f"; did you mean '{near}'?"
@@ -67,6 +67,8 @@ def check_timm_model(name: str, others: Iterable[str] = ()) -> None:
     if ".py:" in name:
         trust = f"is built by a file's code, which runs only where it is named: --plugin {name}"
         raise SalunError(f"model '{name}': {trust}, with the file's path")
+    import timm
+
     family, _, tag = name.partition(".")
     if not timm.is_model(family):
         raise SalunError(f"model '{name}': unknown{_hint(name, others)}")

@@ -6,10 +6,7 @@ from copy import deepcopy
 from functools import lru_cache
 from typing import Any, cast
 
-import timm
 import torch
-from timm.models.resnet import BasicBlock, ResNet
-from timm.models.vgg import VGG
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -141,6 +138,9 @@ def _try_out(model: nn.Module, architecture: Architecture) -> None:
 
 def _bare(architecture: Architecture, options: dict[str, int]) -> nn.Module:
     """Build a model as timm does; "resnet_tiny" is timm's class, four stages of widths 16, 32, 64 and 128."""
+    import timm  # only now: it takes more than a second, which models from files do without
+    from timm.models.resnet import BasicBlock, ResNet
+
     given: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
     if architecture.model == TINY:
         return cast(nn.Module, ResNet(BasicBlock, (2, 2, 2, 2), channels=(16, 32, 64, 128), **given))
@@ -152,6 +152,8 @@ def _input_options(architecture: Architecture) -> list[dict[str, int]]:
     name, size = architecture.model, architecture.size
     if name == TINY or architecture.native:
         return [{}]
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     patched = "patch" in name or name.startswith(_PATCHED)
     if not patched and (config is None or not config.fixed_input_size):
@@ -164,6 +166,8 @@ def _adapt(model: nn.Module, architecture: Architecture) -> None:
     """Fit a convolutional model to small images, in place."""
     if architecture.size > _SMALL:
         return
+    from timm.models import VGG, ResNet
+
     if isinstance(model, ResNet):
         stem = model.conv1
         if isinstance(stem, nn.Conv2d):

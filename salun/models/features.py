@@ -6,14 +6,11 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.pit import PoolingVisionTransformer
-from timm.models.volo import VOLO
 from torch import Tensor, nn
 
 from salun.errors import SalunError, did_you_mean
 
-_TWO_TOKENS = (VisionTransformerDistilled, PoolingVisionTransformer)
+_TWO_TOKENS = ("VisionTransformerDistilled", "PoolingVisionTransformer")
 _HEAD = "salun_head"
 
 
@@ -132,7 +129,7 @@ def head(model: nn.Module) -> nn.Linear:
     """
     found = _heads_of(model)
     layer: Any = found[0] if len(found) == 1 else found
-    if isinstance(model, VOLO):
+    if _is_timms(model, "VOLO"):
         raise SalunError("model VOLO: its logits add the largest of every patch, not linear: no prototypes")
     if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
         return _linear_of(layer.weight.flatten(1), layer.bias)
@@ -147,7 +144,12 @@ def head(model: nn.Module) -> nn.Linear:
 
 def _has_two_tokens(model: nn.Module) -> bool:
     """Tell whether a model is a distilled transformer, whose two heads read a token each."""
-    return isinstance(model, _TWO_TOKENS) and isinstance(cast(Any, model).get_classifier(), tuple)
+    return _is_timms(model, *_TWO_TOKENS) and isinstance(cast(Any, model).get_classifier(), tuple)
+
+
+def _is_timms(model: nn.Module, *names: str) -> bool:
+    """Tell whether a model is of one of some classes of timm, which need not be imported for that."""
+    return any(kind.__name__ in names and kind.__module__.startswith("timm.") for kind in type(model).__mro__)
 
 
 def _linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -4,7 +4,6 @@ import urllib.error
 from typing import cast
 from urllib.request import Request, urlopen
 
-import timm
 from torch import nn
 
 from salun.errors import SalunError
@@ -30,6 +29,8 @@ def load_pretrained(architecture: Architecture) -> nn.Module:
     if name == TINY:
         raise SalunError(f"model '{TINY}': has no pretrained weights; leave --pretrained out")
     try:
+        import timm  # here and below only on need: it takes more than a second
+
         _reach_weights(name)
         model = timm.create_model(
             name, pretrained=True, num_classes=architecture.classes, in_chans=architecture.channels
@@ -43,6 +44,7 @@ def load_pretrained(architecture: Architecture) -> nn.Module:
 
 def _reach_weights(name: str) -> None:
     """Make sure that pretrained weights are here, or that the host that holds them answers."""
+    import timm
     from huggingface_hub import constants, try_to_load_from_cache
 
     config = timm.get_pretrained_cfg(name)
@@ -68,5 +70,7 @@ def pretrained_size(name: str) -> int:
     Returns:
         Side in pixels.
     """
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     return int(config.input_size[-1]) if config is not None else 224

@@ -204,9 +204,10 @@ def _noise(models: Mapping[Any, _Floats], rounding: _Floats, scale: float = 1.0)
 def _together(first: _Noise, second: _Noise) -> _Noise:
     """The noise of two methods side by side, (n, 8): rows of the same key stay one row."""
     keys = tuple(dict.fromkeys([*first.keys, *second.keys]))
+    places = {key: place for place, key in enumerate(keys)}
     rows = np.zeros((len(keys), first.rows.shape[1] + second.rows.shape[1]))
     for noise, columns in ((first, slice(0, 4)), (second, slice(4, 8))):
-        rows[[keys.index(key) for key in noise.keys], columns] = noise.rows
+        rows[[places[key] for key in noise.keys], columns] = noise.rows
     return _Noise(keys, rows, np.hstack([first.rounding, second.rounding]))
 
 

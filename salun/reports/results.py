@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from salun.errors import SalunError
 from salun.reports.formats import html_table, text_table
 from salun.reports.summary import Row, bold_of, grouped
-from salun.reports.tables import as_csv, group_title, legend, lines_of
+from salun.reports.tables import as_csv, group_titles, legend, lines_of
 
 if TYPE_CHECKING:
     import pandas
@@ -37,8 +37,9 @@ class Results(Sequence[Row]):
         return len(self.rows)
 
     def __str__(self) -> str:
+        titles = group_titles(self.rows)
         tables = [
-            "\n".join([group_title(self.rows, group), text_table(*lines_of(members)), *legend(members)])
+            "\n".join([titles[group], text_table(*lines_of(members)), *legend(members)])
             for group, members in grouped(self.rows).items()
         ]
         return "\n\n".join([*tables, *self.failures])
@@ -46,9 +47,9 @@ class Results(Sequence[Row]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        parts = []
+        parts, titles = [], group_titles(self.rows)
         for group, members in grouped(self.rows).items():
-            parts.append(f"<p><b>{html.escape(group_title(self.rows, group))}</b></p>")
+            parts.append(f"<p><b>{html.escape(titles[group])}</b></p>")
             parts.append(html_table(*lines_of(members), bold_of(members)))
             parts += [f"<p>{html.escape(line)}</p>" for line in legend(members)]
         return "\n".join([*parts, *(f"<p>{html.escape(line)}</p>" for line in self.failures)])

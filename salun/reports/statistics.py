@@ -1,8 +1,9 @@
 """What several runs say together: means with intervals, tests of two samples, and their adjustment for many tests."""
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import mean, stdev, variance
 
 from scipy.special import nctdtrinc, stdtr, stdtrit
@@ -35,12 +36,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """What several models were measured to be."""
+    """What several models were measured to be; not changed any more."""
 
     values: list[dict[str, float | None]]
     draws: list[Draw]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Metrics that some model has, in the order in which they first appear."""
         return list(dict.fromkeys(name for values in self.values for name in values))
@@ -49,15 +50,32 @@ class Sample:
         """Take one metric of every model; None of one that lacks it."""
         return [values.get(name) for values in self.values]
 
-    def within(self, groups: Collection[Group]) -> "Sample":
+    @cached_property
+    def groups(self) -> set[Group]:
+        """Base models and forget sets."""
+        return {draw[:2] for draw in self.draws}
+
+    @cached_property
+    def units(self) -> dict[str, list[float]]:
+        """The values of each metric, reduced to what `units` takes for independent."""
+        keys = unit_keys(self.draws)
+        return {name: means_by(self.of(name), keys) for name in self.names}
+
+    def within(self, groups: set[Group]) -> "Sample":
         """Keep the models of some base models and forget sets."""
+        if self.groups <= groups:
+            return self
         kept = [(values, draw) for values, draw in zip(self.values, self.draws, strict=True) if draw[:2] in groups]
         return Sample([values for values, _ in kept], [draw for _, draw in kept])
 
+    @cached_property
     def by_group(self) -> dict[Group, dict[str, float | None]]:
         """Average over the models of the same base model and forget set."""
-        groups = dict.fromkeys(draw[:2] for draw in self.draws)
-        parts = {group: self.within([group]) for group in groups}
+        parts: dict[Group, Sample] = {}
+        for values, draw in zip(self.values, self.draws, strict=True):
+            part = parts.setdefault(draw[:2], Sample([], []))
+            part.values.append(values)
+            part.draws.append(draw)
         return {group: {name: mean_of(part.of(name)) for name in part.names} for group, part in parts.items()}
 
 
@@ -110,7 +128,8 @@ def estimate(values: Iterable[float | None], draws: Sequence[Draw] = ()) -> Esti
     sd = stdev(known) if len(known) > 1 else None
     if len(independent) < 2:
         return Estimate(centre, sd, len(known), None, None)
-    reach = quantile(len(independent) - 1) * stdev(independent) / math.sqrt(len(independent))
+    apart = sd if sd is not None and independent == known else stdev(independent)
+    reach = quantile(len(independent) - 1) * apart / math.sqrt(len(independent))
     return Estimate(centre, sd, len(known), centre - reach, centre + reach)
 
 
@@ -141,7 +160,7 @@ def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[f
     for value, key in zip(values, keys, strict=True):
         if value is not None:
             parts.setdefault(key, []).append(value)
-    return [mean(part) for part in parts.values()]
+    return [mean(part) if len(part) > 1 else part[0] for part in parts.values()]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

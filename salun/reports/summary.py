@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import fmean
 
 from salun.errors import one_line
@@ -19,7 +20,6 @@ from salun.reports.statistics import (
     estimate,
     mean_of,
     means_by,
-    units,
     versus,
 )
 
@@ -69,7 +69,7 @@ class Row:
         ]
         return f"Row({self.title}: {', '.join(shown)}; {len(self.records)} runs)"
 
-    @property
+    @cached_property
     def losses(self) -> list[dict[str, float]]:
         """What each run that lost more than the floor lost, as `lost` gives it."""
         found = (lost(record.metrics, record.base_metrics, self.floor) for record in self.records)
@@ -128,8 +128,10 @@ def _draw_of(record: Record) -> Draw:
 def _once_a_pair(gold: Sample) -> Sample:
     """Count the distance between two retrained models once."""
     values = [dict(value) for value in gold.values]
-    for group in {draw[:2] for draw in gold.draws}:
-        members = [value for value, draw in zip(values, gold.draws, strict=True) if draw[:2] == group]
+    groups: dict[Group, list[dict[str, Value]]] = {}
+    for value, draw in zip(values, gold.draws, strict=True):
+        groups.setdefault(draw[:2], []).append(value)
+    for members in groups.values():
         for name in gold.names:
             held = [value for value in members if value.get(name) is not None]
             if len(held) == 2 and name in METRICS and "retrained" in METRICS[name].against:
@@ -169,9 +171,8 @@ def _gaps_of(sample: Sample, gold: Sample) -> tuple[dict[str, Value], ...]:
     """Compute every model's distance to retraining."""
     if not gold.values:
         return ()
-    reference = gold.by_group()
     pairs = zip(sample.values, sample.draws, strict=True)
-    return tuple(gap_to(values, reference.get(draw[:2], {})) for values, draw in pairs)
+    return tuple(gap_to(values, gold.by_group.get(draw[:2], {})) for values, draw in pairs)
 
 
 def _step_of(name: str, records: Iterable[Record]) -> float:
@@ -188,7 +189,7 @@ def _against(
 ) -> dict[str, Comparison]:
     """Test each metric for a difference from the retrained models, over the base models and forget sets of both."""
     # What compares a model with retrained model i and what compares i with the next are a pair, free of i's luck.
-    groups = {draw[:2] for draw in sample.draws} & {draw[:2] for draw in gold.draws}
+    groups = sample.groups & gold.groups
     ours, theirs = sample.within(groups), gold.within(groups)
     found: dict[str, Comparison] = {}
     for name in filter(_is_compared, ours.names):
@@ -198,7 +199,7 @@ def _against(
         elif len(groups) > 1:
             comparison = difference(_group_means(ours, name), _group_means(theirs, name), step)
         if comparison is None:
-            comparison = versus(units(ours.of(name), ours.draws), units(theirs.of(name), theirs.draws), step)
+            comparison = versus(ours.units[name], theirs.units.get(name, []), step)
         if comparison is not None:
             found[name] = comparison
     return found
@@ -212,13 +213,12 @@ def _known(sample: Sample, name: str) -> dict[Draw, float]:
 
 def _group_means(sample: Sample, name: str) -> dict[Draw, float]:
     """The mean of a metric for each base model and forget set that has one."""
-    means = {group: values.get(name) for group, values in sample.by_group().items()}
+    means = {group: values.get(name) for group, values in sample.by_group.items()}
     return {(*group, 0): value for group, value in means.items() if value is not None}
 
 
-def _partnered(records: Iterable[Record], gold: Iterable[Record], base: bool) -> dict[str, dict[Draw, float]]:
+def _partnered(records: Iterable[Record], draws: Mapping[str, Draw], base: bool) -> dict[str, dict[Draw, float]]:
     """The mean of each metric that compares with a retrained model, by that model's draw; of runs or base models."""
-    draws = {run.id: _draw_of(run) for run in gold}
     found: dict[str, dict[Draw, list[Value]]] = {}
     for run in records:
         for name, value in (run.base_metrics if base else run.metrics).items():
@@ -244,11 +244,15 @@ def summarise(
     load_metrics()
     whole = joint or [{}] * len(experiments)
     entries = [(*experiment, values) for experiment, values in zip(experiments, whole, strict=True) if experiment[1]]
-    sources = [{group_of(record) for record in records} for _, records, _ in entries]
+    sources = [frozenset(map(group_of, records)) for _, records, _ in entries]
+    holders: dict[Group, list[frozenset[Group]]] = {}
+    for own in dict.fromkeys(sources):
+        for cell in own:
+            holders.setdefault(cell, []).append(own)
+    widest = {own: max((other for other in holders[min(own)] if own <= other), key=len) for own in set(sources)}
     groups: dict[Group, list[_Entry]] = {}
     for entry, own in zip(entries, sources, strict=True):
-        widest = max((other for other in sources if own <= other), key=len)
-        groups.setdefault(group_named(widest), []).append(entry)
+        groups.setdefault(group_named(widest[own]), []).append(entry)
     rows = [row for group, members in groups.items() for row in _rows_within(group, members)]
     return [replace(row, floor=floor) for row in rows]
 
@@ -257,13 +261,13 @@ def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
     """Make the rows of one group."""
     runs = [record for _, records, _ in entries for record in records]
     retrained = [run for run in runs if run.is_gold]
-    return _tested([_base_row(group, runs, retrained), *(_run_row(group, entry, retrained) for entry in entries)])
+    gold, draws = _once_a_pair(_sample_of(retrained)), {run.id: _draw_of(run) for run in retrained}
+    return _tested([_base_row(group, runs, gold, draws), *(_run_row(group, entry, gold, draws) for entry in entries)])
 
 
-def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> Row:
+def _base_row(group: Group, records: list[Record], gold: Sample, draws: Mapping[str, Draw]) -> Row:
     """Summarise base models, each of which counts once, whatever the number of its forget sets and runs."""
-    gold = _once_a_pair(_sample_of(retrained))
-    groups = Sample([run.base_metrics for run in records], _sample_of(records).draws).by_group()
+    groups = Sample([run.base_metrics for run in records], [_draw_of(run) for run in records]).by_group
     sample = Sample(list(groups.values()), [(*group, 0) for group in groups])
     owners, distance = [base for base, _ in groups], _distance_of(sample, gold, records)
     return Row(
@@ -277,7 +281,7 @@ def _base_row(group: Group, records: list[Record], retrained: list[Record]) -> R
         gap=gap_estimate(distance) if distance else estimate([]),
         diverged=0,
         distance=distance,
-        against=_against(sample, gold, records, _partnered(records, retrained, base=True)),
+        against=_against(sample, gold, records, _partnered(records, draws, base=True)),
     )
 
 
@@ -285,11 +289,11 @@ def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Dis
     return distance_to(sample, gold, [_step_of(name, records) for name in GAP_METRICS])
 
 
-def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
+def _run_row(group: Group, entry: _Entry, gold: Sample, draws: Mapping[str, Draw]) -> Row:
     """Summarise one experiment."""
     title, records, joint = entry
     kind = "retrain" if records[0].is_gold else "method"
-    is_method, gold = kind == "method", _once_a_pair(_sample_of(retrained))
+    is_method = kind == "method"
     sample = _sample_of(records) if is_method else _once_a_pair(_sample_of(records))
     distance = _distance_of(sample, gold, records) if is_method else None
     floor = _without_spread(None if is_method else noise_floor(sample), len(records))
@@ -306,7 +310,7 @@ def _run_row(group: Group, entry: _Entry, retrained: list[Record]) -> Row:
         gap=gap_estimate(distance) if distance else floor,
         diverged=sum(record.diverged for record in records),
         distance=distance,
-        against=_against(sample, gold, records, _partnered(records, retrained, base=False)) if is_method else {},
+        against=_against(sample, gold, records, _partnered(records, draws, base=False)) if is_method else {},
     )
 
 
@@ -365,14 +369,13 @@ def is_distinct(rows: list[Row], best: Row | None) -> bool:
     """Tell whether every other contender is farther than the best method; never of the only method."""
     if best is None:
         return False
-    others = [row for row in contenders(rows, best.group) if row is not best]
-    return bool(others) and all(is_farther(rows, row) for row in others)
+    others, floor = [row for row in contenders(rows, best.group) if row is not best], floor_of(rows, best.group)
+    return bool(others) and all(is_farther(row, floor) for row in others)
 
 
-def is_farther(rows: list[Row], row: Row) -> bool:
+def is_farther(row: Row, floor: float | None) -> bool:
     """Tell whether a method's gap differs from the best one's beyond noise, and by more than the noise floor."""
-    floor = floor_of(rows, row.group) or 0.0
-    return row.behind is not None and row.behind.differs and row.behind.difference > floor
+    return row.behind is not None and row.behind.differs and row.behind.difference > (floor or 0.0)
 
 
 def bold_of(rows: list[Row]) -> int | None:

@@ -26,6 +26,7 @@ from salun.reports.summary import (
     is_farther,
 )  # fmt: skip
 
+_Best = tuple[Row | None, bool]
 INTERVAL, SPREAD = "95 % interval", "standard deviations of the metrics"
 _MOST_NAMED = 3
 
@@ -40,8 +41,10 @@ def columns_of(rows: list[Row]) -> list[str]:
     return [name for name in (*first, *others, *last) if name in shown]
 
 
-def _heading(name: str) -> str:
-    """Title a metric's column."""
+def heading(name: str) -> str:
+    """Title the column of a metric, or that of the interval."""
+    if name == INTERVAL:
+        return name
     unit = METRICS[name].unit
     return name if unit == "images" else f"{name} {unit}".rstrip()
 
@@ -74,7 +77,7 @@ def lines_of(rows: list[Row], hidden: Collection[str] = ()) -> tuple[list[str], 
     """Lay the rows of a group out as headings and lines of text, without hidden metrics, `INTERVAL` or `SPREAD`."""
     names = [name for name in columns_of(rows) if name not in hidden]
     with_interval = INTERVAL not in hidden and any(_interval(row.gap) for row in rows)
-    headings = ["", *map(_heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
+    headings = ["", *map(heading, names), "gap %", *[INTERVAL] * with_interval, "n"]
     lines = []
     for row in rows:
         values = {name: row.value(name) for name in names}
@@ -200,6 +203,7 @@ def _verdict(rows: list[Row], best: Row) -> str:
     others = [row for row in contenders(rows, best.group) if row is not best]
     text = f"nearest to retraining: {one_line(best.title)}"
     untested = [one_line(row.title) for row in others if row.behind is None]
+    floor = floor_of(rows, best.group)
     close = [(row.behind.adjusted, one_line(row.title)) for row in others if row.behind and not row.behind.differs]
     if not others:
         return f"{text}, with no other method to tell it from"
@@ -208,7 +212,7 @@ def _verdict(rows: list[Row], best: Row) -> str:
     if is_distinct(rows, best):
         return f"{text}, distinguishable from all others (in bold)"
     shown = [f"{title} (p {p:.2g})" for p, title in sorted(close, reverse=True)]
-    within = [one_line(row.title) for row in others if row.behind and row.behind.differs and not is_farther(rows, row)]
+    within = [one_line(row.title) for row in others if row.behind and row.behind.differs and not is_farther(row, floor)]
     parts = [f"not distinguishable from {_enumerated(shown)}"] if shown else []
     parts += [f"nearer than {_enumerated(within)} by less than the noise floor"] if within else []
     parts += [f"not tested against {_enumerated(untested)}"] if untested else []
@@ -229,17 +233,18 @@ def _enumerated(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def group_title(rows: list[Row], group: Group) -> str:
-    """Name model, data set and forget set of a group in one line, and what else tells it from other groups."""
-    runs = {key: [run for row in members for run in row.records] for key, members in grouped(rows).items()}
-    titles = {key: _problem_of(records) for key, records in runs.items()}
-    title = titles[group]
-    others = [other for other in titles if other != group and titles[other] == title]
-    if any(other[0] != group[0] for other in others):
-        title += f"; base model: {group[0]}"
-    if any(other[1] != group[1] for other in others):
-        title += f"; forget set: {group[1]}"
-    return one_line(title)
+def group_titles(rows: list[Row]) -> dict[Group, str]:
+    """Name model, data set and forget set of each group in one line, and what else tells it from other groups."""
+    alike: dict[str, list[Group]] = {}
+    for group, members in grouped(rows).items():
+        alike.setdefault(_problem_of([run for row in members for run in row.records]), []).append(group)
+    titles = {}
+    for title, groups in alike.items():
+        bases, forgets = (len(set(names)) > 1 for names in zip(*groups, strict=True))
+        for base, forget in groups:
+            more = f"; base model: {base}" * bases + f"; forget set: {forget}" * forgets
+            titles[base, forget] = one_line(title + more)
+    return titles
 
 
 def _problem_of(records: list[Record]) -> str:
@@ -282,10 +287,12 @@ def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
 
 def _as_json(rows: list[Row]) -> str:
     """Render rows for programs: fractions and seconds, every run with its gap."""
-    return json.dumps([_described(rows, row) for row in rows], indent=1, allow_nan=False) + "\n"
+    titles, bests = group_titles(rows), _bests_of(rows)
+    described = [_described(row, titles[row.group], bests[row.group]) for row in rows]
+    return json.dumps(described, indent=1, allow_nan=False) + "\n"
 
 
-def _described(rows: list[Row], row: Row) -> dict[str, Any]:
+def _described(row: Row, problem: str, best: _Best) -> dict[str, Any]:
     """Gather all that is known of a row."""
     gaps = row.gaps if row.kind == "method" and row.gaps else (None,) * len(row.records)
     runs = [
@@ -297,7 +304,7 @@ def _described(rows: list[Row], row: Row) -> dict[str, Any]:
     return {
         "title": row.title,
         "kind": row.kind,
-        "problem": group_title(rows, row.group),
+        "problem": problem,
         "settings": row.records[0].settings if row.records else None,
         **_sources_of(row),
         "metrics": {name: asdict(value) for name, value in row.estimates.items()},
@@ -306,15 +313,20 @@ def _described(rows: list[Row], row: Row) -> dict[str, Any]:
         "behind_best": _numbers_of(row.behind) if row.behind else None,
         "diverged": row.diverged,
         "lost": len(row.losses),
-        **_standing_of(rows, row),
+        **_standing_of(row, best),
         "runs": runs,
     }
 
 
-def _standing_of(rows: list[Row], row: Row) -> dict[str, bool]:
+def _bests_of(rows: list[Row]) -> dict[Group, _Best]:
+    """Find the best method of each group, and whether it can be told from all others."""
+    bests = {group: (members, best_of(members, group)) for group, members in grouped(rows).items()}
+    return {group: (best, is_distinct(members, best)) for group, (members, best) in bests.items()}
+
+
+def _standing_of(row: Row, best: _Best) -> dict[str, bool]:
     """Say how a row stands among those of its group."""
-    best = row is best_of(rows, row.group)
-    return {"best": best, "distinct": best and is_distinct(rows, row)}
+    return {"best": row is best[0], "distinct": row is best[0] and best[1]}
 
 
 def _sources_of(row: Row) -> dict[str, int]:
@@ -345,11 +357,11 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
         rows: a line each.
         shown: metrics; none for all that some row has.
     """
-    names = shown or columns_of(rows)
+    names, titles, bests = shown or columns_of(rows), group_titles(rows), _bests_of(rows)
     lines = []
     for row in rows:
-        line: dict[str, Any] = {"problem": group_title(rows, row.group), "title": row.title, "kind": row.kind}
-        line |= _sources_of(row) | _standing_of(rows, row)
+        line: dict[str, Any] = {"problem": titles[row.group], "title": row.title, "kind": row.kind}
+        line |= _sources_of(row) | _standing_of(row, bests[row.group])
         for name, value in [*((name, row.value(name)) for name in names), ("gap", row.gap)]:
             line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
         tests = {f"{name}_vs_retrained": row.against.get(name) for name in names} | {"gap_vs_best": row.behind}
@@ -362,21 +374,21 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
 
 def as_markdown(rows: list[Row]) -> str:
     """Render rows for a README, the best method of each group in bold where it can be told from the others."""
-    blocks = []
+    blocks, titles = [], group_titles(rows)
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)
         table = markdown_table(headings, lines, bold_of(members))
-        words = [escape_markdown(line) for line in (group_title(rows, group), *legend(members))]
+        words = [escape_markdown(line) for line in (titles[group], *legend(members))]
         blocks.append("\n\n".join([words[0], table, *words[1:]]) + "\n")
     return "\n".join(blocks)
 
 
 def _as_latex(rows: list[Row]) -> str:
     """Render rows for a paper, in bold what Markdown has in bold."""
-    blocks = []
+    blocks, titles = [], group_titles(rows)
     for group, members in grouped(rows).items():
         headings, lines = lines_of(members)
         table = latex_table(headings, lines, bold_of(members))
-        words = [f"% {line}" for line in (group_title(rows, group), *legend(members))]
+        words = [f"% {line}" for line in (titles[group], *legend(members))]
         blocks.append("\n".join([words[0], table, *words[1:]]) + "\n")
     return "\n".join(blocks)

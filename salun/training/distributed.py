@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 
 from salun.data.images import Batch
@@ -116,6 +115,8 @@ class Group:
         if self.size == 1:
             return model
         if self.device.type == "cuda":
+            from timm.layers import convert_sync_batchnorm  # only now: timm takes more than a second to import
+
             convert_sync_batchnorm(model)
         return nn.parallel.DistributedDataParallel(model)
 

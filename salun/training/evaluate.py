@@ -39,8 +39,11 @@ class Outputs:
         """Sort by the images' indices, where they are known."""
         if self.indices is None:
             return self
-        order = self.indices.argsort(stable=True)
-        return Outputs(self.logits[order], self.labels[order], self.indices[order])
+        return self.take(self.indices.argsort(stable=True))
+
+    def take(self, rows: Tensor | slice) -> "Outputs":
+        """Choose some of the images, by their rows."""
+        return Outputs(self.logits[rows], self.labels[rows], None if self.indices is None else self.indices[rows])
 
 
 def accuracy(outputs: Outputs) -> float:

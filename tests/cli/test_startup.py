@@ -87,6 +87,12 @@ def test_first_step_waits_for_nothing_that_it_does_not_need(command: str, argume
     assert not {REAL, "torch._inductor", "sympy", "wandb", "matplotlib", "sklearn", "scipy.stats"} & set(imported)
 
 
+def test_first_step_of_a_model_from_a_file_does_without_timm() -> None:
+    own = Path(__file__).parents[2] / "examples" / "small_cnn.py"
+    imported = run(FIRST_STEP, "train", "--dataset", "digits", "--model", f"{own}:SmallCNN", "--no-log")
+    assert "timm" not in imported
+
+
 ASLEEP = """
 import copy, inspect, pickle, sys
 import salun.cli

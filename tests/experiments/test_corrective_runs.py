@@ -16,7 +16,7 @@ from salun.experiments.record import experiment_of
 from salun.experiments.schema import validate
 from salun.models.checkpoint import load_checkpoint
 from salun.reports.labels import rows_of, rows_of_records
-from salun.reports.tables import group_title, legend
+from salun.reports.tables import group_titles, legend
 
 DIGITS = {"model": "resnet_tiny", "dataset": "digits", "method": "ft"}
 RECORDED = [
@@ -116,7 +116,7 @@ def test_from_entries_to_the_table() -> None:
         assert [row.title for row in rows] == titles
         assert [row.kind for row in rows] == ["base", "retrain", "method", "method"]
         assert rows[2].gap.mean is not None
-        assert "with 20 % corrupted (trigger, target 0), forgetting the found 0.5" in group_title(rows, rows[0].group)
+        assert "with 20 % corrupted (trigger, target 0), forgetting the found 0.5" in group_titles(rows)[rows[0].group]
         told = "\n".join(legend(rows))
         assert "to retraining's without any corrupted image" in told
         assert "nearest to retraining: ga_small, with no other method to tell it from" in told

@@ -1,7 +1,9 @@
 """A search for settings, on a few very small images."""
 
+import shutil
 from collections import Counter
-from dataclasses import replace
+from contextlib import chdir
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,36 @@ def tried(search: Search) -> dict[int, list[tuple[Any, ...]]]:
 PLAN = Plan(trials=3, cells=2, finalists=2, repeats=2)
 
 
-def test_every_method_has_as_many_trials_and_no_more_passes_than_retraining() -> None:
-    search, told = searched(PLAN, FT, GA)
+@dataclass(frozen=True)
+class Done:
+    """A search that is not done again: shared, so its folder must not be changed."""
+
+    folder: Path
+    search: Search
+    told: list[Trial]
+
+    @classmethod
+    def of(cls, folder: Path, *entries: dict[str, Any]) -> "Done":
+        torch.set_num_threads(1)
+        with chdir(folder):
+            return cls(folder, *searched(PLAN, *entries))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return Done.of(tmp_path_factory.mktemp("both"), FT, GA)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return Done.of(tmp_path_factory.mktemp("single"), FT)
+
+
+def test_every_method_has_as_many_trials_and_no_more_passes_than_retraining(
+    both: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(both.folder)
+    search, told = both.search, both.told
     assert Counter(trial.study.number for trial in told) == {2: 3, 3: 3}
     assert all(len(trial.gaps) == 2 for trial in told)
     limits = {search.budget(study) for study in search.studies}
@@ -81,12 +111,10 @@ def test_problems_and_seeds_are_none_that_are_reported() -> None:
         assert record.settings["base"]["recipe"]["seed"] >= 1_000_000
 
 
-def test_a_search_that_was_killed_goes_on_to_the_same_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    search, _ = searched(PLAN, FT, GA)
-    whole = tried(search)
-    RECORDS.rename("whole.jsonl")
-    (RECORDS.parent / "journal.log").unlink()
-
+def test_a_search_that_was_killed_goes_on_to_the_same_trials(both: Done) -> None:
+    with chdir(both.folder):
+        whole = tried(both.search)
+    shutil.copytree(both.folder / "checkpoints", "checkpoints")
     search, told = opened(PLAN, FT, GA), list[Trial]()
     search.prepare()
 
@@ -131,10 +159,9 @@ def test_a_grid_is_tried_whole_and_once() -> None:
     assert [trial.chosen for trial in told] == [{"lr": lr, "epochs": epochs} for epochs in (1, 2) for lr in (0.01, 0.1)]
 
 
-def test_finals_run_the_best_again_and_rank_them() -> None:
-    search, _ = searched(PLAN, FT)
-    ranked = search.trials()[2]
-    finals = search.finals()[2]
+def test_finals_run_the_best_again_and_rank_them(single: Done) -> None:
+    with chdir(single.folder):
+        ranked, finals = single.search.trials()[2], single.search.finals()[2]
     assert [trial.gap for trial in ranked] == sorted(trial.gap for trial in ranked)
     assert {trial.number for trial in finals} == {trial.number for trial in ranked[:2]}
     assert all(len(trial.gaps) == 4 for trial in finals)
@@ -154,11 +181,8 @@ def garbled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("salun.experiments.context.load", loaded)
 
 
-def test_no_test_image_is_read(request: pytest.FixtureRequest) -> None:
-    search, _ = searched(PLAN, FT)
-    before = tried(search), {key: trial.gaps for key, trial in enumerate(search.finals()[2])}
-    for path in ("runs", "checkpoints"):
-        Path(path).rename(f"{path}_before")
-    request.getfixturevalue("garbled")
+def test_no_test_image_is_read(single: Done, garbled: None) -> None:
+    with chdir(single.folder):
+        before = tried(single.search), {key: trial.gaps for key, trial in enumerate(single.search.finals()[2])}
     search, _ = searched(PLAN, FT)
     assert (tried(search), {key: trial.gaps for key, trial in enumerate(search.finals()[2])}) == before

@@ -2,10 +2,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from timm.models import VGG, register_model
 from torch import nn
 
 from salun.data.images import Images
@@ -17,11 +18,19 @@ from salun.training.recipe import Recipe
 
 load_metrics()
 NAMES = sorted(name for name, found in METRICS.items() if found.subject is Models)
-SIDES = {"resnet_tiny": 8, "vgg11_bn": 8, "test_vit": 32}
+SIDES = {"resnet_tiny": 8, "vgg_narrow": 8, "test_vit": 32}
 FAMILIES = list(SIDES)
 CPU = torch.device("cpu")
 COUNT = 6
 CLASSES = 4
+
+
+@register_model
+def vgg_narrow(**settings: Any) -> nn.Module:
+    """timm's VGG-11 with batch normalisation and few channels."""
+    widths = (4, "M", 8, "M", 8, 8, "M", 16, 16, "M", 16, 16, "M")
+    shape = {key: settings[key] for key in ("num_classes", "in_chans")}
+    return cast(nn.Module, VGG(widths, norm_layer=nn.BatchNorm2d, **shape))
 
 
 @pytest.fixture(autouse=True, scope="module")

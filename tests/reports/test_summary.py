@@ -12,7 +12,7 @@ from salun.experiments.record import Record
 from salun.metrics import Value
 from salun.reports.statistics import estimate
 from salun.reports.summary import best_of, gap_to, grouped, is_distinct, partly_known, summarise
-from salun.reports.tables import columns_of, group_title, legend
+from salun.reports.tables import columns_of, group_titles, legend
 
 Entry = tuple[str, list[Record]]
 
@@ -119,7 +119,7 @@ def test_groups_have_titles_as_short_as_tells_them_apart() -> None:
         (with_request(make(forget="G"), "class 1"), "class 1: 10000000 of 100000000 images"),
     ):
         rows = summarise([("rl", [make()]), ("rl", [other])])
-        titles = [group_title(rows, group).partition("resnet_tiny on digits, forgetting ") for group in grouped(rows)]
+        titles = [group_titles(rows)[group].partition("resnet_tiny on digits, forgetting ") for group in grouped(rows)]
         assert titles[1][2] == second
         assert titles[0][2] != second
         assert titles[0][2].startswith("class 0: 10000000 of 100000000 images")
@@ -374,7 +374,7 @@ def test_a_table_says_what_was_varied(bases: str, forgets: str, seeds: int, over
     told = {line["title"]: line for line in json.loads(texts["json"])}
     assert tuple(told["rl"][name] for name in ("base_models", "forget_sets", "seeds")) == counts
     assert tuple(told["base"][name] for name in ("base_models", "forget_sets", "seeds")) == (*counts[:2], 0)
-    title = group_title(rows, rows[0].group)
+    title = group_titles(rows)[rows[0].group]
     assert (("base models)" in title), ("forget sets)" in title)) == (counts[0] > 1, counts[1] > 1)
     (line,) = [line for line in texts["md"].splitlines() if line.startswith("| base ")]
     assert line.split("|")[-2].strip() == (f"{len(bases)} models" if len(bases) > 1 else "")

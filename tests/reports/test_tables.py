@@ -14,7 +14,7 @@ from salun.experiments.record import Record
 from salun.metrics import Value
 from salun.reports.statistics import Comparison, Estimate, estimate
 from salun.reports.summary import grouped, summarise
-from salun.reports.tables import cell, columns_of, group_title, legend, lines_of
+from salun.reports.tables import cell, columns_of, group_titles, legend, lines_of
 
 # Cells
 
@@ -153,7 +153,7 @@ def test_markdown_and_latex_show_the_numbers_and_in_bold_a_best_that_can_be_told
         names = columns_of(members)
         units = [f"{name} {'s' if name == 'RTE' else '%'}" for name in names]
         expected += [["", *units, "gap %", "95 % interval", "n"], *expected_cells(members)]
-        paragraphs += [group_title(rows, group), *legend(members)]
+        paragraphs += [group_titles(rows)[group], *legend(members)]
     assert shown.rows == expected
     assert shown.paragraphs == paragraphs
     assert "†" in texts["md"]

@@ -25,7 +25,7 @@ from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
 from salun.reports.requests import sequence_as_csv, sequences_of
 from salun.reports.summary import Row, grouped
-from salun.reports.tables import as_csv, columns_of, group_title
+from salun.reports.tables import as_csv, columns_of, group_titles
 
 _Drawing = tuple[Figure, str] | str | None  # None of what nobody asked for
 _PROGRAM = "salun-viz runs"
@@ -40,8 +40,9 @@ def run(flags: argparse.Namespace) -> int:
     figures = FigureWriter.of(flags)
     tables = _read_tables(_find_records(flags.paths))
     for place, rows in tables.items():
+        titles, groups = group_titles(rows), grouped(rows)
         for group, folder in _folders_of(rows, place).items():
-            _draw_group(figures, folder, rows, group)
+            _draw_group(figures, folder, groups[group], titles[group])
         _draw_found(figures, place, rows)
         _draw_requests(figures, place, rows)
     return 0
@@ -144,13 +145,12 @@ def _draw_requests(figures: FigureWriter, place: Path, rows: list[Row]) -> None:
         write_text(figures.at(name, ".csv"), sequence_as_csv(chains))
 
 
-def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], group: Group) -> None:
+def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], title: str) -> None:
     """Draw what a forgetting problem's records allow, and say in a line what they do not."""
-    members, title = grouped(rows)[group], group_title(rows, group)
     with styled():
         kinds = {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane, "gone": _gone}
         for name, make in kinds.items():
-            drawing = make(members, title)
+            drawing = make(rows, title)
             if drawing is None:
                 continue
             if isinstance(drawing, str):
@@ -198,7 +198,7 @@ def _draw_found(figures: FigureWriter, place: Path, rows: list[Row]) -> None:
         methods = [each for each in sweeps if next(iter(each.rows.values())).kind == "method"]
         if not methods or not names:
             continue
-        title = group_title(rows, swept[0].group).partition(", forgetting")[0]
+        title = group_titles(rows)[swept[0].group].partition(", forgetting")[0]
         path = place / (f"found-{number}" if len(found) > 1 else "found")
         with styled():
             ends = [each for each in sweeps if each not in methods]
