@@ -1,8 +1,6 @@
 """Tables on the terminal: ours, and published figures beside them."""
 
 import re
-from importlib import resources
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -10,13 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from salun.cli.console import WIDE, plain_table, print_table
-from salun.errors import one_line
-from salun.io.files import read_json
 from salun.metrics import GAP_METRICS, METRICS
+from salun.reports.published import cells_of, published_lines
 from salun.reports.summary import Row, bold_of, grouped
-from salun.reports.tables import INTERVAL, SPREAD, cell, columns_of, group_titles, heading, legend, lines_of
+from salun.reports.tables import INTERVAL, SPREAD, columns_of, group_titles, heading, legend, lines_of
 
-_PAPER_MASK = {"keep": 0.5, "score": "sum", "batches": None, "file": None}
 _CELL = re.compile(r"([^± ]*)(±\S*)?(.*)")
 _COSTLIEST_FIRST = ("many models", "weights", "attack", "free")
 
@@ -105,49 +101,19 @@ def _natural_width(console: Console, table: Table) -> int:
 
 
 def print_published(console: Console, rows: list[Row]) -> None:
-    """Print published figures for the settings of the list that a paper reports."""
-    table = _published_table(rows)
-    if table is None:
-        console.print("no published figures for these settings", highlight=False)
-    else:
+    """Print published figures beside ours, for the settings of the list that a paper reports."""
+    compared = {group: published_lines(members) for group, members in grouped(rows).items()}
+    titles = group_titles(rows)
+    for group, lines in compared.items():
+        if not lines:
+            continue
+        sources = dict.fromkeys(line.source for line in lines)
+        table = plain_table(f"{titles[group]}; published: {'; '.join(sources)}")
+        headings, cells = cells_of(lines)
+        for head in headings:
+            table.add_column(Text(head), justify="right" if head else "left")
+        for line in cells:
+            table.add_row(*map(Text, line))
         print_table(console, table)
-
-
-def _published_table(rows: list[Row]) -> Table | None:
-    """Lay published figures out beside ours."""
-    found = [(row, match) for row in rows for match in [_published_for(row)] if match is not None]
-    if not found:
-        return None
-    sources = sorted({match["source"] for _, match in found})
-    table = plain_table(f"published: {'; '.join(sources)}")
-    names = [name for name in columns_of(rows) if name in found[0][1]["metrics"]]
-    for head in ("", *(f"{name} {whose}" for name in [*names, "gap"] for whose in ("ours", "published"))):
-        table.add_column(Text(head), justify="right" if head else "left", no_wrap=True)
-    for row, match in found:
-        figures = []
-        for name in names:
-            figures += [cell(row.value(name), "%"), f"{match['metrics'][name]:.2f}"]
-        table.add_row(Text(one_line(row.title)), *figures, cell(row.gap, "%"), f"{match['metrics']['gap']:.2f}")
-    return table
-
-
-def _published_for(row: Row) -> dict[str, Any] | None:
-    """Find what a paper reports for an experiment's setting: source and percentages by metric."""
-    if not row.records:
-        return None
-    settings = row.records[0].settings
-    masked = settings["mask"] is not None
-    # The paper's shares are random whatever the class, of all images.
-    if settings["forget"].get("stratified") or {"choice", "earlier"} & settings["forget"].keys():
-        return None
-    if masked and settings["mask"] != _PAPER_MASK:
-        return None
-    base, share = settings["base"], settings["forget"]["share"]
-    key = [base["model"], base["dataset"], share, settings["method"], masked]
-    with resources.as_file(resources.files("salun") / "published.json") as path:
-        known = read_json(path)
-    for entry in known:
-        for line in entry["rows"]:
-            if key == [entry["model"], entry["dataset"], entry["unlearning_rate"], line["method"], line["use_mask"]]:
-                return {"source": entry["source"], "metrics": line["metrics"]}
-    return None
+    if not any(compared.values()):
+        console.print("no published figures for these settings", highlight=False)

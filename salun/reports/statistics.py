@@ -223,7 +223,19 @@ def versus(values: Sequence[float], reference: Sequence[float], step: float = 0.
     if min(counts) == 1:
         shared = max(variance(reference if len(values) == 1 else values), rounding_of(step))
         return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
-    parts = [max(variance(side), rounding_of(step)) / len(side) for side in sides]
+    return welch(apart, [max(variance(side), rounding_of(step)) for side in sides], counts, size)
+
+
+def welch(apart: float, variances: Sequence[float], counts: Sequence[int], size: float) -> Comparison:
+    """Judge the difference of two means of which only the variances are known, by Welch's t-test.
+
+    Args:
+        apart: the difference.
+        variances: sample variance of each side.
+        counts: values of each side, from 2.
+        size: of the largest value, which says what is rounding.
+    """
+    parts = [spread / count for spread, count in zip(variances, counts, strict=True)]
     error = math.sqrt(sum(parts))
     weights = [part / sum(parts) if error else 0.5 for part in parts]
     freedom = 1 / sum(weight**2 / (count - 1) for weight, count in zip(weights, counts, strict=True))

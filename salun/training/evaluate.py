@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ def predict(
     while logits is None:
         try:
             with evaluating(model), autocast(precision, images.device):
-                logits = [model(batch.x).float() for batch in images.batches(size)]
+                logits = [_logits_of(model, batch.x) for batch in images.batches(size)]
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -114,6 +115,13 @@ def predict(
     if not logits:
         return Outputs(torch.empty(0, 0), images.labels.cpu(), images.rows.cpu())
     return Outputs(torch.cat(logits).cpu(), images.labels.cpu(), images.rows.cpu())
+
+
+def _logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Compute (B, C) float32 logits; of no images by way of a blank one, as not every model takes an empty batch."""
+    if len(x):
+        return cast(Tensor, model(x)).float()
+    return cast(Tensor, model(x.new_zeros(1, *x.shape[1:]))).float()[:0]
 
 
 def accuracy_of_all(model: nn.Module, images: Images, precision: Precision, group: Group) -> float:

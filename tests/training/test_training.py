@@ -291,6 +291,16 @@ def test_predict_is_plain_evaluation_in_order(sets: Sets, trained: Checkpoint) -
     assert len(none.labels) == len(none.logits) == 0
 
 
+def test_a_model_that_takes_no_empty_batch_predicts_on_no_images(sets: Sets, trained: Checkpoint) -> None:
+    class Picky(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert len(x)
+            return x.flatten(1)[:, :10]
+
+    none = sets.test.take(torch.empty(0, dtype=torch.int64))
+    assert predict(Picky(), none).logits.shape == (0, 10)
+
+
 class Cramped(nn.Module):
     """A model on a device that has room for few images at once; without batch normalisation."""
 
