@@ -37,7 +37,7 @@ def print_rows(console: Console, rows: list[Row]) -> None:
             table = _make_table(rows, group, hidden)
         print_table(console, table)
         for line in [*_not_shown(hidden), *legend(members)]:
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(line))
 
 
 def _dispensable(rows: list[Row]) -> list[str]:

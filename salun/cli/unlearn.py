@@ -47,7 +47,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
-    if flags.list_metrics or flags.list_methods:
+    if flags.list_metrics is not None or flags.list_methods is not None:
         return _print_lists(flags)
     return print_plan(flags) if flags.dry_run else _unlearn(flags)
 
@@ -56,10 +56,10 @@ def _print_lists(flags: argparse.Namespace) -> int:
     """Print the metrics, the methods, or both."""
     from salun.cli.listing import print_methods, print_metrics
 
-    if flags.list_metrics:
-        print_metrics(make_console())
-    if flags.list_methods:
-        print_methods(make_console())
+    if flags.list_metrics is not None:
+        print_metrics(make_console(), flags.list_metrics)
+    if flags.list_methods is not None:
+        print_methods(make_console(), flags.list_methods)
     return 0
 
 
@@ -200,7 +200,7 @@ def _show(
         print_published(console, rows)
     for line in [*mixtures(rows), *partly_known(rows)]:
         notice(line)
-    written = write_summaries(runner.path.parent, rows)
+    written = write_summaries(runner.path.parent, rows, flags.wide)
     print(f"{runner.path} and {', '.join(file.name for file in written)}")
     for line in ruined(rows):
         notice(f"{_PROGRAM}: {line}")
