@@ -160,7 +160,9 @@ def add_moved_flag(parser: Parser) -> None:
 def add_name_flag(parser: Parser) -> None:
     """Add the flag that names the folders of a list's results."""
     parser.add_argument(
-        "--name", type=filled, help="name of the folder of results; needed where two lists have one name (default: the list's)"
+        "--name",
+        type=filled,
+        help="name of the folder of results; needed where two lists have one name (default: the list's)",
     )
 
 

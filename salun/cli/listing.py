@@ -135,7 +135,9 @@ def _print_whole(
     for text in words:
         console.print(Padding(Text(text), (0, 0, 0, _INDENT)))
     for heading, fact in facts.items():
-        console.print(Padding(Text(f"{heading}: {fact}" if isinstance(fact, str) else f"{heading}:"), (0, 0, 0, _INDENT)))
+        console.print(
+            Padding(Text(f"{heading}: {fact}" if isinstance(fact, str) else f"{heading}:"), (0, 0, 0, _INDENT))
+        )
         for key, meaning in () if isinstance(fact, str) else fact.items():
             console.print(Padding(Text(f"{key}: {meaning}".replace("`", "")), (0, 0, 0, 2 * _INDENT)))
     console.print()

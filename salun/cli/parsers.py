@@ -315,7 +315,12 @@ def extract_parser() -> Parser:
     add("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
     add_order_flag(parser)
     add("--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
-    add("--format", choices=("npz", "json"), default="npz", help="npz, or the JSON of the SalUn DeepDive project (default: npz)")
+    add(
+        "--format",
+        choices=("npz", "json"),
+        default="npz",
+        help="npz, or the JSON of the SalUn DeepDive project (default: npz)",
+    )
     add("--out", type=filled, default="features", metavar="DIR", help="folder of features (default: features)")
     add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (default: 256)")
     add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
@@ -336,7 +341,9 @@ def viz_parser() -> Parser:
         "cka": _add_cka_flags,
         "confusion": lambda parser: _add_paths(parser, _FEATURES_HELP),
         "runs": lambda parser: _add_paths(
-            parser, "records, looked for as given, then under runs/ (default: all under runs/)"
+            parser,
+            "records, looked for as given, then under runs/; several are drawn each by itself, and compared where they "
+            "are of the same base model and forget set (default: all under runs/, each by itself)",
         ),
         "comparator": _add_comparator_flags,
     }

@@ -15,6 +15,7 @@ from salun.reports.plots.rows import DrawnRow, add_title, describe_runs, drawn_r
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
+_SPREAD = 0.4
 _LABELS = {
     "loss": "loss, as optimised",
     "accuracy": "accuracy on given labels, %",
@@ -39,11 +40,7 @@ def curves(found: Sequence[Curve], rows: Sequence[Row], title: str) -> Figure:
             bands[band].append((by_row[id(member.row)], member))
     bands = {band: lines for band, lines in bands.items() if lines}
     names = {band: _known_of([curve for curve, _ in lines]) for band, lines in bands.items()}
-    entries = [
-        Line2D([], [], **member.line, label=member.label)
-        for lines in bands.values()
-        for _, member in lines
-    ]
+    entries = [Line2D([], [], **member.line, label=member.label) for lines in bands.values() for _, member in lines]
     across = max(map(len, names.values()))
     figure = figure_with_legend(max(3.3 * across, 5.0), 2.7 * len(bands), entries)
     columns = math.lcm(*map(len, names.values()))
@@ -65,19 +62,19 @@ def _known_of(found: Sequence[Curve]) -> list[str]:
 
 
 def _curve_panel(axis: Axes, found: Sequence[tuple[Curve, DrawnRow]], name: str) -> None:
-    """Draw one quantity over the epochs, each mean thinner than those below it, so that all of them are seen."""
+    """Draw one quantity over the epochs, each mean thinner than those before it and beside them, so that all show."""
     if not any(np.isfinite(curve.values[name]).any() for curve, _ in found):
         axis.set_axis_off()
         axis.text(0.5, 0.5, f"no {name} recorded", transform=axis.transAxes, ha="center", va="center", fontsize=8)
         return
     factor = 1 if name == "loss" else 100
-    for place, ((curve, member), scale) in enumerate(zip(found, np.linspace(1, 0, len(found)), strict=True)):
-        line = member.line
+    for (curve, member), rank in zip(found, np.linspace(1, 0, len(found) + 1)[1:], strict=True):
+        line, epochs = member.line, curve.epochs + _SPREAD * (0.5 - rank) * (len(found) > 1)
         for run in curve.values[name]:
-            axis.plot(curve.epochs, factor * run, color=line["color"], linewidth=0.6, alpha=0.55)
-        every = max(1, len(curve.epochs) // 8)
-        line |= {"linewidth": 1.4 + 2.2 * scale, "markersize": line["markersize"] + 4 * scale}
-        axis.plot(curve.epochs, factor * curve.mean(name), **line, markevery=(place % every, every))
+            axis.plot(epochs, factor * run, color=line["color"], linewidth=0.6, alpha=0.55)
+        every = max(1, len(epochs) // 8)
+        first = int(rank * len(found)) % every
+        axis.plot(epochs, factor * curve.mean(name), **line, linewidth=1.4 + 2 * rank, markevery=(first, every))
     if name == "loss" and _is_wide([curve.values[name] for curve, _ in found]):
         axis.set_yscale("symlog", linthresh=1.0)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

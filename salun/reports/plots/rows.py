@@ -160,9 +160,9 @@ def line_style(style: ClassStyle) -> dict[str, Any]:
 def figure_with_legend(width: float, panels: float, entries: Sequence[Line2D]) -> Figure:
     """Make a figure with a legend below and room for its title above."""
     longest = max((len(str(line.get_label())) for line in entries), default=0)
-    columns = max(1, min(len(entries), int(width / (0.7 + LETTER_WIDTH * longest))))
+    columns = max(1, min(len(entries), int(width / (0.85 + LETTER_WIDTH * longest))))
     lines = -(-len(entries) // columns)
     figure = Figure(figsize=(width, panels + _LEGEND_LINE * lines + 0.8))
     if entries:
-        figure.legend(handles=list(entries), loc="outside lower center", ncols=columns, handlelength=3)
+        figure.legend(handles=list(entries), loc="outside lower center", ncols=columns, handlelength=4.5)
     return figure

@@ -168,7 +168,9 @@ def _mark(axis: Axes, point: _Point, across: float, whiskers_across: bool = True
     line = point.member.line
     aside, upwards = (lengths[:, None] if lengths.any() else None for lengths in point.reach)
     aside = aside if whiskers_across else None
-    bars = axis.errorbar(across, up, xerr=aside, yerr=upwards, fmt="none", ecolor=line["color"], elinewidth=0.9, capsize=2)
+    bars = axis.errorbar(
+        across, up, xerr=aside, yerr=upwards, fmt="none", ecolor=line["color"], elinewidth=0.9, capsize=2
+    )
     for bar in bars.lines[2]:
         bar.set_linestyle(line["linestyle"])
     axis.plot(across, up, **line, zorder=3)
