@@ -7,13 +7,14 @@ from importlib import import_module
 from pathlib import Path
 
 from salun.cli import parsers
+from salun.cli.flags import Parser, add_about_flags
 from salun.cli.startup import uncollected
 from salun.cli.status import guarded
 
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Run `salun-train` with the given or the process's arguments, and return the exit status."""
-    flags = parsers.train_parser().parse_args(argv)
+    flags = _parsed(parsers.train_parser(), argv)
     if "RANK" in os.environ:
         # In each process of a launcher torch would report at length that others ended.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -22,38 +23,44 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def unlearn(argv: Sequence[str] | None = None) -> int:
     """Run `salun-unlearn` with the given or the process's arguments, and return the exit status."""
-    return _run("unlearn", parsers.unlearn_parser().parse_args(argv))
+    return _run("unlearn", _parsed(parsers.unlearn_parser(), argv))
 
 
 def tune(argv: Sequence[str] | None = None) -> int:
     """Run `salun-tune` with the given or the process's arguments, and return the exit status."""
-    return _run("tune", parsers.tune_parser().parse_args(argv))
+    return _run("tune", _parsed(parsers.tune_parser(), argv))
 
 
 def audit(argv: Sequence[str] | None = None) -> int:
     """Run `salun-audit` with the given or the process's arguments, and return the exit status."""
-    return _run("audit", parsers.audit_parser().parse_args(argv))
+    return _run("audit", _parsed(parsers.audit_parser(), argv))
 
 
 def extract(argv: Sequence[str] | None = None) -> int:
     """Run `salun-extract` with the given or the process's arguments, and return the exit status."""
-    return _run("extract", parsers.extract_parser().parse_args(argv))
+    return _run("extract", _parsed(parsers.extract_parser(), argv))
 
 
 def import_weights(argv: Sequence[str] | None = None) -> int:
     """Run `salun-import` with the given or the process's arguments, and return the exit status."""
-    return _run("importing", parsers.import_parser().parse_args(argv), "salun-import")
+    return _run("importing", _parsed(parsers.import_parser(), argv), "salun-import")
 
 
 def data(argv: Sequence[str] | None = None) -> int:
     """Run `salun-data` with the given or the process's arguments, and return the exit status."""
-    return _run("data", parsers.data_parser().parse_args(argv))
+    return _run("data", _parsed(parsers.data_parser(), argv))
 
 
 def viz(argv: Sequence[str] | None = None) -> int:
     """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
-    flags = parsers.viz_parser().parse_args(argv)
+    flags = _parsed(parsers.viz_parser(), argv)
     return _run(f"viz.{flags.command}", flags)
+
+
+def _parsed(parser: Parser, argv: Sequence[str] | None) -> Namespace:
+    """Parse a command's flags, and those that every command has."""
+    add_about_flags(parser)
+    return parser.parse_args(argv)
 
 
 def _run(name: str, flags: Namespace, program: str = "") -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from salun.cli.status import USER_ERROR
@@ -9,11 +10,51 @@ from salun.errors import one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and whose help ends with examples as they are typed."""
+
+    def add_examples(self, *lines: str) -> None:
+        """End the help with commands."""
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.epilog = "\n  ".join(["examples:", *lines])
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and exit with status 2."""
         self.exit(USER_ERROR, f"{self.prog}: {one_line(message)}; {self.prog} --help lists the flags\n")
+
+
+class _PrintVersion(argparse.Action):
+    """Prints the package's version, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Import the package only now."""
+        from salun import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints what makes a shell complete the flags, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: object, shell: object, *_: object) -> NoReturn:
+        """Import the library that writes it only now."""
+        import shtab
+
+        print(shtab.complete(parser, str(shell)))
+        parser.exit()
+
+
+def add_about_flags(parser: Parser) -> None:
+    """Add the flags that tell of a command itself."""
+    about = parser.add_argument_group("about this command")
+    about.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    about.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
+        help='print completion of flags for bash, zsh or tcsh, as in eval "$(salun-unlearn --print-completion bash)"',
+    )
 
 
 def positive(text: str) -> int:
@@ -73,23 +114,29 @@ def points(text: str) -> float:
 
 def add_machine_flags(parser: Parser) -> None:
     """Add the flags of commands that train."""
-    add = parser.add_argument
+    add = add_data_flags(parser)
     add(
         "--save-every",
         type=_minutes,
         default=10.0,
         metavar="MINUTES",
-        help="write the state of base and retrain trainings, to go on after a kill; 0 for never (default: 10)",
+        help="save the state of long trainings this often, so that they can be resumed; 0 for never (default: 10)",
     )
-    add_data_flags(parser)
     add("--compile", action="store_true", help="compile models; pays for long trainings only")
     add("--cuda-graphs", action="store_true", help="record training steps as CUDA graphs; not measured on a GPU yet")
     add("-NL", "--no-log", action="store_true", help="do not log to Weights & Biases")
 
 
-def add_data_flags(parser: Parser) -> None:
-    """Add the flags that name a device, a folder of data, and files of code."""
-    add = parser.add_argument
+def add_data_flags(parser: Parser) -> Callable[..., argparse.Action]:
+    """Add the flags that name a device, a folder of data, and files of code.
+
+    Args:
+        parser: of a command.
+
+    Returns:
+        What adds another flag to their part of the help.
+    """
+    add = parser.add_argument_group("device, data and plug-ins").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--deterministic", action="store_true", help="the same bits for the same seed, at the price of speed")
     add("--data-dir", default="data", metavar="DIR", help="where data sets lie (default: data)")
@@ -102,6 +149,7 @@ def add_data_flags(parser: Parser) -> None:
         metavar="FILE",
         help="run a Python file that adds methods, metrics, data sets or models; FILE.py:NAME for a model; repeatable",
     )
+    return add
 
 
 def add_moved_flag(parser: Parser) -> None:
@@ -112,13 +160,15 @@ def add_moved_flag(parser: Parser) -> None:
 def add_name_flag(parser: Parser) -> None:
     """Add the flag that names the folders of a list's results."""
     parser.add_argument(
-        "--name", type=filled, help="of the folders of results, where two lists are called alike (default: the list's)"
+        "--name",
+        type=filled,
+        help="name of the folder of results; needed where two lists have one name (default: the list's)",
     )
 
 
 def add_figure_flags(parser: Parser) -> None:
     """Add the flags that all figures share."""
-    add = parser.add_argument
-    add("--out", type=filled, default="images", metavar="DIR", help="default: images")
-    add("--format", choices=("png", "svg", "pdf"), default="png", help="of figures (default: png)")
-    add("--dpi", type=positive, default=150, help="dots per inch of figures (default: 150)")
+    add = parser.add_argument_group("files of figures").add_argument
+    add("--out", type=filled, default="images", metavar="DIR", help="folder of figures (default: images)")
+    add("--format", choices=("png", "svg", "pdf"), default="png", help="format of figures (default: png)")
+    add("--dpi", type=positive, default=150, help="dots per inch of PNG figures (default: 150)")

@@ -26,6 +26,15 @@ _FIGURES = {
     "runs": "bars, curves, mask sweeps and the plane of forgetting against utility, from records",
     "comparator": "unlearned models as the JSON files that the Machine Unlearning Comparator's page reads",
 }
+_EXAMPLES = {
+    "tsne": "salun-viz tsne features/resnet_tiny_digits_base.npz features/quickstart",
+    "umap": "salun-viz umap features/resnet_tiny_digits_base.npz features/quickstart",
+    "wasserstein": "salun-viz wasserstein features/resnet_tiny_digits_base.npz features/quickstart",
+    "cka": "salun-viz cka checkpoints/quickstart",
+    "confusion": "salun-viz confusion features/quickstart",
+    "runs": "salun-viz runs quickstart random10",
+    "comparator": "salun-viz comparator checkpoints/quickstart",
+}
 _MODEL_HELP = "resnet_tiny, a timm name, FILE.py:NAME (a class or function of your own file), or a plugin's"
 _FEATURES_HELP = "features of salun-extract (default: features)"
 _SLICED_HELP = (
@@ -65,7 +74,7 @@ def train_parser() -> Parser:
     recipe.add_argument("--momentum", type=float, help="default: 0.9")
     recipe.add_argument("--weight-decay", type=float, help="default: 0.0005")
     recipe.add_argument("--precision", choices=("auto", "float32", "bf16"), help="default: auto, bf16 on CUDA")
-    recipe.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
+    recipe.add_argument("--seed", type=int, help="random seed of weights, image order and augmentation (default: 0)")
     recipe.add_argument("--pretrained", action="store_true", default=None, help="start from timm's weights")
     forget = parser.add_argument_group("what is left out of training").add_mutually_exclusive_group()
     forget.add_argument(
@@ -79,11 +88,16 @@ def train_parser() -> Parser:
         action="store_true",
         help="with --unlr: that share of each class (default: as in the SalUn paper's code, whatever the class)",
     )
-    add("--forget-seed", type=int, default=0, metavar="N", help="of --unlr (default: 0)")
-    add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
-    add("--out", default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add("--forget-seed", type=int, default=0, metavar="N", help="random seed that draws the share (default: 0)")
+    add("--split-seed", type=int, default=0, metavar="N", help="random seed of the validation split (default: 0)")
+    add("--out", default="checkpoints", metavar="DIR", help="folder of checkpoints (default: checkpoints)")
     add("--force", action="store_true", help="replace a checkpoint of another training: recipe, seed, data, forget set")
     add_machine_flags(parser)
+    parser.add_examples(
+        "salun-train --dataset digits",
+        "salun-train --model resnet18 --dataset cifar10 --seed 1",
+        "salun-train --dataset digits --cf 0        # the retrained model, which never saw class 0",
+    )
     return parser
 
 
@@ -95,7 +109,7 @@ def import_parser() -> Parser:
     add("--model", type=filled, required=True, help=f"{_MODEL_HELP} that the weights are of")
     add("--dataset", required=True, help="that it was trained on; see salun-train --help")
     add("--mean", type=float, nargs="+", metavar="X", help="of each channel in [0, 1] (default: the file's, or ours)")
-    add("--std", type=float, nargs="+", metavar="X", help="likewise")
+    add("--std", type=float, nargs="+", metavar="X", help="of each channel (default: the file's, or ours)")
     add("--size", type=positive, metavar="PIXELS", help="side that its images had (default: the data set's)")
     add(
         "--classes", nargs="+", metavar="NAME", help="class names in the order of its outputs (default: the data set's)"
@@ -104,6 +118,7 @@ def import_parser() -> Parser:
     add("--out", type=filled, required=True, metavar="FILE", help="the checkpoint, such as checkpoints/mine.pt")
     add("--force", action="store_true", help="replace a checkpoint that is there")
     add_data_flags(parser)
+    parser.add_examples("salun-import weights.pth --model resnet18 --dataset cifar10 --out checkpoints/mine.pt")
     return parser
 
 
@@ -113,8 +128,9 @@ def data_parser() -> Parser:
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="see salun-train --help")
     add("--manifest", type=filled, metavar="FILE", help="write index, path, class, split and SHA-256 of every image")
-    add("--split-seed", type=int, default=0, metavar="N", help="of the validation split (default: 0)")
+    add("--split-seed", type=int, default=0, metavar="N", help="random seed of the validation split (default: 0)")
     add_data_flags(parser)
+    parser.add_examples("salun-data digits", "salun-data folder:pets --manifest pets.csv")
     return parser
 
 
@@ -122,24 +138,26 @@ def unlearn_parser() -> Parser:
     """Declare the flags of `salun-unlearn`."""
     parser = Parser("salun-unlearn", description="Unlearn, N times, and measure the distance to retraining.")
     add = parser.add_argument
-    add("-L", "--load", metavar="FILE", help="JSON list of experiments, or the name of one of ours")
-    _add_experiment_flags(parser)
-    add("--nexp", type=int, default=5, metavar="N", help="unlearning seeds (default: 5)")
-    add("--nbase", type=int, default=1, metavar="N", help="base models, of --nexp runs each (default: 1)")
-    add("--nforget", type=int, default=1, metavar="N", help="forget sets drawn, likewise (default: 1)")
-    _add_executor_flags(parser)
+    add("-L", "--load", metavar="FILE", help="JSON list of experiments, or the name of one of ours, such as quickstart")
+    add("--nexp", type=int, default=5, metavar="N", help="runs of each experiment, each with its own seed (default: 5)")
     add("--metrics", nargs="+", metavar="NAME", help="metrics, or default, attacks, gone, all; of finished runs too")
+    add("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
+    add("--out", default="runs", metavar="DIR", help="folder of records and tables (default: runs)")
+    add("--checkpoints", default="checkpoints", metavar="DIR", help="folder of models (default: checkpoints)")
+    add_name_flag(parser)
+    add("--keep", choices=("all", "last", "none"), default="last", help="unlearned weights to keep (default: last)")
+    _add_experiment_flags(parser)
+    add = parser.add_argument_group("several base models, forget sets and limits").add_argument
+    add("--nbase", type=int, default=1, metavar="N", help="base models, each with --nexp runs (default: 1)")
+    add("--nforget", type=int, default=1, metavar="N", help="forget sets, each with --nexp runs (default: 1)")
     add(
         "--budget",
         type=int,
         metavar="PASSES",
         help="image passes, forward and backward, mask included, within which all but retrain stay",
     )
-    add("--keep", choices=("all", "last", "none"), default="last", help="unlearned weights (default: last)")
-    add_name_flag(parser)
-    add("--out", default="runs", metavar="DIR", help="where records go (default: runs)")
-    add("--checkpoints", default="checkpoints", metavar="DIR", help="default: checkpoints")
-    add("--dry-run", action="store_true", help="validate and print the experiments, train nothing")
+    _add_executor_flags(parser)
+    add = parser.add_argument_group("tables").add_argument
     add(
         "--utility-floor",
         type=points,
@@ -148,16 +166,24 @@ def unlearn_parser() -> Parser:
         help="mark runs that lose more points of RA or TA against the base model; 0 or none: mark none (default: 5)",
     )
     add("--published", action="store_true", help="show published figures beside ours")
+    add("--wide", action="store_true", help="write summary_wide.csv too: one row an experiment, not one a metric")
+    add = parser.add_argument_group("what there is").add_argument
+    add("--list-methods", nargs="*", metavar="NAME", help="print all methods in short, or all that is known of some")
+    add("--list-metrics", nargs="*", metavar="NAME", help="print all metrics in short, or all that is known of some")
     add("--schema", action="store_true", help="print the JSON Schema of experiment files")
-    add("--list-metrics", action="store_true", help="print every metric: direction, ideal, cost, source")
-    add("--list-methods", action="store_true", help="print every method")
     add_machine_flags(parser)
+    parser.add_examples(
+        "salun-unlearn -L quickstart --nexp 3",
+        "salun-unlearn -L exp/random10.json --dry-run",
+        "salun-unlearn -c checkpoints/resnet18_cifar10_base.pt -M rl_split -CF 3 -UM -MT 0.5",
+        "salun-unlearn --list-methods rl_split",
+    )
     return parser
 
 
 def _add_experiment_flags(parser: Parser) -> None:
     """Add the flags that stand for the keys of one entry."""
-    one = parser.add_argument_group("one experiment, without a file")
+    one = parser.add_argument_group("one experiment, without a list")
     one.add_argument("-c", "--checkpoint", metavar="FILE", help="the base model")
     one.add_argument("--model", help="with --dataset, in place of a checkpoint: trained on first need, and kept")
     one.add_argument("--dataset", help="see salun-train --help; with -c, where its folder: lies now")
@@ -169,15 +195,15 @@ def _add_experiment_flags(parser: Parser) -> None:
     )
     one.add_argument("-MT", "--mask-thr", type=float, metavar="SHARE", help="weights that may move (default: 0.5)")
     one.add_argument("-LM", "--load-mask", metavar="FILE", help="use this mask")
-    one.add_argument("--seed", type=int, help="of the first run (default: 0)")
+    one.add_argument("--seed", type=int, help="random seed of the first run (default: 0)")
     one.add_argument(
         "--stratified",
         action="store_true",
         default=None,
         help="with -UL: that share of each class (default: as in the SalUn paper's code, whatever the class)",
     )
-    one.add_argument("--forget-seed", type=int, metavar="N", help="of -UL (default: 0)")
-    one.add_argument("--base-seed", type=int, metavar="N", help="of the base model's training (default: its recipe's)")
+    one.add_argument("--forget-seed", type=int, metavar="N", help="random seed that draws the share (default: 0)")
+    one.add_argument("--base-seed", type=int, metavar="N", help="random seed of the base model (default: its recipe's)")
     one.add_argument("--tag", help="name in tables and logs")
     forget = one.add_mutually_exclusive_group()
     forget.add_argument(
@@ -195,7 +221,7 @@ def _add_experiment_flags(parser: Parser) -> None:
 
 def _add_executor_flags(parser: Parser) -> None:
     """Add the flags that say who does the runs."""
-    add = parser.add_argument
+    add = parser.add_argument_group("several processes or machines").add_argument
     add(
         "--jobs",
         "--parallel",
@@ -214,7 +240,7 @@ def _add_executor_flags(parser: Parser) -> None:
         "--gpus-per-run",
         type=float,
         metavar="SHARE",
-        help="with --ray: of a GPU, 0 to 1 (default: 1 where the cluster has GPUs, else 0)",
+        help="with --ray: share of a GPU, 0 to 1 (default: 1 where the cluster has GPUs, else 0)",
     )
 
 
@@ -228,13 +254,14 @@ def tune_parser() -> Parser:
     add("--cells", type=positive, default=2, metavar="N", help="base models and forget sets of each trial (default: 2)")
     add("--finalists", type=positive, default=3, metavar="N", help="best settings that run again (default: 3)")
     add("--repeats", type=positive, default=3, metavar="N", help="runs of a finalist in each cell (default: 3)")
-    add("--seed", type=int, default=0, metavar="N", help="of what is tried (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="random seed of the search (default: 0)")
     add("--out", type=filled, metavar="FILE", help="the list with the chosen settings (default: beside the trials)")
     add("--runs", type=filled, default="runs", metavar="DIR", help="trials go to DIR/tune/ (default: runs)")
     add("--checkpoints", type=filled, default="checkpoints", metavar="DIR", help="default: checkpoints")
     _add_executor_flags(parser)
     add_name_flag(parser)
     add_machine_flags(parser)
+    parser.add_examples("salun-tune -L quickstart --trials 20 --jobs 2")
     return parser
 
 
@@ -255,6 +282,7 @@ def audit_parser() -> Parser:
     add_name_flag(parser)
     add_figure_flags(parser)
     add_data_flags(parser)
+    parser.add_examples("salun-audit -L audit --shadows 32")
     return parser
 
 
@@ -288,12 +316,18 @@ def extract_parser() -> Parser:
     add("--itf", type=filled, metavar="FILE", help="forget-set file, where no checkpoint records one")
     add_order_flag(parser)
     add("--layer", type=filled, default="pre-head", help="what is read: a module's name (default: the head's input)")
-    add("--format", choices=("npz", "json"), default="npz", help="json: the seed system's form")
-    add("--out", type=filled, default="features", metavar="DIR", help="default: features")
-    add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (256)")
+    add(
+        "--format",
+        choices=("npz", "json"),
+        default="npz",
+        help="npz, or the JSON of the SalUn DeepDive project (default: npz)",
+    )
+    add("--out", type=filled, default="features", metavar="DIR", help="folder of features (default: features)")
+    add("-B", "--batch-size", type=positive, default=256, metavar="N", help="images at once (default: 256)")
     add("-W", "--num-workers", type=int, metavar="N", help="accepted and not needed: images are on the device")
     add_data_flags(parser)
     add_moved_flag(parser)
+    parser.add_examples("salun-extract -D checkpoints -S 1000", "salun-extract -D quickstart --split test")
     return parser
 
 
@@ -308,7 +342,9 @@ def viz_parser() -> Parser:
         "cka": _add_cka_flags,
         "confusion": lambda parser: _add_paths(parser, _FEATURES_HELP),
         "runs": lambda parser: _add_paths(
-            parser, "records, looked for as given, then under runs/ (default: all under runs/)"
+            parser,
+            "records, looked for as given, then under runs/; several are drawn each by itself, and compared where they "
+            "are of the same base model and forget set (default: all under runs/, each by itself)",
         ),
         "comparator": _add_comparator_flags,
     }
@@ -317,6 +353,8 @@ def viz_parser() -> Parser:
         declare(command)
         if name != "comparator":
             add_figure_flags(command)
+        command.add_examples(_EXAMPLES[name])
+    parser.add_examples(*_EXAMPLES.values())
     return parser
 
 
@@ -366,6 +404,11 @@ def _add_wasserstein_flags(parser: Parser) -> None:
     """Add the flags of Wasserstein distances."""
     _add_paths(parser, _FEATURES_HELP)
     _add_samples_flag(parser, 1000, "the first N of each file (default: 1000)")
+    parser.add_argument(
+        "--all-pairs",
+        action="store_true",
+        help="compare every two models (default: each unlearned model with base and retrained models, and those two)",
+    )
     parser.add_argument("--sliced", action="store_true", help=_SLICED_HELP)
 
 

@@ -27,7 +27,7 @@ def print_rows(console: Console, rows: list[Row]) -> None:
         hidden = _hidden(console, members)
         print_table(console, _make_table(titles[group], *_columns_of(members, hidden), bold_of(members)))
         for line in [*_not_shown(hidden), *legend(members)]:
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(line))
 
 
 def _dispensable(rows: list[Row]) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -47,7 +48,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
-    if flags.list_metrics or flags.list_methods:
+    if flags.list_metrics is not None or flags.list_methods is not None:
         return _print_lists(flags)
     return print_plan(flags) if flags.dry_run else _unlearn(flags)
 
@@ -56,10 +57,10 @@ def _print_lists(flags: argparse.Namespace) -> int:
     """Print the metrics, the methods, or both."""
     from salun.cli.listing import print_methods, print_metrics
 
-    if flags.list_metrics:
-        print_metrics(make_console())
-    if flags.list_methods:
-        print_methods(make_console())
+    if flags.list_metrics is not None:
+        print_metrics(make_console(), flags.list_metrics)
+    if flags.list_methods is not None:
+        print_methods(make_console(), flags.list_methods)
     return 0
 
 
@@ -200,7 +201,7 @@ def _show(
         print_published(console, rows)
     for line in [*mixtures(rows), *partly_known(rows)]:
         notice(line)
-    written = write_summaries(runner.path.parent, rows)
+    written = write_summaries(runner.path.parent, rows, flags.wide)
     print(f"{runner.path} and {', '.join(file.name for file in written)}")
     for line in ruined(rows):
         notice(f"{_PROGRAM}: {line}")
@@ -218,6 +219,8 @@ class _Session:
     display: Display
     tracker: Tracker
     floor: float
+    started: int = 0
+    left: str = ""
 
     def do_runs(self) -> int:
         """Do the missing runs; stop in good order when interrupted."""
@@ -237,6 +240,7 @@ class _Session:
                         continue
                     finished += 1
                     left = (time.perf_counter() - begun) / finished * (self.missing - finished - failed)
+                    self.left = f", {timedelta(seconds=round(left))} left"
                     line = _run_line(title, outcome, self.floor)
                     _print(self.display, f"[{finished}/{self.missing}] {line}; about {left:.0f} s left")
                     log_run(self.tracker, folder.name, title, outcome)
@@ -254,7 +258,12 @@ class _Session:
     def _watch_run(self, job: Job) -> Callback:
         """Show a run: side by side with others in a line of its own, which the base model leaves to it."""
         self.display.drop(job.problem.spec.identity)
-        parts = [job.experiment.title, job.experiment.step_title, f"seed {job.seed}"]
+        self.started += 1
+        parts = [
+            f"run {self.started} of {self.missing}{self.left}: {job.experiment.title}",
+            job.experiment.step_title,
+            f"seed {job.seed}",
+        ]
         title, images = ", ".join(filter(None, parts)), len(job.problem.split.train)
         return self.display.callback(title, images, job.id if self.runner.is_parallel else "")
 

@@ -1,6 +1,6 @@
 """Rows of a list's runs or of records alone, with titles that tell their experiments apart."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from salun.experiments.config import Experiment
@@ -113,13 +113,36 @@ def rows_of_records(found: list[Record]) -> list[Row]:
     Raises:
         SalunError: a record's settings cannot be read.
     """
-    alike: dict[str, list[Record]] = {}
-    for record in found:
-        alike.setdefault(_drawn_from(record), []).append(record)
-    runs = list(enumerate(alike.values(), 1))
-    named = {number: (experiment_of(each[-1], number), group_named(map(group_of, each))) for number, each in runs}
-    titles = told_apart(named)
-    return summarise([(titles[number], members) for number, members in runs])
+    return rows_of_lists({"": found})
+
+
+def rows_of_lists(lists: Mapping[str, Sequence[Record]]) -> list[Row]:
+    """Summarise the records of several lists in one table, where titles say which list a row is of.
+
+    Args:
+        lists: records by the name of their list; retrained models of all lists are taken together, and so are the runs
+            of an experiment that the lists have in common.
+
+    Returns:
+        The rows, experiments in the order of their first runs.
+
+    Raises:
+        SalunError: a record's settings cannot be read.
+    """
+    alike: dict[str, dict[str, dict[str, Record]]] = {}
+    for name, found in lists.items():
+        for record in found:
+            alike.setdefault(_drawn_from(record), {}).setdefault(name, {})[record.id] = record
+    merged = [{number: run for runs in held.values() for number, run in runs.items()} for held in alike.values()]
+    everyone = [list(runs.values()) for runs in merged]
+    named = {at: (experiment_of(each[-1], at), group_named(map(group_of, each))) for at, each in enumerate(everyone, 1)}
+    entries: list[tuple[str, list[Record]]] = []
+    for title, held, members in zip(told_apart(named).values(), alike.values(), everyone, strict=True):
+        shared = members[0].is_gold or all(len(runs) == len(members) for runs in held.values())
+        parts = {" and ".join(held): members} if shared else {name: list(runs.values()) for name, runs in held.items()}
+        apart = len(lists) > 1 and not (shared and len(held) == len(lists))
+        entries += [(f"{title} ({name})" if apart else title, part) for name, part in parts.items()]
+    return summarise(entries)
 
 
 def _drawn_from(record: Record) -> str:

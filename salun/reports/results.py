@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from salun.errors import SalunError
 from salun.reports.formats import html_table, text_table
 from salun.reports.summary import Row, bold_of, grouped
-from salun.reports.tables import as_csv, group_titles, legend, lines_of
+from salun.reports.tables import as_csv, as_long_csv, group_titles, legend, lines_of
 
 if TYPE_CHECKING:
     import pandas
@@ -54,11 +54,14 @@ class Results(Sequence[Row]):
             parts += [f"<p>{html.escape(line)}</p>" for line in legend(members)]
         return "\n".join([*parts, *(f"<p>{html.escape(line)}</p>" for line in self.failures)])
 
-    def to_pandas(self) -> "pandas.DataFrame":
-        """Give the columns of `summary.csv` as a data frame.
+    def to_pandas(self, long: bool = False) -> "pandas.DataFrame":
+        """Give the table as a data frame.
+
+        Args:
+            long: whether to give the columns of `summary.csv`, one row an experiment and metric.
 
         Returns:
-            One row an experiment.
+            One row an experiment, with the columns of `summary_wide.csv`; or the long form.
 
         Raises:
             SalunError: pandas is not installed.
@@ -67,4 +70,4 @@ class Results(Sequence[Row]):
             import pandas
         except ImportError as error:
             raise SalunError("to_pandas: pandas is not installed; pip install pandas does that") from error
-        return pandas.read_csv(io.StringIO(as_csv(self.rows)))
+        return pandas.read_csv(io.StringIO(as_long_csv(self.rows) if long else as_csv(self.rows)))

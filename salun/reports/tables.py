@@ -271,18 +271,26 @@ def _corruption_of(described: dict[str, Any]) -> str:
     return ", ".join(parts + ([f"seed {described['seed']}"] if described["seed"] else []))
 
 
-def write_summaries(folder: Path, rows: list[Row]) -> list[Path]:
+def write_summaries(folder: Path, rows: list[Row], wide: bool = False) -> list[Path]:
     """Write `summary.json`, `.csv`, `.md` and `.tex`.
+
+    Args:
+        folder: that holds them.
+        rows: of the table.
+        wide: whether to write `summary_wide.csv` too, with a line an experiment; one that is there is kept up to date.
+
+    Returns:
+        The paths of the files.
 
     Raises:
         SalunError: they cannot be written.
     """
-    texts = {"json": _as_json(rows), "csv": as_csv(rows), "md": as_markdown(rows), "tex": _as_latex(rows)}
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(folder / f"summary.{suffix}")
-        write_text(paths[-1], text)
-    return paths
+    texts = {"summary.json": _as_json(rows), "summary.csv": as_long_csv(rows)}
+    texts |= {"summary_wide.csv": as_csv(rows)} if wide or (folder / "summary_wide.csv").exists() else {}
+    texts |= {"summary.md": as_markdown(rows), "summary.tex": _as_latex(rows)}
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
 
 
 def _as_json(rows: list[Row]) -> str:
@@ -348,6 +356,30 @@ def _numbers_of(comparison: Comparison) -> dict[str, float | bool | None]:
         "n": comparison.n,
         "differs": comparison.differs,
     }
+
+
+def as_long_csv(rows: list[Row]) -> str:
+    """Render rows for a data frame, in fractions and seconds: a line an experiment and metric, with its test.
+
+    Args:
+        rows: each gives a line a metric that it has a value of, and one of "gap", which is tested against the best one.
+
+    Returns:
+        The table; `low` and `high` are ends of the 95 % interval, `test` says what the values were tested against.
+    """
+    parts = ("difference", "difference_low", "difference_high", "p", "adjusted_p", "differs")
+    columns = ["problem", "title", "kind", "base_models", "forget_sets", "seeds", "best", "distinct"]
+    lines: list[list[object]] = [[*columns, "metric", "mean", "sd", "n", "low", "high", "test", *parts]]
+    names, titles = columns_of(rows), group_titles(rows)
+    for row in rows:
+        known = [titles[row.group], row.title, row.kind, *_sources_of(row).values(), *_standing_of(rows, row).values()]
+        tested = [(name, row.value(name), row.against.get(name), "retrained") for name in names]
+        for name, value, found, against in [*tested, ("gap", row.gap, row.behind, "best")]:
+            if value.n:
+                numbers = _numbers_of(found) if found else {}
+                test = [against, *(numbers[part.removeprefix("difference_")] for part in parts)] if found else []
+                lines.append([*known, name, *asdict(value).values(), *(test or [None] * 7)])
+    return csv_table(lines)
 
 
 def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:

@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -7,8 +8,51 @@ from pathlib import Path
 import pytest
 import torch
 
+from salun import __version__
+from salun.cli import entry, parsers
 from salun.cli.status import check_folder, guarded
 from salun.errors import SalunError, SalunErrors
+
+PARSERS = {
+    "salun-train": entry.train, "salun-unlearn": entry.unlearn, "salun-audit": entry.audit, "salun-tune": entry.tune,
+    "salun-extract": entry.extract, "salun-viz": entry.viz, "salun-import": entry.import_weights,
+    "salun-data": entry.data,
+}  # fmt: skip
+
+
+def told(command: str, *flags: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a flag prints that ends a command."""
+    with pytest.raises(SystemExit) as ended:
+        PARSERS[command](flags)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_each_command_tells_its_version_and_shows_examples_that_it_understands(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(command, "--version", capsys=capsys) == f"{command} {__version__}\n"
+    text = told(command, "--help", capsys=capsys).partition("\nexamples:\n")[2]
+    examples = [shlex.split(line, comments=True) for line in text.splitlines()]
+    assert examples
+    declare = getattr(parsers, f"{command.removeprefix('salun-')}_parser")
+    for program, *flags in examples:
+        assert program == command
+        declare().parse_args(flags)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_shells_complete_flags_and_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = told("salun-viz", "--print-completion", shell, capsys=capsys)
+    assert all(word in text for word in ("wasserstein", "perplexity", "sliced", "version"))
+
+
+def test_a_completion_is_a_script_that_bash_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    script = told("salun-unlearn", "--print-completion", "bash", capsys=capsys)
+    done = subprocess.run(["bash", "-c", f"{script}\ncomplete -p salun-unlearn"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("complete ")
 
 
 def fail(error: BaseException) -> int:

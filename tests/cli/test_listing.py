@@ -1,11 +1,15 @@
+import io
 import json
+import re
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
 
+from salun.cli.listing import print_methods, print_metrics
 from salun.cli.unlearn import main
 from salun.metrics import METRICS, load_metrics
 from salun.unlearning import METHODS, load_methods
@@ -15,23 +19,24 @@ PAGES = ModuleType("reference_page")
 SourceFileLoader("reference_page", str(ROOT / "scripts/reference_page")).exec_module(PAGES)
 
 
-def words_of(out: str, name: str) -> list[str]:
-    return next(line for line in out.splitlines() if line.split()[:1] == [name]).split()
+def line_of(out: str, name: str) -> str:
+    return next(line for line in out.splitlines() if line.startswith((f"{name}:", f"{name} (")))
 
 
-def test_every_metric_is_listed_with_direction_ideal_cost_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_metric_is_listed_with_what_it_is_direction_ideal_cost_and_source(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     load_metrics()
     assert main(["--list-metrics"]) == 0
     out = capsys.readouterr().out
     for name, found in METRICS.items():
-        line = " ".join(words_of(out, name))
-        assert found.direction in line
-        assert found.ideal in line
-        assert found.cost in line
-        assert " ".join(found.source.split()[:3]) in line
-    assert words_of(out, "UA")[1] == "%"
-    assert "default attacks all" in " ".join(words_of(out, "MIA"))
-    assert not {"default", "attacks", "all"} & set(words_of(out, "ZRF_original")[:8])
+        line = line_of(out, name)
+        assert line.startswith(f"{name}: {found.summary}")
+        assert f"Good: {found.direction}; ideal: {found.ideal}. Cost: {found.cost}." in line
+        assert found.source in line
+    assert "Unit: %." in line_of(out, "UA")
+    assert "In: default attacks all." in line_of(out, "MIA")
+    assert "In: no set." in line_of(out, "ZRF_original")
 
 
 def test_every_method_is_listed_with_settings_and_source(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,13 +44,46 @@ def test_every_method_is_listed_with_settings_and_source(capsys: pytest.CaptureF
     assert main(["--list-methods"]) == 0
     out = capsys.readouterr().out
     for name, found in METHODS.items():
-        line = " ".join(words_of(out, name))
+        line = line_of(out, name)
         assert found.summary in line
         assert all(f"{key}={json.dumps(default)}" in line for key, (_, default) in found.settings.items())
         assert ("whole classes" if found.classwise else "any images") in line
         assert f"({found.alias})" in line or not found.alias
-        assert " ".join(found.source.split()[:3]) in line
+        assert found.source in line
         assert found.source
+
+
+def test_of_what_is_named_everything_is_told_and_no_line_is_wider_than_the_terminal() -> None:
+    load_metrics()
+    load_methods()
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None, highlight=False)
+    print_methods(console, ["rl_split", "not"])
+    print_metrics(console, ["UA"])
+    print_methods(console)
+    print_metrics(console)
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    text = re.sub(r"\s+", " ", out.getvalue())
+    for found in (METHODS["rl_split"], METHODS["negate"]):
+        assert f"Equation: {found.equation}".replace("`", "") in text.replace("`", "")
+        assert f"Deviations: {found.deviations}" in text
+        for key, (_, default) in found.settings.items():
+            assert f"{key}, {json.dumps(default)}: {found.meanings[key]}".replace("`", "") in text
+    assert f"Formula: {METRICS['UA'].formula}" in text
+    assert f"Cannot see: {METRICS['UA'].blind}" in text
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "said"),
+    [
+        ("--list-methods", "rl_splitt", "salun-unlearn: method 'rl_splitt': unknown; did you mean 'rl_split'?"),
+        ("--list-metrics", "UAA", "salun-unlearn: --list-metrics: metric 'UAA': unknown; did you mean 'UA'?"),
+    ],
+)
+def test_what_is_not_there_is_one_line(flag: str, name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag, name]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.splitlines()) == ("", [said])
 
 
 @pytest.mark.parametrize(("name", "page"), [("metrics", PAGES.metrics_page), ("methods", PAGES.methods_page)])

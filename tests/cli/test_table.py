@@ -175,7 +175,11 @@ def test_no_line_of_a_table_is_wider_than_the_terminal_and_the_four_metrics_stay
     assert "…" not in "".join(out)
     titles = "".join(line.split("  ")[0] for line in table).replace(" ", "")
     assert "saliencyunlearning(lr0.01)" in titles
-    hidden = next(line for line in out if line.startswith("not shown")).partition(": ")[2].split(", ")
+    notes = "\n".join(out[1 + len(table) :])
+    assert all(len(line) <= width for line in notes.splitlines())
+    hidden = (
+        re.sub(r"\s+", " ", notes.partition("one run")[0].partition("mean ±")[0]).partition(": ")[2].strip().split(", ")
+    )
     known = [METRICS[name] for name in hidden if name in METRICS]
     kinds = ["original" if found.original else "default" if found.default else found.cost for found in known]
     order = ["original", "many models", "weights", "attack", "free", "default"]

@@ -228,3 +228,23 @@ def test_requests_one_after_another_have_a_figure_of_their_own_and_folders_by_re
     assert [(line["title"], line["request"]) for line in lines_of("images/one/requests.csv")] == [
         (title, str(number)) for title in ("base", "rl") for number in (1, 2)
     ]
+
+
+def test_lists_that_are_named_together_are_compared_where_they_forget_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gold = runs(method="retrain")
+    list_of("one", [*gold[:2], *runs(2), *runs(1, method="ft")])
+    list_of("two", [*gold[1:], *runs(3), *runs(1, method="ft"), *runs(1, method="ga")])
+    assert viz("one", "two") == 0
+    assert {name for name in made("images") if name.startswith("one_with_two/")} == {
+        f"one_with_two/{name}" for name in files_of("bars", "curves", "plane")
+    }
+    lines = {line["title"]: line["UA_n"] for line in lines_of("images/one_with_two/bars.csv")}
+    assert lines == {"base": "1", "retrain": "3", "rl (one)": "2", "rl (two)": "3", "ft": "1", "ga (two)": "1"}
+    assert lines_of("images/one/bars.csv")[1]["UA_n"] == "2"
+    capsys.readouterr()
+    list_of("other", [recorded(model="resnet18", request="class 1")])
+    assert viz("one", "other", "--out", "again") == 0
+    assert {name.split("/")[0] for name in made("again")} == {"one", "other"}
+    assert "no two of these lists have runs of the same base model and forget set" in capsys.readouterr().err

@@ -133,6 +133,16 @@ def test_differences_of_a_series_have_one_scale_centred_at_zero(
     assert [marked for *_, marked in scales].count(frozenset({"class 1"})) >= 5
 
 
+def test_unlearned_models_are_compared_with_each_other_on_request_only(study: dict[str, Features]) -> None:
+    put("study/rl.npz", seed=3, forget=1, title="rl")
+    compared = {"ga_minus_base", "again_minus_base", "again_minus_ga", "rl_minus_base", "again_minus_rl"}
+    for flags, more in (([], set()), (["--all-pairs"], {"rl_minus_ga"})):
+        assert main(["wasserstein", *flags, *QUICK]) == 0
+        names = {name for name in written() if "_minus_" in name and name.endswith(".csv")}
+        assert names == {f"d_class-1/wasserstein_{pair}.csv" for pair in compared | more}
+        assert len(arrays("d_class-1/wasserstein_between_models")["first"]) == len(compared | more)
+
+
 def test_models_are_compared_class_by_class(drawn: dict[str, Features]) -> None:
     found = arrays("d_class-1/wasserstein_between_models")
     wanted = [

@@ -3,6 +3,7 @@ import json
 import re
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from salun.experiments.record import Record
 from salun.metrics import Value
 from salun.reports.statistics import Comparison, Estimate, estimate
 from salun.reports.summary import grouped, summarise
-from salun.reports.tables import cell, columns_of, group_titles, legend, lines_of
+from salun.reports.tables import as_csv, cell, columns_of, group_titles, legend, lines_of, write_summaries
 
 # Cells
 
@@ -97,9 +98,39 @@ def laid_out(found: Comparison) -> dict[str, float | bool | None]:
     }
 
 
-def test_csv_holds_every_number() -> None:
+def test_the_long_form_has_a_line_a_row_and_metric_with_its_test() -> None:
     rows = several()
     told = list(csv.DictReader(StringIO(written(rows)["csv"])))
+    wide = list(csv.DictReader(StringIO(as_csv(rows))))
+    seen = 0
+    for row, line in zip(rows, wide, strict=True):
+        names = [name for name in (*columns_of(rows), "gap") if row.value(name).n]
+        members = told[seen : seen + len(names)]
+        seen += len(names)
+        assert [one["metric"] for one in members] == names
+        for one, name in zip(members, names, strict=True):
+            assert all(one[part] == line[part] for part in ("problem", "title", "kind", "seeds", "best", "distinct"))
+            assert all(one[part] == line[f"{name}_{part}"] for part in ("mean", "sd", "n", "low", "high"))
+            found, against = (row.behind, "best") if name == "gap" else (row.against.get(name), "retrained")
+            assert one["test"] == (against if found else "")
+            numbers = laid_out(found) if found else {}
+            for part in ("difference", "p", "adjusted_p", "differs"):
+                assert one[part] == ("" if numbers.get(part) is None else str(numbers[part]))
+            assert one["difference_low"] == ("" if numbers.get("low") is None else str(numbers["low"]))
+    assert seen == len(told)
+
+
+def test_the_wide_form_is_written_on_request_and_kept_up_to_date(tmp_path: Path) -> None:
+    rows = several()
+    assert "summary_wide.csv" not in [path.name for path in write_summaries(tmp_path, rows)]
+    assert (tmp_path / "summary_wide.csv") in write_summaries(tmp_path, rows, wide=True)
+    write_summaries(tmp_path, rows[:2])
+    assert (tmp_path / "summary_wide.csv").read_text() == as_csv(rows[:2])
+
+
+def test_the_wide_form_holds_every_number() -> None:
+    rows = several()
+    told = list(csv.DictReader(StringIO(as_csv(rows))))
     assert len(told) == len(rows)
     for row, line in zip(rows, told, strict=True):
         assert (line["title"], line["kind"]) == (row.title, row.kind)
@@ -200,7 +231,7 @@ def test_user_text_is_shown_as_text(text: str) -> None:
     assert shown.tags <= {"p", "table", "thead", "tbody", "tr", "td", "th", "strong"}
     assert latex_rows(texts["tex"])[2][0] == plain
     assert sum(line.startswith("%") for line in texts["tex"].splitlines()) == 1 + len(legend(rows))
-    assert list(csv.DictReader(StringIO(texts["csv"])))[1]["title"] == plain
+    assert plain in {line["title"] for line in csv.DictReader(StringIO(texts["csv"]))}
     assert json.loads(texts["json"])[1]["title"] == text
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from salun.cli.status import check_folder
+from salun.cli.status import check_folder, notice
 from salun.errors import SalunError
 from salun.io.files import write_text
 from salun.reports.formats import csv_table
@@ -39,7 +39,11 @@ class FigureWriter:
     def keep(self, figure: Figure, place: Path) -> Path:
         """Write a figure and print where."""
         path = self.at(place, self.ending)
-        save_figure(figure, path, self.dpi)
+        missing = save_figure(figure, path, self.dpi)
+        if missing:
+            notice(
+                f"{path}: no font installed here has {missing}, drawn as boxes; one that has, such as Noto, mends it"
+            )
         print(path, flush=True)
         return path
 

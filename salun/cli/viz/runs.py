@@ -15,7 +15,7 @@ from salun.experiments.records import read
 from salun.io.files import each_once, find_place, mirrored, name_part, write_text
 from salun.metrics import GAP_METRICS
 from salun.reports.curves import curve_of, curves_as_csv, found_sweeps_of, sweeps_as_csv, sweeps_of
-from salun.reports.labels import rows_of_records
+from salun.reports.labels import rows_of_lists, rows_of_records
 from salun.reports.plots.bars import bars
 from salun.reports.plots.curves import curves
 from salun.reports.plots.gone import WAYS, gone
@@ -38,14 +38,32 @@ _CORRECTIVE = ("ASR", "CA_found", "CA_undiscovered", "TA", "UA", "gap")
 def run(flags: argparse.Namespace) -> int:
     """Draw the figures of every file of records."""
     figures = FigureWriter.of(flags)
-    tables = _read_tables(_find_records(flags.paths))
-    for place, rows in tables.items():
+    lists = _read_lists(_find_records(flags.paths))
+    for place, found in lists.items():
+        rows = rows_of_records(found)
         titles, groups = group_titles(rows), grouped(rows)
         for group, folder in _folders_of(rows, place).items():
             _draw_group(figures, folder, groups[group], titles[group])
         _draw_found(figures, place, rows)
         _draw_requests(figures, place, rows)
+    if len(flags.paths) > 1 and len(lists) > 1:
+        _draw_together(figures, lists)
     return 0
+
+
+def _draw_together(figures: FigureWriter, lists: dict[Path, list[Record]]) -> None:
+    """Draw what several lists have of the same forgetting problem in one figure."""
+    rows = rows_of_lists({str(place): found for place, found in lists.items()})
+    ids = [{record.id for record in found} for found in lists.values()]
+    place = Path(name_part("_with_".join("-".join(place.parts) for place in lists)))
+    titles, groups, shared = group_titles(rows), grouped(rows), 0
+    for group, folder in _folders_of(rows, place).items():
+        runs = {record.id for row in groups[group] for record in row.records}
+        if sum(bool(runs & own) for own in ids) > 1:
+            shared += 1
+            _draw_group(figures, folder, groups[group], titles[group])
+    if not shared:
+        notice(f"{_PROGRAM}: no two of these lists have runs of the same base model and forget set to compare")
 
 
 def _find_records(paths: list[str]) -> list[Path]:
@@ -65,9 +83,9 @@ def _find_records(paths: list[str]) -> list[Path]:
     return each_once(found)
 
 
-def _read_tables(paths: list[Path]) -> dict[Path, list[Row]]:
-    """Read files of records; what cannot be read is named and passed over."""
-    tables: dict[Path, list[Row]] = {}
+def _read_lists(paths: list[Path]) -> dict[Path, list[Record]]:
+    """Read files of records by the places of their figures; what cannot be read is named and passed over."""
+    lists: dict[Path, list[Record]] = {}
     sources: dict[Path, Path] = {}
     lines = []
     for path in paths:
@@ -79,12 +97,12 @@ def _read_tables(paths: list[Path]) -> dict[Path, list[Row]]:
         if place in sources:
             raise SalunError(f"{sources[place]} and {path} would give figures of the same names; draw one at a time")
         sources[place] = path
-        tables[place] = rows_of_records(found)
-    if not tables:
+        lists[place] = found
+    if not lists:
         raise SalunError(lines[0])
     for line in lines:
         notice(f"{_PROGRAM}: {line}")
-    return tables
+    return lists
 
 
 def _read_records(path: Path) -> tuple[list[Record], list[str]]:

@@ -28,10 +28,11 @@ from salun.latent.groups import (
     read_entries,
 )
 from salun.latent.wasserstein import LINES, DistanceCache, Distances, difference, mean_distances, stacked
-from salun.reports.plots.heatmap import Panel, Scale, heatmaps
+from salun.reports.plots.heatmap import Panel, Scale, heatmaps, shared_limit
 from salun.reports.plots.style import shorten, styled
 
 _NAME_LETTERS = 40
+_Named = tuple[str, str, Distances]
 _ORDERS = (("base", "unlearned"), ("base", "retrained"), ("unlearned", "retrained"))
 
 
@@ -49,8 +50,9 @@ def run(flags: argparse.Namespace) -> int:
         _draw_model(figures, distances, entry)
     root = Path(gather(flags.paths) if together else "")
     for group in groups:
-        _draw_differences(figures, distances, group.entries, root / group.name)
-        _draw_models(figures, distances, group.entries, root / group.name)
+        pairs = _pairs_of(group.entries, flags.all_pairs)
+        _draw_differences(figures, distances, group.entries, pairs, root / group.name)
+        _draw_models(figures, distances, group.entries, pairs, root / group.name)
     _draw_folders(figures, distances, folders, aligned, root)
     if len(entries) > 1 and not groups:
         notice("salun-viz wasserstein: no two of these models can be compared with each other")
@@ -101,9 +103,13 @@ def _draw_model(figures: FigureWriter, distances: DistanceCache, entry: FeatureF
 
 
 def _draw_differences(
-    figures: FigureWriter, distances: DistanceCache, entries: Sequence[FeatureFile], root: Path
+    figures: FigureWriter,
+    distances: DistanceCache,
+    entries: Sequence[FeatureFile],
+    pairs: Sequence[tuple[int, int]],
+    root: Path,
 ) -> None:
-    """Draw the models side by side, and for every two of them how the distances between classes differ."""
+    """Draw the models side by side, and for pairs of them how the distances between classes differ."""
     titles = model_titles(entries)
     found = [distances.between_classes(entry) for entry in entries]
     features = entries[0].features
@@ -112,7 +118,7 @@ def _draw_differences(
     scale = _scale_between_classes(distances.name, found)
     _keep(figures, shown, scale, title, _caption(distances, features, found), root / "wasserstein")
     named = list(zip(titles, file_names(entries), found, strict=True))
-    _draw_pairs(figures, distances, named, features, root)
+    _draw_pairs(figures, distances, [(named[first], named[second]) for first, second in pairs], features, root)
 
 
 def _draw_folders(
@@ -129,21 +135,19 @@ def _draw_folders(
         mean = mean_distances([distances.between_classes(taken[entry.path]) for entry in inside])
         named.append((f"mean of {given}", f"mean_of_{name_part(given)}", mean))
     if named:
-        _draw_pairs(figures, distances, named, aligned[0].features, root)
+        _draw_pairs(figures, distances, list(combinations(named, 2)), aligned[0].features, root)
 
 
 def _draw_pairs(
     figures: FigureWriter,
     distances: DistanceCache,
-    named: Sequence[tuple[str, str, Distances]],
+    pairs: Sequence[tuple[_Named, _Named]],
     features: Features,
     root: Path,
 ) -> None:
-    """Draw and write for every two how their distances differ: the second's less the first's, on one scale."""
-
-    series = [(first, second, difference(first[2], second[2])) for first, second in combinations(named, 2)]
-    values = np.concatenate([delta.values.flatten() for _, _, delta in series])
-    reach = float(np.abs(values[np.isfinite(values)]).max(initial=0))
+    """Draw and write for each pair how its distances differ: the second's less the first's, on one scale."""
+    series = [(first, second, difference(first[2], second[2])) for first, second in pairs]
+    reach = shared_limit([delta.values for _, _, delta in series])
     scale = Scale(f"difference of {distances.name}", -reach, reach, 0, "", "class", "class")
     for first, second, delta in series:
         place = root / f"wasserstein_{second[1]}_minus_{first[1]}"
@@ -153,10 +157,15 @@ def _draw_pairs(
         _keep(figures, shown, scale, title, _caption(distances, features, [delta], "subtracted"), place)
 
 
-def _draw_models(figures: FigureWriter, distances: DistanceCache, entries: Sequence[FeatureFile], root: Path) -> None:
-    """Draw and write for two models at a time the distance between their features of each class."""
+def _draw_models(
+    figures: FigureWriter,
+    distances: DistanceCache,
+    entries: Sequence[FeatureFile],
+    pairs: Sequence[tuple[int, int]],
+    root: Path,
+) -> None:
+    """Draw and write for pairs of models the distance between their features of each class."""
     titles = model_titles(entries)
-    pairs = _pairs_of(entries)
     found = stacked([distances.between_models(entries[first], entries[second]) for first, second in pairs])
     names = [[titles[first], titles[second]] for first, second in pairs]
     features = entries[0].features
@@ -170,7 +179,7 @@ def _draw_models(figures: FigureWriter, distances: DistanceCache, entries: Seque
     longest = max(map(len, rows))
     shown = [Panel("", found.values, rows, features.classes, forgotten_classes(features), longest)]
     title = f"{distances.title} between two models' features of a class"
-    scale = Scale(distances.name, 0, form="", columns="class")
+    scale = Scale(distances.name, 0, shared_limit(list(found.values)), form="", columns="class")
     _keep(figures, shown, scale, title, _caption(distances, features, [found]), place)
 
 
@@ -180,11 +189,11 @@ def _short_names(titles: Sequence[str]) -> list[str]:
     return next(short for short in tries if len(set(short)) == len(set(titles)))
 
 
-def _pairs_of(entries: Sequence[FeatureFile]) -> list[tuple[int, int]]:
-    """Choose the models whose features are compared with each other."""
+def _pairs_of(entries: Sequence[FeatureFile], whole: bool) -> list[tuple[int, int]]:
+    """Choose the models that are compared with each other: each with base and retrained ones, or all."""
     roles = [entry.features.source.role for entry in entries]
     every = list(combinations(range(len(entries)), 2))
-    chosen = [pair for order in _ORDERS for pair in every if (roles[pair[0]], roles[pair[1]]) == order]
+    chosen = [] if whole else [pair for order in _ORDERS for pair in every if (roles[pair[0]], roles[pair[1]]) == order]
     return chosen or every
 
 
@@ -221,10 +230,10 @@ def _panel(title: str, found: Distances, features: Features) -> Panel:
 
 def _scale_between_classes(label: str, several: Sequence[Distances]) -> Scale:
     """Make a scale from the smallest distance of two classes on, as the zeros on the diagonal would stretch it."""
-    values = np.concatenate([found.values[~np.eye(len(found.values), dtype=bool)] for found in several])
-    values = values[np.isfinite(values)]
-    low = float(values.min(initial=np.inf))
-    return Scale(label, low if low < values.max(initial=0) else 0, form="", rows="class", columns="class")
+    parts = [found.values[~np.eye(len(found.values), dtype=bool)] for found in several]
+    values = np.concatenate(parts)
+    low, high = float(values[np.isfinite(values)].min(initial=np.inf)), shared_limit(parts)
+    return Scale(label, low if low < high else 0, high, form="", rows="class", columns="class")
 
 
 def _keep(figures: FigureWriter, panels: Sequence[Panel], scale: Scale, title: str, caption: str, place: Path) -> None:

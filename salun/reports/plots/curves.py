@@ -1,5 +1,6 @@
 """Curves over epochs."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,11 +11,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from salun.reports.curves import Curve
-from salun.reports.plots.rows import DrawnRow, add_title, describe_runs, drawn_rows, figure_with_legend, line_style
-from salun.reports.plots.style import ClassStyle
+from salun.reports.plots.rows import DrawnRow, add_title, describe_runs, drawn_rows, figure_with_legend
 from salun.reports.summary import Row
 
 _Floats = NDArray[np.float64]
+_SPREAD = 0.4
 _LABELS = {
     "loss": "loss, as optimised",
     "accuracy": "accuracy on given labels, %",
@@ -38,35 +39,42 @@ def curves(found: Sequence[Curve], rows: Sequence[Row], title: str) -> Figure:
             band = "retraining" if member.row.kind == "retrain" else "unlearning"
             bands[band].append((by_row[id(member.row)], member))
     bands = {band: lines for band, lines in bands.items() if lines}
-    names = [name for name in _LABELS if any(np.isfinite(curve.values[name]).any() for curve in found)] or ["loss"]
-    entries = [
-        Line2D([], [], **line_style(member.style), label=member.label)
-        for lines in bands.values()
-        for _, member in lines
-    ]
-    figure = figure_with_legend(max(3.3 * len(names), 5.0), 2.7 * len(bands), entries)
-    axes = figure.subplots(len(bands), len(names), squeeze=False)
-    for (band, lines), across in zip(bands.items(), axes, strict=True):
-        for axis, name in zip(across, names, strict=True):
-            _curve_panel(axis, [(curve, member.style) for curve, member in lines], name)
-        across[0].set_title(band, loc="left", fontweight="bold")
+    names = {band: _known_of([curve for curve, _ in lines]) for band, lines in bands.items()}
+    entries = [Line2D([], [], **member.line, label=member.label) for lines in bands.values() for _, member in lines]
+    across = max(map(len, names.values()))
+    figure = figure_with_legend(max(3.3 * across, 5.0), 2.7 * len(bands), entries)
+    columns = math.lcm(*map(len, names.values()))
+    grid = figure.add_gridspec(len(bands), columns)
+    for row, (band, lines) in enumerate(bands.items()):
+        span = columns // len(names[band])
+        for place, name in enumerate(names[band]):
+            axis = figure.add_subplot(grid[row, place * span : (place + 1) * span])
+            _curve_panel(axis, lines, name)
+            if not place:
+                axis.set_title(band, loc="left", fontweight="bold")
     add_title(figure, title, f"epoch by epoch: mean (thick) of {describe_runs(rows)} (thin)")
     return figure
 
 
-def _curve_panel(axis: Axes, found: Sequence[tuple[Curve, ClassStyle]], name: str) -> None:
-    """Draw one quantity over the epochs."""
+def _known_of(found: Sequence[Curve]) -> list[str]:
+    """List the quantities that some curve has."""
+    return [name for name in _LABELS if any(np.isfinite(curve.values[name]).any() for curve in found)] or ["loss"]
+
+
+def _curve_panel(axis: Axes, found: Sequence[tuple[Curve, DrawnRow]], name: str) -> None:
+    """Draw one quantity over the epochs, each mean thinner than those before it and beside them, so that all show."""
     if not any(np.isfinite(curve.values[name]).any() for curve, _ in found):
         axis.set_axis_off()
         axis.text(0.5, 0.5, f"no {name} recorded", transform=axis.transAxes, ha="center", va="center", fontsize=8)
         return
     factor = 1 if name == "loss" else 100
-    for curve, style in found:
-        line = line_style(style)
+    for (curve, member), rank in zip(found, np.linspace(1, 0, len(found) + 1)[1:], strict=True):
+        line, epochs = member.line, curve.epochs + _SPREAD * (0.5 - rank) * (len(found) > 1)
         for run in curve.values[name]:
-            axis.plot(curve.epochs, factor * run, color=line["color"], linewidth=0.6, alpha=0.55)
-        every = max(1, len(curve.epochs) // 8)
-        axis.plot(curve.epochs, factor * curve.mean(name), **line, linewidth=1.6, markevery=every)
+            axis.plot(epochs, factor * run, color=line["color"], linewidth=0.6, alpha=0.55)
+        every = max(1, len(epochs) // 8)
+        first = int(rank * len(found)) % every
+        axis.plot(epochs, factor * curve.mean(name), **line, linewidth=1.4 + 2 * rank, markevery=(first, every))
     if name == "loss" and _is_wide([curve.values[name] for curve, _ in found]):
         axis.set_yscale("symlog", linthresh=1.0)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -109,8 +109,7 @@ def _curve_panel(axis: Axes, members: Sequence[DrawnRow], name: str) -> None:
     """Draw how the accuracy on forget images rises."""
     for member in members:
         curve = _curve_of(member.row, name)
-        dashes = {"linestyle": LINE_STYLES["retrain"]} if member.row.kind == "retrain" else {}
-        axis.plot([*curve], [*curve.values()], **line_style(member.style), **dashes, linewidth=1.4)
+        axis.plot([*curve], [*curve.values()], **member.line, linewidth=1.4)
     axis.set(xlabel=f"epoch, {_CURVES[name]}", ylim=(-4, 104))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(color=FAINT, linewidth=0.5)

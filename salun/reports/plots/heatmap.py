@@ -32,6 +32,8 @@ _TALLEST_BAR, _SHORTEST_BAR = 4.0, 1.2
 _LONE_TITLE = 4.0
 _CROSS = "#8C8C8C"
 _EMPTY_NOTE = "×: no images"
+_BEYOND_NOTE = "values beyond the colour bar have the colour of its end"
+_OUTLYING = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,19 @@ class _Cells:
     number_size: float
 
 
+def shared_limit(several: Sequence[NDArray[np.float64]]) -> float:
+    """Choose where the colours of several matrices on one scale end, so that no outlier flattens the others.
+
+    Args:
+        several: of any shape, NaN where there is no value.
+
+    Returns:
+        The largest absolute value, at most twice the median of each matrix's own largest; 0 without values.
+    """
+    largest = [float(np.abs(values[np.isfinite(values)]).max(initial=0)) for values in several]
+    return min(max(largest), _OUTLYING * float(np.median(largest))) or max(largest)
+
+
 def heatmaps(panels: Sequence[Panel], scale: Scale, title: str = "", across: int = 3, caption: str = "") -> Figure:
     """Draw matrices on one scale.
 
@@ -117,9 +132,10 @@ def heatmaps(panels: Sequence[Panel], scale: Scale, title: str = "", across: int
         _name_ticks(axis, panel, cells, named)
         axis.set(title="\n".join(lines), xlabel=scale.columns, ylabel=scale.rows if named else "")
     height = max(len(panel.rows) for panel in panels) * cells.height
-    beneath = any((norm(panel.values) < 0).any() for panel in panels)
-    _add_bar(figure, image, list(axes[0]), scale.label, height, beneath)
-    notes = [caption, _EMPTY_NOTE if any(np.isnan(panel.values).any() for panel in panels) else ""]
+    placed = np.concatenate([np.asarray(norm(panel.values)).flatten() for panel in panels])
+    above = bool((placed > 1).any())
+    _add_bar(figure, image, list(axes[0]), scale.label, height, (bool((placed < 0).any()), above))
+    notes = [caption, _EMPTY_NOTE if np.isnan(placed).any() else "", _BEYOND_NOTE if above else ""]
     figure.supxlabel(_filled("; ".join(filter(None, notes)), size[0], _CAPTION), fontsize=_CAPTION)
     figure.suptitle(_filled(title, size[0], _TITLE), fontsize=_TITLE)
     return figure
@@ -276,15 +292,17 @@ def _frame(axis: Axes, panel: Panel) -> None:
         axis.add_patch(box)
 
 
-def _add_bar(figure: Figure, image: AxesImage, axes: list[Axes], label: str, height: float, beneath: bool) -> None:
+def _add_bar(
+    figure: Figure, image: AxesImage, axes: list[Axes], label: str, height: float, beyond: tuple[bool, bool]
+) -> None:
     """Add the colour bar: beside the first row of panels, or below all where that is too low for one."""
-    beyond = "min" if beneath else "neither"
+    ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}[beyond]
     if height < _SHORTEST_BAR:
-        bar = figure.colorbar(image, ax=figure.axes, location="bottom", aspect=30, pad=0.02, extend=beyond)
+        bar = figure.colorbar(image, ax=figure.axes, location="bottom", aspect=30, pad=0.02, extend=ends)
     else:
         shrink = min(1.0, _TALLEST_BAR / height)
         label = _filled(label, min(height, _TALLEST_BAR), _LABEL)
-        bar = figure.colorbar(image, ax=axes, location="right", shrink=shrink, aspect=20, pad=0.02, extend=beyond)
+        bar = figure.colorbar(image, ax=axes, location="right", shrink=shrink, aspect=20, pad=0.02, extend=ends)
     bar.set_label(label)
     bar.outline.set(edgecolor=FAINT, linewidth=0.6)
 

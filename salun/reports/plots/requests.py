@@ -1,7 +1,6 @@
 """Metrics over requests one after another."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,14 +8,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from salun.reports.plots.rows import (
-    LINE_STYLES,
     MEANINGS,
     DrawnRow,
     add_title,
     describe_means,
     drawn_rows,
     figure_with_legend,
-    line_style,
     whiskers,
 )
 from salun.reports.requests import Chain
@@ -37,18 +34,13 @@ def requests_figure(chains: Sequence[Chain], title: str) -> Figure:
     first = [chain.rows[0] for chain in chains]
     by_row = {id(chain.rows[0]): chain for chain in chains}
     lines = [(by_row[id(member.row)], member) for member in drawn_rows(first)]
-    entries = [Line2D([], [], **_style_of(member), label=member.label) for _, member in lines]
+    entries = [Line2D([], [], **member.line, linewidth=1.3, label=member.label) for _, member in lines]
     figure = figure_with_legend(9.6, 5.2, entries)
     for axis, name in zip(figure.subplots(2, 3).flatten(), _NAMES, strict=True):
         _panel(axis, lines, name)
     rows = [row for chain in chains for row in chain.rows]
     add_title(figure, title, f"request by request: {describe_means(rows, _NAMES)}")
     return figure
-
-
-def _style_of(member: DrawnRow) -> dict[str, Any]:
-    """Say how a line is drawn: the base model's and the retrained models' as in every figure."""
-    return line_style(member.style) | {"linestyle": LINE_STYLES.get(member.row.kind, "-"), "linewidth": 1.3}
 
 
 def _panel(axis: Axes, lines: Sequence[tuple[Chain, DrawnRow]], name: str) -> None:
@@ -63,7 +55,8 @@ def _panel(axis: Axes, lines: Sequence[tuple[Chain, DrawnRow]], name: str) -> No
             [step + shift for step in known],
             [factor * (value.mean or 0.0) for value in known.values()],
             yerr=None if name == _COST else whiskers(list(known.values())),
-            **_style_of(member),
+            **member.line,
+            linewidth=1.3,
             elinewidth=0.9,
             capsize=2,
         )

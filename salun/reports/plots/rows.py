@@ -33,7 +33,7 @@ MEANINGS = {
     "gap": "average distance to retrained",
 }
 
-LINE_STYLES: dict[str, Any] = {"retrain": (0, (4, 2)), "base": (0, (1, 2))}
+LINE_STYLES: dict[str, Any] = {"retrain": (0, (4, 2)), "base": (0, (1, 2)), "masked": "-."}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,18 @@ class DrawnRow:
     @property
     def masked(self) -> bool:
         """Whether its runs had a mask."""
-        return bool(self.row.records) and self.row.records[0].settings["mask"] is not None
+        return is_masked(self.row)
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """How its lines and markers are drawn: one stroke for models with a mask, one each for base and retrained."""
+        stroke = LINE_STYLES.get("masked" if self.masked else self.row.kind, "-")
+        return line_style(self.style) | {"linestyle": stroke}
+
+
+def is_masked(row: Row) -> bool:
+    """Tell whether a row's runs had a mask."""
+    return bool(row.records) and row.records[0].settings["mask"] is not None
 
 
 def drawn_rows(rows: Iterable[Row]) -> list[DrawnRow]:
@@ -149,9 +160,9 @@ def line_style(style: ClassStyle) -> dict[str, Any]:
 def figure_with_legend(width: float, panels: float, entries: Sequence[Line2D]) -> Figure:
     """Make a figure with a legend below and room for its title above."""
     longest = max((len(str(line.get_label())) for line in entries), default=0)
-    columns = max(1, min(len(entries), int(width / (0.6 + LETTER_WIDTH * longest))))
+    columns = max(1, min(len(entries), int(width / (0.85 + LETTER_WIDTH * longest))))
     lines = -(-len(entries) // columns)
     figure = Figure(figsize=(width, panels + _LEGEND_LINE * lines + 0.8))
     if entries:
-        figure.legend(handles=list(entries), loc="outside lower center", ncols=columns)
+        figure.legend(handles=list(entries), loc="outside lower center", ncols=columns, handlelength=4.5)
     return figure

@@ -22,7 +22,8 @@ _AZIMUTH = 30.0
 _FRAMES = 40
 _RETAINED_OPACITY = 0.55
 _LARGEST = 22.0
-_STAR = 90.0
+_STAR = 180.0
+_HALO = 2.0
 _LEGEND_ROWS = 25
 _TALLEST_LEGEND = 5.2
 _LONGEST_NAME = 20
@@ -154,7 +155,6 @@ class _Layer:
     rim: str = INK
     width: float = 0.9
     opacity: float = 1.0
-    face: str = ""
     star: bool = False
 
     def outlines(self) -> list[Path]:
@@ -162,7 +162,11 @@ class _Layer:
         return [known[label] for label in self.labels.tolist()]
 
     def faces(self) -> _Floats:
-        colours = [to_rgba(self.face or style_of(label).colour, self.opacity) for label in self.labels.tolist()]
+        colours = [to_rgba(style_of(label).colour, self.opacity) for label in self.labels.tolist()]
+        return np.array(colours).reshape(-1, 4)
+
+    def rims(self) -> _Floats:
+        colours = [to_rgba(self.rim or style_of(label).colour) for label in self.labels.tolist()]
         return np.array(colours).reshape(-1, 4)
 
 
@@ -176,10 +180,17 @@ def _layers_of(cloud: Cloud, points: _Floats, prototypes: _Floats, nearness: _Fl
     star = float(np.clip(_STAR * 10 / len(cloud.classes), _STAR / 4, _STAR))
     return [
         _Layer(points[kept], cloud.labels[kept], size, width=0.0, opacity=_RETAINED_OPACITY),
-        _Layer(prototypes[plain], plain, star, star=True),
+        *_outlined(prototypes[plain], plain, star),
         _Layer(points[gone], cloud.labels[gone], 2.2 * size, width=0.6),
-        _Layer(prototypes[lost], lost, 2.6 * star, rim="white", face="white", star=True),
-        _Layer(prototypes[lost], lost, star, star=True),
+        *_outlined(prototypes[lost], lost, star),
+    ]
+
+
+def _outlined(prototypes: _Floats, labels: NDArray[np.int64], size: float) -> list[_Layer]:
+    """Draw stars as outlines, so that the samples below them are seen."""
+    return [
+        _Layer(prototypes, labels, size, rim=rim, width=width, opacity=0.0, star=True)
+        for rim, width in (("white", _HALO + 1.0), (INK, _HALO), ("", 1.1))
     ]
 
 
@@ -192,7 +203,7 @@ def _place(
         [path for layer in layers for path in layer.outlines()],
         sizes=np.concatenate([np.full(len(layer.labels), layer.size) for layer in layers]),
         facecolors=np.concatenate([layer.faces() for layer in layers]),
-        edgecolors=np.concatenate([np.tile(to_rgba(layer.rim), (len(layer.labels), 1)) for layer in layers]),
+        edgecolors=np.concatenate([layer.rims() for layer in layers]),
         linewidths=np.concatenate([np.full(len(layer.labels), layer.width) for layer in layers]),
         offsets=np.concatenate([layer.points for layer in layers]),
         offset_transform=axis.transData,

@@ -18,6 +18,7 @@ from salun.reports.plots.rows import (
     describe_means,
     figure_with_legend,
     hues_of,
+    is_masked,
     line_style,
     method_of,
     whiskers,
@@ -56,7 +57,7 @@ def sweep(
     alone = len(set(methods)) == len(methods)
     styles = [style_of(hues[method] if alone else place) for place, method in enumerate(methods)]
     entries = [
-        Line2D([], [], **line_style(style), label=shorten(found.title, LONGEST_LABEL))
+        Line2D([], [], **_line_of(found, style), label=shorten(found.title, LONGEST_LABEL))
         for found, style in zip(sweeps, styles, strict=True)
     ]
     entries += [
@@ -93,7 +94,7 @@ def _sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, ClassStyle]], lines: 
             [keep * (keeps[-1] / keeps[0]) ** shift if wide else keep + shift for keep in known],
             [100 * (value.mean or 0.0) for value in known.values()],
             yerr=whiskers(list(known.values())),
-            **line_style(style),
+            **_line_of(found, style),
             linewidth=1.3,
             elinewidth=0.9,
             capsize=2,
@@ -103,6 +104,12 @@ def _sweep_panel(axis: Axes, sweeps: Sequence[tuple[Sweep, ClassStyle]], lines: 
     ticks = _spaced(keeps, wide)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _line_of(found: Sweep, style: ClassStyle) -> dict[str, Any]:
+    """Say how a sweep is drawn."""
+    stroke = LINE_STYLES["masked"] if all(map(is_masked, found.rows.values())) else "-"
+    return line_style(style) | {"linestyle": stroke}
 
 
 def _draw_line(axis: Axes, line: Sweep, name: str) -> None:

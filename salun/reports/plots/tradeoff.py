@@ -19,7 +19,6 @@ from salun.reports.plots.rows import (
     describe_means,
     drawn_rows,
     figure_with_legend,
-    line_style,
     whiskers,
 )
 from salun.reports.plots.style import INK, shorten
@@ -49,7 +48,7 @@ def plane(rows: Sequence[Row], names: tuple[str, str], title: str) -> Figure:
     members = [member for member in everyone if all(member.row.value(name).n for name in names)]
     points = [_point_of(member, names) for member in members]
     crowded = _crowd(points)
-    entries = [Line2D([], [], **line_style(member.style), linestyle="", label=member.label) for member in members]
+    entries = [Line2D([], [], **member.line, linewidth=0.9, label=member.label) for member in members]
     figure = figure_with_legend(6.0 if crowded is None else 9.0, 4.0, entries)
     axes = figure.subplots(1, 1 if crowded is None else 2, squeeze=False)[0]
     _plane_panel(axes[0], points, names, _frame_of(points, room=2))
@@ -166,11 +165,15 @@ def _mark(axis: Axes, point: _Point, across: float, whiskers_across: bool = True
     up = point.place[1]
     if point.target:
         axis.axhline(up, color=INK, linewidth=0.9, linestyle=LINE_STYLES["retrain"], zorder=1)
-    line = line_style(point.member.style)
+    line = point.member.line
     aside, upwards = (lengths[:, None] if lengths.any() else None for lengths in point.reach)
     aside = aside if whiskers_across else None
-    axis.errorbar(across, up, xerr=aside, yerr=upwards, fmt="none", ecolor=line["color"], elinewidth=0.9, capsize=2)
-    axis.plot(across, up, **line, linestyle="", zorder=3)
+    bars = axis.errorbar(
+        across, up, xerr=aside, yerr=upwards, fmt="none", ecolor=line["color"], elinewidth=0.9, capsize=2
+    )
+    for bar in bars.lines[2]:
+        bar.set_linestyle(line["linestyle"])
+    axis.plot(across, up, **line, zorder=3)
 
 
 def _keep_percentages(axis: Axis) -> None:

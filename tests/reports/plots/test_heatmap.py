@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from salun.reports.plots.heatmap import Panel, Scale, heatmaps
+from salun.reports.plots.heatmap import Panel, Scale, heatmaps, shared_limit
 from salun.reports.plots.style import styled
 
 Floats = NDArray[np.float64]
@@ -105,6 +105,20 @@ def test_all_panels_share_limits_that_reach_as_far_on_both_sides_of_a_centre() -
         images = [axis.images[0] for axis in panels_of(drawn(panels, scale))]
         assert {image.get_clim() for image in images} == {limits}
     assert luminance(images[0].cmap(images[0].norm(0.0))) > 0.9
+
+
+def test_one_outlier_does_not_flatten_the_others_and_is_told() -> None:
+    several = [np.full((3, 3), value) for value in (-1.0, 1.2, 0.8, 40.0)]
+    assert shared_limit(several) == pytest.approx(2 * 1.1)
+    assert shared_limit(several[:3]) == 1.2
+    assert shared_limit([np.full(2, np.nan), np.array([np.nan, 3.0])]) == 3.0
+    assert shared_limit([np.zeros(2)]) == 0
+    panels = [Panel("m", values, names(3), names(3)) for values in several]
+    figure = drawn(panels, Scale("d", -2.2, 2.2, 0))
+    assert "beyond the colour bar" in figure.get_supxlabel()
+    assert "beyond" not in drawn(panels[:3], Scale("d", -2.2, 2.2, 0)).get_supxlabel()
+    shades = [luminance(axis.images[0].cmap(axis.images[0].norm(1.0))) for axis in panels_of(figure)]
+    assert max(shades) < 0.75
 
 
 def test_rows_are_labelled_again_where_they_differ() -> None:

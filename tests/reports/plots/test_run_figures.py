@@ -166,8 +166,21 @@ def test_retraining_has_panels_of_its_own_and_validation_where_it_was_watched() 
     assert labels_in(figure) == ["rl", "retrain"]
     curve = [Epoch(epoch, 0.5, 0.5, 0.25 * epoch, 0.1, 1.0) for epoch in (1, 2)]
     figure = rendered("curves", [*runs(), *runs(method="retrain", curve=curve)])
-    assert [bool(axis.lines) for axis in figure.axes] == [True, True, False, True, True, True]
-    assert figure.axes[5].lines[0].get_ydata() == pytest.approx([25, 50])
+    assert [axis.get_subplotspec().colspan.stop for axis in figure.axes] == [3, 6, 2, 4, 6]
+    assert all(axis.lines for axis in figure.axes)
+    assert figure.axes[4].lines[0].get_ydata() == pytest.approx([25, 50])
+
+
+def test_lines_that_cover_each_other_differ_in_stroke_place_and_width() -> None:
+    curve = [Epoch(epoch, 1.0, 0.5, None, 0.1, 1.0) for epoch in (1, 2)]
+    figure = rendered("curves", [*runs(1, curve=curve), *runs(1, keep=0.5, curve=curve), *runs(1, "ft", curve=curve)])
+    means = [line for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    assert [line.get_linestyle() for line in means] == ["-", "-.", "-"]
+    assert [line.get_linestyle() for line in figure.legends[0].get_lines()] == ["-", "-.", "-"]
+    assert len({tuple(line.get_xdata()) for line in means}) == 3
+    assert sorted((line.get_linewidth() for line in means), reverse=True) == [line.get_linewidth() for line in means]
+    marks = rendered("plane", [*runs(1), *runs(1, keep=0.5)]).axes[0].lines
+    assert "-." in [line.get_linestyle() for line in marks]
 
 
 @pytest.mark.parametrize(("last", "scale"), [(-2.0, "linear"), (-1e6, "symlog")])

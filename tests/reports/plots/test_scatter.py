@@ -87,7 +87,8 @@ def test_no_prototype_of_another_class_covers_what_was_forgotten(draw: Draw) -> 
     with styled():
         artist = points_of(draw(cloud, "t"))[-1]
     sizes, widths = artist.get_sizes(), np.asarray(artist.get_linewidths())
-    stars = np.flatnonzero(np.isclose(widths, 0.9))
+    stars = np.flatnonzero(np.isclose(widths, 1.1))
+    assert (artist.get_facecolors()[np.isclose(widths, 1.1) | (widths > 1.1)][:, 3] == 0).all()
     ringed = np.flatnonzero(np.isclose(widths, 0.6))
     assert len(ringed) == int(cloud.forgotten.sum())
     assert (stars < ringed.min()).sum() == 99
