@@ -50,6 +50,11 @@ def data(argv: Sequence[str] | None = None) -> int:
     return _run("data", parsers.data_parser().parse_args(argv))
 
 
+def report(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-report` with the given or the process's arguments, and return the exit status."""
+    return _run("report", parsers.report_parser().parse_args(argv))
+
+
 def viz(argv: Sequence[str] | None = None) -> int:
     """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
     flags = parsers.viz_parser().parse_args(argv)
