@@ -72,10 +72,19 @@ def _kinds_of(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _parts(name: str, value: Estimate) -> dict[str, float | None]:
-    """Give mean and interval of a metric in the unit that a reader knows."""
-    factor = 100 if name == "gap" or METRICS[name].unit == "%" else 1
-    ends = {"": value.mean, "_low": value.low, "_high": value.high}
+    """Give mean and interval of a metric in the unit that a reader knows, shares within what a share can be."""
+    shared = name == "gap" or METRICS[name].unit == "%"
+    low, high = within(value) if shared else (value.low, value.high)
+    ends = {"": value.mean, "_low": low, "_high": high}
+    factor = 100 if shared else 1
     return {f"{name}{part}": None if end is None else round(factor * end, 5) for part, end in ends.items()}
+
+
+def within(share: Estimate) -> tuple[float | None, float | None]:
+    """Cut the interval of a share off at 0 and 1."""
+    if share.low is None or share.high is None:
+        return None, None
+    return max(0.0, share.low), min(1.0, share.high)
 
 
 def _tips(*fields: str) -> list[Spec]:
@@ -158,7 +167,7 @@ def _pareto(rows: list[Row], floor: float | None) -> Chart | None:
             and (other["passes"], other["gap"]) != (row["passes"], row["gap"]) for other in methods
         )  # fmt: skip
     across = axis("passes", "image passes, forward and backward") | {"axis": {"format": "~s"}}
-    up = axis("gap", "average gap to retraining, points")
+    up = axis("gap", "average gap to retraining, points") | {"scale": {"zero": True, "padding": 12, "domainMin": 0}}
     layers: list[Spec] = [
         {"transform": [{"filter": "datum.front"}], "mark": {"type": "line", "interpolate": "step-after",
          "color": "var(--accent)", "strokeWidth": 1.5, "strokeDash": [6, 3]}, "encoding": {"x": across, "y": up}},
@@ -359,10 +368,15 @@ def confusion(rows: list[dict[str, Any]]) -> Chart:
     """
     sides = {name: {"field": name, "type": "ordinal", "title": title, "axis": {"labelOverlap": True, "labelAngle": 0}}
              for name, title in (("predicted", "predicted class"), ("class", "true class"))}  # fmt: skip
-    colour = {"field": "share", "type": "quantitative", "title": "%", "scale": {"domain": [0, 100], "scheme": "blues"}}
+    depth = {
+        "field": "share",
+        "type": "quantitative",
+        "legend": None,
+        "scale": {"domain": [0, 100], "range": [0.08, 1]},
+    }
     tips = [{"field": field, "type": "nominal"} for field in ("class", "predicted", "share")]
-    encoding = {"x": sides["predicted"], "y": sides["class"], "color": colour, "tooltip": tips}
-    spec = {"height": 300, "mark": {"type": "rect"}, "encoding": encoding}
+    encoding = {"x": sides["predicted"], "y": sides["class"], "opacity": depth, "tooltip": tips}
+    spec = {"height": 300, "mark": {"type": "rect", "color": "var(--accent)"}, "encoding": encoding}
     note = "What the test images of each class are taken for; shares below 0.5 % are left out."
     return Chart("Confusion", note, spec, rows, {"title": "Model"})
 

@@ -8,6 +8,7 @@ from salun.errors import one_line
 from salun.experiments.problem import Group
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.formats import csv_table, escape_latex, escape_markdown
+from salun.reports.page.charts import within
 from salun.reports.statistics import Estimate
 from salun.reports.summary import Row, best_of, bold_of, floor_of, floor_text
 from salun.reports.tables import INTERVAL, cell, columns_of, group_title, legend, lines_of
@@ -143,8 +144,10 @@ def _cell_of(rows: Sequence[Row], row: Row, name: str) -> Cell:
     """Put a value on the scale of its column."""
     if name == _COUNT:
         return Cell(str(len(row.records)), float(len(row.records)))
-    found = [other.value(name) for other in rows]
-    ends = [end for value in found for end in (value.mean, value.low, value.high) if end is not None]
+    share = name == _GAP or METRICS[name].unit == "%"
+    reaches = [within(other.value(name)) if share else _reach_of(other.value(name)) for other in rows]
+    means = [other.value(name).mean for other in rows]
+    ends = [end for end in (*means, *(end for reach in reaches for end in reach)) if end is not None]
     value, gold = row.value(name), [other.value(name).mean for other in rows if other.kind == "retrain"]
     if value.mean is None or not ends or max(ends) == min(ends):
         return Cell("", value.mean)
@@ -153,7 +156,11 @@ def _cell_of(rows: Sequence[Row], row: Row, name: str) -> Cell:
         return None if number is None else round(4 + 92 * (number - min(ends)) / (max(ends) - min(ends)), 2)
 
     target = gold[0] if gold and name != _GAP else None
-    return Cell("", value.mean, *map(scaled, (value.mean, value.low, value.high, target)))
+    return Cell("", value.mean, *map(scaled, (value.mean, *(within(value) if share else _reach_of(value)), target)))
+
+
+def _reach_of(value: Estimate) -> tuple[float | None, float | None]:
+    return value.low, value.high
 
 
 def _method_of(row: Row) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from salun.errors import one_line
 from salun.metrics.scores import Singles, area
-from salun.reports.page.charts import Chart, ranked
+from salun.reports.page.charts import Chart, hues, ranked
 from salun.reports.page.outputs import SCORES, Sight, unseen
 from salun.reports.statistics import Estimate, estimate
 from salun.reports.summary import Row
@@ -16,6 +16,7 @@ _FLOOR = 1e-3
 _RATES = 60
 _NAMES = {"forget": "forget", "retain": "retain", "test": "test", "forgotten_test": "test, forgotten classes"}
 _HIGH_FOR_MEMBERS = "confidence"
+_ORDER = ("method", "retrain", "base")
 
 
 def privacy(rows: Sequence[Row], sights: Sequence[Sight]) -> list[Chart]:
@@ -44,7 +45,7 @@ def _histograms(sights: Sequence[Sight]) -> Chart:
         values = [part for sight in sights for part in sight.scores[score].values()]
         low, high = min(float(part.min()) for part in values), max(float(part.max()) for part in values)
         edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-        for title, members in _by_title(sights):
+        for title, members in _by_title(sorted(sights, key=lambda sight: _ORDER.index(sight.kind))):
             for name in members[0].scores[score]:
                 counts = np.histogram(np.concatenate([each.scores[score][name] for each in members]), edges)[0]
                 shares = counts / counts.sum()
@@ -99,15 +100,14 @@ def _curves(sights: Sequence[Sight]) -> Chart:
             if not sides:
                 continue
             own, other = (np.concatenate(part) for part in zip(*sides, strict=True))
-            fpr, tpr, _ = roc_curve(np.arange(len(own) + len(other)) < len(own), np.concatenate([own, other]))
+            truth, values = np.arange(len(own) + len(other)) < len(own), np.concatenate([own, other])
+            fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
             rates = tpr[np.searchsorted(fpr, levels, "right") - 1]
             found += [
                 {"score": score, "title": title, "fpr": round(float(x), 6), "tpr": round(max(float(y), _FLOOR), 6)}
                 for x, y in zip(levels, rates, strict=True)
             ]
-    titles = list(dict.fromkeys(row["title"] for row in found))
-    colours = {"base": "var(--faint)", "retrain": "var(--ink)"}
-    hues = [colours.get(title, f"var(--c{place % 10 + 1})") for place, title in enumerate(titles)]
+    kinds = {title: members[0].kind for title, members in _by_title(sights)}
     scale = {"type": "log", "domain": [_FLOOR, 1], "clamp": True}
     axes = {
         "x": {"field": "fpr", "type": "quantitative", "scale": scale, "title": "false-positive rate",
@@ -120,8 +120,7 @@ def _curves(sights: Sequence[Sight]) -> Chart:
     lines = {
         "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.8},
         "encoding": axes | {
-            "color": {"field": "title", "type": "nominal", "title": None, "scale": {"domain": titles, "range": hues},
-                      "legend": {"orient": "bottom", "columns": 2, "labelLimit": 300, "symbolLimit": 80}},
+            "color": hues(list(kinds), kinds),
             "tooltip": [{"field": name, "type": "nominal"} for name in ("title", "fpr", "tpr")],
         },
     }  # fmt: skip

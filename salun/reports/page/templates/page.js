@@ -35,7 +35,7 @@
     legend: { ...text, labelFontSize: 12, symbolSize: 90, rowPadding: 4 }, header: { ...text, labelFontSize: 12 },
     rule: { color: "var(--muted)" },
   };
-  const options = { ast: true, actions: false, renderer: "svg", defaultStyle: false, tooltip: showTip };
+  const options = { ast: true, actions: false, renderer: "svg", defaultStyle: false, logLevel: 1, tooltip: showTip };
 
   const embed = (plot, spec, rows) => {
     const wide = Math.max(200, plot.clientWidth);
@@ -172,7 +172,7 @@
   // Images
 
   const picture = (image, label) => (image.picture
-    ? make("img", null, { src: image.picture, alt: `${image.name ?? `image ${image.index}`}, class ${label}`, loading: "lazy" })
+    ? make("img", null, { src: image.picture, alt: `${image.name}, class ${label}` })
     : make("span", null, { class: "blank" }));
   const predictions = (entries, classes) => {
     const table = make("table"), body = table.createTBody();
@@ -199,7 +199,7 @@
       const card = make("li", null, known(place) ? { class: "known" } : {});
       const told = known(place) ? "still known" : `own class: ${percent(before[place][2])} → ${percent(now[place][2])}`;
       const entries = [["before", before[place]], ["after", now[place]], ["retrained", retrained?.[place]]];
-      card.append(picture(image, label), make("b", label), make("small", `${image.name}; ${told}`), predictions(entries, classes));
+      card.append(picture(image, label), make("b", `class ${label}`), make("small", `${image.name}; ${told}`), predictions(entries, classes));
       return card;
     });
     node.querySelector(".cards").replaceChildren(...cards);
@@ -279,7 +279,7 @@
       const [base, unlearned, retrained] = this.trio.map((model) => [model.prediction[place], model.confidence[place]]);
       const entries = [["base", base], ["unlearned", unlearned], ["retrained", this.space.retrained ? retrained : null]];
       const told = `${image.name}${image.forgotten ? "; to be forgotten" : ""}`;
-      this.node.querySelector(".looked").replaceChildren(picture(image, label), make("b", label), make("small", told), predictions(entries, classes));
+      this.node.querySelector(".looked").replaceChildren(picture(image, label), make("b", `class ${label}`), make("small", told), predictions(entries, classes));
     }
   }
 
