@@ -1,8 +1,8 @@
 """The Python face: unlearning of any classifier, from five lines of Python."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from salun.data.corruption import corrupt
 from salun.data.images import Images
 from salun.data.loading import load
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
-from salun.errors import SalunError, whole_number
+from salun.errors import SalunError, did_you_mean, noting, whole_number
 from salun.experiments.advice import few_steps, few_steps_of_training, warnings_of
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.entries import Keep, check_run, listed_entries, read_list
@@ -46,16 +46,12 @@ from salun.experiments.plugins import model_files
 from salun.experiments.runner import Runner, let_choose
 from salun.experiments.source import check_source, keeping_source, results_name
 from salun.io.files import write_text
-from salun.latent.linked import KeptRun, linked_space
 from salun.metrics import METRICS, check_metrics
 from salun.metrics import evaluate as compute
 from salun.models.features import mark_head
 from salun.models.own import model
 from salun.registry import Registered
 from salun.reports.labels import rows_of, titles_of
-from salun.reports.page.content import page, read_study
-from salun.reports.page.deletion import statement
-from salun.reports.page.render import Report
 from salun.reports.results import Results
 from salun.reports.scores import Scores
 from salun.reports.summary import UTILITY_FLOOR
@@ -94,6 +90,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from salun.data.dataset import Dataset
+    from salun.reports.page.render import Report
     from salun.reports.search import Tuned
 
 _Device = str | torch.device | None
@@ -451,7 +449,7 @@ def report(
     data_dir: str | Path = "data",
     device: str = "auto",
     embedding: str = "tsne",
-) -> Report:
+) -> "Report":
     """Make a page of one list of runs or of several, as `salun-report` does.
 
     Args:
@@ -469,26 +467,25 @@ def report(
     Raises:
         SalunError: a path is missing, no record can be read, or the page cannot be written.
     """
+    from salun.latent.linked import EMBEDDINGS, KeptRun, linked_space  # only here, as these take a while to import
+    from salun.reports.page.content import page, read_study
+    from salun.reports.page.deletion import statement
+    from salun.reports.page.render import Report
+
+    if embedding not in (*EMBEDDINGS, "none"):
+        raise SalunError(f"embedding={embedding!r}: unknown{did_you_mean(str(embedding), (*EMBEDDINGS, 'none'))}")
     study, notices = read_study(paths)
     cache = ModelCache(RunContext(pick_device(device), Path(data_dir), Path(checkpoints), download=False))
-    datasets, spaces = {}, []
+    datasets: dict[str, Dataset] = {}
+    spaces: list[dict[str, Any]] = []
     for name in study.datasets:
-        with _noting(notices):
+        with noting(notices):
             datasets[name] = cache.dataset(name)
     for runs in study.kept(Path(checkpoints)) if embedding != "none" and not deletion else ():
-        with _noting(notices):
+        with noting(notices):
             spaces.append(linked_space([KeptRun(*run) for run in runs], cache, embedding))
     write_text(Path(out), statement(study, datasets) if deletion else page(study, datasets, spaces))
     return Report(Path(out), tuple(notices))
-
-
-@contextmanager
-def _noting(notices: list[str]) -> Iterator[None]:
-    """Note what the user could mend, and go on without it."""
-    try:
-        yield
-    except SalunError as error:
-        notices.append(str(error))
 
 
 def methods() -> dict[str, Method]:

@@ -54,7 +54,12 @@ class Chart:
 
 def axis(field: str, title: str) -> Spec:
     """Describe a quantitative axis, of a field of the rows, that need not begin at 0."""
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"zero": False, "nice": False, "padding": 12},
+    }
 
 
 def hues(titles: Sequence[str], kinds: Mapping[str, str] | None = None) -> Spec:
@@ -167,7 +172,7 @@ def _pareto(rows: list[Row], floor: float | None) -> Chart | None:
             and (other["passes"], other["gap"]) != (row["passes"], row["gap"]) for other in methods
         )  # fmt: skip
     across = axis("passes", "image passes, forward and backward") | {"axis": {"format": "~s"}}
-    up = axis("gap", "average gap to retraining, points") | {"scale": {"zero": True, "padding": 12, "domainMin": 0}}
+    up = axis("gap", "average gap to retraining, points") | {"scale": {"zero": True, "nice": False, "padding": 12}}
     layers: list[Spec] = [
         {"transform": [{"filter": "datum.front"}], "mark": {"type": "line", "interpolate": "step-after",
          "color": "var(--accent)", "strokeWidth": 1.5, "strokeDash": [6, 3]}, "encoding": {"x": across, "y": up}},
