@@ -5,19 +5,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from salun import metrics
-from salun.data import sources
 from salun.data.corruption import corrupt
 from salun.data.images import Images
-from salun.data.sets import prepare
-from salun.data.split import ForgetRequest, make_split
+from salun.data.loading import load
 from salun.device import clock, derived_seed, pick_device, precision_for, seeded, seeded_globally
-from salun.errors import SalunError, whole_number
+from salun.errors import SalunError, did_you_mean, noting, whole_number
 from salun.experiments.advice import few_steps, few_steps_of_training, warnings_of
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.entries import Keep, check_run, listed_entries, read_list
@@ -47,6 +45,7 @@ from salun.experiments.plan import Repeats, plan
 from salun.experiments.plugins import model_files
 from salun.experiments.runner import Runner, let_choose
 from salun.experiments.source import check_source, keeping_source, results_name
+from salun.io.files import write_text
 from salun.metrics import METRICS, check_metrics
 from salun.metrics import evaluate as compute
 from salun.models.features import mark_head
@@ -81,6 +80,7 @@ __all__ = [
     "methods",
     "metrics",
     "model",
+    "report",
     "retrain",
     "run",
     "saliency",
@@ -90,55 +90,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from salun.data.dataset import Dataset
+    from salun.reports.page.render import Report
     from salun.reports.search import Tuned
 
 _Device = str | torch.device | None
 _COST = "salun_cost"
 _UNNAMED = "python"
-
-
-class _Parts(NamedTuple):
-    """The two parts of a data set."""
-
-    train: Images
-    test: Images
-
-
-def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> _Parts:
-    """Load a data set by name.
-
-    Args:
-        name: as `salun-train --dataset` takes it, such as "cifar10" or "folder:PATH".
-        data_dir: where data sets lie.
-        download: whether an absent one may be fetched.
-
-    Returns:
-        Its parts `train` and `test`, normalised by the statistics of the training images, which are augmented as the
-        data set allows. A warning says which images of a folder are the test part.
-
-    Raises:
-        SalunError: the name is unknown, or the data cannot be had.
-
-    Example:
-        >>> load("digits").train
-        Images(1438 of 1 x 8 x 8 pixels, labels 0 to 9)
-    """
-    found = sources.load(name, Path(data_dir), download)
-    _warn(found.notices, depth=3)
-    view = prepare(found, make_split(found, ForgetRequest()))
-    parts = [
-        Images(
-            part.pixels,
-            torch.arange(len(part.labels)),
-            part.labels,
-            torch.device("cpu"),
-            view,
-            part.names,
-            found.classes,
-        )
-        for part in (found.train, found.test)
-    ]
-    return _Parts(*parts)
 
 
 def _warn(lines: Sequence[str], depth: int = 4) -> None:
@@ -481,6 +439,53 @@ def tune(
         tuned, notices = search_settings(entries, where, planned, runner)
     _warn(notices)
     return tuned
+
+
+def report(
+    *paths: str | Path,
+    out: str | Path = "report.html",
+    deletion: bool = False,
+    checkpoints: str | Path = "checkpoints",
+    data_dir: str | Path = "data",
+    device: str = "auto",
+    embedding: str = "tsne",
+) -> "Report":
+    """Make a page of one list of runs or of several, as `salun-report` does.
+
+    Args:
+        paths: folders of results, or files of records; none for all under `runs/`.
+        out: the page, one file that needs no other.
+        deletion: whether it tells non-specialists what was deleted, and how well that worked.
+        checkpoints: folder of base models and unlearned models.
+        data_dir: where data sets lie; nothing is fetched.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        embedding: of features: "tsne", "umap" or "none".
+
+    Returns:
+        The page, which a notebook shows, and what could not be shown.
+
+    Raises:
+        SalunError: a path is missing, no record can be read, or the page cannot be written.
+    """
+    from salun.latent.linked import EMBEDDINGS, KeptRun, linked_space  # only here, as these take a while to import
+    from salun.reports.page.content import page, read_study
+    from salun.reports.page.deletion import statement
+    from salun.reports.page.render import Report
+
+    if embedding not in (*EMBEDDINGS, "none"):
+        raise SalunError(f"embedding={embedding!r}: unknown{did_you_mean(str(embedding), (*EMBEDDINGS, 'none'))}")
+    study, notices = read_study(paths)
+    cache = ModelCache(RunContext(pick_device(device), Path(data_dir), Path(checkpoints), download=False))
+    datasets: dict[str, Dataset] = {}
+    spaces: list[dict[str, Any]] = []
+    for name in study.datasets:
+        with noting(notices):
+            datasets[name] = cache.dataset(name)
+    for runs in study.kept(Path(checkpoints)) if embedding != "none" and not deletion else ():
+        with noting(notices):
+            spaces.append(linked_space([KeptRun(*run) for run in runs], cache, embedding))
+    write_text(Path(out), statement(study, datasets) if deletion else page(study, datasets, spaces))
+    return Report(Path(out), tuple(notices))
 
 
 def methods() -> dict[str, Method]:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
 from operator import index
 from typing import Any
@@ -18,6 +19,22 @@ class SalunErrors(SalunError):  # noqa: N818 - several of them
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+@contextmanager
+def noting(notices: list[str]) -> Iterator[None]:
+    """Note a mistake that the user can mend, and go on without what it keeps from being done.
+
+    Args:
+        notices: lines, to which that of the mistake is added.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except SalunError as error:
+        notices.append(str(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -51,6 +51,11 @@ def data(argv: Sequence[str] | None = None) -> int:
     return _run("data", _parsed(parsers.data_parser(), argv))
 
 
+def report(argv: Sequence[str] | None = None) -> int:
+    """Run `salun-report` with the given or the process's arguments, and return the exit status."""
+    return _run("report", parsers.report_parser().parse_args(argv))
+
+
 def viz(argv: Sequence[str] | None = None) -> int:
     """Run `salun-viz` with the given or the process's arguments, and return the exit status."""
     flags = _parsed(parsers.viz_parser(), argv)

@@ -122,6 +122,25 @@ def import_parser() -> Parser:
     return parser
 
 
+def report_parser() -> Parser:
+    """Declare the flags of `salun-report`."""
+    parser = Parser("salun-report", description="Make one self-contained HTML page of recorded runs.")
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="folders of results or files of records, here or under runs/ (all)")
+    add("--out", type=filled, default="report.html", metavar="FILE", help="the page (default: report.html)")
+    add("--deletion", action="store_true", help="a statement for non-specialists: what was deleted, and how well")
+    add(
+        "--embedding",
+        choices=("tsne", "umap", "none"),
+        default="tsne",
+        help="of the features of models that are kept (default: tsne)",
+    )
+    add("--checkpoints", type=filled, default="checkpoints", metavar="DIR", help="default: checkpoints")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--data-dir", default="data", metavar="DIR", help="where data sets lie; nothing is fetched (default: data)")
+    return parser
+
+
 def data_parser() -> Parser:
     """Declare the flags of `salun-data`."""
     parser = Parser("salun-data", description="Show the parts and classes of a data set, and list its images.")

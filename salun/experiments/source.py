@@ -75,7 +75,7 @@ def check_source(folder: Path, source: str) -> None:
     Raises:
         SalunError: another list has it.
     """
-    owner = _owner_of(folder)
+    owner = owner_of(folder)
     if owner is None or owner == source:
         return
     if _is_path(owner) and _is_path(source) and os.path.samefile(owner, source):
@@ -131,8 +131,15 @@ def keeping_source(folder: Path, source: str) -> Iterator[None]:
                     place.rmdir()
 
 
-def _owner_of(folder: Path) -> str | None:
-    """Find the list whose results lie in a folder."""
+def owner_of(folder: Path) -> str | None:
+    """Find the list whose results lie in a folder.
+
+    Args:
+        folder: of results.
+
+    Returns:
+        Its path, `COMMAND_LINE`, or what `source_of` gave; None where nothing is known, or the list is gone.
+    """
     place = _noted(folder)
     if place is None or not _is_path(place):
         return place

@@ -137,7 +137,7 @@ def _base_of(model: Model, candidates: Sequence[Model]) -> tuple[Model, list[str
     """Find the base model of an unlearned one: by the identity that its run recorded, else by its kind."""
     fitting = [found for found in candidates if _kind_of(found) == _kind_of(model)]
     identity = (run_of(model).get("base") or {}).get("identity")
-    known = [found for found in fitting if _is_base(found, str(identity))] if identity else []
+    known = [found for found in fitting if is_base(found, str(identity))] if identity else []
     bases = known or [found for found in fitting if found.role == "base"]
     if not bases:
         raise SalunError(f"{model.path}: its base model ({_described(model)}) is not here; name it with --base")
@@ -149,7 +149,8 @@ def _base_of(model: Model, candidates: Sequence[Model]) -> tuple[Model, list[str
     return bases[0], []
 
 
-def _is_base(candidate: Model, identity: str) -> bool:
+def is_base(candidate: Model, identity: str) -> bool:
+    """Tell whether a model is the base model of an identity, as runs record it."""
     if identity.startswith("weights "):
         return identity.split(" ")[1] == candidate.fingerprint
     spec = candidate.spec

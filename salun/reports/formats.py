@@ -31,10 +31,10 @@ def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold
 def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], bold: int | None) -> str:
     """Render a table for a paper with booktabs, its first column aligned left, the others right, and one line bold."""
     shown = [
-        [f"\\textbf{{{text}}}" if place == bold and text else text for text in map(_escape_latex, line)]
+        [f"\\textbf{{{text}}}" if place == bold and text else text for text in map(escape_latex, line)]
         for place, line in enumerate(lines)
     ]
-    head, *body = (" & ".join(line) + r" \\" for line in [map(_escape_latex, headings), *shown])
+    head, *body = (" & ".join(line) + r" \\" for line in [map(escape_latex, headings), *shown])
     begin = rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
 
@@ -66,7 +66,7 @@ def escape_markdown(text: str) -> str:
     return "".join("\\" + mark if mark in "\\`*_|<>[]~$&#" else mark for mark in one_line(text))
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Keep text from being read as LaTeX commands."""
     return one_line(text).translate(_LATEX)
 

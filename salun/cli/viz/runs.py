@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 from salun.cli.status import notice
 from salun.cli.viz.figures import FigureWriter
 from salun.errors import SalunError, one_line
-from salun.experiments.edits import corrected
 from salun.experiments.problem import Group
-from salun.experiments.record import Record, experiment_of, is_superseded
-from salun.experiments.records import read
-from salun.io.files import each_once, find_place, mirrored, name_part, write_text
+from salun.experiments.record import Record
+from salun.io.files import mirrored, name_part, write_text
 from salun.metrics import GAP_METRICS
 from salun.reports.curves import curve_of, curves_as_csv, found_sweeps_of, sweeps_as_csv, sweeps_of
 from salun.reports.labels import rows_of_lists, rows_of_records
@@ -24,21 +22,19 @@ from salun.reports.plots.style import styled
 from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
 from salun.reports.requests import sequence_as_csv, sequences_of
+from salun.reports.sources import RECORDS, RUNS, find_records, read_runs
 from salun.reports.summary import Row, grouped
 from salun.reports.tables import as_csv, columns_of, group_titles
 
 _Drawing = tuple[Figure, str] | str | None  # None of what nobody asked for
 _PROGRAM = "salun-viz runs"
-_RUNS = Path("runs")
-_FILE = "records.jsonl"
-_SUFFIX = ".jsonl"
 _CORRECTIVE = ("ASR", "CA_found", "CA_undiscovered", "TA", "UA", "gap")
 
 
 def run(flags: argparse.Namespace) -> int:
     """Draw the figures of every file of records."""
     figures = FigureWriter.of(flags)
-    lists = _read_lists(_find_records(flags.paths))
+    lists = _read_lists(find_records(flags.paths))
     for place, found in lists.items():
         rows = rows_of_records(found)
         titles, groups = group_titles(rows), grouped(rows)
@@ -66,30 +62,13 @@ def _draw_together(figures: FigureWriter, lists: dict[Path, list[Record]]) -> No
         notice(f"{_PROGRAM}: no two of these lists have runs of the same base model and forget set to compare")
 
 
-def _find_records(paths: list[str]) -> list[Path]:
-    """List files of records."""
-    found: list[Path] = []
-    for given in paths or [str(_RUNS)]:
-        place = find_place(Path(given), _RUNS)
-        if place is None:
-            hint = f", here or under {_RUNS}/" if paths else "; salun-unlearn writes records"
-            raise SalunError(f"{given}: no such file or folder{hint}")
-        if place.is_file() and place.suffix != _SUFFIX:
-            raise SalunError(f"{place}: is no file of records (*{_SUFFIX})")
-        files = [place] if place.is_file() else sorted(path for path in place.rglob(_FILE) if path.is_file())
-        if not files:
-            raise SalunError(f"{place}: holds no {_FILE}; salun-unlearn writes it")
-        found += files
-    return each_once(found)
-
-
 def _read_lists(paths: list[Path]) -> dict[Path, list[Record]]:
     """Read files of records by the places of their figures; what cannot be read is named and passed over."""
     lists: dict[Path, list[Record]] = {}
     sources: dict[Path, Path] = {}
     lines = []
     for path in paths:
-        found, notices = _read_records(path)
+        found, notices = read_runs(path)
         lines += notices
         if not found:
             continue
@@ -105,29 +84,10 @@ def _read_lists(paths: list[Path]) -> dict[Path, list[Record]]:
     return lists
 
 
-def _read_records(path: Path) -> tuple[list[Record], list[str]]:
-    """Read one file of records."""
-    found, torn = read(path)
-    found, wrong = corrected(path, found)
-    kept = []
-    for record in found.values():
-        try:
-            experiment_of(record, 0)
-            if is_superseded(record.settings, record.seed, record.id):
-                raise SalunError(f"record {record.id}: was retrained by an earlier version")
-            kept.append(record)
-        except SalunError as error:
-            torn.append(f"{path}: {error}, and it is passed over")
-    if not kept:
-        return [], [f"{path}: holds no record that can be read"]
-    more = f"; and {len(torn) - 1} more" if len(torn) > 1 else ""
-    return kept, [*([torn[0] + more] if torn else []), *wrong]
-
-
 def _place_of(path: Path) -> Path:
     """Find the place of a file's figures."""
-    place = mirrored(path, _RUNS)
-    return place.parent if path.name == _FILE else place
+    place = mirrored(path, RUNS)
+    return place.parent if path.name == RECORDS else place
 
 
 def _folders_of(rows: list[Row], place: Path) -> dict[Group, Path]:
