@@ -187,8 +187,10 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
         assert not anchor or anchor in anchors_of(path), link
 
 
-def test_the_readme_is_short() -> None:
+def test_the_readme_is_short_and_counts_what_there_is() -> None:
     assert len(TEXT.splitlines()) <= 180
+    assert f"[{len(documented_methods())} methods]" in TEXT
+    assert f"[{len(rows_after('docs/metrics.md', '| metric | what it is |'))} metrics]" in TEXT
 
 
 def test_every_list_of_the_package_is_described() -> None:
