@@ -89,15 +89,21 @@ def test_the_lines_of_the_readme_with_every_method(model: nn.Module, name: str) 
     assert 0 <= scores["RA"] <= 1
 
 
-def test_the_readme_example_runs_as_it_stands(model: nn.Module) -> None:
-    page = (Path(__file__).parents[1] / "README.md").read_text()
-    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/scenarios.md"])
+def test_the_examples_of_the_pages_run_as_they_stand(model: nn.Module, page: str) -> None:
+    text = (Path(__file__).parents[1] / page).read_text()
+    codes = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "salun.run(" not in code]
     x_test, y_test = drawn(40, 2)
     names = {"train_loader": DataLoader(TensorDataset(*drawn(120, 1)), 24, shuffle=True), "x_test": x_test}
     names |= {"y_test": y_test, "model": model, "new_model": Net()}
-    exec(code, names)
-    assert len(code.splitlines()) <= 10
-    assert 0 <= names["scores"]["avg_gap"] < 1
+    names |= {"salun": salun, "train": TRAIN, "test": TEST} if page == "docs/scenarios.md" else {}
+    for code in codes:
+        exec(code, names)
+    if page == "docs/scenarios.md":
+        assert 0 < len(names["attacked"]) < len(TEST)
+    else:
+        assert len(codes[0].splitlines()) <= 10 + (page != "README.md")
+        assert 0 <= names["scores"]["avg_gap"] < 1
 
 
 def test_accuracy_is_that_of_the_users_own_loop(model: nn.Module) -> None:

@@ -165,7 +165,7 @@ def corrupt(
         the trigger is put on images of other classes than the target alone, and before they are augmented; a wrong
         label is never the true one.
 
-    Example:
+    Examples:
         >>> images = Images.from_tensors(torch.rand(40, 1, 8, 8), [0, 1, 2, 3] * 10)
         >>> corrupted = corrupt(images, kind="trigger", share=0.2, found=0.5)
         >>> len(corrupted.forget), len(corrupted.retain), len(corrupted.undiscovered)

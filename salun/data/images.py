@@ -75,7 +75,7 @@ class Images:
         Raises:
             SalunError: shapes, labels or values are not such.
 
-        Example:
+        Examples:
             >>> Images.from_tensors(torch.rand(8, 3, 16, 16), [0, 1] * 4)
             Images(8 of 3 x 16 x 16 pixels, labels 0 to 1)
         """

@@ -34,7 +34,7 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
     Raises:
         SalunError: the name is unknown, or the data cannot be had.
 
-    Example:
+    Examples:
         >>> load("digits").train
         Images(1438 of 1 x 8 x 8 pixels, labels 0 to 9)
     """

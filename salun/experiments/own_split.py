@@ -47,7 +47,7 @@ def split(
         SalunError: not exactly one way is given, an image or class is not there, nothing would be left of a set, or a
             choice lacks its model or share.
 
-    Example:
+    Examples:
         >>> forget, retain = split(Images.from_tensors(torch.rand(6, 1, 8, 8), [0, 1, 2] * 2), classes=[2])
         >>> len(forget), len(retain)
         (2, 4)

@@ -56,7 +56,7 @@ def model(name: str | None = None, *, head: str | None = None) -> Callable[[_Bui
     Raises:
         SalunError: the name is taken.
 
-    Example:
+    Examples:
         >>> @model("linear")
         ... def linear(num_classes: int, in_chans: int, img_size: int) -> nn.Module:
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_chans * img_size**2, num_classes))

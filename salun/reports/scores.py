@@ -23,7 +23,7 @@ class Scores(Mapping[str, Any]):
         base: of the model before unlearning; empty where it is not given.
         retrained: of the retrained model; empty where it is not given.
 
-    Example:
+    Examples:
         >>> scores = Scores({"UA": 0.95}, retrained={"UA": 1.0})
         >>> scores["UA"]
         0.95
