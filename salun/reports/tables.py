@@ -370,9 +370,10 @@ def as_long_csv(rows: list[Row]) -> str:
     parts = ("difference", "difference_low", "difference_high", "p", "adjusted_p", "differs")
     columns = ["problem", "title", "kind", "base_models", "forget_sets", "seeds", "best", "distinct"]
     lines: list[list[object]] = [[*columns, "metric", "mean", "sd", "n", "low", "high", "test", *parts]]
-    names, titles = columns_of(rows), group_titles(rows)
+    names, titles, bests = columns_of(rows), group_titles(rows), _bests_of(rows)
     for row in rows:
-        known = [titles[row.group], row.title, row.kind, *_sources_of(row).values(), *_standing_of(rows, row).values()]
+        standing = _standing_of(row, bests[row.group])
+        known = [titles[row.group], row.title, row.kind, *_sources_of(row).values(), *standing.values()]
         tested = [(name, row.value(name), row.against.get(name), "retrained") for name in names]
         for name, value, found, against in [*tested, ("gap", row.gap, row.behind, "best")]:
             if value.n:
