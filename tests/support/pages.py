@@ -23,7 +23,7 @@ class Made:
     page: Path
 
 
-def write_images(folder: Path, each: int = 30) -> None:
+def write_images(folder: Path, each: int = 18) -> None:
     """Write three classes of noise, each around its own grey."""
     chance = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
@@ -38,7 +38,7 @@ def make_study(folder: Path) -> Made:
     with chdir(folder):
         write_images(Path("pets"))
         problem = {"model": "resnet_tiny", "dataset": "folder:pets", "class_to_forget": 0}
-        problem |= {"recipe": {"epochs": 2, "lr": 0.05, "batch_size": 16, "schedule": "cosine"}}
+        problem |= {"recipe": {"epochs": 1, "lr": 0.05, "batch_size": 16, "schedule": "cosine"}}
         method = {"epochs": 1, "lr": 0.01, "batch_size": 16}
         entries = [
             problem | {"method": "retrain"},

@@ -159,7 +159,7 @@ def _shape(rows: Sequence[Row]) -> Spec:
 
 def _pareto(rows: list[Row], floor: float | None) -> Chart | None:
     """Draw the gap against image passes, with the front of what no other method betters in both."""
-    shown = [
+    shown: list[dict[str, Any]] = [
         {"title": one_line(row.title), "kind": row.kind, "passes": row.value("passes").mean} | _parts("gap", row.gap)
         for row in rows if row.kind != "base" and row.gap.mean is not None and row.value("passes").mean
     ]  # fmt: skip
@@ -328,7 +328,7 @@ def ranked(rows: Sequence[Row], field: str, title: str) -> Spec:
                 "x2": {"field": "high"}, "y": down, "color": {"value": "var(--accent)"}}}  # fmt: skip
     point = {"mark": {"type": "point", "filled": True, "size": 80}, "encoding": {"x": across, "y": down,
              "color": {"value": "var(--accent)"}, "tooltip": _tips("title", field, "low", "high")}}  # fmt: skip
-    return {"height": {"step": 24}, "layer": [gold, interval, point]}
+    return {"height": 24 * len(_kinds_of(rows)), "layer": [gold, interval, point]}
 
 
 def across(groups: Mapping[Group, list[Row]]) -> list[Chart]:
@@ -338,7 +338,7 @@ def across(groups: Mapping[Group, list[Row]]) -> list[Chart]:
         groups: rows by problem; of one alone there is nothing to compare.
     """
     titles = group_titles([row for rows in groups.values() for row in rows])
-    found = []
+    found: list[dict[str, Any]] = []
     for group, rows in groups.items():
         for row in rows:
             for name in _OUTCOMES:
@@ -360,7 +360,7 @@ def across(groups: Mapping[Group, list[Row]]) -> list[Chart]:
         {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": shape | {
             "x": axis("mean", "points or %"), "tooltip": _tips("title", "mean", "low", "high")}},
     ]  # fmt: skip
-    spec = {"height": {"step": 12}, "layer": layer}
+    spec = {"height": 14 * len(kinds) * len(titles), "layer": layer}
     note = "Experiments of the same name on several problems; rules are 95 % intervals over runs."
     return [Chart("What the problems share", note, spec, shared, {"outcome": "Outcome"})]
 

@@ -121,7 +121,9 @@ def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[Space] 
         HTML.
     """
     groups = grouped(study.rows)
-    sections, drawn, galleries, copies = [], {}, {}, {}
+    sections: list[dict[str, Any]] = []
+    drawn: dict[str, Chart] = {}
+    galleries, copies = {}, {}
     for number, (group, rows) in enumerate(groups.items(), 1):
         key = f"p{number}"
         sights = sights_of(rows, study.folders)

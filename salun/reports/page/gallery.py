@@ -12,7 +12,7 @@ from salun.data.thumbnails import thumbnail
 from salun.errors import one_line
 from salun.reports.page.outputs import Sight
 
-MOST = 96
+_MOST = 96
 
 
 def gallery(sights: Sequence[Sight], dataset: Dataset | None) -> dict[str, Any] | None:
@@ -61,7 +61,8 @@ def _chosen(base: Sight, methods: Sequence[Sight], gold: Sight | None) -> list[i
     if gold is not None:
         still = still & (gold.probabilities.argmax(1) != gold.labels)
     moved = np.max([np.abs(_own(sight) - _own(base)) for sight in methods], axis=0)
-    return np.lexsort((-moved, ~still))[:MOST].tolist()
+    chosen: list[int] = np.lexsort((-moved, ~still))[:_MOST].tolist()
+    return chosen
 
 
 def _predicted(sight: Sight, places: Sequence[int]) -> list[list[float]]:

@@ -54,7 +54,7 @@ def _facts_of(records: Sequence[Record]) -> dict[str, str]:
         "Tags": _each(record.tag for record in records if record.tag) or _ABSENT,
         "Model": _each(base["model"] for base in bases),
         "Base model": _each(base["identity"] for base in bases),
-        "Base model's seed": _each(_ABSENT if base["seed"] is None else base["seed"] for base in bases),
+        "Base model's seed": _each(_ABSENT if base.get("seed") is None else base["seed"] for base in bases),
         "Seeds of runs": _each(sorted({record.seed for record in records})),
         "Device": _each(record.device for record in records),
         "Versions": _each(f"{name} {value}" for record in records for name, value in record.versions.items()),
@@ -110,7 +110,7 @@ def command_of(path: Path, records: Sequence[Record]) -> str | None:
     if source is None or not os.path.isfile(source):
         return None
     words = ["salun-unlearn", "-L", os.path.relpath(source)]
-    drawn = {"--nexp": {record.seed for record in records}, **_drawn(records)}
+    drawn: dict[str, set[Any]] = {"--nexp": {record.seed for record in records}, **_drawn(records)}
     for flag, found in drawn.items():
         words += [flag, str(len(found))] if flag == "--nexp" or len(found) > 1 else []
     known = {name for record in records for name in (*record.metrics, *record.details)} & METRICS.keys()

@@ -9,16 +9,11 @@ from typing import Any
 
 import pytest
 from hostile import refuses
-from pages import CLASSES, HOSTILE, TAG, Made, make_study
+from pages import CLASSES, HOSTILE, TAG, Made
 from records import runs, sweep_runs, write_runs
 
 import salun
 from salun.reports.tables import cell
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make_study(tmp_path_factory.mktemp("study"))
 
 
 def data_of(text: str) -> dict[str, Any]:

@@ -3,17 +3,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pages import HOSTILE, TAG, Made, make_study
+from pages import HOSTILE, TAG, Made
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 WIDTHS = (360, 1024, 1920)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,13 @@
     return vegaEmbed(plot, { ...sized, data: { name: "rows", values: rows }, config: { ...config, legend } }, options);
   };
 
+  const describe = (plot, label) => {
+    const svg = plot.querySelector("svg");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", label);
+    svg.firstElementChild.setAttribute("aria-hidden", "true");
+  };
+
   class Figure {
     constructor(node) {
       this.node = node;
@@ -61,10 +68,8 @@
       this.drawn = true;
       this.listNumbers();
       const { view } = await embed(this.plot, this.spec, this.chosen);
-      const svg = this.plot.querySelector("svg");
       const chosen = this.selects.map((select) => select.value).join(", ");
-      svg.setAttribute("role", "img");
-      svg.setAttribute("aria-label", [this.node.querySelector("h4").textContent, chosen].filter(Boolean).join(": "));
+      describe(this.plot, [this.node.querySelector("h4").textContent, chosen].filter(Boolean).join(": "));
       return view;
     }
     listNumbers() {
@@ -252,8 +257,7 @@
       this.drawn = true;
       for (const plot of all(".plane", this.node)) {
         const { view } = await embed(plot, planeSpec(this.space), this.rows);
-        plot.querySelector("svg").setAttribute("role", "img");
-        plot.querySelector("svg").setAttribute("aria-label", plot.parentElement.textContent.trim());
+        describe(plot, plot.parentElement.querySelector("figcaption").textContent.trim());
         view.addEventListener("mouseover", (_event, item) => { if (item?.datum?.place !== undefined) this.look(item.datum.place); });
         this.views.push([view, plot.dataset.at]);
         await view.signal("at", plot.dataset.at === "slide" ? 0 : Number(plot.dataset.at)).runAsync();
