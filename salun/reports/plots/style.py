@@ -22,6 +22,7 @@ INK = "#1A1A1A"
 FAINT = "#BDBDBD"
 EMPTY = "#F2F2F2"
 _FAMILY = "DejaVu Sans"
+_LAST_RESORT = "Last Resort"  # has a box for every character, and comes with matplotlib
 _SETTINGS: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -98,7 +99,8 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> str:
 def _families_for(marks: set[str]) -> tuple[list[str], set[str]]:
     """Choose the fonts that have some characters, the figures' own first, and tell which no font has."""
     families, missing = [_FAMILY], marks - _marks_in(font_manager.findfont(_FAMILY))
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.name) if missing else ():
+    fonts = [font for font in font_manager.fontManager.ttflist if _LAST_RESORT not in font.name]
+    for entry in sorted(fonts, key=lambda font: font.name) if missing else ():
         found = missing & _marks_in(entry.fname)
         if found:
             families.append(entry.name)
