@@ -117,7 +117,7 @@ PREPARE = dict(
 # What makes a command cheap when it is put behind it: the command itself is as it is printed.
 CHEAP = {
     "salun-train --dataset folder": "--model resnet_tiny --epochs 1",
-    "salun-train": "--epochs 1",
+    "salun-train": "--epochs 1 --force",  # the README has trained a base model of ten epochs
     "salun-unlearn -c checkpoints/base": "-E 1 --nexp 1",
     "salun-unlearn -c": "-E 1 --nexp 1",
     "salun-unlearn --dataset digits --model my_net": "-E 1 --nexp 1",

@@ -118,7 +118,7 @@ def test_the_page_tells_equation_settings_mask_classes_deviations_and_source_of_
         assert f"**Mask**: {'yes' if found.maskable else 'no'}" in block
         assert f"**Forgets**: {'whole classes' if found.classwise else 'any images'}" in block
         for key, (_, default) in found.settings.items():
-            line = next(line for line in block.splitlines() if line.startswith(f"  - `{key}`"))
-            meaning = line.removeprefix(f"  - `{key}`, {json.dumps(default)}: ")
+            line = next(line for line in block.splitlines() if line.startswith(f"    - `{key}`"))
+            meaning = line.removeprefix(f"    - `{key}`, {json.dumps(default)}: ")
             assert len(meaning) > 3, (name, key)
             assert meaning != line, (name, key)
