@@ -6,7 +6,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,12 +150,18 @@ def _is_met(subject: Subject, against: tuple[_Against, ...], needs: tuple[str, .
 
 def load_metrics() -> None:
     """Register the package's metrics, in the order of its files, and then those of installed packages."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{_PACKAGE}.{module.name}")
+    _import_own()
     load_installed("salun.metrics")
     ordered = sorted(METRICS.items(), key=lambda item: (not item[1].home.startswith(_PACKAGE), item[1].home))
     METRICS.clear()
     METRICS.update(ordered)
+
+
+@lru_cache
+def _import_own() -> None:
+    """Import the package's files, once: every run of a list asks for the metrics several times."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{_PACKAGE}.{module.name}")
 
 
 def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
