@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from salun.experiments.outputs import kept_outputs, outputs_path
 from salun.experiments.record import Record, group_of
 from salun.metrics import Evaluation, evaluate
+from salun.metrics.evaluation import Outputs
 from salun.metrics.scores import (
     Singles,
     entropy,
@@ -101,7 +102,7 @@ def _sight(title: str, kind: str, seed: int, evaluation: Evaluation) -> Sight:
     ordered = evaluation.in_order()
     sets = {name: ordered.sets[name] for name in _SETS if name in ordered.sets and len(ordered.sets[name].labels)}
     scores = {
-        score: {name: _thinned(compute(outputs)) for name, outputs in sets.items()} for score, compute in SCORES.items()
+        score: {name: compute(_thinned(outputs)) for name, outputs in sets.items()} for score, compute in SCORES.items()
     }
     forget = ordered.forget
     indices = np.arange(len(forget.labels)) if forget.indices is None else forget.indices.numpy()
@@ -109,8 +110,8 @@ def _sight(title: str, kind: str, seed: int, evaluation: Evaluation) -> Sight:
     return Sight(title, kind, seed, scores, indices, forget.labels.numpy(), probabilities(forget), matrix or [])
 
 
-def _thinned(values: Singles) -> Singles:
-    return evenly_spaced(values, min(len(values), _MOST_IMAGES))
+def _thinned(outputs: Outputs) -> Outputs:
+    return evenly_spaced(outputs, min(len(outputs.labels), _MOST_IMAGES))
 
 
 def unseen(scores: Mapping[str, Singles]) -> Singles | None:
