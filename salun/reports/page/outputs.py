@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from salun.experiments.outputs import kept_outputs, outputs_path
 from salun.experiments.record import Record, group_of
 from salun.metrics import Evaluation, evaluate
-from salun.metrics.evaluation import Outputs
 from salun.metrics.scores import (
     Singles,
     entropy,
@@ -21,6 +20,7 @@ from salun.metrics.scores import (
     true_confidence,
 )
 from salun.reports.summary import Row
+from salun.training.evaluate import Outputs
 
 SCORES = {
     "confidence (MIA)": true_confidence,
