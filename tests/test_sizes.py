@@ -9,7 +9,7 @@ import pytest
 from test_layers import FACES, FILES, MODULES, PACKAGE
 
 ROOT = PACKAGE.parent
-MOST_LINES, MOST_LINES_OF_TESTS = 35_000, 30_000
+MOST_LINES, MOST_LINES_OF_TESTS = 37_000, 30_500
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_CLASS = 500, 60, 200
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = [path for path in sorted((ROOT / "scripts").iterdir()) if path.read_bytes().startswith(b"#!")]

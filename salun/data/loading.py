@@ -12,14 +12,14 @@ from salun.data.sets import prepare
 from salun.data.split import ForgetRequest, make_split
 
 
-class Parts(NamedTuple):
+class _Parts(NamedTuple):
     """The two parts of a data set."""
 
     train: Images
     test: Images
 
 
-def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> Parts:
+def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> _Parts:
     """Load a data set by name.
 
     Args:
@@ -54,4 +54,4 @@ def load(name: str, data_dir: str | Path = "data", *, download: bool = True) -> 
         )
         for part in (found.train, found.test)
     ]
-    return Parts(*parts)
+    return _Parts(*parts)

@@ -18,14 +18,14 @@ from salun.reports.statistics import Estimate
 from salun.reports.summary import Row, floor_of
 from salun.reports.tables import group_title
 
-Spec = dict[str, Any]
+_Spec = dict[str, Any]
 _HUES = 10
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _NEUTRAL = {"base": "var(--faint)", "retrain": "var(--ink)"}
 _OUTCOMES = ("gap", *GAP_METRICS)
 _REQUESTED = ("UA", "UA_earlier", "RA", "TA", "MIA", "gap", "passes_total")
 _CURVES = {"accuracy": "accuracy in training", "validation": "validation accuracy", "loss": "loss in training"}
-_WHOLE: Spec = {"axis": {"tickMinStep": 1, "format": "d"}}
+_WHOLE: _Spec = {"axis": {"tickMinStep": 1, "format": "d"}}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Chart:
 
     title: str
     note: str
-    spec: Spec
+    spec: _Spec
     rows: list[dict[str, Any]]
     choices: Mapping[str, str]
 
@@ -52,7 +52,7 @@ class Chart:
         return {field: list(dict.fromkeys(row[field] for row in self.rows)) for field in self.choices}
 
 
-def axis(field: str, title: str) -> Spec:
+def axis(field: str, title: str) -> _Spec:
     """Describe a quantitative axis, of a field of the rows, that need not begin at 0."""
     return {
         "field": field,
@@ -62,7 +62,7 @@ def axis(field: str, title: str) -> Spec:
     }
 
 
-def hues(titles: Sequence[str], kinds: Mapping[str, str] | None = None) -> Spec:
+def hues(titles: Sequence[str], kinds: Mapping[str, str] | None = None) -> _Spec:
     """Describe the colours of titles: neutral for base and retrained models, the palette's for others."""
     kinds = kinds or {}
     methods = [title for title in titles if kinds.get(title) not in _NEUTRAL]
@@ -92,7 +92,7 @@ def within(share: Estimate) -> tuple[float | None, float | None]:
     return max(0.0, share.low), min(1.0, share.high)
 
 
-def _tips(*fields: str) -> list[Spec]:
+def _tips(*fields: str) -> list[_Spec]:
     return [{"field": field, "type": "nominal" if field == "title" else "quantitative"} for field in fields]
 
 
@@ -144,12 +144,12 @@ def _plane(rows: list[Row]) -> Chart | None:
     return Chart("Forgetting against utility", note, spec, shown, {})
 
 
-def _hue(rows: Sequence[Row]) -> Spec:
+def _hue(rows: Sequence[Row]) -> _Spec:
     kinds = _kinds_of(rows)
     return hues(list(kinds), kinds)
 
 
-def _shape(rows: Sequence[Row]) -> Spec:
+def _shape(rows: Sequence[Row]) -> _Spec:
     """Give titles shapes too, so that colour is not all that tells them apart."""
     titles = list(_kinds_of(rows))
     shapes = [_SHAPES[place % len(_SHAPES)] for place in range(len(titles))]
@@ -173,7 +173,7 @@ def _pareto(rows: list[Row], floor: float | None) -> Chart | None:
         )  # fmt: skip
     across = axis("passes", "image passes, forward and backward") | {"axis": {"format": "~s"}}
     up = axis("gap", "average gap to retraining, points") | {"scale": {"zero": True, "nice": False, "padding": 12}}
-    layers: list[Spec] = [
+    layers: list[_Spec] = [
         {"transform": [{"filter": "datum.front"}], "mark": {"type": "line", "interpolate": "step-after",
          "color": "var(--accent)", "strokeWidth": 1.5, "strokeDash": [6, 3]}, "encoding": {"x": across, "y": up}},
         {"mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.7}, "encoding": {"x": across,
@@ -311,7 +311,7 @@ def gone(rows: list[Row]) -> list[Chart]:
                   ranked(rows, "mean", "value"), found, {"way": "Way"})]  # fmt: skip
 
 
-def ranked(rows: Sequence[Row], field: str, title: str) -> Spec:
+def ranked(rows: Sequence[Row], field: str, title: str) -> _Spec:
     """Describe a panel with a line for each title, its mean and interval, and retraining's value as a level.
 
     Args:

@@ -183,8 +183,8 @@ def _copies(rows: list[Row], columns: Sequence[Column]) -> dict[str, Any]:
     for row in rows:
         values = [row.value(column.name) if column.name != _COUNT else Estimate(len(row.records), None, 1, None, None)
                   for column in columns]  # fmt: skip
-        parts: list[list[object]] = [[row.title], *([value.mean, value.low, value.high] for value in values)]
-        commas.append([csv_table([cells]).strip("\n") for cells in parts])
+        parts = [csv_table([[value.mean, value.low, value.high]]) for value in values]
+        commas.append([part.strip("\n") for part in (csv_table([[row.title]]), *parts)])
     return {
         "csv": commas,
         "markdown": [[escape_markdown(text) for text in line] for line in table],
