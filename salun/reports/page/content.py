@@ -24,8 +24,8 @@ from salun.reports.page.render import rendered
 from salun.reports.sources import RECORDS, RUNS, find_records, read_runs
 from salun.reports.summary import Row, contenders, grouped
 
-KeptRow = tuple[str, Record, Path, Path | None]
-Space = Mapping[str, Any]
+_KeptRow = tuple[str, Record, Path, Path | None]
+_Space = Mapping[str, Any]
 _CONFUSED = 0.005
 _MODELS = 4
 
@@ -59,13 +59,13 @@ class Study:
         names = (record.settings["base"]["dataset"] for found in self.lists.values() for record in found)
         return list(dict.fromkeys(names))
 
-    def kept(self, checkpoints: Path) -> list[list[KeptRow]]:
+    def kept(self, checkpoints: Path) -> list[list[_KeptRow]]:
         """Find the weights of the leading experiments, problem by problem.
 
         Args:
             checkpoints: folder of base models and unlearned models.
         """
-        found: dict[Group, list[KeptRow]] = {}
+        found: dict[Group, list[_KeptRow]] = {}
         known = {record.id: record for row in self.rows for record in row.records}
         for row in self.leading:
             for record in row.records:
@@ -109,7 +109,7 @@ def read_study(paths: Sequence[str | Path]) -> tuple[Study, list[str]]:
     return Study(lists, rows, {name: folder for name, (_, folder) in known.items()}), notices
 
 
-def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[Space] = ()) -> str:
+def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[_Space] = ()) -> str:
     """Make the page.
 
     Args:
@@ -151,7 +151,7 @@ def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[Space] 
     return rendered("page.html", context, data)
 
 
-def _views_of(rows: list[Row], group: Group, sights: Sequence[Sight], space: Space | None) -> dict[str, list[Chart]]:
+def _views_of(rows: list[Row], group: Group, sights: Sequence[Sight], space: _Space | None) -> dict[str, list[Chart]]:
     """Gather the charts of a problem by view."""
     return {
         "tradeoff": [*charts.tradeoffs(rows, group), *charts.sweeps(rows), *charts.epochs(rows)],
@@ -188,7 +188,7 @@ def dataset_of(rows: Sequence[Row], datasets: Mapping[str, Dataset]) -> Dataset 
     return None if base.get("corrupt") else datasets.get(base["dataset"])
 
 
-def _space_of(rows: Sequence[Row], spaces: Sequence[Space]) -> Space | None:
+def _space_of(rows: Sequence[Row], spaces: Sequence[_Space]) -> _Space | None:
     """Find the latent space of a problem."""
     known = {record.id for row in rows for record in row.records}
     return next((space for space in spaces if known.intersection(space["runs"])), None)
