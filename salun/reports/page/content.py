@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salun.data.dataset import Dataset
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, one_line
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, group_of, weights_path
@@ -178,14 +179,17 @@ def _confusion(sights: Sequence[Sight]) -> list[Chart]:
 
 
 def dataset_of(rows: Sequence[Row], datasets: Mapping[str, Dataset]) -> Dataset | None:
-    """Find the data of a problem; those that were corrupted on purpose are not as they lie on disk.
+    """Find the data of a problem, where they are those of its runs, split by seed 0, and not corrupted on purpose.
 
     Args:
         rows: of the problem.
         datasets: that are at hand, by name.
     """
     base = next(record.settings["base"] for row in rows for record in row.records)
-    return None if base.get("corrupt") else datasets.get(base["dataset"])
+    found = None if base.get("corrupt") else datasets.get(base["dataset"])
+    if found is None or make_split(found, ForgetRequest(), 0).fingerprint != base["split"]:
+        return None
+    return found
 
 
 def _space_of(rows: Sequence[Row], spaces: Sequence[_Space]) -> _Space | None:

@@ -131,6 +131,20 @@ def test_a_deletion_is_stated_with_who_asked_and_the_digest_of_each_file(made: M
     assert found < files
 
 
+def test_other_images_than_those_of_the_runs_are_not_shown(made: Made) -> None:
+    path = min((made.folder / "pets/plain").iterdir())
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with chdir(made.folder):
+            salun.report("study", out="other.html", deletion=True, device="cpu")
+    finally:
+        path.write_bytes(content)
+    text = (made.folder / "other.html").read_text()
+    assert "image not at hand" in text
+    assert not re.search(r"<code>[0-9a-f]{64}</code>", text)
+
+
 def test_what_is_no_list_of_runs_is_refused_and_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere", "--out", "page.html"]) == 2
     assert capsys.readouterr().err == "salun-report: nowhere: no such file or folder, here or under runs/\n"
