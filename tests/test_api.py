@@ -18,8 +18,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as transforms
 
 import salun
-from salun import api as api_module
 from salun.data import images as images_module
+from salun.data import loading as loading_module
 from salun.experiments import own_split as own_split_module
 from salun.reports import scores as scores_module
 
@@ -669,7 +669,7 @@ def test_what_prints_is_short(model: nn.Module, tmp_path: Path) -> None:
     assert "ua" not in scores
 
 
-@pytest.mark.parametrize("module", [images_module, own_split_module, scores_module, api_module])
+@pytest.mark.parametrize("module", [images_module, own_split_module, scores_module, loading_module])
 def test_examples_of_docstrings(module: Any) -> None:
     found = doctest.testmod(module, extraglobs={"torch": torch})
     assert found.attempted

@@ -18,14 +18,14 @@ from salun.reports.statistics import Estimate
 from salun.reports.summary import Row, floor_of
 from salun.reports.tables import group_titles
 
-Spec = dict[str, Any]
+_Spec = dict[str, Any]
 _HUES = 10
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _NEUTRAL = {"base": "var(--faint)", "retrain": "var(--ink)"}
 _OUTCOMES = ("gap", *GAP_METRICS)
 _REQUESTED = ("UA", "UA_earlier", "RA", "TA", "MIA", "gap", "passes_total")
 _CURVES = {"accuracy": "accuracy in training", "validation": "validation accuracy", "loss": "loss in training"}
-_WHOLE: Spec = {"axis": {"tickMinStep": 1, "format": "d"}}
+_WHOLE: _Spec = {"axis": {"tickMinStep": 1, "format": "d"}}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Chart:
 
     title: str
     note: str
-    spec: Spec
+    spec: _Spec
     rows: list[dict[str, Any]]
     choices: Mapping[str, str]
 
@@ -52,7 +52,7 @@ class Chart:
         return {field: list(dict.fromkeys(row[field] for row in self.rows)) for field in self.choices}
 
 
-def axis(field: str, title: str) -> Spec:
+def _axis(field: str, title: str) -> _Spec:
     """Describe a quantitative axis, of a field of the rows, that need not begin at 0."""
     return {
         "field": field,
@@ -62,7 +62,7 @@ def axis(field: str, title: str) -> Spec:
     }
 
 
-def hues(titles: Sequence[str], kinds: Mapping[str, str] | None = None) -> Spec:
+def hues(titles: Sequence[str], kinds: Mapping[str, str] | None = None) -> _Spec:
     """Describe the colours of titles: neutral for base and retrained models, the palette's for others."""
     kinds = kinds or {}
     methods = [title for title in titles if kinds.get(title) not in _NEUTRAL]
@@ -92,7 +92,7 @@ def within(share: Estimate) -> tuple[float | None, float | None]:
     return max(0.0, share.low), min(1.0, share.high)
 
 
-def _tips(*fields: str) -> list[Spec]:
+def _tips(*fields: str) -> list[_Spec]:
     return [{"field": field, "type": "nominal" if field == "title" else "quantitative"} for field in fields]
 
 
@@ -119,7 +119,7 @@ def _plane(rows: list[Row]) -> Chart | None:
         | _parts("UA", row.value("UA")) | _parts(utility, row.value(utility))
         for row in rows if all(row.value(name).n for name in names)
     ]  # fmt: skip
-    across, up = (axis(name, f"{MEANINGS[name]}, {name} %") for name in names)
+    across, up = (_axis(name, f"{MEANINGS[name]}, {name} %") for name in names)
     gold = {"filter": "datum.kind == 'retrain'"}
     rules = [{"transform": [gold], "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--faint)"},
               "encoding": {place: entry}} for place, entry in (("x", across), ("y", up))]  # fmt: skip
@@ -144,12 +144,12 @@ def _plane(rows: list[Row]) -> Chart | None:
     return Chart("Forgetting against utility", note, spec, shown, {})
 
 
-def _hue(rows: Sequence[Row]) -> Spec:
+def _hue(rows: Sequence[Row]) -> _Spec:
     kinds = _kinds_of(rows)
     return hues(list(kinds), kinds)
 
 
-def _shape(rows: Sequence[Row]) -> Spec:
+def _shape(rows: Sequence[Row]) -> _Spec:
     """Give titles shapes too, so that colour is not all that tells them apart."""
     titles = list(_kinds_of(rows))
     shapes = [_SHAPES[place % len(_SHAPES)] for place in range(len(titles))]
@@ -171,9 +171,9 @@ def _pareto(rows: list[Row], floor: float | None) -> Chart | None:
             other is not row and other["passes"] <= row["passes"] and other["gap"] <= row["gap"]
             and (other["passes"], other["gap"]) != (row["passes"], row["gap"]) for other in methods
         )  # fmt: skip
-    across = axis("passes", "image passes, forward and backward") | {"axis": {"format": "~s"}}
-    up = axis("gap", "average gap to retraining, points") | {"scale": {"zero": True, "nice": False, "padding": 12}}
-    layers: list[Spec] = [
+    across = _axis("passes", "image passes, forward and backward") | {"axis": {"format": "~s"}}
+    up = _axis("gap", "average gap to retraining, points") | {"scale": {"zero": True, "nice": False, "padding": 12}}
+    layers: list[_Spec] = [
         {"transform": [{"filter": "datum.front"}], "mark": {"type": "line", "interpolate": "step-after",
          "color": "var(--accent)", "strokeWidth": 1.5, "strokeDash": [6, 3]}, "encoding": {"x": across, "y": up}},
         {"mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.7}, "encoding": {"x": across,
@@ -209,8 +209,8 @@ def sweeps(rows: list[Row]) -> list[Chart]:
         {"mark": {"type": "point", "filled": True, "size": 60},
          "encoding": {"tooltip": _tips("title", "varied", "mean", "low", "high")}},
     ]  # fmt: skip
-    spec = {"height": 280, "encoding": {"x": axis("varied", "value of the setting"), "color": hues(titles),
-                                        "y": axis("mean", "points or %")}, "layer": lines}  # fmt: skip
+    spec = {"height": 280, "encoding": {"x": _axis("varied", "value of the setting"), "color": hues(titles),
+                                        "y": _axis("mean", "points or %")}, "layer": lines}  # fmt: skip
     note = "Points are means over runs, rules their 95 % intervals. A threshold of 1 is no mask."
     return [Chart("Sweeps", note, spec, found, {"setting": "Setting", "outcome": "Outcome"})]
 
@@ -261,8 +261,8 @@ def epochs(rows: list[Row]) -> list[Chart]:
         return []
     kinds = {title: kind for title, kind in _kinds_of(rows).items() if any(row["title"] == title for row in found)}
     spec = {"height": 280, "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 24}},
-            "encoding": {"x": axis("epoch", "epoch") | _WHOLE,
-                         "y": axis("value", "% or nats"), "color": hues(list(kinds), kinds),
+            "encoding": {"x": _axis("epoch", "epoch") | _WHOLE,
+                         "y": _axis("value", "% or nats"), "color": hues(list(kinds), kinds),
                          "tooltip": _tips("title", "epoch", "value")}}  # fmt: skip
     return [Chart("Curves over epochs", "Means over runs.", spec, found, {"quantity": "Quantity"})]
 
@@ -283,12 +283,12 @@ def _request_chart(chains: Sequence[Chain]) -> Chart:
                     found.append({"title": one_line(chain.rows[0].title), "outcome": name, "request": step,
                                   "mean": mean, "low": low, "high": high})  # fmt: skip
     kinds = _kinds_of([chain.rows[0] for chain in chains])
-    shared = {"x": axis("request", "request") | _WHOLE,
+    shared = {"x": _axis("request", "request") | _WHOLE,
               "color": hues(list(kinds), kinds)}  # fmt: skip
     layer = [
         {"mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 36}},
-         "encoding": {"y": axis("mean", "% or passes"), "tooltip": _tips("title", "request", "mean", "low", "high")}},
-        {"mark": "rule", "encoding": {"y": axis("low", "% or passes"), "y2": {"field": "high"}}},
+         "encoding": {"y": _axis("mean", "% or passes"), "tooltip": _tips("title", "request", "mean", "low", "high")}},
+        {"mark": "rule", "encoding": {"y": _axis("low", "% or passes"), "y2": {"field": "high"}}},
     ]  # fmt: skip
     runs = next(row for chain in chains for row in chain.rows if row.records).records[0].settings
     note = one_line(f"{runs['base']['model']} on {runs['base']['dataset']}, {len(chains[0].rows)} requests.")
@@ -311,7 +311,7 @@ def gone(rows: list[Row]) -> list[Chart]:
                   ranked(rows, "mean", "value"), found, {"way": "Way"})]  # fmt: skip
 
 
-def ranked(rows: Sequence[Row], field: str, title: str) -> Spec:
+def ranked(rows: Sequence[Row], field: str, title: str) -> _Spec:
     """Describe a panel with a line for each title, its mean and interval, and retraining's value as a level.
 
     Args:
@@ -319,7 +319,7 @@ def ranked(rows: Sequence[Row], field: str, title: str) -> Spec:
         field: of the means; "low" and "high" hold the interval.
         title: of the axis.
     """
-    across = axis(field, title)
+    across = _axis(field, title)
     down = {"field": "title", "type": "nominal", "title": None, "sort": list(_kinds_of(rows)),
             "axis": {"labelLimit": 220, "grid": True}}  # fmt: skip
     gold = {"transform": [{"filter": "datum.kind == 'retrain'"}], "mark": {"type": "rule", "strokeDash": [4, 3],
@@ -356,9 +356,9 @@ def across(groups: Mapping[Group, list[Row]]) -> list[Chart]:
     shape = {"y": down, "yOffset": aside, "color": hues(list(kinds), kinds)}
     layer = [
         {"mark": {"type": "rule", "strokeWidth": 1.5},
-         "encoding": shape | {"x": axis("low", "points or %"), "x2": {"field": "high"}}},
+         "encoding": shape | {"x": _axis("low", "points or %"), "x2": {"field": "high"}}},
         {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": shape | {
-            "x": axis("mean", "points or %"), "tooltip": _tips("title", "mean", "low", "high")}},
+            "x": _axis("mean", "points or %"), "tooltip": _tips("title", "mean", "low", "high")}},
     ]  # fmt: skip
     spec = {"height": 14 * len(kinds) * len(titles), "layer": layer}
     note = "Experiments of the same name on several problems; rules are 95 % intervals over runs."
@@ -401,7 +401,7 @@ def latent(layers: list[dict[str, Any]], distances: list[dict[str, Any]]) -> lis
     likeness = {
         "height": 260,
         "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 36}},
-        "encoding": {"x": names, "y": axis("CKA", "linear CKA"), "color": colour, "tooltip": tips},
+        "encoding": {"x": names, "y": _axis("CKA", "linear CKA"), "color": colour, "tooltip": tips},
     }
     choices = {"title": "Method", "images": "Images"}
     told = "After perfect unlearning, unlearned and base are as alike as retrained and base."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salun.data.dataset import Dataset
+from salun.data.split import ForgetRequest, make_split
 from salun.errors import SalunError, one_line
 from salun.experiments.problem import Group
 from salun.experiments.record import Record, group_of, weights_path
@@ -24,8 +25,8 @@ from salun.reports.page.render import rendered
 from salun.reports.sources import RECORDS, RUNS, find_records, read_runs
 from salun.reports.summary import Row, contenders, grouped
 
-KeptRow = tuple[str, Record, Path, Path | None]
-Space = Mapping[str, Any]
+_KeptRow = tuple[str, Record, Path, Path | None]
+_Space = Mapping[str, Any]
 _CONFUSED = 0.005
 _MODELS = 4
 
@@ -59,13 +60,13 @@ class Study:
         names = (record.settings["base"]["dataset"] for found in self.lists.values() for record in found)
         return list(dict.fromkeys(names))
 
-    def kept(self, checkpoints: Path) -> list[list[KeptRow]]:
+    def kept(self, checkpoints: Path) -> list[list[_KeptRow]]:
         """Find the weights of the leading experiments, problem by problem.
 
         Args:
             checkpoints: folder of base models and unlearned models.
         """
-        found: dict[Group, list[KeptRow]] = {}
+        found: dict[Group, list[_KeptRow]] = {}
         known = {record.id: record for row in self.rows for record in row.records}
         for row in self.leading:
             for record in row.records:
@@ -109,7 +110,7 @@ def read_study(paths: Sequence[str | Path]) -> tuple[Study, list[str]]:
     return Study(lists, rows, {name: folder for name, (_, folder) in known.items()}), notices
 
 
-def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[Space] = ()) -> str:
+def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[_Space] = ()) -> str:
     """Make the page.
 
     Args:
@@ -151,7 +152,7 @@ def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[Space] 
     return rendered("page.html", context, data)
 
 
-def _views_of(rows: list[Row], group: Group, sights: Sequence[Sight], space: Space | None) -> dict[str, list[Chart]]:
+def _views_of(rows: list[Row], group: Group, sights: Sequence[Sight], space: _Space | None) -> dict[str, list[Chart]]:
     """Gather the charts of a problem by view."""
     return {
         "tradeoff": [*charts.tradeoffs(rows, group), *charts.sweeps(rows), *charts.epochs(rows)],
@@ -178,17 +179,20 @@ def _confusion(sights: Sequence[Sight]) -> list[Chart]:
 
 
 def dataset_of(rows: Sequence[Row], datasets: Mapping[str, Dataset]) -> Dataset | None:
-    """Find the data of a problem; those that were corrupted on purpose are not as they lie on disk.
+    """Find the data of a problem, where they are those of its runs, split by seed 0, and not corrupted on purpose.
 
     Args:
         rows: of the problem.
         datasets: that are at hand, by name.
     """
     base = next(record.settings["base"] for row in rows for record in row.records)
-    return None if base.get("corrupt") else datasets.get(base["dataset"])
+    found = None if base.get("corrupt") else datasets.get(base["dataset"])
+    if found is None or make_split(found, ForgetRequest(), 0).fingerprint != base["split"]:
+        return None
+    return found
 
 
-def _space_of(rows: Sequence[Row], spaces: Sequence[Space]) -> Space | None:
+def _space_of(rows: Sequence[Row], spaces: Sequence[_Space]) -> _Space | None:
     """Find the latent space of a problem."""
     known = {record.id for row in rows for record in row.records}
     return next((space for space in spaces if known.intersection(space["runs"])), None)

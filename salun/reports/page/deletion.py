@@ -25,6 +25,7 @@ _MEASURES = (
     ("MIA", False, "Deleted images that an attack takes for never seen", "as many as of a model that never saw them"),
 )
 _CHARTED = ("UA", "TA", "MIA")
+_ORDER = {"base": 0, "method": 1, "retrain": 2}
 _WHEN = {"base": "before", "method": "after", "retrain": "retrained without them"}
 
 
@@ -32,7 +33,8 @@ def statement(study: Study, datasets: Mapping[str, Dataset]) -> str:
     """Make the statement.
 
     Args:
-        study: runs; of each forgetting problem the method that is nearest to retraining is told of.
+        study: runs; of each forgetting problem the method is told of that is nearest to retraining, of those with a tag
+            where some have one.
         datasets: that are at hand, by name.
 
     Returns:
@@ -45,14 +47,16 @@ def statement(study: Study, datasets: Mapping[str, Dataset]) -> str:
 
 def _problem(study: Study, rows: list[Row], group: Group, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     """Describe one deletion."""
-    chosen = best_of(rows, group) or next((row for row in rows if row.kind == "method"), None)
-    shown = [row for row in rows if row.kind != "method" or row is chosen]
+    methods = [row for row in rows if row.kind == "method"]
+    tagged = [row for row in methods if any(record.tag for record in row.records)]
+    chosen = best_of(tagged, group) or best_of(rows, group) or next(iter(methods), None)
+    shown = sorted((row for row in rows if row.kind != "method" or row is chosen), key=lambda row: _ORDER[row.kind])
     records = [record for row in rows for record in row.records]
     settings = records[0].settings
     measures = [_measure(shown, *measure) for measure in _MEASURES]
     return {
         "title": group_titles(study.rows)[group],
-        "asked": sorted({one_line(record.tag) for record in records if record.tag}),
+        "asked": sorted({one_line(record.tag) for record in (chosen.records if chosen else ()) if record.tag}),
         "request": one_line(settings["forget"]["request"]),
         "model": one_line(f"{settings['base']['model']} on {settings['base']['dataset']}"),
         "digest": settings["forget"]["fingerprint"],

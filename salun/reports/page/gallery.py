@@ -34,7 +34,7 @@ def gallery(sights: Sequence[Sight], dataset: Dataset | None) -> dict[str, Any] 
         return None
     gold = next((sight for sight in first.values() if sight.kind == "retrain"), None)
     places = _chosen(base, methods, gold)
-    pictures = pictures_of(dataset, base.indices, base.labels)
+    pictures = _pictures_of(dataset, base.indices, base.labels)
     return {
         "count": len(base.indices),
         "images": [
@@ -42,7 +42,7 @@ def gallery(sights: Sequence[Sight], dataset: Dataset | None) -> dict[str, Any] 
              "name": name_of(dataset, int(base.indices[place]))}
             for place in places
         ],
-        "classes": class_names(dataset, base.probabilities.shape[1]),
+        "classes": _class_names(dataset, base.probabilities.shape[1]),
         "before": _predicted(base, places),
         "retrained": None if gold is None else _predicted(gold, places),
         "after": {one_line(sight.title): _predicted(sight, places) for sight in methods},
@@ -74,7 +74,7 @@ def _predicted(sight: Sight, places: Sequence[int]) -> list[list[float]]:
     ]
 
 
-def class_names(dataset: Dataset | None, count: int) -> list[str]:
+def _class_names(dataset: Dataset | None, count: int) -> list[str]:
     """Name classes, by number where no data are at hand."""
     return [str(label) for label in range(count)] if dataset is None else [one_line(name) for name in dataset.classes]
 
@@ -85,7 +85,7 @@ def name_of(dataset: Dataset | None, index: int) -> str:
     return one_line(dataset.train.names[index]) if named and dataset and dataset.train.names else f"image {index}"
 
 
-def pictures_of(
+def _pictures_of(
     dataset: Dataset | None, indices: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> Callable[[int], str | None]:
     """Give what draws the image at a place; nothing is drawn where the data at hand have other labels."""

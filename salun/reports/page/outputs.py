@@ -45,7 +45,8 @@ class Sight:
         indices: (K,) of the forget images, in order.
         labels: (K,) of the forget images.
         probabilities: (K, C) of the forget images.
-        confusion: (C, C) share of the test images of each class that is predicted as each class.
+        confusion: (C, C) share of the test images of each class that is predicted as each class; empty of all but a
+            row's first model.
     """
 
     title: str
@@ -81,7 +82,8 @@ def sights_of(rows: Sequence[Row], folders: Mapping[str, Path]) -> list[Sight]:
         left -= path.stat().st_size
         outputs = kept_outputs(folders[record.id], record.id, record.outputs)
         if outputs is not None:
-            found.setdefault(row.title, []).append(_sight(row.title, row.kind, record.seed, outputs))
+            members = found.setdefault(row.title, [])
+            members.append(_sight(row.title, row.kind, record.seed, outputs, not members))
     base = next((_base_sight(record, folders) for _, record in runs), None)
     return [*([base] if base else []), *(sight for row in rows for sight in found.get(row.title, []))]
 
@@ -94,11 +96,11 @@ def _in_turn(rows: Sequence[Row]) -> Iterator[tuple[Row, Record]]:
 
 def _base_sight(record: Record, folders: Mapping[str, Path]) -> Sight | None:
     outputs = kept_outputs(folders[record.id], record.base_name)
-    return None if outputs is None else _sight("base", "base", 0, outputs)
+    return None if outputs is None else _sight("base", "base", 0, outputs, True)
 
 
-def _sight(title: str, kind: str, seed: int, evaluation: Evaluation) -> Sight:
-    """Reduce a model's outputs to what the page shows."""
+def _sight(title: str, kind: str, seed: int, evaluation: Evaluation, confused: bool) -> Sight:
+    """Reduce a model's outputs to what the page shows; confusion where it is wanted."""
     ordered = evaluation.in_order()
     sets = {name: ordered.sets[name] for name in _SETS if name in ordered.sets and len(ordered.sets[name].labels)}
     scores = {
@@ -106,7 +108,7 @@ def _sight(title: str, kind: str, seed: int, evaluation: Evaluation) -> Sight:
     }
     forget = ordered.forget
     indices = np.arange(len(forget.labels)) if forget.indices is None else forget.indices.numpy()
-    matrix = evaluate(ordered, ("prediction_matrix",))["prediction_matrix"]
+    matrix = evaluate(ordered, ("prediction_matrix",))["prediction_matrix"] if confused else None
     return Sight(title, kind, seed, scores, indices, forget.labels.numpy(), probabilities(forget), matrix or [])
 
 

@@ -19,7 +19,7 @@ _UTILITY = {"TA": "test", "RA": "retain"}
 
 
 @dataclass(frozen=True)
-class Column:
+class _Column:
     """A column of the table: the metric's name, its heading, what it means, and whether it is shown at first."""
 
     name: str
@@ -29,7 +29,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class _Cell:
     """A value as text, as a number to sort by, and its interval on the column's scale from 0 to 100."""
 
     text: str
@@ -120,14 +120,14 @@ def overview(rows: list[Row], group: Group, everything: list[Row]) -> dict[str, 
     }  # fmt: skip
 
 
-def _columns_of(rows: list[Row]) -> list[Column]:
+def _columns_of(rows: list[Row]) -> list[_Column]:
     """List the columns."""
     headings = _table_of(rows)[0][1:]
     names = [*columns_of(rows), _GAP, _COUNT]
     meanings = {name: METRICS[name].summary for name in columns_of(rows)}
     meanings |= {_GAP: "Mean distance of UA, RA, TA and MIA to retraining's.", _COUNT: "Runs."}
     return [
-        Column(name, heading, meanings[name], name in _SHOWN) for name, heading in zip(names, headings, strict=True)
+        _Column(name, heading, meanings[name], name in _SHOWN) for name, heading in zip(names, headings, strict=True)
     ]
 
 
@@ -136,27 +136,27 @@ def _table_of(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     return lines_of(rows, (INTERVAL,))
 
 
-def _texts_of(rows: list[Row], columns: Sequence[Column]) -> list[list[str]]:
+def _texts_of(rows: list[Row], columns: Sequence[_Column]) -> list[list[str]]:
     return [line[1 : len(columns) + 1] for line in _table_of(rows)[1]]
 
 
-def _cell_of(rows: Sequence[Row], row: Row, name: str) -> Cell:
+def _cell_of(rows: Sequence[Row], row: Row, name: str) -> _Cell:
     """Put a value on the scale of its column."""
     if name == _COUNT:
-        return Cell(str(len(row.records)), float(len(row.records)))
+        return _Cell(str(len(row.records)), float(len(row.records)))
     share = name == _GAP or METRICS[name].unit == "%"
     reaches = [within(other.value(name)) if share else _reach_of(other.value(name)) for other in rows]
     means = [other.value(name).mean for other in rows]
     ends = [end for end in (*means, *(end for reach in reaches for end in reach)) if end is not None]
     value, gold = row.value(name), [other.value(name).mean for other in rows if other.kind == "retrain"]
     if value.mean is None or not ends or max(ends) == min(ends):
-        return Cell("", value.mean)
+        return _Cell("", value.mean)
 
     def scaled(number: float | None) -> float | None:
         return None if number is None else round(4 + 92 * (number - min(ends)) / (max(ends) - min(ends)), 2)
 
     target = gold[0] if gold and name != _GAP else None
-    return Cell("", value.mean, *map(scaled, (value.mean, *(within(value) if share else _reach_of(value)), target)))
+    return _Cell("", value.mean, *map(scaled, (value.mean, *(within(value) if share else _reach_of(value)), target)))
 
 
 def _reach_of(value: Estimate) -> tuple[float | None, float | None]:
@@ -173,7 +173,7 @@ def _mask_of(row: Row) -> str:
     return "none" if mask is None else "of a file" if mask["file"] else f"{mask['keep']:g}"
 
 
-def _copies(rows: list[Row], columns: Sequence[Column]) -> dict[str, Any]:
+def _copies(rows: list[Row], columns: Sequence[_Column]) -> dict[str, Any]:
     """Give what is copied of each column, escaped for each format, so that the page only joins what is shown."""
     headings, lines = _table_of(rows)
     table = [headings, *lines]
@@ -183,8 +183,8 @@ def _copies(rows: list[Row], columns: Sequence[Column]) -> dict[str, Any]:
     for row in rows:
         values = [row.value(column.name) if column.name != _COUNT else Estimate(len(row.records), None, 1, None, None)
                   for column in columns]  # fmt: skip
-        parts: list[list[object]] = [[row.title], *([value.mean, value.low, value.high] for value in values)]
-        commas.append([csv_table([cells]).strip("\n") for cells in parts])
+        parts = [csv_table([[value.mean, value.low, value.high]]) for value in values]
+        commas.append([part.strip("\n") for part in (csv_table([[row.title]]), *parts)])
     return {
         "csv": commas,
         "markdown": [[escape_markdown(text) for text in line] for line in table],

@@ -93,7 +93,11 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
     found |= {f"mask {name}": value for name, value in (settings["mask"] or {}).items() if value is not None}
     found |= {f"prune {name}": value for name, value in (settings.get("prune") or {}).items()}
     found |= {name: settings[name] for name in ("budget", "leave_out") if settings.get(name) is not None}
-    return {name: one_line(value if isinstance(value, str) else json.dumps(value)) for name, value in found.items()}
+    return {name: one_line(value if isinstance(value, str) else _spelled(value)) for name, value in found.items()}
+
+
+def _spelled(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)
 
 
 def command_of(path: Path, records: Sequence[Record]) -> str | None:

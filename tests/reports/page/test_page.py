@@ -13,6 +13,7 @@ from pages import CLASSES, HOSTILE, TAG, Made
 from records import runs, sweep_runs, write_runs
 
 import salun
+from salun.cli.report import main
 from salun.reports.tables import cell
 
 
@@ -130,9 +131,33 @@ def test_a_deletion_is_stated_with_who_asked_and_the_digest_of_each_file(made: M
     assert found < files
 
 
-def test_what_is_no_list_of_runs_is_refused_and_nothing_is_written() -> None:
-    refuses("nowhere: no such file or folder", lambda: salun.report("nowhere", out="page.html"))
-    assert not Path("page.html").exists()
+def test_other_images_than_those_of_the_runs_are_not_shown(made: Made) -> None:
+    path = min((made.folder / "pets/plain").iterdir())
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with chdir(made.folder):
+            salun.report("study", out="other.html", deletion=True, device="cpu")
+    finally:
+        path.write_bytes(content)
+    text = (made.folder / "other.html").read_text()
+    assert "image not at hand" in text
+    assert not re.search(r"<code>[0-9a-f]{64}</code>", text)
+
+
+def test_what_is_no_list_of_runs_is_refused_and_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere", "--out", "page.html"]) == 2
+    assert capsys.readouterr().err == "salun-report: nowhere: no such file or folder, here or under runs/\n"
+    write_runs(Path("runs/one/records.jsonl"), runs())
+    refuses("embedding='tsn': unknown; did you mean 'tsne'", lambda: salun.report("one", embedding="tsn"))
+    assert sorted(path.name for path in Path().iterdir()) == ["runs"]
+
+
+def test_the_command_prints_the_path_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    write_runs(Path("runs/one/records.jsonl"), runs())
+    assert main(["one", "--out", "pages/one.html", "--embedding", "none"]) == 0
+    assert capsys.readouterr().out == "pages/one.html\n"
+    assert Path("pages/one.html").read_text().startswith("<!doctype html>")
 
 
 def test_a_notebook_shows_the_page_in_a_frame() -> None:
