@@ -173,7 +173,9 @@ def test_retraining_has_panels_of_its_own_and_validation_where_it_was_watched() 
 
 def test_lines_that_cover_each_other_differ_in_stroke_place_and_width() -> None:
     curve = [Epoch(epoch, 1.0, 0.5, None, 0.1, 1.0) for epoch in (1, 2)]
-    figure = rendered("curves", [*runs(1, curve=curve), *runs(1, keep=0.5, curve=curve), *runs(1, "ft", curve=curve)])
+    figure = rendered(
+        "curves", [*runs(1, curve=curve), *runs(1, keep=0.5, curve=curve), *runs(1, method="ft", curve=curve)]
+    )
     means = [line for line in figure.axes[0].lines if line.get_linewidth() > 1]
     assert [line.get_linestyle() for line in means] == ["-", "-.", "-"]
     assert [line.get_linestyle() for line in figure.legends[0].get_lines()] == ["-", "-.", "-"]
