@@ -75,8 +75,8 @@ def prepare_start() -> None:
     shutil.copytree(ROOT / "exp", "exp")
     audited = {"epochs": 1, "dataset": "synthetic:n=500,size=8,classes=4"}
     shorten(Path("exp/audit.json"), "audit", -1, **audited)
-    shorten(Path("quickstart.json"), "quickstart", 0, -1)  # leaves what `scripts/demo` does
-    assert entry.unlearn(["-L", "quickstart.json", "--nexp", "1", "-NL"]) == 0
+    shorten(Path("quickstart"), "quickstart", 0, -1)
+    assert entry.unlearn(["-L", "quickstart", "--nexp", "1", "-NL"]) == 0  # leaves what `scripts/demo` does
 
 
 def prepare_scenarios() -> None:
