@@ -217,7 +217,7 @@ def _group_means(sample: Sample, name: str) -> dict[Draw, float]:
     return {(*group, 0): value for group, value in means.items() if value is not None}
 
 
-def _partnered(records: Iterable[Record], draws: Mapping[str, Draw], base: bool) -> dict[str, dict[Draw, float]]:
+def _partnered(records: Iterable[Record], draws: dict[str, Draw], base: bool) -> dict[str, dict[Draw, float]]:
     """The mean of each metric that compares with a retrained model, by that model's draw; of runs or base models."""
     found: dict[str, dict[Draw, list[Value]]] = {}
     for run in records:
@@ -265,7 +265,7 @@ def _rows_within(group: Group, entries: list[_Entry]) -> list[Row]:
     return _tested([_base_row(group, runs, gold, draws), *(_run_row(group, entry, gold, draws) for entry in entries)])
 
 
-def _base_row(group: Group, records: list[Record], gold: Sample, draws: Mapping[str, Draw]) -> Row:
+def _base_row(group: Group, records: list[Record], gold: Sample, draws: dict[str, Draw]) -> Row:
     """Summarise base models, each of which counts once, whatever the number of its forget sets and runs."""
     groups = Sample([run.base_metrics for run in records], [_draw_of(run) for run in records]).by_group
     sample = Sample(list(groups.values()), [(*group, 0) for group in groups])
@@ -289,7 +289,7 @@ def _distance_of(sample: Sample, gold: Sample, records: Sequence[Record]) -> Dis
     return distance_to(sample, gold, [_step_of(name, records) for name in GAP_METRICS])
 
 
-def _run_row(group: Group, entry: _Entry, gold: Sample, draws: Mapping[str, Draw]) -> Row:
+def _run_row(group: Group, entry: _Entry, gold: Sample, draws: dict[str, Draw]) -> Row:
     """Summarise one experiment."""
     title, records, joint = entry
     kind = "retrain" if records[0].is_gold else "method"
