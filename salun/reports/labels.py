@@ -136,8 +136,10 @@ def rows_of_lists(lists: Mapping[str, Sequence[Record]]) -> list[Row]:
     merged = [{number: run for runs in held.values() for number, run in runs.items()} for held in alike.values()]
     everyone = [list(runs.values()) for runs in merged]
     named = {at: (experiment_of(each[-1], at), group_named(map(group_of, each))) for at, each in enumerate(everyone, 1)}
+    titles = told_apart(named)
     entries: list[tuple[str, list[Record]]] = []
-    for title, held, members in zip(told_apart(named).values(), alike.values(), everyone, strict=True):
+    for at, (held, members) in enumerate(zip(alike.values(), everyone, strict=True), 1):
+        title = titles[at]
         shared = members[0].is_gold or all(len(runs) == len(members) for runs in held.values())
         parts = {" and ".join(held): members} if shared else {name: list(runs.values()) for name, runs in held.items()}
         apart = len(lists) > 1 and not (shared and len(held) == len(lists))

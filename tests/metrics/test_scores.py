@@ -49,8 +49,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_attacks_hold_no_more_than_the_images_that_they_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salun.metrics.loss_forest._TREES", (2,))
+def test_attacks_hold_no_more_than_the_images_that_they_look_at() -> None:
     retain, test, forget = (Outputs(held.logits, held.labels) for held in map(drawn, (MANY, FEW, FEW)))
     subject = Evaluation(forget, retain, validation=test, test=test, forgotten_test=test)
     with Largest() as largest:
