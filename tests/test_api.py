@@ -217,6 +217,7 @@ class Bare(Net):
 
 def test_whether_it_is_gone_is_asked_of_base_and_retrained_model_too(model: nn.Module) -> None:
     forget, retain = salun.split(TRAIN, classes=[3])
+    torch.manual_seed(0)
     retrained = salun.retrain(Net(), retain, **FAST)
     with warnings.catch_warnings(action="error"):
         warnings.filterwarnings("ignore", "evaluate: the retrained model lost")
