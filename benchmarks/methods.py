@@ -21,7 +21,9 @@ from salun.reports.search import list_text
 from salun.reports.summary import Row
 from salun.reports.tables import as_markdown
 
-KEPT, EXP, RUNS, DOCS = Path("docs/records"), Path("exp"), Path("runs"), Path("docs")
+KEPT, RUNS, DOCS = Path("docs/records"), Path("runs"), Path("docs")
+# Lists that name a network of `examples/`, which an installed package lacks, do not belong to the package's own.
+_LISTS = Path("benchmarks/lists")
 FOUND = "## What was found"
 _TRIALS = 5
 _SEARCH = ("--trials", str(_TRIALS), "--cells", "1", "--finalists", "2", "--repeats", "1")
@@ -112,6 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def list_of(name: str) -> Path:
+    """Find a list of experiments: one of the package, or of the benchmarks."""
+    packaged = Path("exp", f"{name}.json")
+    return packaged if packaged.exists() else _LISTS / f"{name}.json"
+
+
 def _side_by_side(commands: Sequence[Sequence[str]]) -> None:
     """Run commands of this environment side by side."""
     folder = Path(sys.executable).parent
@@ -122,9 +130,9 @@ def _side_by_side(commands: Sequence[Sequence[str]]) -> None:
 
 def _search(benchmark: Benchmark) -> None:
     """Search the settings of each problem's list, unless it is there, for both of its base models."""
-    missing = [name for name in benchmark.problems.values() if not (EXP / f"{name}.json").exists()]
+    missing = [name for name in benchmark.problems.values() if not list_of(name).exists()]
     limits = [*_SEARCH, "--budget", str(benchmark.budget), "-NL"]
-    _side_by_side([["salun-tune", "-L", str(EXP / f"search_{name}.json"), *limits] for name in missing])
+    _side_by_side([["salun-tune", "-L", str(list_of(f"search_{name}")), *limits] for name in missing])
     for name in missing:
         folder = RUNS / "tune" / f"search_{name}"
         tuned = json.loads((folder / "tuned.json").read_text())
@@ -136,20 +144,20 @@ def _search(benchmark: Benchmark) -> None:
 
 def _write_list(name: str, entries: Sequence[dict[str, Any]]) -> None:
     """Write a list of experiments."""
-    (EXP / f"{name}.json").write_text(list_text(entries))
+    list_of(name).write_text(list_text(entries))
 
 
 def _run(names: Sequence[str], runs: int) -> None:
     """Run lists side by side, and keep their records."""
     given = ["--nexp", str(runs), "--keep", "none", "-NL"]
-    _side_by_side([["salun-unlearn", "-L", str(EXP / f"{name}.json"), *given] for name in names])
+    _side_by_side([["salun-unlearn", "-L", str(list_of(name)), *given] for name in names])
     for name in names:
         keep(name)
 
 
 def _derive(benchmark: Benchmark) -> None:
     """Write the lists of masks, and those of other scenarios with the methods that came nearest to retraining."""
-    lists = {name: json.loads((EXP / f"{name}.json").read_text()) for name in benchmark.problems.values()}
+    lists = {name: json.loads(list_of(name).read_text()) for name in benchmark.problems.values()}
     for name, entries in lists.items():
         plain = {entry["method"]: entry for entry in entries if not entry.get("use_mask")}
         masks = [

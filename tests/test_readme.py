@@ -32,6 +32,7 @@ MAINS = {
     "salun-viz": (entry.viz, parsers.viz_parser),
     "salun-import": (entry.import_weights, parsers.import_parser),
     "salun-data": (entry.data, parsers.data_parser),
+    "salun-report": (entry.report, parsers.report_parser),
 }
 # The pages whose commands are run here, in this order, in one folder; and the tests that run those of the others.
 JOURNEYS = {
@@ -46,6 +47,8 @@ ELSEWHERE = {
     "docs/add_a_method.md": "tests/cli/test_plugin_flag.py",
     "docs/cluster.md": "tests/test_cluster_page.py",
     "docs/distributed.md": "tests/training/test_distributed.py",
+    "docs/report.md": "tests/reports/page/test_page.py",
+    "docs/reproduce.md": "tests/test_reproduce.py",
 }
 NOT_RUN = {"scripts/demo", "scripts/test", "salun-train"}  # test_the_scripts_set_themselves_up, test_without_flags_...
 SHORT = {"recipe": {"epochs": 1, "batch_size": 64}}

@@ -1,5 +1,6 @@
 """Pages of benchmarks: what they answer, and that they say what the kept records say."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -11,9 +12,10 @@ from scipy.stats import t
 
 from benchmarks import methods
 from benchmarks.answers import against_base, mask_lines, nearest_lines, order_lines, passes_lines
-from benchmarks.methods import BENCHMARKS, FOUND, Benchmark, keep, kept, page
+from benchmarks.methods import BENCHMARKS, FOUND, Benchmark, keep, kept, list_of, page
 from salun.experiments.record import Record
 from salun.experiments.schema import load_experiments
+from salun.experiments.search_space import read_studies
 from salun.reports.labels import rows_of_records
 from salun.unlearning import METHODS, load_methods
 
@@ -137,7 +139,28 @@ class TestPages:
                 key = record.settings["method"], json.dumps(record.settings, sort_keys=True), record.tag or ""
                 counts[key] = counts.get(key, 0) + 1
             assert set(counts.values()) == {benchmark.runs}
-            listed = {experiment.method for experiment in load_experiments(ROOT / f"exp/{name}.json")}
+            listed = {experiment.method for experiment in load_experiments(list_of(name))}
             assert {method for method, *_ in counts} == listed
-            classwise = all(experiment.forget.classes for experiment in load_experiments(ROOT / f"exp/{name}.json"))
+            classwise = all(experiment.forget.classes for experiment in load_experiments(list_of(name)))
             assert listed == {method for method in METHODS if classwise or not METHODS[method].classwise}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS["fashion_mnist"].problems.values())
+def test_lists_on_fashion_mnist_hold_every_method_with_the_settings_that_were_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    load_methods()
+    experiments = load_experiments(list_of(name))
+    classwise = all(experiment.forget.classes for experiment in experiments)
+    listed = {experiment.method for experiment in experiments}
+    assert listed == {method for method in METHODS if classwise or not METHODS[method].classwise}
+    assert {experiment.base_seed for experiment in experiments} == {0, 1}
+    studies = read_studies(json.loads(list_of(f"search_{name}").read_text()), name)
+    with (ROOT / f"docs/records/search_{name}.csv").open(newline="") as file:
+        tried = [(line["entry"], json.loads(line["settings"])) for line in csv.DictReader(file)]
+    entries = [entry for entry in json.loads(list_of(name).read_text()) if entry["method"] != "retrain"]
+    for study, entry in zip(studies, entries, strict=True):
+        chosen = {key: entry[key] for key in study.space}
+        assert (study.title, chosen) in tried
+        assert sum(title == study.title for title, _ in tried) <= 5

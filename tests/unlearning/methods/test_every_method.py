@@ -73,7 +73,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "uam": {"lr": 0.1, "rho": 5.0, "epochs": 3, "batch_size": 64},
     "mu_mis": {"lr": 1e-3, "epochs": 15, "delta": 9.0},
     "task_arithmetic": {"lr": 3e-3},
-    "negmerge": {"lr": 1e-3, "epochs": 4, "scale": 5, "lr_factors": [0.5, 1.0, 2.0]},
+    "negmerge": {"lr": 2e-3, "epochs": 8, "scale": 1.5, "lr_factors": [0.5, 1.0, 2.0]},
     "lotus": {"lr": 1e-3, "alpha": 32.0},
     "munba": {"lr": 0.1, "epochs": 6, "batch_size": 32, "labels": "remaining"},
     "weight_distortion": {"std": 0.3, "lr": 5e-3, "epochs": 4, "batch_size": 64},
