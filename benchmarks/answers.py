@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from importlib import resources
 from statistics import fmean
 
@@ -33,68 +34,57 @@ def _parts(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
         yield f"Base model {number}", members
 
 
-def against_base(rows: list[Row]) -> list[str]:
-    """Say which methods come nearer to retraining than the base model does.
+def _of_each(told: Callable[[list[Row]], str]) -> Callable[[list[Row]], list[str]]:
+    """Have what is told of one base model's rows told of each, a line each."""
 
-    Args:
-        rows: of one problem.
+    @wraps(told)
+    def lines(rows: list[Row]) -> list[str]:
+        return [f"- {title}{told(members)}" for title, members in _parts(rows)]
 
-    Returns:
-        A line a base model.
-    """
-    lines = []
-    for title, members in _parts(rows):
-        (base,) = (row for row in members if row.kind == "base")
-        found = _methods(members)
-        others = [row for row in found if (row.gap.mean or 0.0) >= (base.gap.mean or 0.0)]
-        told = f"{title}: its own gap is {100 * (base.gap.mean or 0.0):.2f} %"
-        lines.append(
-            f"- {told}; {len(found) - len(others)} of {len(found)} rows have a smaller one. Not: {_named(others)}."
-        )
     return lines
 
 
-def nearest_lines(rows: list[Row]) -> list[str]:
-    """Say which methods are within the noise floor, and which are not told from retraining.
+@_of_each
+def against_base(rows: list[Row]) -> str:
+    """Say which methods come nearer to retraining than the base model does; a line a base model.
 
     Args:
         rows: of one problem.
-
-    Returns:
-        A line a base model.
     """
-    lines = []
-    for title, members in _parts(rows):
-        floor = floor_of(members, members[0].group)
-        found = _methods(members)
-        within = [row for row in found if floor is not None and (row.gap.mean or 0.0) <= floor]
-        alike = [row for row in found if row.gap.low == 0.0]
-        told = "unknown" if floor is None else f"{100 * floor:.2f} %"
-        lines.append(
-            f"- {title}: noise floor {told}; within it: {_named(within)}. Intervals that hold 0: {_named(alike)}."
-        )
-    return lines
+    (base,) = (row for row in rows if row.kind == "base")
+    found = _methods(rows)
+    others = [row for row in found if (row.gap.mean or 0.0) >= (base.gap.mean or 0.0)]
+    nearer = f"{len(found) - len(others)} of {len(found)} rows have a smaller one"
+    return f": its own gap is {100 * (base.gap.mean or 0.0):.2f} %; {nearer}. Not: {_named(others)}."
 
 
-def passes_lines(rows: list[Row]) -> list[str]:
-    """List the methods that no other method beats at as few image passes.
+@_of_each
+def nearest_lines(rows: list[Row]) -> str:
+    """Say which methods are within the noise floor, and which are not told from retraining; a line a base model.
 
     Args:
         rows: of one problem.
-
-    Returns:
-        A line a base model.
     """
-    lines = []
-    for title, members in _parts(rows):
-        found = sorted((_passes(row), row.gap.mean or 0.0, row.title) for row in _methods(members))
-        best, front = math.inf, []
-        for passes, gap, name in found:
-            if gap < best:
-                best = gap
-                front.append(f"{escape_markdown(name)} ({passes:,.0f} passes, gap {100 * gap:.2f} %)")
-        lines.append(f"- {title}, the smallest gap at so many passes: {'; '.join(front)}.")
-    return lines
+    floor, found = floor_of(rows, rows[0].group), _methods(rows)
+    within = [row for row in found if floor is not None and (row.gap.mean or 0.0) <= floor]
+    alike = [row for row in found if row.gap.low == 0.0]
+    told = "unknown" if floor is None else f"{100 * floor:.2f} %"
+    return f": noise floor {told}; within it: {_named(within)}. Intervals that hold 0: {_named(alike)}."
+
+
+@_of_each
+def passes_lines(rows: list[Row]) -> str:
+    """List the methods that no other method beats at as few image passes; a line a base model.
+
+    Args:
+        rows: of one problem.
+    """
+    best, front = math.inf, []
+    for passes, gap, name in sorted((_passes(row), row.gap.mean or 0.0, row.title) for row in _methods(rows)):
+        if gap < best:
+            best = gap
+            front.append(f"{escape_markdown(name)} ({passes:,.0f} passes, gap {100 * gap:.2f} %)")
+    return f", the smallest gap at so many passes: {'; '.join(front)}."
 
 
 def _passes(row: Row) -> float:
