@@ -4,10 +4,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from plugins import forgotten
 from problems import make_task, sets_of
 
 from salun.data.dataset import Dataset
@@ -55,8 +57,8 @@ def signals() -> None:
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every test in an empty folder, without keys or cache, with one thread and with proxies read anew."""
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run every test in an empty folder, without keys, cache or earlier plugins, with one thread and proxies anew."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_API_KEY", "WANDB_SECRET", "WANDB_MODE", "SALUN_MEMORY_LIMIT"):
         monkeypatch.delenv(name, raising=False)
@@ -64,6 +66,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request._opener", None)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
+    with forgotten():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """Networks and weights of a user's own on the command line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from plugins import forgotten
 
 from salun.cli import extract, importing, train, unlearn, viz
 from salun.models.checkpoint import load_checkpoint
@@ -35,11 +33,9 @@ DATA = "synthetic:n=200,size=8,classes=3,noise=0"
 
 
 @pytest.fixture(autouse=True)
-def own_net(tmp_path: Path) -> Iterator[None]:
-    with forgotten():
-        (tmp_path / "nets").mkdir()
-        (tmp_path / "nets/net.py").write_text(NET)
-        yield
+def own_net(tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets/net.py").write_text(NET)
 
 
 def test_a_network_of_ones_own_goes_all_the_way(

@@ -1,12 +1,12 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plugins import COMMANDS, FILES, forgotten
+from plugins import COMMANDS, FILES
 
 from salun.cli import audit, extract, train, unlearn, viz
 from salun.data.sources import SOURCES
@@ -19,12 +19,10 @@ Main = Callable[[list[str]], int]
 
 
 @pytest.fixture(autouse=True)
-def files() -> Iterator[None]:
-    """Write the page's examples, and forget what they register."""
+def files() -> None:
+    """Write the page's examples."""
     for name, code in FILES.items():
         Path(name).write_text(code)
-    with forgotten():
-        yield
 
 
 def records() -> list[dict[str, Any]]:

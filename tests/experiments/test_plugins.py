@@ -4,12 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from plugins import FILES, forgotten, registered
+from plugins import FILES, registered
 
 from salun.data.dataset import Dataset, Subset
 from salun.data.sources import class_count, load
@@ -30,13 +30,6 @@ DATASET = (
 )
 
 Plug = Callable[[str, str], Path]
-
-
-@pytest.fixture(autouse=True)
-def registries() -> Iterator[None]:
-    """Forget what a test registers."""
-    with forgotten():
-        yield
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import pytest
 from jsonschema import Draft202012Validator
-from plugins import forgotten
 
 from salun.data.split import ForgetRequest
 from salun.errors import SalunErrors
@@ -375,7 +374,6 @@ def test_the_schema_lists_every_method_and_metric_with_descriptions() -> None:
         assert all("description" in properties[key] for key in ("checkpoint", "class_to_forget", "mask_thr"))
 
 
-@forgotten()
 def test_a_new_method_is_known_everywhere_at_once() -> None:
     @method(maskable=False)
     def invented(

@@ -1,6 +1,6 @@
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from lists import CPU, RECORDS, SMALL, WEIGHTS, Seen, do, planned, results, runner
-from plugins import forgotten
 
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.executors.cluster import RayRequest
@@ -75,13 +74,12 @@ def dying(task: Task) -> None:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[Path]:
+def plugin(tmp_path: Path) -> Path:
     """A file of methods that know whether they run on a cluster."""
     path = tmp_path / "elsewhere.py"
     path.write_text(PLUGIN.replace("{here}", str(tmp_path)))
-    with forgotten():
-        load_plugins([path])
-        yield path
+    load_plugins([path])
+    return path
 
 
 def on_ray(address: str, plugins: tuple[Path, ...] = ()) -> Runner:
