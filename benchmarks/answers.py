@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
-from importlib import resources
 from statistics import fmean
 
 import numpy as np
 from scipy.stats import bootstrap, spearmanr
 
 from salun.reports.formats import escape_markdown, markdown_table
+from salun.reports.published import published_tables
 from salun.reports.statistics import Comparison, difference, estimate
 from salun.reports.summary import Row, floor_of, grouped
 
@@ -133,8 +133,7 @@ def _gaps(rows: Sequence[Row]) -> dict[str, float]:
 
 def _published() -> dict[str, float]:
     """Read the published gaps of a random 10 % of CIFAR-10 by the same names."""
-    tables = json.loads((resources.files("salun") / "published.json").read_text())
-    table = next(each for each in tables if (each["dataset"], each["unlearning_rate"]) == ("cifar10", 0.1))
+    table = next(each for each in published_tables() if (each["dataset"], each["unlearning_rate"]) == ("cifar10", 0.1))
     found = {}
     for row in table["rows"]:
         if row["method"] != "retrain":

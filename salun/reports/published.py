@@ -113,8 +113,8 @@ def _welch_reach(row: Row, name: str, figure: _Figure) -> float | None:
     return welch(centre - figure.mean * unit, spreads, [len(ours), figure.trials], abs(centre)).half_width
 
 
-def _known() -> list[dict[str, Any]]:
-    """Read the published figures."""
+def published_tables() -> list[dict[str, Any]]:
+    """Read the published figures: of each table source, setting and rows."""
     with resources.as_file(resources.files("salun") / "published.json") as path:
         return list(read_json(path))
 
@@ -128,7 +128,7 @@ def _published_for(experiment: Experiment) -> tuple[str, dict[str, _Figure]]:
     if not plain or not bare or experiment.requests or (mask and mask.model_dump() != _PAPER_MASK):
         return "", {}
     key = (experiment.model, experiment.dataset, forget.share, experiment.method, mask is not None)
-    for entry in _known():
+    for entry in published_tables():
         for line in entry["rows"]:
             if key == (entry["model"], entry["dataset"], entry["unlearning_rate"], line["method"], line["use_mask"]):
                 return entry["source"], _figures_of(line, entry["trials"])
