@@ -104,20 +104,18 @@ def own_threads() -> int:
     Returns:
         The number before `settle_threads` first changed it.
     """
-    return max(1, min([torch.get_num_threads(), *_granted_cores()]))
+    return max(1, min(torch.get_num_threads(), granted_cores()))
 
 
-def _granted_cores() -> list[int]:
+def granted_cores() -> int:
     """Tell how many cores the system lets this process use, which containers and job managers restrict."""
-    limits = []
-    if hasattr(os, "sched_getaffinity"):
-        limits.append(len(os.sched_getaffinity(0)))
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     try:
         quota, period = _CPU_QUOTA.read_text().split()
         limits.append(math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):
         pass
-    return limits
+    return max(1, min(limits))
 
 
 def settle_threads(image_size: int, runs: int = 1) -> None:
