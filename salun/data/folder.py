@@ -222,8 +222,8 @@ def _images_in(folder: Path) -> list[Path]:
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry.path)
                 elif _is_image(entry):
-                    found.append(Path(entry.path))
-    return sorted(found, key=lambda path: path.parts)
+                    found.append(entry.path)
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
