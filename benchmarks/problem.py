@@ -155,6 +155,8 @@ def our_epochs(
     batches: Callable[[], Iterable[Batch]],
     epochs: int = 1,
     hold: WeightHold = FREE,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
 ) -> None:
     """Train as the package does, with the settings that it chooses.
 
@@ -164,8 +166,11 @@ def our_epochs(
         batches: of an epoch.
         epochs: how many.
         hold: what a mask holds.
+        compiled: whether steps use `torch.compile`.
+        cuda_graphs: whether steps are recorded as a CUDA graph.
     """
-    fit(model, lambda epoch: batches(), TrainingConfig(LR, epochs), Runtime(ground.precision(), hold=hold))
+    runtime = Runtime(ground.precision(), hold=hold, compiled=compiled, cuda_graphs=cuda_graphs)
+    fit(model, lambda epoch: batches(), TrainingConfig(LR, epochs), runtime)
 
 
 def our_epoch(ground: Ground, images: Images, batch: int, epochs: int = 1) -> Side:

@@ -113,9 +113,21 @@ def cases(bench: Bench) -> list[tuple[Ground, int, int]]:
         Models, images a step, and how many times as many steps are taken as of the bench's own: that, and on the
         CPU the small model of digits.
     """
+    both = both_cases(bench)
+    return both if bench.device.type == "cpu" and not bench.quick else both[:1]
+
+
+def both_cases(bench: Bench) -> list[tuple[Ground, int, int]]:
+    """List both models, on every device.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        As `cases` gives them.
+    """
     own = (Ground(bench, "", bench.architecture), bench.scale.batch, 1)
-    small = (Ground(bench, "", Architecture(TINY, 10, 1, 8)), SMALL_BATCH, SMALL_TIMES)
-    return [own, small] if bench.device.type == "cpu" and not bench.quick else [own]
+    return [own, (Ground(bench, "", Architecture(TINY, 10, 1, 8)), SMALL_BATCH, 1 if bench.quick else SMALL_TIMES)]
 
 
 def paces(ground: Ground, size: int, times: int = 1) -> tuple[Spread, Spread]:
@@ -237,6 +249,49 @@ def hold_of(ground: Ground, size: int, times: int) -> Result:
     extra = Spread(tuple(100 * (slow / fast - 1) for slow, fast in pairs))
     what = f"mask's hold, {ground.architecture.model}, batch {size}"
     return Result(what, "% of a step", extra, goal=bench.goal(most=3), note=f"{len(extra.values)} pairs")
+
+
+@item("a training step recorded as a CUDA graph, beside the same step as it comes", devices=("cuda",))
+def graphs(bench: Bench) -> list[Result]:
+    """Measure images a second with `--cuda-graphs` and without.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        A line for the bench's model, and one for digits' small model.
+    """
+    return [_beside_eager(ground, size, times, cuda_graphs=True) for ground, size, times in both_cases(bench)]
+
+
+@item("a compiled training step, beside the same step as it comes", devices=("cuda",))
+def compiled(bench: Bench) -> list[Result]:
+    """Measure images a second with `--compile` and without.
+
+    Args:
+        bench: where, and how much.
+
+    Returns:
+        A line for the bench's model, and one for digits' small model.
+    """
+    return [_beside_eager(ground, size, times, compiled=True) for ground, size, times in both_cases(bench)]
+
+
+def _beside_eager(ground: Ground, size: int, times: int, compiled: bool = False, cuda_graphs: bool = False) -> Result:
+    """Measure steps of ours with a flag against steps without it."""
+    of, scale, device = ground.architecture, ground.bench.scale, ground.bench.device
+    batches = [as_ours_come(drawn_batch(ground, size))] * (times * scale.steps)
+
+    def side(flagged: bool) -> Side:
+        model, given = ground.ours(), {"compiled": flagged and compiled, "cuda_graphs": flagged and cuda_graphs}
+        return timed(lambda: our_epochs(ground, model, lambda: batches, 1, FREE, **given), device)
+
+    sides = {"flagged": side(True), "eager": side(False)}
+    interleaved(sides, 1)
+    found = interleaved(sides, scale.repeats)
+    pace = {name: rates(seconds, len(batches) * size) for name, seconds in found.items()}
+    what = f"{'compiled' if compiled else 'CUDA graph'} step of {of.model}, {of.size} px, batch {size}"
+    return Result(what, "images/s", pace["flagged"], pace["eager"], note=f"beside eager, both in {ground.precision()}")
 
 
 @item("the share of the machine's arithmetic that a training step uses")

@@ -2,11 +2,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from features import make_features
 from salun.data.images import Batch
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
@@ -15,9 +13,7 @@ from salun.device import pick_device, placed, seeded
 from salun.experiments.context import ModelCache, RunContext
 from salun.experiments.runner import run_experiment
 from salun.experiments.schema import validate
-from salun.latent.embedding import directions, trustworthy
 from salun.latent.extraction import choose, extract, read_model, source_of
-from salun.latent.tsne import in_plane
 from salun.models.architecture import TINY, Architecture
 from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, save_checkpoint
@@ -134,14 +130,6 @@ def test_features_do_not_depend_on_device_or_batch_size(model: str, tmp_path: Pa
         features.append(extract(found.restore(device), images, marks, dataset.classes, source, batch_size).features)
     assert features[1] == pytest.approx(features[2], abs=1e-5)
     assert features[0] == pytest.approx(features[1], abs=1e-3)
-
-
-@pytest.mark.gpu
-def test_exact_t_sne_keeps_neighbours_on_cuda() -> None:
-    points = directions(make_features(1000).features, 10)
-    embedded = in_plane(points, 30, 0, "torch", "cuda")
-    assert np.array_equal(embedded, in_plane(points, 30, 0, "torch", "cuda"))
-    assert trustworthy(points, embedded) > trustworthy(points, in_plane(points, 30, 0, "opentsne")) - 0.01
 
 
 def write_folder(folder: Path) -> Path:

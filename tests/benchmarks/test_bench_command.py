@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from benchmarks.measure import Result
 from benchmarks.protocol import retraining, salun
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["step", "epoch", "evaluation", "checkpoint"]
+SMALL = ["step", "epoch", "evaluation", "graphs", "checkpoint"]
 
 
 def test_measures_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +70,21 @@ def test_the_protocol_runs_without_a_gpu(tmp_path: Path) -> None:
     assert whole.ours.median > 324 / pace.ours.high * 180
     rte, mask, *_ = salun(bench)
     assert rte.ours.median > mask.ours.median > 0
+
+
+def test_the_check_of_a_gpu_tells_what_it_could_not_do() -> None:
+    command = [sys.executable, "scripts/gpu_check", "--device", "cpu", "--quick", "--seconds", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    told = done.stdout.partition("# For docs/benchmarks.md")[2]
+    assert re.findall(r"^- (\w+): (stopped after|exit status)", told, re.MULTILINE) == [
+        ("tests", "stopped after"),
+        ("benchmark", "stopped after"),
+    ]
+    assert "no figures" in told
+
+
+def test_the_check_of_a_gpu_measures_items_that_there_are() -> None:
+    main(["--list"])
+    named = re.findall(r'"(\w+)"', re.search(r"_ITEMS = \((.*?)\)", (ROOT / "scripts/gpu_check").read_text())[1])
+    assert {name for name in named if "cuda" in ITEMS[name].devices} == set(named)
