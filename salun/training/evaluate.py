@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -105,7 +105,7 @@ def predict(
     while logits is None:
         try:
             with evaluating(model), autocast(precision, images.device):
-                logits = [_logits_of(model, batch.x) for batch in images.batches(size)]
+                logits = [_logits_of(model, batch.x, size) for batch in images.batches(size)]
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -117,10 +117,22 @@ def predict(
     return Outputs(torch.cat(logits).cpu(), images.labels.cpu(), images.rows.cpu())
 
 
-def _logits_of(model: nn.Module, x: Tensor) -> Tensor:
+@contextmanager
+def _unsearched() -> Iterator[None]:
+    """Let cuDNN guess the fastest algorithm, where a search costs more than a batch of a size of its own."""
+    searching = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searching
+
+
+def _logits_of(model: nn.Module, x: Tensor, size: int) -> Tensor:
     """Compute (B, C) float32 logits; of no images by way of a blank one, as not every model takes an empty batch."""
     if len(x):
-        return cast(Tensor, model(x)).float()
+        with nullcontext() if len(x) == size else _unsearched():
+            return cast(Tensor, model(x)).float()
     return cast(Tensor, model(x.new_zeros(1, *x.shape[1:]))).float()[:0]
 
 

@@ -99,6 +99,7 @@ class TrainStep:
         self._plain = loss is cross_entropy and runtime.group.size == 1
         self.recordable = runtime.cuda_graphs and self._device.type == "cuda" and self._plain
         self._captured: CudaGraphStep | None = None
+        self._recording = False
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._shape: torch.Size | None = None
         self._state: object = None
@@ -114,7 +115,7 @@ class TrainStep:
 
     def take(self, step: Step) -> None:
         """Take a step: forward pass, loss, backward pass, update."""
-        plain = self.recordable and step.loss is None and not step.forgets
+        plain = self.recordable and step.loss is None and (not step.forgets or len(self.optimizers) == 1)
         if self._shape is None or step.images > self._shape[0]:
             self._shape, self._captured, self._alike = step.batch.x.shape, None, 0
         if plain and self._captured is None and self._alike >= EAGER_STEPS and step.batch.x.shape == self._shape:
@@ -127,13 +128,16 @@ class TrainStep:
         self._compute(step)
 
     def _record(self, batch: Batch) -> None:
-        """Record a step with a batch of that shape, unless the model or its layers do what cannot be recorded."""
+        """Record a step with a batch of that shape, unless it cannot be recorded or there is no room for its memory."""
+        self._recording = True
         try:
             with self.passes.paused():
                 self._captured = CudaGraphStep(lambda static: self._compute(Step(static)), batch, self.optimizers[0])
         except RuntimeError:
             self.recordable = False
             torch.cuda.synchronize(self._device)
+        finally:
+            self._recording = False
 
     def _compute(self, step: Step) -> None:
         """Compute a step, one operation after another."""
@@ -151,9 +155,10 @@ class TrainStep:
         """Compute a step's gradients, and sums of losses and right predictions: (2,).
 
         Where the device lacks memory, a batch goes in parts whose gradients add up. A loss that is no mean over images
-        cannot be split, nor can steps of processes that train together.
+        cannot be split, nor can steps of processes that train together, nor one that is recorded, which has memory of
+        its own beside the others'.
         """
-        splits = step.loss is None and self._plain
+        splits = step.loss is None and self._plain and not self._recording
         batch, counted = self.runtime.group.portion(step.batch)
         while True:
             optimizer.zero_grad(set_to_none=True)

@@ -154,6 +154,39 @@ def test_what_cannot_be_recorded_is_taken_step_by_step(sets: Sets, monkeypatch: 
     assert found[2] == plain[2]
 
 
+def test_a_lack_of_memory_while_a_step_is_recorded_splits_no_later_step(
+    sets: Sets, repeated: list[Repeated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model()
+    stepper = stepper_of(model)
+    steps = [Step(batch) for batch in sets.retain.take(torch.arange(16 * (EAGER_STEPS + 3))).batches(16)]
+    take_epoch(stepper, steps[:EAGER_STEPS])
+
+    def without_room(*given: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    def recorded(self: Repeated, take: Callable[[Batch], None], batch: Batch, optimizer: object) -> None:
+        hook = model.register_forward_pre_hook(without_room)
+        try:
+            take(batch)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(Repeated, "__init__", recorded)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    take_epoch(stepper, steps[EAGER_STEPS:])
+    assert not stepper.recordable
+    assert stepper.passes.micro_batches == 1
+
+
+def test_steps_that_forget_are_recorded_where_one_optimizer_takes_all(sets: Sets, repeated: list[Repeated]) -> None:
+    stepper = stepper_of(small_model())
+    batches = sets.retain.take(torch.arange(16 * (EAGER_STEPS + 3))).batches(16)
+    take_epoch(stepper, (Step(batch, forgets=True) for batch in batches))
+    (step,) = repeated
+    assert step.replays == 3
+
+
 def move(model: Any) -> None:
     model.fc.weight.data = model.fc.weight.data.clone()
 

@@ -291,6 +291,22 @@ def test_predict_is_plain_evaluation_in_order(sets: Sets, trained: Checkpoint) -
     assert len(none.labels) == len(none.logits) == 0
 
 
+def test_no_algorithm_is_searched_for_the_last_batch_of_a_size_of_its_own(
+    sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    searched: dict[int, bool] = {}
+
+    class Noting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            searched[len(x)] = torch.backends.cudnn.benchmark
+            return x.flatten(1)[:, :10]
+
+    predict(Noting(), sets.test.take(torch.arange(70)), batch_size=32)
+    assert searched == {32: True, 6: False}
+    assert torch.backends.cudnn.benchmark
+
+
 def test_a_model_that_takes_no_empty_batch_predicts_on_no_images(sets: Sets, trained: Checkpoint) -> None:
     class Picky(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
