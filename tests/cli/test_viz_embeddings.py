@@ -70,7 +70,10 @@ def test_named_together_models_share_one_space(study: None) -> None:
     assert not np.array_equal(both[0]["flat"], both[1]["flat"])
 
 
-@pytest.mark.parametrize("command", [["tsne", *SMALL], ["umap", "--neighbours", "8", "--dpi", "40"]])
+UMAP = pytest.param(["umap", "--neighbours", "8", "--dpi", "40"], marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", [["tsne", *SMALL], UMAP])
 def test_the_same_command_gives_the_same_coordinates(command: list[str]) -> None:
     put("base.npz")
     for folder in ("one", "two"):

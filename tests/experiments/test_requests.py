@@ -341,6 +341,7 @@ def test_models_are_kept_as_asked_and_as_the_next_request_needs_them(keep: str, 
     assert len(again) == (8 if keep == "none" else 2)
 
 
+@pytest.mark.slow
 def test_steps_of_a_chain_side_by_side_with_another_seed_give_what_they_give_in_turn() -> None:
     given = [classes(0, 1), classes(0, 1) | {"method": "retrain", "epochs": None}]
     jobs = planned(*given, runs=2)

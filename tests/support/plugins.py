@@ -34,15 +34,19 @@ def forgotten() -> Iterator[None]:
     load_methods()
     load_metrics()
     load_sources()
-    before, modules = registered(), set(sys.modules)
+    before, modules = registered(), added_modules()
     try:
         yield
     finally:
-        for registry, held in zip(REGISTRIES, before, strict=True):
-            registry.clear()
-            registry.update(held)
-        for name in [
-            name for name in sys.modules if name not in modules and name.startswith(("salun_plugin", "added"))
-        ]:
-            del sys.modules[name]
-        load_installed.cache_clear()
+        if registered() != before:
+            for registry, held in zip(REGISTRIES, before, strict=True):
+                registry.clear()
+                registry.update(held)
+            for name in added_modules() - modules:
+                del sys.modules[name]
+            load_installed.cache_clear()
+
+
+def added_modules() -> set[str]:
+    """Name the modules that plugins were run as."""
+    return {name for name in sys.modules if name.startswith(("salun_plugin", "added"))}

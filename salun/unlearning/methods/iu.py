@@ -8,7 +8,7 @@ from salun.unlearning import Around, PositiveFloat, PositiveInt, Task, method
 from salun.unlearning.gradients import Gradients, image_gradients, mean_gradient, trainable
 
 
-@method()
+@method(keeps=False)
 def iu(
     task: Task,
     *,

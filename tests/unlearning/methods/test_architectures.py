@@ -17,8 +17,8 @@ from salun.unlearning.mask import saliency
 
 CPU = torch.device("cpu")
 SIZE, CLASSES = 32, 3
-LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16_bn", "vit_tiny_patch16_224")]
-MODELS = ("resnet18", "test_vit", *LARGE)
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "vgg16_bn", "vit_tiny_patch16_224")]
+MODELS = ("test_vit", *LARGE)
 FEWER: dict[str, Any] = {"batch_size": 6, "epochs": 1, "lr": 0.001}
 
 
