@@ -201,9 +201,15 @@ def _best(benchmark: Benchmark) -> list[str]:
     for name in benchmark.problems.values():
         for row in rows_of_records([*records.read(RUNS / name / "records.jsonl")[0].values()]):
             if row.kind == "method" and row.gap.mean is not None:
-                gaps.setdefault(row.records[0].tag or row.records[0].settings["method"], []).append(row.gap.mean)
+                gaps.setdefault(_title(row.records[0]), []).append(row.gap.mean)
     most = max(map(len, gaps.values()))
     return sorted((title for title in gaps if len(gaps[title]) == most), key=lambda title: sum(gaps[title]))[:_BEST]
+
+
+def _title(record: Record) -> str:
+    """Name a record as its list's entry does, whatever the base model."""
+    title = record.tag or str(record.settings["method"])
+    return title.removesuffix(f", base_seed {record.settings['base']['seed']}")
 
 
 def keep(name: str) -> None:
@@ -251,7 +257,7 @@ def page(benchmark: Benchmark) -> Iterator[str]:
     yield _introduction(benchmark)
     groups: dict[str, list[Row]] = {}
     for heading, name in benchmark.problems.items():
-        groups[heading] = rows_of_records(kept(name))
+        groups[heading] = rows_by_base(kept(name))
         yield f"## {heading}"
         yield from _problem_blocks(groups[heading])
     yield from order_lines(groups)
@@ -260,6 +266,21 @@ def page(benchmark: Benchmark) -> Iterator[str]:
         if found := kept(name):
             yield f"## {heading}"
             yield as_markdown(rows_of_records(found)).strip()
+
+
+def rows_by_base(found: Sequence[Record]) -> list[Row]:
+    """Summarise runs of each base model apart, as three seeds on two models say more of each than of all models.
+
+    Args:
+        found: records of one problem.
+
+    Returns:
+        Rows, those of one base model after those of another.
+    """
+    apart: dict[int, list[Record]] = {}
+    for record in found:
+        apart.setdefault(record.settings["base"]["seed"], []).append(replace(record, tag=_title(record)))
+    return [row for records_of_one in apart.values() for row in rows_of_records(records_of_one)]
 
 
 def _problem_blocks(rows: list[Row]) -> Iterator[str]:
@@ -278,7 +299,7 @@ def _mask_blocks(benchmark: Benchmark, groups: Mapping[str, list[Row]]) -> Itera
     yield "## Masks: salient, random and inverted"
     for (heading, rows), found in zip(groups.items(), masked, strict=True):
         yield f"### {heading}"
-        yield from mask_lines(rows_of_records([*(record for row in rows for record in row.records), *found]))
+        yield from mask_lines(rows_by_base([*(record for row in rows for record in row.records), *found]))
 
 
 def _introduction(benchmark: Benchmark) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from scipy.stats import t
 
 from benchmarks import methods
 from benchmarks.answers import against_base, mask_lines, nearest_lines, order_lines, passes_lines
-from benchmarks.methods import BENCHMARKS, FOUND, Benchmark, keep, kept, list_of, page
+from benchmarks.methods import BENCHMARKS, FOUND, Benchmark, keep, kept, list_of, page, rows_by_base
 from salun.experiments.record import Record
 from salun.experiments.schema import load_experiments
 from salun.experiments.search_space import read_studies
 from salun.reports.labels import rows_of_records
+from salun.reports.summary import grouped
 from salun.unlearning import METHODS, load_methods
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +99,24 @@ def test_orders_are_correlated() -> None:
     text = order_lines(groups)[-1]
     assert "- first, base model 1 against second, base model 1: " in text
     assert "against the published order: " in text
+
+
+def test_each_base_model_has_a_table_and_methods_are_called_alike_in_both() -> None:
+    found = []
+    for base in (0, 1):
+        for record in [*runs(method="retrain"), *runs(method="ft"), *masked()]:
+            place = record.settings["base"] | {"seed": base, "identity": f"recipe {base}"}
+            settings = record.settings | {"base": place}
+            method, mask = settings["method"], settings["mask"]
+            tag = f"{'SalUn' if mask else method}, base_seed {base}"
+            found.append(replace(record, id=f"{record.id} {base}", settings=settings, tag=tag))
+    rows = rows_by_base(found)
+    apart = {base: [row.title for row in members] for base, members in enumerate(grouped(rows).values())}
+    assert len(apart) == 2
+    assert apart[0] == apart[1]
+    assert apart[0][:3] == ["base", "retrain", "ft"]
+    assert not any("base_seed" in title for title in apart[0])
+    assert len(against_base(rows)) == 2
 
 
 def test_kept_records_are_those_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
