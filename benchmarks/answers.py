@@ -184,7 +184,7 @@ def mask_lines(rows: list[Row]) -> list[str]:
                 if found is not None:
                     over.setdefault(name, []).append(found.difference)
             shown = [f"{100 * (row.gap.mean or 0.0):.2f}" for row in cells]
-            lines.append([escape_markdown(plain.title), *shown, *map(_difference_text, apart.values())])
+            lines.append([plain.title, *shown, *map(_difference_text, apart.values())])
         if lines:
             told = f"{title}: gap in %, and the difference of gaps in points with its 95 % interval over runs"
             blocks += [told, markdown_table(headings, lines, None)]

@@ -145,7 +145,9 @@ def _search(benchmark: Benchmark, names: Sequence[str]) -> None:
         folder = RUNS / "tune" / f"search_{name}"
         tuned = json.loads((folder / "tuned.json").read_text())
         bases = {"base_seed": [*range(benchmark.bases)]} if benchmark.bases > 1 else {}
-        _write_list(name, [entry | bases for entry in tuned])
+        # Trials end at the budget; the runs of the page take all their epochs, and are compared by passes and gap.
+        free = [{key: value for key, value in entry.items() if key != "budget"} for entry in tuned]
+        _write_list(name, [entry | bases for entry in free])
         KEPT.mkdir(exist_ok=True)
         shutil.copy(folder / "trials.csv", KEPT / f"search_{name}.csv")
         shutil.copy(folder / "summary.md", KEPT / f"search_{name}.md")
@@ -309,7 +311,10 @@ def _introduction(benchmark: Benchmark) -> str:
     versions = ", ".join(f"{name} {last.versions[name]}" for name in ("python", "torch", "timm"))
     hardware = json.loads((KEPT / "hardware.json").read_text())[benchmark.name]
     pages = ", ".join(f"[{name}](records/search_{name}.md)" for name in benchmark.problems.values())
-    settings = f"settings by `salun-tune`, {_TRIALS} trials a method of at most {benchmark.budget:,} passes: {pages}"
+    settings = (
+        f"settings by `salun-tune`, {_TRIALS} trials a method, which ended at {benchmark.budget:,} passes, forward and "
+        f"backward, where the runs below take all their epochs: {pages}"
+    )
     return (
         f"Written by `scripts/benchmark {benchmark.name}` from the records in `docs/records/`: {benchmark.about}; "
         f"{benchmark.runs} runs of each method on each problem; {settings}. "

@@ -57,8 +57,8 @@ class Choice:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The entry with the settings chosen."""
-        return self.study.entry | self.best.chosen
+        """The entry with the settings chosen, and the image passes that they were chosen for."""
+        return self.study.entry | self.best.chosen | {"budget": self.budget}
 
 
 def choices_of(search: Search) -> list[Choice]:

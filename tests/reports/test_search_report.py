@@ -52,7 +52,7 @@ def test_the_table_tells_settings_figures_and_what_mattered() -> None:
         "entry": "rl", "trials": "2", "chosen": 'lr 0.01, labels "any"', "gap %": "1.50",
         "second, gap % more": "2.00 (2.00 to 2.00)", "passes at most": "1,200", "what mattered": "lr 75 %, labels 25 %",
     }  # fmt: skip
-    assert found.entry == {"method": "rl", "lr": 0.01, "labels": "any"}
+    assert found.entry == {"method": "rl", "lr": 0.01, "labels": "any", "budget": 1200}
 
 
 @pytest.mark.parametrize("draw", [draw_slices, draw_coordinates])
