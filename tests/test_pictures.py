@@ -57,6 +57,16 @@ def test_a_changed_cell_picture_or_number_is_named(site: Path) -> None:
     assert PICTURES.disagreements(site) == ["new.png: is not known to be made of any list's numbers"]
 
 
+def test_a_table_of_some_metrics_is_that_of_the_numbers(site: Path) -> None:
+    numbers, page = site / FOLDER / "quickstart.csv", site / "docs/some.md"
+    table = PICTURES._table(numbers, ["UA", "gap"])
+    assert table.splitlines()[3:5] == ["|  | UA % | gap % |", "| --- | ---: | ---: |"]
+    page.write_text(PICTURES._COLUMNS.format("quickstart", "UA gap", table))
+    assert PICTURES.disagreements(site) == []
+    page.write_text(page.read_text().replace("| retrain |", "| retrained |"))
+    assert PICTURES.disagreements(site) == ["some.md: its columns of quickstart are not those of quickstart.csv"]
+
+
 @pytest.mark.xfail(strict=True, reason="the pictures are older than the tables until scripts/pictures has been run")
 def test_the_pictures_and_tables_of_readme_and_docs_agree() -> None:
     assert PICTURES.disagreements(ROOT) == [], "scripts/pictures makes them anew"
