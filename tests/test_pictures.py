@@ -67,6 +67,5 @@ def test_a_table_of_some_metrics_is_that_of_the_numbers(site: Path) -> None:
     assert PICTURES.disagreements(site) == ["some.md: its columns of quickstart are not those of quickstart.csv"]
 
 
-@pytest.mark.xfail(strict=True, reason="the pictures are older than the tables until scripts/pictures has been run")
 def test_the_pictures_and_tables_of_readme_and_docs_agree() -> None:
     assert PICTURES.disagreements(ROOT) == [], "scripts/pictures makes them anew"
