@@ -1,8 +1,10 @@
 """Pictures and tables of README and docs go with one set of numbers, and what does not is named."""
 
+import hashlib
 import json
 import shutil
 from importlib.machinery import SourceFileLoader
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +67,19 @@ def test_a_table_of_some_metrics_is_that_of_the_numbers(site: Path) -> None:
     assert PICTURES.disagreements(site) == []
     page.write_text(page.read_text().replace("| retrain |", "| retrained |"))
     assert PICTURES.disagreements(site) == ["some.md: its columns of quickstart are not those of quickstart.csv"]
+
+
+def test_a_sample_output_is_what_its_command_printed(site: Path) -> None:
+    command, page = "salun-unlearn --version", site / "docs/some.md"
+    page.write_text(f"```bash\n{command}\n```\n\n```text\nsalun 0.0\n```\n")
+    wrong = [f"some.md: is not known to be what is printed by {command}"]
+    assert PICTURES.disagreements(site) == wrong
+    printed = PICTURES._output_of(command, "")
+    assert printed == f"salun-unlearn {version('salun')}\n"
+    (site / PICTURES._OUTPUTS).write_text(json.dumps({command: hashlib.sha256(printed.encode()).hexdigest()}))
+    assert PICTURES.disagreements(site) == wrong
+    page.write_text(page.read_text().replace("salun 0.0\n", printed))
+    assert PICTURES.disagreements(site) == []
 
 
 def test_the_pictures_and_tables_of_readme_and_docs_agree() -> None:
