@@ -106,16 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--search", action="store_true", help="search the settings anew, and write the lists alone")
     flags = parser.parse_args(argv)
     benchmark = BENCHMARKS[flags.name]
-    lists = benchmark.problems.values()
+    lists = [*benchmark.problems.values()]
     if flags.search:
-        _search(benchmark, [*lists])
+        _search(benchmark, lists)
         return 0
     if not flags.page:
         _search(benchmark, [name for name in lists if not list_of(name).exists()])
-        _run([*benchmark.problems.values()], benchmark.runs)
+        _run(lists, benchmark.runs)
         if benchmark.derived:
             _derive(benchmark)
-            _run([*benchmark.masks], benchmark.runs)
+            _run(benchmark.masks, benchmark.runs)
             _run([*benchmark.scenarios.values()], benchmark.runs)
         _note_hardware(benchmark)
     explained = benchmark.page.read_text().partition(FOUND)[2] if benchmark.page.exists() else ""
@@ -146,8 +146,7 @@ def _search(benchmark: Benchmark, names: Sequence[str]) -> None:
         tuned = json.loads((folder / "tuned.json").read_text())
         bases = {"base_seed": [*range(benchmark.bases)]} if benchmark.bases > 1 else {}
         # Trials end at the budget; the runs of the page take all their epochs, and are compared by passes and gap.
-        free = [{key: value for key, value in entry.items() if key != "budget"} for entry in tuned]
-        _write_list(name, [entry | bases for entry in free])
+        _write_list(name, [{key: entry[key] for key in entry if key != "budget"} | bases for entry in tuned])
         KEPT.mkdir(exist_ok=True)
         shutil.copy(folder / "trials.csv", KEPT / f"search_{name}.csv")
         shutil.copy(folder / "summary.md", KEPT / f"search_{name}.md")

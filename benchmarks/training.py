@@ -261,7 +261,7 @@ def graphs(bench: Bench) -> list[Result]:
     Returns:
         A line for the bench's model, and one for digits' small model.
     """
-    return [_beside_eager(ground, size, times, cuda_graphs=True) for ground, size, times in both_cases(bench)]
+    return [_beside_eager("CUDA graph", {"cuda_graphs": True}, *case) for case in both_cases(bench)]
 
 
 @item("a compiled training step, beside the same step as it comes", devices=("cuda",))
@@ -274,23 +274,23 @@ def compiled(bench: Bench) -> list[Result]:
     Returns:
         A line for the bench's model, and one for digits' small model.
     """
-    return [_beside_eager(ground, size, times, compiled=True) for ground, size, times in both_cases(bench)]
+    return [_beside_eager("compiled", {"compiled": True}, *case) for case in both_cases(bench)]
 
 
-def _beside_eager(ground: Ground, size: int, times: int, compiled: bool = False, cuda_graphs: bool = False) -> Result:
+def _beside_eager(kind: str, flags: dict[str, bool], ground: Ground, size: int, times: int) -> Result:
     """Measure steps of ours with a flag against steps without it."""
     of, scale, device = ground.architecture, ground.bench.scale, ground.bench.device
     batches = [as_ours_come(drawn_batch(ground, size))] * (times * scale.steps)
 
-    def side(flagged: bool) -> Side:
-        model, given = ground.ours(), {"compiled": flagged and compiled, "cuda_graphs": flagged and cuda_graphs}
+    def side(given: dict[str, bool]) -> Side:
+        model = ground.ours()
         return timed(lambda: our_epochs(ground, model, lambda: batches, 1, FREE, **given), device)
 
-    sides = {"flagged": side(True), "eager": side(False)}
+    sides = {"flagged": side(flags), "eager": side({})}
     interleaved(sides, 1)
     found = interleaved(sides, scale.repeats)
     pace = {name: rates(seconds, len(batches) * size) for name, seconds in found.items()}
-    what = f"{'compiled' if compiled else 'CUDA graph'} step of {of.model}, {of.size} px, batch {size}"
+    what = f"{kind} step of {of.model}, {of.size} px, batch {size}"
     return Result(what, "images/s", pace["flagged"], pace["eager"], note=f"beside eager, both in {ground.precision()}")
 
 

@@ -1,9 +1,10 @@
 """The support vector machine of the membership attacks: scikit-learn's predictions at a fraction of the time."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from salun.device import granted_cores
 
 _Attack = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -56,5 +57,4 @@ def _threads() -> int:
     """Count the threads that this process may use."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, torch.get_num_threads())
+    return min(granted_cores(), torch.get_num_threads())
