@@ -215,15 +215,23 @@ def _images_in(folder: Path) -> list[Path]:
     """List the images of a folder, at any depth; hidden files and folders are a system's own."""
     found, inner = [], [str(folder)]
     while inner:
-        with os.scandir(inner.pop()) as entries:  # unlike pathlib, it asks the system once a folder, not once a file
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    inner.append(entry.path)
-                elif _is_image(entry):
-                    found.append(entry.path)
+        for entry in _entries(inner.pop()):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry.path)
+            elif _is_image(entry):
+                found.append(entry.path)
     return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """List what is in a folder; unlike pathlib, this asks the system once a folder, not once a file."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise SalunError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

@@ -2,6 +2,7 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from salun.data.memmap import PixelFile
 from salun.data.sets import make_sets, prepare, to_device
 from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
+from salun.errors import SalunError
 
 CPU = torch.device("cpu")
 LIMIT = "SALUN_MEMORY_LIMIT"
@@ -133,6 +135,20 @@ class TestLayout:
         dataset = load(f"folder:{root}")
         assert dataset.classes == tuple(sorted(names))
         assert found(dataset, "train") | found(dataset, "test") == as_set(written)
+
+    def test_a_folder_that_cannot_be_listed_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fill(tmp_path / "x", {"a": 5, "b": 5})
+        (tmp_path / "x/b/closed").mkdir()
+        listed = os.scandir
+
+        def refuse(folder: str) -> Any:
+            if str(folder).endswith("closed"):
+                raise PermissionError(13, "Permission denied")
+            return listed(folder)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(SalunError, match=r"x/b/closed: cannot be listed: Permission denied$"):
+            load(f"folder:{tmp_path / 'x'}")
 
     @pytest.mark.usefixtures("either_way")
     def test_symlinks(self, tmp_path: Path) -> None:
