@@ -89,7 +89,7 @@ BENCHMARKS = {
         "a network of three convolutions (`examples/small_cnn.py`) on 20,000 images of Fashion-MNIST, two base models",
         3,
         {"Forgetting class 0": "fashion_mnist_class", "Forgetting a random 10 %": "fashion_mnist_random"},
-        budget=64_800,
+        budget=324_000,
         bases=2,
         derived=True,
     ),
