@@ -118,6 +118,17 @@ def granted_cores() -> int:
     return max(1, min(limits))
 
 
+def decoders() -> int:
+    """Tell how many processes may decode images for this one.
+
+    Returns:
+        As many as torch has threads, which runs side by side share; of processes that a launcher started together,
+        and gave a thread each, an equal part of the cores.
+    """
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, granted_cores() // together) if together > 1 else torch.get_num_threads()
+
+
 def settle_threads(image_size: int, runs: int = 1) -> None:
     """Give small images one CPU thread, where handing work over costs more than it saves, and others all.
 

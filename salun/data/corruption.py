@@ -1,6 +1,6 @@
 """Corrupted training images: a trigger with its target label, wrong labels, or two classes confused."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -265,11 +265,19 @@ class _StampedFile(PixelFile):
     """Images that stay in a file, some of which are given the trigger as they are read."""
 
     def __init__(self, store: PixelFile, rows: Tensor, white: float) -> None:
-        self.store, self.white, self.shape = store, white, store.shape
+        self.store, self.white, self.shape, self.crops = store, white, store.shape, store.crops
         self.is_marked = torch.zeros(len(store), dtype=torch.bool).index_fill(0, rows.cpu(), True)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        images = self.store[rows]
+        return self._marked(self.store[rows], rows)
+
+    def read_ahead(
+        self, batches: Sequence[Tensor], seeds: Sequence[Tensor] | None = None, own: slice = slice(None)
+    ) -> Iterator[Tensor]:
+        for rows, images in zip(batches, self.store.read_ahead(batches, seeds, own), strict=True):
+            yield self._marked(images, rows)
+
+    def _marked(self, images: Tensor, rows: Tensor) -> Tensor:
         marked = self.is_marked[rows.cpu()].nonzero().flatten()
         return _stamped_tensor(images, marked, self.white)
 

@@ -41,7 +41,7 @@ def side_of(files: list[Path]) -> int:
         SalunError: one is no image.
     """
     sizes = set()
-    with _unwarned():
+    with unwarned():
         for path in files:
             with _opened(path) as image:
                 sizes.add(image.size)
@@ -109,15 +109,47 @@ def _pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
     """Decode images in turn, on all cores: Pillow leaves the interpreter to others meanwhile."""
     cores = granted_cores()
     ahead = _AHEAD * cores
-    with _unwarned(), ThreadPoolExecutor(cores) as pool:
+    with unwarned(), ThreadPoolExecutor(cores) as pool:
         for first in range(0, len(files), ahead):
-            yield from pool.map(partial(_fitted, size=size), files[first : first + ahead])
+            yield from pool.map(partial(fitted, size=size), files[first : first + ahead])
 
 
-def _fitted(path: Path, size: int) -> np.ndarray:
-    """Decode an image, scale its shorter side and cut the centre out."""
+def fitted(path: Path, size: int) -> np.ndarray:
+    """Decode an image, scale its shorter side and cut the centre out.
+
+    Args:
+        path: an image.
+        size: side in pixels.
+
+    Returns:
+        (3, size, size) uint8.
+
+    Raises:
+        SalunError: it cannot be decoded.
+    """
     fitted = ImageOps.fit(_decoded(path), (size, size), Image.Resampling.BILINEAR)
     return np.asarray(fitted).transpose(2, 0, 1)
+
+
+def cropped(path: Path, size: int) -> np.ndarray:
+    """Decode an image and scale a random part of it, which torchvision draws from torch's global generator.
+
+    Args:
+        path: an image.
+        size: side in pixels.
+
+    Returns:
+        (3, size, size) uint8.
+
+    Raises:
+        SalunError: it cannot be decoded.
+    """
+    from torchvision.transforms import RandomResizedCrop
+
+    image = _decoded(path)
+    top, left, height, width = RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
+    box = (left, top, left + width, top + height)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 
 
 def _decoded(path: Path) -> Image.Image:
@@ -136,11 +168,15 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
-def fault_of_image(path: Path) -> str | None:
-    """Say why an image cannot be decoded, in one line; None where it can be."""
+def faults_of(files: list[Path]) -> list[str | None]:
+    """Say in a line each why images cannot be decoded; None of those that can be."""
+    with unwarned(), ThreadPoolExecutor(granted_cores()) as pool:
+        return list(pool.map(_fault_of, files))
+
+
+def _fault_of(path: Path) -> str | None:
     try:
-        with _unwarned():
-            _decoded(path)
+        _decoded(path)
     except SalunError as error:
         return str(error)
     return None
@@ -165,7 +201,7 @@ def _opened(path: Path) -> Image.Image:
         return image
 
 
-def _unwarned() -> AbstractContextManager[object]:
+def unwarned() -> AbstractContextManager[object]:
     """Keep Pillow's warnings of odd files to itself; not within threads, which share what is kept."""
     return warnings.catch_warnings(action="ignore")
 

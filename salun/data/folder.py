@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from salun.data.dataset import Dataset, Subset, held_out
-from salun.data.decode import decode, decode_into_memory, fault_of_image, side_of
+from salun.data.decode import decode, decode_into_memory, faults_of, side_of
 from salun.data.label_files import PARTS, ByClass, read_annotations, read_labels
+from salun.data.stream import StreamedFiles
 from salun.errors import SalunError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 _MOST_NAMED = 3
+_STREAMED_SIZE = 224
 _Listed = tuple[list[Path], Tensor]  # files and (N,) int64 labels of a part's images
 
 
@@ -37,6 +39,7 @@ def read_folder(
     skip_corrupt: bool = False,
     labels: str | None = None,
     nested: bool = False,
+    streamed: bool = False,
 ) -> Dataset:
     """Read `root/CLASS/image`, `root/train/CLASS/image` with `root/test/` or `root/val/`, or what a label file lists.
 
@@ -51,6 +54,8 @@ def read_folder(
         skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
         labels: name of a label file, in the folder or elsewhere, as `read_labels` reads it.
         nested: whether the folders in a class's folder are its subclasses; else images are of the class at any depth.
+        streamed: whether images are decoded as batches ask for them, and cropped at random for training (`size` None
+            is 224); else all are decoded at once.
 
     Returns:
         RGB images, named by their paths in the folder; classes are the folders' names in alphabetical order.
@@ -67,19 +72,23 @@ def read_folder(
         found = found._replace(train=sound[0], test=sound[1] if sound[1:] else None)
     classes = list(found.train)
     train, test, told = _divided(found, classes, f"data set '{name}'")
-    side = size or side_of([path for images in found.train.values() for path in images])
+    if streamed:
+        side = size or _STREAMED_SIZE
+    else:
+        side = size or side_of([path for images in found.train.values() for path in images])
     fine, subclasses = _subclasses_of([train[0], test[0]], root) if nested else ([None, None], ())
-    subsets = [
-        Subset(decode(files, side, cache), known, _names_of(files, root), fine=numbers)
-        for (files, known), numbers in zip((train, test), fine, strict=True)
-    ]
+    subsets = []
+    for (files, known), numbers in zip((train, test), fine, strict=True):
+        names = _names_of(files, root)
+        pixels = StreamedFiles(root, names, side) if streamed else decode(files, side, cache)
+        subsets.append(Subset(pixels, known, names, fine=numbers))
     notes = (f"test part: {told}", *found.notes, *_numbered_otherwise(classes, found.kind))
     return Dataset(
         name,
         subsets[0],
         subsets[1],
         tuple(classes),
-        padding=side // 8,
+        padding=0 if streamed else side // 8,
         flip=True,
         skipped=tuple(skipped),
         root=root,
@@ -244,7 +253,7 @@ def _without_corrupt(by_class: ByClass, skipped: list[str]) -> ByClass:
     """Leave out images that cannot be decoded, with a line for each."""
     sound = {}
     for name, images in by_class.items():
-        faults = {path: fault for path in images if (fault := fault_of_image(path)) is not None}
+        faults = {path: fault for path, fault in zip(images, faults_of(images), strict=True) if fault is not None}
         sound[name] = [path for path in images if path not in faults]
         skipped += faults.values()
         if not sound[name]:

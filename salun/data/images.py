@@ -195,15 +195,30 @@ class Images:
         rows = torch.arange(len(pixels), device=pixels.device)
         return replace(self, pixels=pixels, rows=rows, labels=labels, names=names)
 
-    def batches(self, size: int | list[int], generator: torch.Generator | None = None) -> Iterator[Batch]:
+    def batches(
+        self, size: int | list[int], generator: torch.Generator | None = None, own: slice = slice(None)
+    ) -> Iterator[Batch]:
         """Go once through the images.
 
         Args:
             size: images a batch, of which the last one may be smaller; or the size of each batch, in order.
             generator: shuffles and augments; without it the images come in order and plain.
+            own: which images of each batch the caller looks at; others may be black where they would have to be read.
         """
-        for at, rows, y in self._ordered(size, generator):
-            yield Batch(self.view(self.moved(self.pixels[rows]), generator), y, at)
+        ordered = list(self._ordered(size, generator))
+        pixels = self._pixels_of([rows for _, rows, _ in ordered], generator, own)
+        for (at, _, y), stored in zip(ordered, pixels, strict=True):
+            yield Batch(self.view(self.moved(stored), generator), y, at)
+
+    def _pixels_of(self, batches: list[Tensor], generator: torch.Generator | None, own: slice) -> Iterator[Tensor]:
+        """Take the pixels of batches, from a file while earlier ones are in use."""
+        if isinstance(self.pixels, Tensor):
+            return (self.pixels[rows] for rows in batches)
+        seeds = None
+        if generator is not None and self.pixels.crops:
+            drawn = torch.randint(2**31, (len(self),), generator=generator, device=generator.device)
+            seeds = drawn.cpu().split([len(rows) for rows in batches])
+        return self.pixels.read_ahead(batches, seeds, own)
 
     def _ordered(
         self, size: int | list[int], generator: torch.Generator | None

@@ -1,7 +1,9 @@
 """Pixels that stay in their file, and are read image by image as batches ask for them."""
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ class PixelFile:
     ndim = 4
     dtype = torch.uint8
     device = torch.device("cpu")
+    crops = False  # whether images for training are cropped as they are read
 
     def __init__(self, path: Path) -> None:
         """Look at a file."""
@@ -51,6 +54,38 @@ class PixelFile:
             raise SalunError(f"{self.path}: can no longer be read: {error}") from error
         return torch.from_numpy(images)
 
+    def read_ahead(
+        self,
+        batches: Sequence[Tensor],
+        seeds: Sequence[Tensor] | None = None,  # noqa: ARG002 - of stores that crop
+        own: slice = slice(None),  # noqa: ARG002 - of stores to which reading is dear
+    ) -> Iterator[Tensor]:
+        """Read batches in turn, each while those before it are in use.
+
+        Args:
+            batches: (B,) int64 rows of each.
+            seeds: (B,) int64 of each, by which a store that `crops` draws the images' crops; None for whole images.
+            own: which images of each batch are wanted; a store to which reading is dear may leave the others black.
+
+        Yields:
+            (B, C, H, W) uint8.
+
+        Raises:
+            SalunError: the images can no longer be read.
+        """
+        reading: deque[Future[Tensor]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for rows in batches:
+                reading.append(pool.submit(self.__getitem__, rows))
+                if len(reading) > 1:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
+
+    def merged(self, stores: "Sequence[PixelFile]", order: Tensor) -> "PixelFile":
+        """Put the images of several stores of this kind into another order, as `rearranged` does."""
+        return _RearrangedPixels(stores, order)
+
 
 class _RearrangedPixels(PixelFile):
     """Images of several stores, of which some stay in files, in an order of their own."""
@@ -80,6 +115,9 @@ def rearranged(stores: Sequence[Tensor | PixelFile], order: Tensor) -> Tensor | 
         A store of N images: in memory where all are, else one that reads from the others.
     """
     tensors = [store for store in stores if isinstance(store, Tensor)]
-    if len(tensors) < len(stores):
-        return _RearrangedPixels(stores, order.cpu())
-    return torch.cat(tensors)[order.to(tensors[0].device)]
+    files = [store for store in stores if isinstance(store, PixelFile)]
+    if not files:
+        return torch.cat(tensors)[order.to(tensors[0].device)]
+    if len({type(store) for store in stores}) == 1:
+        return files[0].merged(files, order.cpu())
+    return _RearrangedPixels(stores, order.cpu())

@@ -11,6 +11,8 @@ from salun.data.memmap import PixelFile
 from salun.data.split import Split, without
 from salun.data.transforms import Preparation, channel_statistics
 
+_SAMPLE = 4096  # images whose channels give mean and deviation, where each must be decoded for it
+
 
 @dataclass(frozen=True)
 class _CorruptedSets:
@@ -51,10 +53,12 @@ def prepare(dataset: Dataset, split: Split, resize: int | None = None) -> Prepar
 
     Args:
         dataset: the data.
-        split: its training split gives mean and standard deviation.
+        split: its training split gives mean and standard deviation; of images that must be decoded for it, a part.
         resize: side in pixels that the model wants, where it is not the images' own.
     """
     rows = split.train.to(dataset.train.pixels.device)
+    if isinstance(dataset.train.pixels, PixelFile) and dataset.train.pixels.crops:
+        rows = rows[torch.arange(_SAMPLE) * len(rows) // _SAMPLE].unique()
     mean, std = channel_statistics(dataset.train.pixels, rows)
     return Preparation(tuple(mean), tuple(std), dataset.padding, dataset.flip, resize)
 

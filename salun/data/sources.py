@@ -68,7 +68,7 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
 
     Args:
         name: a registered one, or `NAME:n=IMAGES` for a stratified subset of its training images;
-            `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or
+            `folder:PATH[:labels=FILE][:size=PIXELS][:stream][:subclasses]`, `celeba[:ATTRIBUTE]`, `medmnist:NAME`, or
             `synthetic[:n=...,size=...,classes=...,noise=...,seed=...]`.
         data_dir: where downloaded data lie, and folders that are not found as given; large folders are cached there.
         download: whether absent data may be fetched.
@@ -83,9 +83,11 @@ def load(name: str, data_dir: Path = Path("data"), download: bool = True, *, ski
     kind, _, rest = name.partition(":")
     match kind:
         case "folder":
-            path, size, labels, nested = _parse_folder(name)
-            root = find_place(path, data_dir) or path
-            return read_folder(name, root, size, data_dir, skip_corrupt, labels, nested)
+            given = _parse_folder(name)
+            root = find_place(given.path, data_dir) or given.path
+            return read_folder(
+                name, root, given.size, data_dir, skip_corrupt, given.labels, given.nested, given.streamed
+            )
         case "synthetic":
             return make_synthetic(name, **parse_synthetic(rest))
         case "celeba":
@@ -189,13 +191,23 @@ def subclass_count(name: str) -> int | None:
     """
     kind = name.partition(":")[0]
     if kind == "folder":
-        return None if _parse_folder(name)[3] else 0
+        return None if _parse_folder(name).nested else 0
     return 0 if kind in _OPEN else _find_source(name)[0].subclasses
 
 
-def _parse_folder(name: str) -> tuple[Path, int | None, str | None, bool]:
-    """Split `folder:PATH[:labels=FILE][:size=PIXELS][:subclasses]`, the options in any order."""
-    found = re.fullmatch(r"folder:(.+?)((?::(?:size|labels)=[^:]+|:subclasses)*)", name)
+class _Folder(NamedTuple):
+    """What a folder's name asks for."""
+
+    path: Path
+    size: int | None
+    labels: str | None
+    nested: bool
+    streamed: bool
+
+
+def _parse_folder(name: str) -> _Folder:
+    """Split `folder:PATH[:labels=FILE][:size=PIXELS][:stream][:subclasses]`, the options in any order."""
+    found = re.fullmatch(r"folder:(.+?)((?::(?:size|labels)=[^:]+|:subclasses|:stream)*)", name)
     if found is None:
         raise SalunError(f"data set '{name}': name the folder, as in folder:PATH")
     path, given = Path(found[1]).expanduser(), [option.partition("=") for option in found[2].split(":")[1:]]
@@ -207,4 +219,5 @@ def _parse_folder(name: str) -> tuple[Path, int | None, str | None, bool]:
         raise SalunError(f"data set '{name}': size={size}: must be a whole number of pixels from 4 to 1024")
     if {"labels", "subclasses"} <= set(options):
         raise SalunError(f"data set '{name}': subclasses are folders; a label file (labels=) names classes alone")
-    return path, None if size is None else int(size), options.get("labels"), "subclasses" in options
+    side = None if size is None else int(size)
+    return _Folder(path, side, options.get("labels"), "subclasses" in options, "stream" in options)

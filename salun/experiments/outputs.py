@@ -12,7 +12,7 @@ from salun.errors import SalunError
 from salun.io.arrays import read_arrays, readable, write_arrays
 from salun.io.files import name_part
 from salun.metrics.evaluation import CORRUPTED_SETS, SETS, Evaluation
-from salun.training.evaluate import Outputs
+from salun.training.evaluate import MANY_CLASSES, Outputs
 
 _PARTS = ("logits", "labels", "indices")
 
@@ -35,7 +35,9 @@ def outputs_path(folder: Path, name: str) -> Path:
 
 
 def write_outputs(path: Path, evaluation: Evaluation) -> None:
-    """Keep a model's outputs: float32 logits, labels and indices of every set, compressed.
+    """Keep a model's outputs, compressed: logits, labels and indices of every set.
+
+    Logits are float32; of more than 100 classes float16, which holds what `predict` gives.
 
     Args:
         path: ends in `.npz`.
@@ -55,7 +57,15 @@ def _arrays_of(evaluation: Evaluation) -> Iterator[tuple[str, np.ndarray]]:
         for part in _PARTS:
             value = getattr(outputs, part)
             if value is not None:
-                yield f"{name}/{part}", value.numpy()
+                yield f"{name}/{part}", (_narrowed(value) if part == "logits" else value).numpy()
+
+
+def _narrowed(logits: torch.Tensor) -> torch.Tensor:
+    """Store logits of many classes in half the bytes, where that changes none."""
+    if not len(logits) or logits.shape[1] <= MANY_CLASSES:
+        return logits
+    narrow = logits.half()
+    return narrow if torch.equal(narrow.float(), logits) else logits
 
 
 def digest_of(evaluation: Evaluation) -> str:
@@ -99,10 +109,11 @@ def _read_outputs(path: Path, seconds: float | None = None, passes: int | None =
 
 def _taken(arrays: dict[str, torch.Tensor], name: str) -> Outputs:
     """Put a set's outputs together."""
-    outputs = Outputs(arrays[f"{name}/logits"], arrays[f"{name}/labels"], arrays.get(f"{name}/indices"))
+    logits, stored = arrays[f"{name}/logits"].float(), arrays[f"{name}/logits"].dtype
+    outputs = Outputs(logits, arrays[f"{name}/labels"], arrays.get(f"{name}/indices"))
     whole = [outputs.labels] + ([] if outputs.indices is None else [outputs.indices])
-    if outputs.logits.dtype != torch.float32 or outputs.logits.ndim != 2:
-        raise ValueError(f"{name}/logits is no matrix of float32")
+    if stored not in (torch.float16, torch.float32) or logits.ndim != 2:
+        raise ValueError(f"{name}/logits is no matrix of float32 or float16")
     if any(part.dtype != torch.int64 or part.shape != outputs.logits.shape[:1] for part in whole):
         raise ValueError(f"{name}/labels or indices do not fit the logits")
     if (

@@ -50,6 +50,11 @@ class Group:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
+    @property
+    def own(self) -> slice:
+        """Which images of each batch this process computes on."""
+        return slice(self.rank, None, self.size)
+
     def name_device(self, name: str) -> str:
         """Say which device this process takes for a name that the user gave: of several, each a GPU of its machine."""
         if self.size == 1 or name == "cpu":
@@ -124,7 +129,7 @@ class Group:
         """Take this process's images of a batch and tell whether they count: without any, it gets one that does not."""
         if self.size == 1:
             return batch, True
-        own = Batch(*(values[self.rank :: self.size] for values in batch))
+        own = Batch(*(values[self.own] for values in batch))
         return (own, True) if len(own.x) else (Batch(*(values[:1] for values in batch)), False)
 
     def fail(self) -> bool:

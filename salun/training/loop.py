@@ -219,7 +219,7 @@ def train(
 
     curve, optimizer = fit(
         model,
-        lambda epoch: images.batches(recipe.batch_size, generator),
+        lambda epoch: images.batches(recipe.batch_size, generator, group.own),
         recipe.training,
         runtime,
         validate=validated if len(validation) else None,

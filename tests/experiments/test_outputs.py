@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from outputs import compared, model, permuted
+from outputs import compared, model, permuted, rewritten
 
 from salun.experiments.outputs import digest_of, kept_outputs, write_outputs
 from salun.io.arrays import write_arrays
@@ -56,6 +56,19 @@ def test_files_are_compressed_and_plain() -> None:
         assert content["retain/logits"].dtype == np.float32
         assert {name.split("/")[0] for name in content.files} == {*SETS, "request1", "request2"}
         assert content.zip.getinfo("retain/logits.npy").compress_size < 90 * 4 * 4 / 4
+
+
+def test_outputs_of_many_classes_take_half_the_bytes() -> None:
+    exact = model(1, classes=150)
+    halves = rewritten(exact, lambda logits: logits.half().float())
+    for written, kept in ((exact, np.float32), (halves, np.float16)):
+        write_outputs(PATH, written)
+        with np.load(PATH, allow_pickle=False) as content:
+            assert content["retain/logits"].dtype == kept
+        found = kept_outputs(Path(), "run", digest_of(written))
+        assert found is not None
+        assert torch.equal(found.retain.logits, written.retain.logits)
+        assert found.retain.logits.dtype == torch.float32
 
 
 def broken(arrays: dict[str, np.ndarray], harm: str) -> dict[str, np.ndarray]:

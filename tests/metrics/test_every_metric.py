@@ -2,12 +2,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from outputs import CLASS_WISE, SIZES, changed, compared, first, permuted, rewritten, several
 
+from salun.data.images import Images
 from salun.metrics import METRICS, Evaluation, Runs, evaluate, load_metrics
-from salun.training.evaluate import Outputs
+from salun.training.evaluate import Outputs, predict
 
 load_metrics()
 NAMES = [name for name, metric in METRICS.items() if metric.subject in (Evaluation, Runs)]
@@ -188,3 +190,25 @@ def test_shares_lie_between_0_and_1(names: str, sizes: dict[str, int]) -> None:
     for sure in (-3.0, 0.5, 6.0):
         found = values_of(names, ordinary(names, sizes=sizes, sure=sure))
         assert all(value is None or 0 <= value <= 1 for value in found.values())
+
+
+@pytest.mark.parametrize("names", TOGETHER)
+def test_rounded_outputs_of_many_classes_change_no_figure_that_is_told(names: str) -> None:
+    exact = ordinary(names, classes=150, sure=8.0)
+    found, expected = (numbers([*values_of(names, one).values()]) for one in (rounded(exact), exact))
+    assert [value is None for value in found] == [value is None for value in expected]
+    values = np.array([[one, other] for one, other in zip(found, expected, strict=True) if one is not None])
+    assert values[:, 0] == pytest.approx(values[:, 1], rel=0.01, abs=0.002)
+
+
+def rounded(subject: Any) -> Any:
+    """The same subject with the logits that `predict` gives of a model that has these."""
+
+    def again(held: Outputs) -> Outputs:
+        if not len(held.labels):
+            return held
+        found = predict(torch.nn.Flatten(), Images.from_tensors(held.logits[:, :, None, None], held.labels))
+        assert not torch.equal(found.logits, held.logits)
+        return Outputs(found.logits, held.labels, held.indices)
+
+    return changed(subject, again)

@@ -307,6 +307,29 @@ def test_no_algorithm_is_searched_for_the_last_batch_of_a_size_of_its_own(
     assert torch.backends.cudnn.benchmark
 
 
+@pytest.mark.parametrize(("classes", "exact"), [(100, True), (101, False)])
+def test_logits_of_many_classes_are_rounded_to_what_float16_holds(classes: int, exact: bool) -> None:
+    logits = torch.randn(50, classes, generator=torch.Generator().manual_seed(0)) * 20
+    logits[0, 1], logits[1, 0], logits[2, 0], logits[3, 0] = -1e6, math.nan, math.inf, -math.inf
+    found = predict(_Table(logits), Images.from_tensors(torch.arange(50.0).view(50, 1, 1, 1), [0] * 50)).logits
+    assert torch.equal(found[4:], logits[4:]) == exact
+    assert torch.equal(found.isfinite().all(1), logits.isfinite().all(1))
+    assert torch.equal(found[4:].argmax(1), logits[4:].argmax(1))
+    assert torch.equal(found.half().float()[4:], found[4:]) != exact
+    assert torch.allclose(found[4:].softmax(1), logits[4:].softmax(1), atol=1e-3)
+
+
+class _Table(nn.Module):
+    """Gives the row of a table that an image's only pixel names."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits[x.flatten().long()]
+
+
 def test_a_model_that_takes_no_empty_batch_predicts_on_no_images(sets: Sets, trained: Checkpoint) -> None:
     class Picky(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
