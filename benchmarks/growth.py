@@ -24,6 +24,7 @@ LINEAR = 1.05
 FEW_EPOCHS = 3
 WEIGHTS = 700_000
 FOLDER_IMAGES, FOLDER_SIDE, FOLDER_LIMIT = 8000, 64, 2**20
+FOLDER_KINDS = {"": "beyond the limit", ":size=64:stream": "that is streamed"}
 FOLDER = """
 import resource, sys
 from pathlib import Path
@@ -34,7 +35,7 @@ from salun.data.split import ForgetRequest, make_split
 from salun.device import pick_device, seeded
 
 device, root = pick_device(sys.argv[2]), Path(sys.argv[1])
-dataset = to_device(load(f"folder:{root}", root.parent), device)
+dataset = to_device(load(f"folder:{root}{sys.argv[3]}", root.parent), device)
 assert isinstance(dataset.train.pixels, PixelFile)
 parts = make_split(dataset, ForgetRequest())
 images = make_sets(dataset, parts, prepare(dataset, parts), device).train
@@ -168,31 +169,34 @@ def runs(bench: Bench) -> Result:
 
 @item("memory of a folder of images larger than the limit", devices=("cpu",))
 def folder_memory(bench: Bench) -> list[Result]:
-    """Measure a process's memory as it goes through images that stay in their file, and through four times as many.
+    """Measure a process's memory as it goes through images that stay on disk, and through four times as many.
 
-    Images are read, counted for their channels' statistics, and go by in shuffled and in ordered batches.
+    They stay in a file of pixels, or in their own files, decoded by other processes. Images are read, counted for their channels' statistics, and go by in shuffled and in ordered batches.
 
     Args:
         bench: where, and how much.
 
     Returns:
-        A line.
+        A line for either way.
     """
     count = FOLDER_IMAGES // (100 if bench.quick else 1)
     side = FOLDER_SIDE // (2 if bench.quick else 1)
     roots = {times: bench.folder / f"folder{times}" for times in (1, 4)}
     for times, root in roots.items():
         write_images(root, times * count, side)
-    peaks: dict[int, list[float]] = {times: [] for times in roots}
-    for _ in range(bench.scale.repeats):
-        for times, root in roots.items():
-            peaks[times].append(peak_of_folder(bench, root))
-    few, many = (Spread(tuple(peaks[times])) for times in roots)
-    beyond = 4 * count * 3 * side**2 / 2**20
-    note = f"{count:,} images: {few.median:.0f} MiB, {4 * count:,}: {many.median:.0f} MiB; these hold {beyond:.0f} MiB"
-    what = "memory of folder: beyond the limit, 4 x the images"
-    growth = Spread((many.median / few.median,))
-    return [Result(what, "x", growth, goal=bench.goal(most=1.05), note=note)]
+    lines = []
+    for options, kind in FOLDER_KINDS.items():
+        peaks: dict[int, list[float]] = {times: [] for times in roots}
+        for _ in range(bench.scale.repeats):
+            for times, root in roots.items():
+                peaks[times].append(peak_of_folder(bench, root, options))
+        few, many = (Spread(tuple(peaks[times])) for times in roots)
+        found = f"{count:,} images: {few.median:.0f} MiB, {4 * count:,}: {many.median:.0f} MiB"
+        note = f"{found}; these hold {4 * count * 3 * side**2 / 2**20:.0f} MiB"
+        growth = Spread((many.median / few.median,))
+        what = f"memory of folder: {kind}, 4 x the images"
+        lines.append(Result(what, "x", growth, goal=bench.goal(most=1.05), note=note))
+    return lines
 
 
 def write_images(root: Path, count: int, side: int) -> None:
@@ -211,16 +215,17 @@ def write_images(root: Path, count: int, side: int) -> None:
             Image.fromarray(pixels).save(root / label / f"{number:06}.bmp")
 
 
-def peak_of_folder(bench: Bench, root: Path) -> float:
+def peak_of_folder(bench: Bench, root: Path, options: str) -> float:
     """Go through a folder in a process of its own.
 
     Args:
         bench: where.
         root: of the images.
+        options: of the data set's name.
 
     Returns:
         MiB that the process held at most.
     """
     limits = {MEMORY_LIMIT: str(FOLDER_LIMIT // (100 if bench.quick else 1))}
-    process = [sys.executable, "-c", FOLDER, str(root.resolve()), str(bench.device)]
+    process = [sys.executable, "-c", FOLDER, str(root.resolve()), str(bench.device), options]
     return float(said(process, {**environment(), **limits}, bench.folder).splitlines()[-1])

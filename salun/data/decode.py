@@ -127,33 +127,22 @@ def fitted(path: Path, size: int) -> np.ndarray:
     Raises:
         SalunError: it cannot be decoded.
     """
-    fitted = ImageOps.fit(_decoded(path), (size, size), Image.Resampling.BILINEAR)
+    fitted = ImageOps.fit(decoded(path), (size, size), Image.Resampling.BILINEAR)
     return np.asarray(fitted).transpose(2, 0, 1)
 
 
-def cropped(path: Path, size: int) -> np.ndarray:
-    """Decode an image and scale a random part of it, which torchvision draws from torch's global generator.
+def decoded(path: Path) -> Image.Image:
+    """Decode an image, the first one of a file that holds several.
 
     Args:
         path: an image.
-        size: side in pixels.
 
     Returns:
-        (3, size, size) uint8.
+        It in RGB, upright.
 
     Raises:
         SalunError: it cannot be decoded.
     """
-    from torchvision.transforms import RandomResizedCrop
-
-    image = _decoded(path)
-    top, left, height, width = RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
-    box = (left, top, left + width, top + height)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
-
-
-def _decoded(path: Path) -> Image.Image:
-    """Decode an image, the first one of a file that holds several."""
     with _opened(path) as image, _decodable(path):
         return _in_colour(_upright(image))
 
@@ -176,7 +165,7 @@ def faults_of(files: list[Path]) -> list[str | None]:
 
 def _fault_of(path: Path) -> str | None:
     try:
-        _decoded(path)
+        decoded(path)
     except SalunError as error:
         return str(error)
     return None

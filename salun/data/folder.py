@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from salun.data.dataset import Dataset, Subset, held_out
 from salun.data.decode import decode, decode_into_memory, faults_of, side_of
 from salun.data.label_files import PARTS, ByClass, read_annotations, read_labels
-from salun.data.stream import StreamedFiles
+from salun.data.memmap import PixelFile
 from salun.errors import SalunError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
@@ -68,19 +69,16 @@ def read_folder(
     found = _from_folders(root) if labels is None else _from_labels(root, root / labels)
     skipped: list[str] = []
     if skip_corrupt:
-        sound = [_without_corrupt(by_class, skipped) for by_class in (found.train, found.test) if by_class is not None]
-        found = found._replace(train=sound[0], test=sound[1] if sound[1:] else None)
+        tested = None if found.test is None else _without_corrupt(found.test, skipped)
+        found = found._replace(train=_without_corrupt(found.train, skipped), test=tested)
     classes = list(found.train)
     train, test, told = _divided(found, classes, f"data set '{name}'")
-    if streamed:
-        side = size or _STREAMED_SIZE
-    else:
-        side = size or side_of([path for images in found.train.values() for path in images])
+    side = size or (_STREAMED_SIZE if streamed else side_of([*chain.from_iterable(found.train.values())]))
     fine, subclasses = _subclasses_of([train[0], test[0]], root) if nested else ([None, None], ())
     subsets = []
     for (files, known), numbers in zip((train, test), fine, strict=True):
         names = _names_of(files, root)
-        pixels = StreamedFiles(root, names, side) if streamed else decode(files, side, cache)
+        pixels = _streamed(root, names, side) if streamed else decode(files, side, cache)
         subsets.append(Subset(pixels, known, names, fine=numbers))
     notes = (f"test part: {told}", *found.notes, *_numbered_otherwise(classes, found.kind))
     return Dataset(
@@ -95,6 +93,13 @@ def read_folder(
         notes=tuple(f"{name}: {line}" for line in notes),
         subclasses=subclasses,
     )
+
+
+def _streamed(root: Path, names: tuple[str, ...], side: int) -> PixelFile:
+    """Let images be decoded as batches ask for them."""
+    from salun.data.stream import StreamedFiles  # only now: torchvision takes a second to import
+
+    return StreamedFiles(root, names, side)
 
 
 def _subclasses_of(parts: list[list[Path]], root: Path) -> tuple[list[Tensor], tuple[str, ...]]:

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import RandomResizedCrop
 
-from salun.data.decode import cropped, decode_into_memory, fitted, unwarned
+from salun.data.decode import decode_into_memory, decoded, fitted, unwarned
 from salun.data.memmap import PixelFile
 from salun.device import decoders, seeded_globally
 from salun.errors import SalunError, first_line
 
 _AT_ONCE = 32  # images that one process decodes before it hands them over
+_AREA, _RATIO = [0.08, 1.0], [3 / 4, 4 / 3]  # of the part that a crop takes, as torchvision has them
 _CPU = torch.device("cpu")
 _Chunk = tuple[list[int], list[int] | None]  # rows and, for training, seeds of their crops
 
@@ -101,11 +104,19 @@ class _Chunks(Dataset[Tensor | str]):
                     if seeds is None:
                         images[place] = fitted(file, size)
                         continue
-                    with seeded_globally(seeds[place], _CPU):
-                        images[place] = cropped(file, size)
+                    images[place] = _cropped(file, size, seeds[place])
         except SalunError as error:
             return str(error)
         return torch.from_numpy(images)
+
+
+def _cropped(file: Path, size: int, seed: int) -> np.ndarray:
+    """Decode an image, and scale a random part of it."""
+    image = decoded(file)
+    with seeded_globally(seed, _CPU):
+        top, left, height, width = RandomResizedCrop.get_params(image, _AREA, _RATIO)
+    box = (left, top, left + width, top + height)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 
 
 def _wanted(count: int, own: slice) -> Tensor:
@@ -115,7 +126,6 @@ def _wanted(count: int, own: slice) -> Tensor:
 
 
 def _chunked(rows: Tensor, seeds: Tensor | None) -> Iterator[_Chunk]:
-    """Part the images of a batch."""
-    for first in range(0, len(rows), _AT_ONCE):
-        here = slice(first, first + _AT_ONCE)
-        yield rows[here].tolist(), None if seeds is None else seeds[here].tolist()
+    """Part the images of a batch; one without images is a chunk without images."""
+    for places in torch.arange(len(rows)).split(_AT_ONCE):
+        yield rows[places].tolist(), None if seeds is None else seeds[places].tolist()

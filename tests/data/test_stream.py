@@ -6,6 +6,7 @@ import pytest
 import torch
 from hostile import refuses
 from PIL import Image
+from pictures import draw
 from torchvision.transforms import RandomResizedCrop
 
 from salun.data.corruption import Corruption, corrupt_dataset
@@ -74,14 +75,14 @@ def test_normalises_as_a_folder_in_memory(root: Path) -> None:
     assert prepare(ours, split).std == prepare(plain, split).std
 
 
-def test_statistics_are_of_a_sample_where_images_are_many(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salun.data.sets._SAMPLE", 48)
-    ours, plain = (load(f"folder:{root}:size={SIDE}{option}") for option in (":stream", ""))
+def test_statistics_are_of_a_sample_where_images_are_many(tmp_path: Path) -> None:
+    draw(tmp_path / "many", {"one": 2900, "other": 2900})
+    ours, plain = (load(f"folder:{tmp_path}/many:size=8{option}") for option in (":stream", ""))
     split = make_split(ours, ForgetRequest())
     near, exact = prepare(ours, split), prepare(plain, split)
     assert near.mean != exact.mean
-    assert near.mean == pytest.approx(exact.mean, abs=0.05)
-    assert near.std == pytest.approx(exact.std, rel=0.2)
+    assert near.mean == pytest.approx(exact.mean, abs=0.002)
+    assert near.std == pytest.approx(exact.std, abs=0.002)
 
 
 def test_the_same_seed_gives_the_same_crops(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +157,12 @@ def test_a_broken_image_is_one_line(root: Path) -> None:
     again = load(f"folder:{root}:size={SIDE}:stream", skip_corrupt=True)
     assert [line for line in again.skipped if "bee/03.png" in line]
     assert len(list(train_images(again).batches(20, seeded(0))))
+
+
+def test_a_set_without_images_has_one_batch_of_none(root: Path) -> None:
+    images = train_images(streamed(root))
+    (batch,) = images.take(torch.empty(0, dtype=torch.int64)).batches(8)
+    assert batch.x.shape == (0, 3, SIDE, SIDE)
 
 
 def test_an_abandoned_epoch_ends_its_processes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
