@@ -44,8 +44,8 @@ def read_folder(
 ) -> Dataset:
     """Read `root/CLASS/image`, `root/train/CLASS/image` with `root/test/` or `root/val/`, or what a label file lists.
 
-    Images are numbered in turn over the classes (first of each, second of each, ...), so that any run of indices holds
-    all classes. The test part is `test/`, else `val/`, else a stratified fifth; its notices say which.
+    Images are numbered in turn over the classes, so that any run of indices holds all classes. The test part is
+    `test/`, else `val/`, else a stratified fifth; its notices say which.
 
     Args:
         name: what the data set is called.
@@ -55,8 +55,7 @@ def read_folder(
         skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
         labels: name of a label file, in the folder or elsewhere, as `read_labels` reads it.
         nested: whether the folders in a class's folder are its subclasses; else images are of the class at any depth.
-        streamed: whether images are decoded as batches ask for them, and cropped at random for training (`size` None
-            is 224); else all are decoded at once.
+        streamed: whether images are decoded as batches ask for them, cropped at random for training (`size`: 224).
 
     Returns:
         RGB images, named by their paths in the folder; classes are the folders' names in alphabetical order.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from hostile import refuses
-from PIL import Image
 from pictures import draw
+from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from salun.data.corruption import Corruption, corrupt_dataset
