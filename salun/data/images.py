@@ -206,19 +206,9 @@ class Images:
             own: which images of each batch the caller looks at; others may be black where they would have to be read.
         """
         ordered = list(self._ordered(size, generator))
-        pixels = self._pixels_of([rows for _, rows, _ in ordered], generator, own)
+        pixels = _pixels_of(self.pixels, [rows for _, rows, _ in ordered], generator, own)
         for (at, _, y), stored in zip(ordered, pixels, strict=True):
             yield Batch(self.view(self.moved(stored), generator), y, at)
-
-    def _pixels_of(self, batches: list[Tensor], generator: torch.Generator | None, own: slice) -> Iterator[Tensor]:
-        """Take the pixels of batches, from a file while earlier ones are in use."""
-        if isinstance(self.pixels, Tensor):
-            return (self.pixels[rows] for rows in batches)
-        seeds = None
-        if generator is not None and self.pixels.crops:
-            drawn = torch.randint(2**31, (len(self),), generator=generator, device=generator.device)
-            seeds = drawn.cpu().split([len(rows) for rows in batches])
-        return self.pixels.read_ahead(batches, seeds, own)
 
     def _ordered(
         self, size: int | list[int], generator: torch.Generator | None
@@ -238,6 +228,20 @@ class Images:
         if self.device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory()
         return pixels.to(self.device, non_blocking=True)
+
+
+def _pixels_of(
+    store: Tensor | PixelFile, batches: list[Tensor], generator: torch.Generator | None, own: slice
+) -> Iterator[Tensor]:
+    """Take the pixels of batches, from a file while earlier ones are in use."""
+    if isinstance(store, Tensor):
+        return (store[rows] for rows in batches)
+    seeds = None
+    if generator is not None and store.crops:
+        sizes = [len(rows) for rows in batches]
+        drawn = torch.randint(2**31, (sum(sizes),), generator=generator, device=generator.device)
+        seeds = drawn.cpu().split(sizes)
+    return store.read_ahead(batches, seeds, own)
 
 
 def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:
