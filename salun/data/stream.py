@@ -61,7 +61,8 @@ class StreamedFiles(PixelFile):
         )
         decoded = self._decoded(chunks, sum(map(len, wanted)))
         for rows, at in zip(batches, wanted, strict=True):
-            images = torch.zeros((len(rows), *self.shape[1:]), dtype=torch.uint8)
+            blank = torch.empty if len(at) == len(rows) else torch.zeros
+            images = blank((len(rows), *self.shape[1:]), dtype=torch.uint8)
             for places in at.split(_AT_ONCE):
                 images[places] = next(decoded)
             yield images
