@@ -57,7 +57,7 @@ def _answers(target: nn.Module, surrogate: nn.Module, images: Images) -> NDArray
     shares = [
         torch.stack([_kept(target, surrogate, x, y, way) for way in (1, -1)]) for x, y, _ in images.batches(_BATCH)
     ]
-    return torch.cat(shares, 1).double().cpu().numpy()
+    return torch.cat(shares, 1).cpu().double().numpy()
 
 
 def _kept(target: nn.Module, surrogate: nn.Module, x: Tensor, y: Tensor, way: int) -> Tensor:

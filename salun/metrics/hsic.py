@@ -19,7 +19,7 @@ def _centred_grams(outputs: Iterable[Tensor]) -> Tensor:
     """Compute the Gram matrix of each layer's output, centred without bias, in float64 where the device has it."""
     grams = []
     for output in outputs:
-        flat = (output.cpu() if output.device.type == "mps" else output).flatten(1).double()
+        flat = (output if output.device.type in ("cpu", "cuda") else output.cpu()).flatten(1).double()
         flat = flat - flat.mean(0)
         gram = flat @ flat.T
         gram.fill_diagonal_(0)

@@ -86,7 +86,7 @@ def _information(model: nn.Module, layers: list[str], sets: list[Images], seed: 
     for images in sets:
         for batch in images.batches(_BATCH):
             for name, output in outputs_at(model, layers, batch.x)[0].items():
-                parts[name].append(_averaged(output).double().cpu())
+                parts[name].append(_averaged(output).cpu().double())
     y = np.repeat([0, 1], [len(images) for images in sets])
     return {name: _mutual_information(torch.cat(part).numpy(), y, seed) for name, part in parts.items()}
 

@@ -116,5 +116,5 @@ def _features(models: Models, images: Images) -> _Reals:
         if not classifiers(model):
             mark_head(model, batch.x)
         with full_precision(batch.x.device):
-            parts.append(embed(model, batch.x).flatten(1).double().cpu().numpy())
+            parts.append(embed(model, batch.x).flatten(1).cpu().double().numpy())
     return np.concatenate(parts[1:] or parts)

@@ -76,13 +76,13 @@ def _hardness(model: nn.Module, images: Images, count: int, generator: torch.Gen
         ECCV 2024, https://arxiv.org/abs/2403.07362; data-wise selection of OPTML-Group/Unlearn-WorstCase.
     """
     drawn = torch.randperm(len(images), generator=generator, device=generator.device)[:count]
-    weights = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-    weights[drawn.to(images.device)] = 1
+    weights = torch.zeros(len(images), dtype=torch.float64)  # on the CPU: not every device has it
+    weights[drawn.cpu()] = 1
     for _ in range(_ROUNDS):
         trained = deepcopy(model).train()
         for _ in range(_EPOCHS):
-            _descend(trained, images, 1 - weights.float(), generator)
-        losses = memorization(trained, images).to(images.device).clamp_min(_LEAST)
+            _descend(trained, images, 1 - weights.float().to(images.device), generator)
+        losses = memorization(trained, images).clamp_min(_LEAST)
         weights = _projected(weights - losses / losses.mean(), count)
     return weights
 

@@ -1,16 +1,19 @@
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from elsewhere import elsewhere, moved
 from timm.models import VGG, register_model
 from torch import nn
 
 from salun.data.images import Images
 from salun.data.transforms import Preparation
+from salun.device import placed
 from salun.metrics import METRICS, Models, evaluate, load_metrics
 from salun.models.architecture import Architecture
 from salun.models.build import build
@@ -185,3 +188,22 @@ def test_says_what_it_is(name: str) -> None:
     assert all((found.summary, found.formula, found.blind, found.source, found.ideal))
     table = name.endswith(("_layers", "_curve"))
     assert found.unit == "table" if table else found.unit in ("", "epochs", "%", "nats")
+
+
+def flat(value: Any) -> list[float]:
+    if isinstance(value, dict | list | tuple):
+        return [number for part in (value.values() if isinstance(value, dict) else value) for number in flat(part)]
+    return [] if value is None else [float(value)]
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_has_the_same_value_on_another_device(name: str) -> None:
+    subject = problem("resnet_tiny")
+    with elsewhere() as device:
+        held = {field.name: getattr(subject, field.name) for field in fields(subject)}
+        images = {key: moved(value) for key, value in held.items() if isinstance(value, Images)}
+        models = {key: placed(deepcopy(value), device) for key, value in held.items() if isinstance(value, nn.Module)}
+        found = evaluate(replace(subject, **images, **models), (name,))
+    assert flat(found[name]) == pytest.approx(flat(values("resnet_tiny")[name]), rel=0.01, abs=0.01)
+    assert np.isfinite(flat(found[name])).all()

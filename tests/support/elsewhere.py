@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
+
+from salun.data.images import Images
 
 ELSEWHERE = torch.device("meta")
 LACKING = (torch.float64, torch.complex128)  # types that MPS has not
@@ -93,8 +97,15 @@ def wrapped(part: Any, name: str) -> Any:
     return Elsewhere(part)
 
 
+def moved(images: Images) -> Images:
+    """The same images on the device."""
+    pixels, rows, labels = (part.to(ELSEWHERE) for part in (images.pixels, images.rows, images.labels))
+    return replace(images, pixels=pixels, rows=rows, labels=labels, device=ELSEWHERE)
+
+
 @contextmanager
 def elsewhere() -> Iterator[torch.device]:
-    """Have the device in a block."""
-    with Constants(), Device():
+    """Have the device in a block; what is drawn for it is drawn by the processor."""
+    drawing = torch.Generator
+    with patch.object(torch, "Generator", lambda device="cpu": drawing("cpu")), Constants(), Device():
         yield ELSEWHERE

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from elsewhere import elsewhere, moved
 from torch import Tensor, nn
 
 from salun.data.images import Images
@@ -90,3 +91,12 @@ def test_a_model_that_knows_all_can_choose() -> None:
     values = torch.zeros(6, PIXELS)
     values[:, 0] = 1e4
     assert len(chosen(Certain(), flat(values, [0] * 6), "worst", 2)) == 2
+
+
+@pytest.mark.parametrize("choice", ["random", "memorized", "easy", "worst"])
+def test_another_device_chooses_the_same_images(choice: Choice) -> None:
+    values = torch.randn(30, PIXELS, generator=torch.Generator().manual_seed(3))
+    images, model = flat(values, [0, 1] * 15), linear()
+    here = chosen(model, images, choice, 5)
+    with elsewhere() as device:
+        assert chosen(model.to(device), moved(images), choice, 5) == here

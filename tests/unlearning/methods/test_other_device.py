@@ -1,21 +1,19 @@
 """Every method, the mask, training and evaluation on a device whose tensors do not mix with the processor's."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 import torch
-from elsewhere import Elsewhere, elsewhere
+from elsewhere import ELSEWHERE, Elsewhere, elsewhere, moved
 from problems import first_of, make_task, weights_of
 from test_every_method import quick
 
-from salun.data.images import Images
 from salun.data.sets import Sets
 from salun.device import placed, seed_globally
 from salun.models.checkpoint import Checkpoint
 from salun.training.evaluate import Outputs, predict
 from salun.training.recipe import Recipe
-from salun.unlearning import METHODS, Task, load_methods, unlearn
+from salun.unlearning import METHODS, load_methods, unlearn
 from salun.unlearning.mask import saliency
 
 load_methods()
@@ -28,22 +26,15 @@ def unlearned(
 ) -> tuple[dict[str, torch.Tensor], Outputs]:
     """What a method makes of a model on a device."""
     seed_globally(0)
-    task = moved(make_task(trained, first_of(sets, 48), recipe=RECIPE), device)
+    task = make_task(trained, first_of(sets, 48), recipe=RECIPE)
+    if device == ELSEWHERE:
+        fresh = task.fresh
+        task.model, task.fresh = placed(task.model, device), lambda: placed(fresh(), device)
+        task.forget, task.retain, task.validation = map(moved, (task.forget, task.retain, task.validation))
     mask = None if keep is None else saliency(task.model, task.forget, keep)
     unlearn(task, name, quick(name), mask)
     found = predict(task.model, task.validation)
     return {key: value.detach().cpu() for key, value in weights_of(task).items()}, found
-
-
-def moved(task: Task, device: torch.device) -> Task:
-    def images(held: Images) -> Images:
-        pixels, rows, labels = (part.to(device) for part in (held.pixels, held.rows, held.labels))
-        return replace(held, pixels=pixels, rows=rows, labels=labels, device=device)
-
-    fresh = task.fresh
-    task.model, task.fresh = placed(task.model, device), lambda: placed(fresh(), device)
-    task.forget, task.retain, task.validation = map(images, (task.forget, task.retain, task.validation))
-    return task
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
