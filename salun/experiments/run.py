@@ -35,7 +35,8 @@ from salun.experiments.record import (
     versions,
 )
 from salun.io.tensors import tensors_digest
-from salun.metrics import Evaluation
+from salun.metrics import Evaluation, check_metrics
+from salun.metrics.svc_mia import prepare_attacks
 from salun.models.checkpoint import Checkpoint
 from salun.registry import ADDED
 from salun.training.cost import PassCounter
@@ -138,6 +139,7 @@ def run_once(
     """
     device = cache.context.device
     loaded = load_problem(problem, cache)
+    prepare_attacks(check_metrics(experiment.metrics), len(loaded.sets.retain), len(loaded.sets.test))
     before = base_outputs(loaded, cache)
     forget_peak_memory(device)
     done = unlearn_once(experiment, loaded, seed, cache, callback, previous.weights if previous else None)

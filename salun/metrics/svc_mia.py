@@ -1,12 +1,12 @@
 """The SVC membership attacks of the SalUn protocol, on five features of an image's prediction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
 
 from salun.metrics import Evaluation, Value, metric
-from salun.metrics._svc import called_members
+from salun.metrics._svc import called_members, compile_ahead
 from salun.metrics.scores import Singles, correctness, entropy, modified_entropy, probabilities, true_confidence
 from salun.metrics.tow import tug_of_war
 from salun.training.evaluate import Outputs, accuracy
@@ -21,6 +21,18 @@ _FEATURES: dict[str, Callable[[Outputs], Singles]] = {
     "MIA_probability": probabilities,
     _ORIGINAL: partial(modified_entropy, variant="original"),
 }
+
+
+def prepare_attacks(names: Collection[str], retain: int, test: int) -> None:
+    """Begin to compile what large attacks run, which takes seconds once a machine, while something else is computed.
+
+    Args:
+        names: of the metrics that are wanted.
+        retain: images in the retain set.
+        test: images in the test set.
+    """
+    if not {"ToW_MIA", *_FEATURES}.isdisjoint(names):
+        compile_ahead(min(retain, test), min(retain, test))
 
 
 def _called_non_member(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Value]:

@@ -1,6 +1,7 @@
 """The support vector machine calls what scikit-learn's calls: above 3,000 points it is our own compiled code."""
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -101,6 +102,27 @@ def test_predicts_what_scikit_learn_predicts_on_any_number_of_threads(sharp: flo
     for name, attack in given.items():
         assert np.array_equal(found[name], wanted(*attack)), name
     assert any(0 < share.mean() < 1 for share in found.values())
+
+
+AHEAD = """
+import numpy as np
+from salun.metrics.svc_mia import called_members, prepare_attacks
+prepare_attacks(["UA", "RMIA_auc"], 9000, 9000)
+prepare_attacks(["UA", "MIA"], 1000, 9000)
+assert not list(__import__("pathlib").Path("cache").rglob("*.nbi"))
+prepare_attacks(["UA", "MIA"], 2000, 9000)
+members, others, targets = np.random.default_rng(0).random((3, 2000, 1), np.float32)
+print(called_members({"attack": (members, others, targets)})["attack"].sum())
+"""
+
+
+@pytest.mark.slow
+def test_what_was_compiled_ahead_is_not_compiled_in_the_attack(tmp_path: Path) -> None:
+    more = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DEBUG_CACHE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", AHEAD]
+    done = subprocess.run(command, env={**os.environ, **more}, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "data loaded from" in done.stdout
+    assert "data saved to" not in done.stdout
 
 
 # Run before anything is loaded: libsvm as it may be elsewhere, and a compiler that can keep nothing.

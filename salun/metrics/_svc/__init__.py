@@ -1,6 +1,12 @@
 """The support vector machine of the membership attacks: scikit-learn's predictions at a fraction of the time."""
 
+import atexit
+import functools
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +16,28 @@ _Attack = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 # Up to so many points scikit-learn is done before the compiled code has started.
 _SMALL = 3000
+_COMPILE = "import os; os.nice(19); from salun.metrics._svc.machine import compile_all; compile_all()"
+
+
+@functools.cache
+def _compiling() -> "subprocess.Popen[bytes]":
+    """Compile what large attacks run, once a machine, in a process of its own that gives way to others."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-c", _COMPILE], stdin=quiet, stdout=quiet, stderr=quiet)
+    atexit.register(process.terminate)
+    return process
+
+
+def compile_ahead(members: int, non_members: int) -> None:
+    """Begin to compile what an attack will run, unless it is small or this machine has it.
+
+    Args:
+        members: of the attack.
+        non_members: of the attack.
+    """
+    kept = os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).with_name("__pycache__")
+    if members + non_members > _SMALL and not any(Path(kept).rglob("smo.*.nbi")):
+        _compiling()
 
 
 def called_members(attacks: dict[str, _Attack]) -> dict[str, np.ndarray]:
@@ -30,6 +58,8 @@ def called_members(attacks: dict[str, _Attack]) -> dict[str, np.ndarray]:
         if not len(members) or not len(non_members):
             raise ValueError(f"attack '{name}': no members or no non-members")
     if any(len(members) + len(others) > _SMALL for members, others, _ in attacks.values()):
+        if _compiling.cache_info().currsize:
+            _compiling().wait()
         from salun.metrics._svc.machine import follows_libsvm
 
         follows_libsvm()  # once, before the threads start

@@ -141,3 +141,10 @@ def follows_libsvm() -> bool:
         if not same or ours.steps != theirs.n_iter_[0]:
             return False
     return True
+
+
+def compile_all() -> None:
+    """Compile everything that `fit` and `decide` call, by a problem whose points lie on the boundary."""
+    if follows_libsvm():
+        same = np.ones((2, 120, 1), np.float32)
+        decide(fit(*same), same[0])
