@@ -56,7 +56,7 @@ def train_parser() -> Parser:
         default="cifar10",
         help="digits, cifar10, cifar20, cifar100, svhn, mnist, fashion_mnist, tiny_imagenet, imagenette, each also as "
         "NAME:n=IMAGES for a stratified subset, celeba[:ATTRIBUTE], medmnist:NAME, "
-        "folder:PATH[:labels=FILE][:size=PIXELS], "
+        "folder:PATH[:labels=FILE][:size=PIXELS][:stream], "
         "synthetic[:n=..,size=..,classes=..,noise=..,seed=..], or a plugin's (default: cifar10)",
     )
     add(
