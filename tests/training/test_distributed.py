@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hostile import refuses
+from pictures import draw
 from processes import end, fit_in_double, free_port, start, train
 
 from salun.errors import SalunError
@@ -127,6 +128,20 @@ def assert_as_alone(folder: Path, size: int) -> None:
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert_as_alone(tmp_path, 2)
+
+
+@pytest.mark.slow  # 12 s
+def test_two_processes_stream_a_folder_as_one_does(tmp_path: Path) -> None:
+    draw(tmp_path / "pets", {"cat": 60, "dog": 60})
+    argv = ["--dataset", f"folder:{tmp_path}/pets:size=32:stream", "--model", "test_vit", "--epochs", "2"]
+    argv += ["--batch-size", "37", "--lr", "0.001", "--precision", "float32", "--device", "cpu", "-NL"]
+    found = []
+    for size in (1, 2):
+        folder = folder_of(tmp_path, f"of{size}")
+        assert end(start(folder, size, train, argv)) == [0] * size, (folder / "err0").read_text()
+        found.append(weights_in(folder))
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow  # 15 s
