@@ -73,7 +73,7 @@ def _unlearn(flags: argparse.Namespace) -> int:
     warnings = [*torn, *warnings_of(jobs), *outdated(versions.values())]
     for line in dict.fromkeys(warnings):
         notice(line)
-    missing = {job.id for job in runner.unfinished(jobs, finished)}
+    missing = runner.unfinished(jobs, finished)
     count = len({job.id for job in jobs})
     kept = count - len(missing)
     print(

@@ -84,6 +84,8 @@ def stranded(
     Returns:
         The runs, in order.
     """
+    if all(job.parent is None for job in pending):
+        return []
     busy = {job.id for job in pending} | set(running)
     diverged = {number for number, record in done.items() if record.diverged and number not in busy}
     found = []
@@ -106,8 +108,10 @@ def used_up(job: Job, jobs: Iterable[Job], left: Iterable[Job], done: Mapping[st
     Returns:
         Its record, or None.
     """
+    if job.start is None:
+        return None
     waiting = {other.start for other in left} | {other.start for other in jobs if other.id not in done}
-    return None if job.start is None or job.start in waiting else done[job.start]
+    return None if job.start in waiting else done[job.start]
 
 
 def goes_on(job: Job, is_kept: bool) -> bool:

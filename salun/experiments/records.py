@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -171,8 +171,12 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
     Raises:
         SalunError: the file exists and cannot be opened.
     """
-    log = Log(path)
-    log.refresh()
+    try:
+        status, revised = path.stat(), tuple((name, found.revised) for name, found in METRICS.items() if found.revised)
+        log = _log_of(path.resolve(), path, status.st_ino, status.st_size, status.st_mtime_ns, *revised)
+    except OSError:  # absent, or Log tells what is wrong with it
+        log = Log(path)
+        log.refresh()
     _await_writer(log)
     notices = list(log.notices)
     if log.rest:
@@ -185,7 +189,15 @@ def read(path: Path) -> tuple[dict[str, Record], list[str]]:
     for name, count in sorted(old.items()):
         since = f"{path}: {name} was defined anew in version {METRICS[name].revised}"
         notices.append(f"{since}; earlier values left out, to be computed again: {count}")
-    return log.found, notices
+    return dict(log.found), notices
+
+
+@lru_cache(maxsize=1)
+def _log_of(_place: Path, path: Path, *_state: object) -> "Log":
+    """Read a file, which a command asks for several times, once as long as it does not change."""
+    log = Log(path)
+    log.refresh()
+    return log
 
 
 def _await_writer(log: "Log") -> None:

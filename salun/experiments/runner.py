@@ -91,7 +91,8 @@ class Runner:
         _sweep_up(self.cache.context.checkpoints, self.path.parent, self.weights)
         log = records.Log(self.path)
         log.refresh()
-        pending = self.unfinished(jobs, log.found)
+        left = self.unfinished(jobs, log.found)
+        pending = [job for job in jobs if job.id in left]
         missing = untrained(pending)
         with Locks(self.path.parent / LOCKS) as locks, self.executor(len({job.id for job in pending})) as executor:
             failed = self.train_bases(missing, executor, callback_for_base)
@@ -151,13 +152,14 @@ class Runner:
     def _next_locked(self, pending: list[Job], running: dict[str, Job], locks: Locks, log: records.Log) -> Job | None:
         """Lock the run that is to be done next, taking it and those that are recorded by now from the pending ones."""
         log.refresh()
-        left = {job.id for job in self.unfinished(pending, log.found)}
+        chained = any(job.parent is not None for job in pending)  # else each run is looked at for itself
+        left = self.unfinished(pending, log.found) if chained else set[str]()
         for job in [job for job in pending if job.id not in running]:
-            if job.id in left:
+            if job.id in left or not (chained or self.is_finished(job, log.found)):
                 if not may_start(job, left | running.keys(), log.found, self.weights) or not locks.take(job.id):
                     continue
                 log.refresh()
-                if job.id in {other.id for other in self.unfinished(pending, log.found)}:
+                if job.id in self.unfinished(pending if chained else [job], log.found):
                     pending.remove(job)
                     return job
                 locks.release(job.id)
@@ -206,7 +208,7 @@ class Runner:
             trace.parent.rmdir()
         return record
 
-    def unfinished(self, jobs: Sequence[Job], done: dict[str, Record]) -> list[Job]:
+    def unfinished(self, jobs: Sequence[Job], done: dict[str, Record]) -> set[str]:
         """List the runs that are to be done.
 
         Args:
@@ -214,10 +216,9 @@ class Runner:
             done: records by id.
 
         Returns:
-            Those that are not finished, and those whose model one of them starts from and that is not kept.
+            Ids of those that are not finished, and of those whose model one of them starts from and that is not kept.
         """
-        left = with_starts(jobs, (job.id for job in jobs if not self.is_finished(job, done)), done, self.weights)
-        return [job for job in jobs if job.id in left]
+        return with_starts(jobs, (job.id for job in jobs if not self.is_finished(job, done)), done, self.weights)
 
     def is_finished(self, job: Job, done: dict[str, Record]) -> bool:
         """Tell whether a run need not be done: what is asked for is recorded, or what it is made of is kept.
@@ -227,8 +228,7 @@ class Runner:
             done: records by id.
 
         Returns:
-            True where its record exists and holds all metrics that are asked for, or can be given them from the
-            kept outputs and weights.
+            True where its record holds all metrics that are asked for, or can be given them from what is kept.
         """
         record = done.get(job.id)
         if record is None:

@@ -152,9 +152,17 @@ def load_metrics() -> None:
     """Register the package's metrics, in the order of its files, and then those of installed packages."""
     _import_own()
     load_installed("salun.metrics")
-    ordered = sorted(METRICS.items(), key=lambda item: (not item[1].home.startswith(_PACKAGE), item[1].home))
-    METRICS.clear()
-    METRICS.update(ordered)
+    ordered = _in_order(tuple(METRICS))
+    if ordered != tuple(METRICS):
+        found = [(name, METRICS[name]) for name in ordered]
+        METRICS.clear()
+        METRICS.update(found)
+
+
+@lru_cache
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort metrics by the files that registered them, the package's own first."""
+    return tuple(sorted(names, key=lambda name: (not METRICS[name].home.startswith(_PACKAGE), METRICS[name].home)))
 
 
 @lru_cache

@@ -205,10 +205,16 @@ def find_method(name: str) -> Method:
 
 def load_methods() -> None:
     """Import every file of `salun.unlearning.methods`, which registers its method, and what installed packages add."""
+    _import_own()
+    load_installed("salun.methods")
+
+
+@functools.lru_cache
+def _import_own() -> None:
+    """Import the package's files, once: every run of a list asks for its method."""
     package = importlib.import_module("salun.unlearning.methods")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"salun.unlearning.methods.{module.name}")
-    load_installed("salun.methods")
 
 
 def settled(name: str, given: dict[str, Any]) -> dict[str, Any]:

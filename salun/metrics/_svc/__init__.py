@@ -16,14 +16,14 @@ _Attack = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 # Up to so many points scikit-learn is done before the compiled code has started.
 _SMALL = 3000
-_COMPILE = "import os; os.nice(19); from salun.metrics._svc.machine import compile_all; compile_all()"
 
 
 @functools.cache
 def _compiling() -> "subprocess.Popen[bytes]":
     """Compile what large attacks run, once a machine, in a process of its own that gives way to others."""
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, "-c", _COMPILE], stdin=quiet, stdout=quiet, stderr=quiet)
+    command = [sys.executable, "-m", "salun.metrics._svc.machine"]
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
     atexit.register(process.terminate)
     return process
 
