@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lines import lines_run
 from lists import BASE, RECORDS, SHORT, SMALL, WEIGHTS, do, planned, runner, train_small
 from records import recorded
 
@@ -17,6 +18,7 @@ from salun.io.files import name_part
 from salun.models.architecture import TINY
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from salun.reports.labels import rows_of, rows_of_records, titles_of
+from salun.training.progress import no_callback
 from salun.unlearning.mask import save_mask
 
 
@@ -302,3 +304,16 @@ def test_a_record_of_other_settings_is_told(lost: str) -> None:
     settings = {key: value for key, value in record.settings.items() if key != lost}
     with pytest.raises(SalunError, match=record.id):
         experiment_of(replace(record, settings=settings), 1)
+
+
+def test_as_many_runs_more_take_as_many_steps_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise SalunError("not to be done")
+
+    monkeypatch.setattr("salun.experiments.executors.executor.run_once", refuse)
+    counts = []
+    for runs in (5, 20, 40, 60):  # the first time fills caches
+        jobs = planned({}, runs=runs)
+        counts.append(lines_run(lambda jobs=jobs: [*runner().run(jobs, lambda job: no_callback)]))
+    _, least, middle, most = counts
+    assert most - middle == pytest.approx(middle - least, rel=0.05)

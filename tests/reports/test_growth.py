@@ -1,13 +1,11 @@
 """The work of a table is in proportion to its rows, counted in lines that Python runs."""
 
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
+from lines import lines_run
 from records import METRICS, RETRAINED, recorded
 from rich.console import Console
 
@@ -29,23 +27,6 @@ def experiments(count: int, problems: int) -> list[tuple[str, list[Record]]]:
         made = [recorded(method, seed, 0.1 + place, model=model, values=values, epochs=1) for seed in range(2)]
         entries.append((f"{method} {place:03}", made))
     return entries
-
-
-def lines_run(call: Callable[[], object]) -> int:
-    """Count the lines that a call runs; of a loop within one line, its rounds."""
-    count, before = 0, sys.gettrace()
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 @pytest.mark.parametrize("share", [0, 2], ids=["one problem", "two rows a problem"])
