@@ -16,13 +16,15 @@ from salun.unlearning import load_methods
 SEEDS = 5
 SHARE = 0.1
 NOISY = "synthetic:n=1500,size=8,classes=10,noise=0.5"
+_RECIPE = {"epochs": 10, "batch_size": 64, "schedule": "cosine"}
 PROBLEMS: dict[str, dict[str, Any]] = {
-    "digits": {"model": TINY, "dataset": "digits", "recipe": {"epochs": 10, "batch_size": 64, "schedule": "cosine"}},
-    "synthetic": {"model": TINY, "dataset": NOISY, "recipe": {"epochs": 10, "batch_size": 64, "schedule": "cosine"}},
+    "digits": {"model": TINY, "dataset": "digits", "recipe": _RECIPE},
+    "synthetic": {"model": TINY, "dataset": NOISY, "recipe": _RECIPE},
+    "16 pixels": {"model": TINY, "dataset": NOISY.replace("size=8", "size=16"), "recipe": _RECIPE},
 }
 METRICS = ["UA", "RA", "TA", "MIA"]
-# Both have images of 8 pixels, where "auto" is float32; bf16 is asked for by name.
-TEST_IMAGES = {"digits": 359, "synthetic": 300}
+# The first two have images of 8 pixels, where "auto" is float32; bf16 is asked for by name.
+TEST_IMAGES = {"digits": 359, "synthetic": 300, "16 pixels": 300}
 Values = dict[str, dict[int, float]]
 
 

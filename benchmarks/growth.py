@@ -171,7 +171,8 @@ def runs(bench: Bench) -> Result:
 def folder_memory(bench: Bench) -> list[Result]:
     """Measure a process's memory as it goes through images that stay on disk, and through four times as many.
 
-    They stay in a file of pixels, or in their own files, decoded by other processes. Images are read, counted for their channels' statistics, and go by in shuffled and in ordered batches.
+    They stay in a file of pixels, or in their own files, decoded by other processes. Images are read, counted for their
+    channels' statistics, and go by in shuffled and in ordered batches.
 
     Args:
         bench: where, and how much.

@@ -22,6 +22,8 @@ from salun.errors import SalunError
 Precision = Literal["auto", "float32", "bf16"]
 
 _SMALL_IMAGE = 16
+_SMALLEST_IN_BF16 = 16
+_BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -147,8 +149,8 @@ def settle_threads(image_size: int, runs: int = 1) -> None:
 def precision_for(requested: Precision, device: torch.device, image_size: int = 0) -> Precision:
     """Choose the precision of forward passes.
 
-    "auto" is bf16 on CUDA, and on a processor with AMX instructions for it, for images larger than 16 pixels and
-    where bits do not count; else float32.
+    "auto" is bf16 on CUDA, and on a processor with instructions for it, for images of at least 16 pixels and where
+    bits do not count; else float32.
 
     Args:
         requested: "float32", "bf16" or "auto".
@@ -160,13 +162,14 @@ def precision_for(requested: Precision, device: torch.device, image_size: int = 
     """
     if requested != "auto":
         return requested
-    multiplies = device.type == "cpu" and image_size > _SMALL_IMAGE and not deterministic() and _has_amx()
+    multiplies = device.type == "cpu" and image_size >= _SMALLEST_IN_BF16 and not deterministic() and _has_bf16()
     return "bf16" if multiplies or device.type == "cuda" else "float32"
 
 
-def _has_amx() -> bool:
-    """Tell whether the processor multiplies matrices of bf16 by AMX, which was measured to be worthwhile."""
-    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+def _has_bf16() -> bool:
+    """Tell whether the processor multiplies bf16 by AMX or AVX-512, which was measured to be worthwhile."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(known.get(name, False) for name in _BF16_INSTRUCTIONS)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

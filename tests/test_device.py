@@ -158,18 +158,19 @@ def test_the_users_number_of_threads_rules(monkeypatch: pytest.MonkeyPatch, thre
 
 
 @pytest.mark.parametrize(
-    ("asked", "where", "size", "amx", "settled"),
+    ("asked", "where", "size", "has", "settled"),
     [
-        ("auto", CUDA, 8, False, "bf16"), ("auto", CPU, 32, True, "bf16"), ("auto", CPU, 32, False, "float32"),
-        ("auto", CPU, 16, True, "float32"), ("auto", CPU, 0, True, "float32"), ("float32", CUDA, 32, True, "float32"),
-        ("auto", torch.device("mps"), 32, True, "float32"), ("float32", CPU, 32, True, "float32"),
-        ("bf16", CPU, 8, False, "bf16"),
+        ("auto", CUDA, 8, "", "bf16"), ("auto", CPU, 32, "amx_bf16", "bf16"), ("auto", CPU, 32, "", "float32"),
+        ("auto", CPU, 16, "avx512_bf16", "bf16"), ("auto", CPU, 15, "amx_bf16", "float32"),
+        ("auto", CPU, 0, "amx_bf16", "float32"), ("float32", CUDA, 32, "amx_bf16", "float32"),
+        ("auto", torch.device("mps"), 32, "amx_bf16", "float32"), ("float32", CPU, 32, "amx_bf16", "float32"),
+        ("bf16", CPU, 8, "", "bf16"),
     ],
 )  # fmt: skip
 def test_precision_follows_request_device_and_size(
-    monkeypatch: pytest.MonkeyPatch, asked: str, where: torch.device, size: int, amx: bool, settled: str
+    monkeypatch: pytest.MonkeyPatch, asked: str, where: torch.device, size: int, has: str, settled: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
     assert precision_for(asked, where, size) == settled
 
 
