@@ -109,11 +109,11 @@ def _read_outputs(path: Path, seconds: float | None = None, passes: int | None =
 
 def _taken(arrays: dict[str, torch.Tensor], name: str) -> Outputs:
     """Put a set's outputs together."""
-    logits, stored = arrays[f"{name}/logits"].float(), arrays[f"{name}/logits"].dtype
-    outputs = Outputs(logits, arrays[f"{name}/labels"], arrays.get(f"{name}/indices"))
-    whole = [outputs.labels] + ([] if outputs.indices is None else [outputs.indices])
-    if stored not in (torch.float16, torch.float32) or logits.ndim != 2:
+    logits = arrays[f"{name}/logits"]
+    if logits.dtype not in (torch.float16, torch.float32) or logits.ndim != 2:
         raise ValueError(f"{name}/logits is no matrix of float32 or float16")
+    outputs = Outputs(logits.float(), arrays[f"{name}/labels"], arrays.get(f"{name}/indices"))
+    whole = [outputs.labels] + ([] if outputs.indices is None else [outputs.indices])
     if any(part.dtype != torch.int64 or part.shape != outputs.logits.shape[:1] for part in whole):
         raise ValueError(f"{name}/labels or indices do not fit the logits")
     if (
