@@ -127,8 +127,8 @@ def fitted(path: Path, size: int) -> np.ndarray:
     Raises:
         SalunError: it cannot be decoded.
     """
-    fitted = ImageOps.fit(decoded(path), (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(fitted).transpose(2, 0, 1)
+    image = ImageOps.fit(decoded(path), (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def decoded(path: Path) -> Image.Image:

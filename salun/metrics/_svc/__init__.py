@@ -22,7 +22,7 @@ _SMALL = 3000
 def _compiling() -> "subprocess.Popen[bytes]":
     """Compile what large attacks run, once a machine, in a process of its own that gives way to others."""
     quiet = subprocess.DEVNULL
-    command = [sys.executable, "-m", "salun.metrics._svc.machine"]
+    command = [sys.executable, "-P", "-m", "salun.metrics._svc.machine"]  # -P: no module of the user's folder
     process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
     atexit.register(process.terminate)
     return process
