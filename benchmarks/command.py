@@ -18,7 +18,7 @@ from salun.errors import SalunError, did_you_mean
 
 PROGRAM = "scripts/bench"
 MOST_WORKERS = 4
-MODULES = ("training", "masks", "runs", "protocol", "growth", "start", "attacks", "accuracy", "cluster")
+MODULES = ("training", "masks", "runs", "protocol", "growth", "tables", "start", "attacks", "accuracy", "cluster")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

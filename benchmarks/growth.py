@@ -46,20 +46,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-def line_of(what: str, sizes: Sequence[int], sides: dict[str, Side], repeats: int, goal: Goal | None) -> Result:
-    """Measure costs of several sizes, and fit how they grow.
+def line_of(what: str, sizes: Sequence[int], found: dict[str, Spread], goal: Goal | None) -> Result:
+    """Fit how costs grow.
 
     Args:
         what: grows.
-        sizes: of the sides, in their order.
-        sides: by name.
-        repeats: of each.
+        sizes: in their order.
+        found: seconds of each size.
         goal: for the exponent.
 
     Returns:
         The line: the exponents of the repetitions; in the note the medians.
     """
-    found = interleaved(sides, repeats)
     seconds = [spread.median for spread in found.values()]
     each = zip(*(spread.values for spread in found.values()), strict=True)
     exponents = Spread(tuple(exponent(sizes, costs) for costs in each))
@@ -97,7 +95,7 @@ def samples(bench: Bench) -> Result:
     sides = {str(size): our_epoch(ground, first(ground.sets.train, size), bench.scale.batch) for size in sizes}
     interleaved(sides, 1)
     goal = bench.goal(most=LINEAR)
-    return line_of("growth of an epoch with images", sizes, sides, bench.scale.repeats, goal)
+    return line_of("growth of an epoch with images", sizes, interleaved(sides, bench.scale.repeats), goal)
 
 
 def classes(bench: Bench) -> Result:
@@ -115,7 +113,8 @@ def classes(bench: Bench) -> Result:
         ground = ground_for(bench, images, Architecture(TINY, count, 3, 8))
         sides[str(count)] = our_epoch(ground, first(ground.sets.train, images), bench.scale.batch)
     interleaved(sides, 1)
-    return line_of("growth of an epoch with classes", counts, sides, bench.scale.repeats, bench.goal(most=LINEAR))
+    found = interleaved(sides, bench.scale.repeats)
+    return line_of("growth of an epoch with classes", counts, found, bench.goal(most=LINEAR))
 
 
 def weights(bench: Bench) -> Result:
@@ -140,7 +139,8 @@ def weights(bench: Bench) -> Result:
 
     sides = {str(size): side(size) for size in sizes}
     interleaved(sides, 1)
-    return line_of("growth of a mask with weights", sizes, sides, bench.scale.repeats, bench.goal(most=LINEAR))
+    found = interleaved(sides, bench.scale.repeats)
+    return line_of("growth of a mask with weights", sizes, found, bench.goal(most=LINEAR))
 
 
 def runs(bench: Bench) -> Result:
@@ -164,7 +164,7 @@ def runs(bench: Bench) -> Result:
     repeats = 1 if bench.device.type == "cuda" else bench.scale.repeats
     sides = {str(count): side(count) for count in counts}
     sides[str(counts[0])]()
-    return line_of("growth with SalUn runs", counts, sides, repeats, bench.goal(most=LINEAR))
+    return line_of("growth with SalUn runs", counts, interleaved(sides, repeats), bench.goal(most=LINEAR))
 
 
 @item("memory of a folder of images larger than the limit", devices=("cpu",))

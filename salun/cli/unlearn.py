@@ -160,13 +160,11 @@ def _compare(runner: Runner, jobs: Sequence[Job]) -> tuple[int, dict[tuple[int, 
     """Compute what compares runs with each other; stop in good order when interrupted."""
     comparison = Comparison(runner.cache, runner.path, runner.weights)
     try:
-        with (
-            Locks(runner.path.parent / LOCKS) as locks,
-            locks.holding("comparison"),
-            watched("comparing runs", comparison.count(jobs)) as step,
-        ):
-            for _ in comparison.complete(jobs):
-                step()
+        with Locks(runner.path.parent / LOCKS) as locks, locks.holding("comparison"):
+            lacking = comparison.lacking(jobs)
+            with watched("comparing runs", len(lacking)) as step:
+                for _ in comparison.complete(lacking):
+                    step()
         joint = comparison.joint(jobs)
     except KeyboardInterrupt:
         notice(f"{_PROGRAM}: interrupted: all runs are recorded; the same command compares the rest")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from salun.data.corruption import Corruption
 from salun.data.split import Choice
@@ -26,6 +26,8 @@ _Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 class Entry(ForgetKeys):
     """The keys of one experiment that all methods share; null means not given."""
+
+    model_config = ConfigDict(defer_build=True)  # of the many methods' models those that a list uses are built
 
     checkpoint: str | None = Field(None, min_length=1, description="Path of the base model's checkpoint.")
     model: str | None = Field(

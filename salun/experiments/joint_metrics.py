@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from salun.errors import SalunError
 from salun.experiments import records
@@ -22,6 +22,14 @@ from salun.io.locks import LOCKS, Locks
 from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metrics, evaluate, revisions
 
 _JOINT = "joint.json"
+
+
+class Incomplete(NamedTuple):
+    """A run whose record lacks metrics, the retrained model that it is compared with, and the metrics' names."""
+
+    job: Job
+    partner: Record | None
+    names: tuple[str, ...]
 
 
 @dataclass
@@ -46,22 +54,33 @@ class Comparison:
     lost: set[str] = field(default_factory=set)
     notices: list[str] = field(default_factory=list)
 
-    def count(self, jobs: Sequence[Job]) -> int:
-        """Count the runs whose records lack metrics.
+    def lacking(self, jobs: Sequence[Job]) -> list[Incomplete]:
+        """Find the runs whose records lack metrics.
 
         Args:
             jobs: all runs of the list.
 
         Returns:
-            How many records `complete` will write anew.
-        """
-        return sum(1 for _ in self._lacking(jobs))
+            What `complete` computes.
 
-    def complete(self, jobs: Sequence[Job]) -> Iterator[Record]:
+        Raises:
+            SalunError: the records cannot be read.
+        """
+        self.done, _ = records.read(self.path)
+        gold = {group: self.retrained(standards) for group, standards in _standards_of(jobs).items()}
+        found = []
+        for job in {job.id: job for job in jobs if job.id in self.done}.values():
+            partner = partner_of(self.done[job.id], gold.get(job.group, []))
+            names = _lacking(self.done[job.id], partner, job.experiment.metrics)
+            if names:
+                found.append(Incomplete(job, partner, names))
+        return found
+
+    def complete(self, lacking: Iterable[Incomplete]) -> Iterator[Record]:
         """Compute the metrics that records lack, and write the records anew.
 
         Args:
-            jobs: all runs of the list.
+            lacking: as `lacking` gives them.
 
         Yields:
             Each record that gained metrics.
@@ -69,22 +88,12 @@ class Comparison:
         Raises:
             SalunError: records or weights cannot be read or written.
         """
-        for job, partner, names in self._lacking(jobs):
+        for job, partner, names in lacking:
             record = self._completed(job, self.done[job.id], partner, names)
             if record != self.done[job.id]:
                 self.done[job.id] = record
                 records.append(self.path, record)
                 yield record
-
-    def _lacking(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record | None, tuple[str, ...]]]:
-        """Find the runs whose records lack metrics."""
-        self.done, _ = records.read(self.path)
-        standards = _standards_of(jobs)
-        for job in {job.id: job for job in jobs if job.id in self.done}.values():
-            partner = partner_of(self.done[job.id], self.retrained(standards.get(job.group, ())))
-            names = _lacking(self.done[job.id], partner, job.experiment.metrics)
-            if names:
-                yield job, partner, names
 
     def retrained(self, standards: Sequence[Job]) -> list[Record]:
         """List the retrained models that a run can be compared with.
@@ -337,6 +346,6 @@ def compare_runs(
     """
     comparison = Comparison(cache, path, weights)
     with Locks(path.parent / LOCKS) as locks, locks.holding("comparison"):
-        for _ in comparison.complete(jobs):
+        for _ in comparison.complete(comparison.lacking(jobs)):
             pass
     return records.read(path)[0], comparison.joint(jobs)

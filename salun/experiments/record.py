@@ -4,11 +4,14 @@ import hashlib
 import json
 import platform
 import subprocess
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -346,11 +349,11 @@ def partner_of(record: Record, gold: list[Record]) -> Record | None:
         The retrained model's record; where none has the seed, the runs' seeds go round. None where there is none
         but the run itself.
     """
-    seeds = [other.seed for other in gold]
+    seed = attrgetter("seed")
     if record.is_gold:
-        others = [other for other in gold if other.id != record.id]
-        later = [other for other in others if other.seed > record.seed]
-        return next(iter([*later, *others]), None)
-    if record.seed in seeds:
-        return gold[seeds.index(record.seed)]
+        later = bisect_right(gold, record.seed, key=seed)
+        return next((other for other in chain(islice(gold, later, None), gold) if other.id != record.id), None)
+    place = bisect_left(gold, record.seed, key=seed)
+    if place < len(gold) and gold[place].seed == record.seed:
+        return gold[place]
     return gold[record.seed % len(gold)] if gold else None

@@ -26,6 +26,7 @@ _TORN = "records.torn"
 DIGEST, _NAMED_AT_WILL = "digest", "tag"
 
 _PLAIN = (int, float, str)
+_AS_THEY_ARE = (int, str)
 
 _KNOWN = {kind: frozenset(entry.name for entry in fields(kind)) - {"unknown"} for kind in (Record, Epoch)}
 
@@ -95,7 +96,8 @@ def figures_digest(content: dict[str, Any]) -> str:
 def _canonical(value: Any) -> Any:
     """Bring to one form what programs that read and write JSON take for the same."""
     if isinstance(value, dict):
-        return {key: _canonical(content) for key, content in value.items() if content or isinstance(content, _PLAIN)}
+        kept = [(key, content) for key, content in value.items() if content or isinstance(content, _PLAIN)]
+        return {key: content if type(content) in _AS_THEY_ARE else _canonical(content) for key, content in kept}
     if isinstance(value, list):
         return [_canonical(content) for content in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,7 +1,7 @@
 """How far a model and the retrained model agree, image by image and as a whole."""
 
 import numpy as np
-from scipy.stats import wasserstein_distance
+import scipy
 from torch import Tensor
 
 from salun.metrics import Evaluation, Value, metric
@@ -119,7 +119,7 @@ def confidence_distance(evaluation: Evaluation) -> Value:
         scipy.stats.wasserstein_distance, on the feature of the MIA of Fan et al., "SalUn", ICLR 2024.
     """
     model, retrained = (true_confidence(outputs).astype(np.float64) for outputs in _pair(evaluation, "forget"))
-    return float(wasserstein_distance(model, retrained))
+    return float(scipy.stats.wasserstein_distance(model, retrained))
 
 
 @metric("confidence_difference", unit="", direction="lower", ideal="0", against=("retrained",), needs=("forget",))

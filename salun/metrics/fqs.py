@@ -7,9 +7,9 @@ entropy, the second at how well thresholds tell an unlearned model from a retrai
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.stats import entropy
 
 from salun.metrics import Evaluation, Value, metric
 
@@ -76,7 +76,7 @@ def tempered_entropy(logits: _Singles) -> _Singles:
     Returns:
         (N,) float32, nats.
     """
-    return np.asarray(entropy(softmax(logits, TEMPERATURE), axis=1), dtype=np.float32)
+    return np.asarray(scipy.stats.entropy(softmax(logits, TEMPERATURE), axis=1), dtype=np.float32)
 
 
 def top_confidence(logits: _Singles) -> _Singles:

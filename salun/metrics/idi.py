@@ -6,11 +6,6 @@ from copy import deepcopy
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from salun.data.images import Images
@@ -98,6 +93,12 @@ def _averaged(output: Tensor) -> Tensor:
 
 def _mutual_information(x: _Floats, y: NDArray[np.int64], seed: int) -> float:
     """Bound from below what features tell of a balanced label; NaN of features that are no numbers."""
+    from sklearn.linear_model import LogisticRegression  # only now, as scikit-learn takes long to import
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if not np.isfinite(x).all():
         return math.nan
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_STEPS))

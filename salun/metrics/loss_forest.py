@@ -1,15 +1,16 @@
 """The random-forest membership attack on losses."""
 
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_score
 
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics.scores import evenly_spaced, losses
 from salun.training.evaluate import Outputs
+
+if TYPE_CHECKING:  # scikit-learn takes long to import, so that it is imported only where it is used
+    from sklearn.ensemble import RandomForestClassifier
 
 _TREES = (20, 50, 100)
 _CRITERIA = ("gini", "entropy")
@@ -17,16 +18,20 @@ _FOLDS = 3
 _NEEDED = ("retain", "forget", "validation", "test")
 
 
-def _forests() -> list[RandomForestClassifier]:
+def _forests() -> list["RandomForestClassifier"]:
     """List the attacks that are tried: 20, 50 and 100 trees, each with both criteria."""
+    from sklearn.ensemble import RandomForestClassifier
+
     return [
         RandomForestClassifier(n_estimators=trees, criterion=criterion, random_state=0)
         for trees, criterion in product(_TREES, _CRITERIA)
     ]
 
 
-def _score(forest: RandomForestClassifier, forget: np.ndarray, test: np.ndarray) -> tuple[float, float]:
+def _score(forest: "RandomForestClassifier", forget: np.ndarray, test: np.ndarray) -> tuple[float, float]:
     """Ask a trained forest of the forget set."""
+    from sklearn.metrics import roc_auc_score
+
     asked = np.concatenate([forget, test])[:, None]
     truth = np.concatenate([np.ones(len(forget)), np.zeros(len(test))])
     called = float(1 - forest.predict(forget[:, None]).mean())
@@ -62,6 +67,8 @@ def loss_forest(evaluation: Evaluation) -> tuple[Value, Value]:
         The SalUn DeepDive project's `compute_basic_mia`, which feeds batch means, leaves the classes
         unbalanced, and keeps the forest that scores best on the forget set (`forest_acc_original`).
     """
+    from sklearn.model_selection import cross_val_score
+
     known, truth = _balanced(evaluation.retain, evaluation.validation)
     forget, test = losses(evaluation.forget), losses(evaluation.test)
     if len(truth) < 2 * _FOLDS or not _are_finite(known, forget, test):

@@ -6,10 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from salun.data.images import Images
 from salun.device import full_precision
@@ -50,6 +46,10 @@ def linear_probe(models: Models) -> tuple[Value, Value]:
         Protocols", arXiv 2503.06991, code yongwookim1/UUEF, which fits nearest neighbours; the linear probe is that
         of Alain and Bengio, "Understanding Intermediate Layers Using Linear Classifier Probes", arXiv 1610.01644.
     """
+    from sklearn.linear_model import LogisticRegression  # only now, as scikit-learn takes long to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return _found_by(models, make_pipeline(StandardScaler(), LogisticRegression(max_iter=_STEPS)))
 
 
@@ -70,6 +70,8 @@ def nearest_neighbours(models: Models) -> tuple[Value, Value]:
         yongwookim1/UUEF, `utils.py`: k = 5, cosine; by Kim, Cha and Kim, arXiv 2503.06991, who fit to images of other
         tasks too.
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     return _found_by(models, KNeighborsClassifier(_NEIGHBOURS, metric="cosine", algorithm="brute"))
 
 

@@ -185,20 +185,24 @@ def check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
         SalunError: one does not; the nearest is named.
     """
     load_metrics()
-    corrected = [name for name, found in METRICS.items() if not found.original]
-    sets = {
-        _DEFAULT: [name for name in corrected if METRICS[name].default],
-        _ATTACKS: [name for name in corrected if METRICS[name].cost == "attack"],
-        _GONE: [name for name in corrected if METRICS[name].gone],
-        _ALL: corrected,
-    }
     for name in names:
         if not isinstance(name, str):
             raise SalunError(f"metric {name!r}: must be a name; accepted sets: {', '.join(METRIC_SETS)}")
-        if name not in METRICS and name not in sets:
+        if name not in METRICS and name not in METRIC_SETS:
             raise SalunError(f"metric '{name}': unknown{did_you_mean(name, [*METRICS, *METRIC_SETS])}")
-    wanted = (sets.get(name, [name]) for name in names or (_DEFAULT,))
+    wanted = (_members(name) if name in METRIC_SETS else [name] for name in names or (_DEFAULT,))
     return tuple(dict.fromkeys(name for part in wanted for name in part))
+
+
+def _members(name: str) -> list[str]:
+    """List the metrics of a set."""
+    within: dict[str, Callable[[Metric], bool]] = {
+        _DEFAULT: lambda found: found.default,
+        _ATTACKS: lambda found: found.cost == "attack",
+        _GONE: lambda found: found.gone,
+        _ALL: lambda found: True,
+    }
+    return [one for one, found in METRICS.items() if not found.original and within[name](found)]
 
 
 def revisions(names: Collection[str]) -> dict[str, str]:

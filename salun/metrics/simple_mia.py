@@ -1,8 +1,6 @@
 """The logistic membership attack of the unlearning challenge's starting kit."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from salun.metrics import Evaluation, Value, metric
 from salun.metrics.matching import unseen
@@ -16,6 +14,9 @@ _FEWEST = 10
 
 def _logistic_attack(members: Outputs, others: Outputs) -> Value:
     """Learn to tell losses of N members from those of M others: mean accuracy on the held-back tenths."""
+    from sklearn.linear_model import LogisticRegression  # only now, as scikit-learn takes long to import
+    from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+
     count = min(len(members.labels), len(others.labels))
     if count < _FEWEST:
         return None

@@ -166,7 +166,7 @@ def means_by(values: Sequence[float | None], keys: Sequence[Hashable]) -> list[f
 def mean_of(values: Iterable[float | None]) -> float | None:
     """Average the values that there are; None of nothing."""
     known = [value for value in values if value is not None]
-    return mean(known) if known else None
+    return mean(known) if len(known) > 1 else next(iter(known), None)
 
 
 def difference(first: Mapping[Draw, float], second: Mapping[Draw, float], step: float = 0.0) -> Comparison | None:

@@ -237,7 +237,7 @@ def group_titles(rows: list[Row]) -> dict[Group, str]:
     """Name model, data set and forget set of each group in one line, and what else tells it from other groups."""
     alike: dict[str, list[Group]] = {}
     for group, members in grouped(rows).items():
-        alike.setdefault(_problem_of([run for row in members for run in row.records]), []).append(group)
+        alike.setdefault(_problem_of(members), []).append(group)
     titles = {}
     for title, groups in alike.items():
         bases, forgets = (len(set(names)) > 1 for names in zip(*groups, strict=True))
@@ -247,11 +247,12 @@ def group_titles(rows: list[Row]) -> dict[Group, str]:
     return titles
 
 
-def _problem_of(records: list[Record]) -> str:
+def _problem_of(rows: list[Row]) -> str:
     """Describe a forgetting problem."""
-    settings, train = records[0].settings, records[0].split["train"]
-    bases, forgets = (len(set(found)) for found in zip(*map(group_of, records), strict=True))
-    sizes = sorted({record.split["forget"] for record in records})
+    first = next(record for row in rows for record in row.records)
+    settings, train = first.settings, first.split["train"]
+    bases, forgets = (len({draw[place] for row in rows for draw in row.draws}) for place in (0, 1))
+    sizes = sorted({record.split["forget"] for row in rows for record in row.records})
     text = f"{settings['base']['model']} on {settings['base']['dataset']}"
     if corrupt := settings["base"].get("corrupt"):
         text += f" with {100 * corrupt['share']:g} % corrupted ({_corruption_of(corrupt)})"
@@ -296,8 +297,16 @@ def write_summaries(folder: Path, rows: list[Row], wide: bool = False) -> list[P
 def _as_json(rows: list[Row]) -> str:
     """Render rows for programs: fractions and seconds, every run with its gap."""
     titles, bests = group_titles(rows), _bests_of(rows)
-    described = [_described(row, titles[row.group], bests[row.group]) for row in rows]
-    return json.dumps(described, indent=1, allow_nan=False) + "\n"
+    described = (_described(row, titles[row.group], bests[row.group]) for row in rows)
+    return "[\n" + ",\n".join(map(_row_as_json, described)) + "\n]\n"
+
+
+def _row_as_json(described: dict[str, Any]) -> str:
+    """Write what is known of a row over several lines, and each of its runs in one."""
+    runs = [json.dumps(run, allow_nan=False) for run in described["runs"]]
+    others = {key: value for key, value in described.items() if key != "runs"}
+    head = json.dumps(others, indent=1, allow_nan=False).removesuffix("\n}")
+    return head + ',\n "runs": [' + ",".join(f"\n  {run}" for run in runs) + "]\n}"
 
 
 def _described(row: Row, problem: str, best: _Best) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
+import scipy
 
 _LEAST, _MOST = 1e-30, 1e30
 
@@ -52,7 +52,8 @@ class NoisySteps:
 
     def sigma(self, epsilon: float, delta: float, steps: int) -> float:
         """Find the noise by which the steps guarantee (epsilon, delta)."""
-        exponent = brentq(lambda x: epsilon_of(math.exp(x), delta) - epsilon, math.log(_LEAST), math.log(_MOST))
+        bounds = math.log(_LEAST), math.log(_MOST)
+        exponent = scipy.optimize.brentq(lambda x: epsilon_of(math.exp(x), delta) - epsilon, *bounds)
         return math.sqrt(self.rate(1.0, steps) / math.exp(exponent))
 
 
@@ -76,5 +77,5 @@ def epsilon_of(rate: float, delta: float) -> float:
         order = 1 + beyond
         return order * rate + math.log(beyond / order) - (math.log(delta) + math.log(order)) / beyond
 
-    found = minimize_scalar(bound, bounds=(-20.0, 40.0), method="bounded", options={"xatol": 1e-10})
+    found = scipy.optimize.minimize_scalar(bound, bounds=(-20.0, 40.0), method="bounded", options={"xatol": 1e-10})
     return max(0.0, float(found.fun))
