@@ -43,7 +43,7 @@ def read_celeba(name: str, data_dir: Path, download: bool) -> Dataset:
         known = [entry for entry in found.attr_names if entry]
         if attribute not in known:
             raise SalunError(f"data set '{name}': attribute '{attribute}' unknown{did_you_mean(attribute, known)}")
-        images = [folder / "img_align_celeba" / file for file in found.filename]
+        images = [str(folder / "img_align_celeba" / file) for file in found.filename]
         labels = found.attr[:, known.index(attribute)].to(torch.int64)
         return Subset(decode(images, _SIDE, data_dir), labels, tuple(found.filename))
 

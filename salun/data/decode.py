@@ -20,6 +20,7 @@ from salun.errors import SalunError
 from salun.io.files import replacing
 
 MEMORY_LIMIT = "SALUN_MEMORY_LIMIT"
+KEPT = "folders"
 _DEFAULT_LIMIT = 2 * 1024**3
 _MIXED_SIZE = 64
 # Of Pillow's decoders those of pictures: others start programs, or are not meant for files from strangers.
@@ -31,7 +32,7 @@ _DECODED_BY = 2
 _AHEAD = 8  # images a core that are decoded before they are asked for
 
 
-def side_of(files: list[Path]) -> int:
+def side_of(files: list[str]) -> int:
     """Choose the side in pixels of images: their own if all are alike and square, from their headers, else 64.
 
     Args:
@@ -51,7 +52,7 @@ def side_of(files: list[Path]) -> int:
     return width if width == height else _MIXED_SIZE
 
 
-def decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
+def decode(files: list[str], size: int, cache: Path) -> Tensor | PixelFile:
     """Bring images to one size, as RGB, upright as their EXIF orientation says.
 
     Args:
@@ -68,7 +69,7 @@ def decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
     shape = (len(files), 3, size, size)
     if int(np.prod(shape)) <= _memory_limit():
         return decode_into_memory(files, size)
-    path = cache / "folders" / f"{_fingerprint(files, size)}.npy"
+    path = cache / KEPT / f"{fingerprint(files, size)}.npy"
     if not path.exists():
         with replacing(path) as temporary, temporary.open("wb") as out:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -78,7 +79,7 @@ def decode(files: list[Path], size: int, cache: Path) -> Tensor | PixelFile:
     return PixelFile(path)
 
 
-def decode_into_memory(files: list[Path], size: int) -> Tensor:
+def decode_into_memory(files: list[str], size: int) -> Tensor:
     """Bring images to one size in memory, however many they are.
 
     Args:
@@ -105,7 +106,7 @@ def _memory_limit() -> int:
     return int(text)
 
 
-def _pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
+def _pixels_of(files: list[str], size: int) -> Iterator[np.ndarray]:
     """Decode images in turn, on all cores: Pillow leaves the interpreter to others meanwhile."""
     cores = granted_cores()
     ahead = _AHEAD * cores
@@ -114,7 +115,7 @@ def _pixels_of(files: list[Path], size: int) -> Iterator[np.ndarray]:
             yield from pool.map(partial(fitted, size=size), files[first : first + ahead])
 
 
-def fitted(path: Path, size: int) -> np.ndarray:
+def fitted(path: str, size: int) -> np.ndarray:
     """Decode an image, scale its shorter side and cut the centre out.
 
     Args:
@@ -131,7 +132,7 @@ def fitted(path: Path, size: int) -> np.ndarray:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def decoded(path: Path) -> Image.Image:
+def decoded(path: str) -> Image.Image:
     """Decode an image, the first one of a file that holds several.
 
     Args:
@@ -157,13 +158,13 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
-def faults_of(files: list[Path]) -> list[str | None]:
+def faults_of(files: list[str]) -> list[str | None]:
     """Say in a line each why images cannot be decoded; None of those that can be."""
     with unwarned(), ThreadPoolExecutor(granted_cores()) as pool:
         return list(pool.map(_fault_of, files))
 
 
-def _fault_of(path: Path) -> str | None:
+def _fault_of(path: str) -> str | None:
     try:
         decoded(path)
     except SalunError as error:
@@ -180,7 +181,7 @@ def _in_colour(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: str) -> Image.Image:
     """Open an image file."""
     with _decodable(path):
         image = Image.open(path, formats=_FORMATS)
@@ -196,7 +197,7 @@ def unwarned() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _decodable(path: Path) -> Iterator[None]:
+def _decodable(path: str) -> Iterator[None]:
     """Turn whatever a broken image raises into one line that names it."""
     try:
         yield
@@ -205,12 +206,27 @@ def _decodable(path: Path) -> Iterator[None]:
         raise SalunError(f"{path}: cannot be decoded: {reason}") from error
 
 
-def _fingerprint(files: list[Path], size: int) -> str:
-    """Identify files by path, length and time of change."""
+def fingerprint(files: list[str], size: int) -> str:
+    """Identify files by path, length and time of change.
+
+    Args:
+        files: of images.
+        size: side in pixels that they are brought to.
+
+    Returns:
+        24 hexadecimal digits.
+
+    Raises:
+        SalunError: a file is gone.
+    """
     digest = hashlib.sha256(f"{size} {_DECODED_BY}".encode())
     real = cache(os.path.realpath)  # of a folder, once
     for path in files:
-        status = os.stat(path)
-        place = os.path.join(real(os.path.dirname(path)), path.name)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise SalunError(f"{path}: cannot be read: {error.strerror}") from error
+        folder, name = os.path.split(path)
+        place = os.path.join(real(folder), name)
         digest.update(os.fsencode(place) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

@@ -7,19 +7,20 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from salun.data.dataset import Dataset, Subset, held_out
-from salun.data.decode import decode, decode_into_memory, faults_of, side_of
-from salun.data.label_files import PARTS, ByClass, read_annotations, read_labels
+from salun.data.decode import KEPT, decode, decode_into_memory, faults_of, side_of
+from salun.data.label_files import PARTS, ByClass, by_parts, read_annotations, read_labels
 from salun.data.memmap import PixelFile
 from salun.errors import SalunError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 _MOST_NAMED = 3
 _STREAMED_SIZE = 224
-_Listed = tuple[list[Path], Tensor]  # files and (N,) int64 labels of a part's images
+_Listed = tuple[list[str], Tensor]  # files and (N,) int64 labels of a part's images
 
 
 class _Layout(NamedTuple):
@@ -51,7 +52,8 @@ def read_folder(
         name: what the data set is called.
         root: the folder.
         size: side in pixels, shorter side scaled and centre cut out; None: the images' own if all are alike, else 64.
-        cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes (2 GiB unless set).
+        cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes (2 GiB unless set), and the
+            statistics of images that stay in files.
         skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
         labels: name of a label file, in the folder or elsewhere, as `read_labels` reads it.
         nested: whether the folders in a class's folder are its subclasses; else images are of the class at any depth.
@@ -77,7 +79,7 @@ def read_folder(
     subsets = []
     for (files, known), numbers in zip((train, test), fine, strict=True):
         names = _names_of(files, root)
-        pixels = _streamed(root, names, side) if streamed else decode(files, side, cache)
+        pixels = _streamed(root, names, side, cache) if streamed else decode(files, side, cache)
         subsets.append(Subset(pixels, known, names, fine=numbers))
     notes = (f"test part: {told}", *found.notes, *_numbered_otherwise(classes, found.kind))
     return Dataset(
@@ -94,19 +96,19 @@ def read_folder(
     )
 
 
-def _streamed(root: Path, names: tuple[str, ...], side: int) -> PixelFile:
+def _streamed(root: Path, names: tuple[str, ...], side: int, cache: Path) -> PixelFile:
     """Let images be decoded as batches ask for them."""
     from salun.data.stream import StreamedFiles  # only now: torchvision takes a second to import
 
-    return StreamedFiles(root, names, side)
+    return StreamedFiles(root, names, side, cache / KEPT)
 
 
-def _subclasses_of(parts: list[list[Path]], root: Path) -> tuple[list[Tensor], tuple[str, ...]]:
+def _subclasses_of(parts: list[list[str]], root: Path) -> tuple[list[Tensor], tuple[str, ...]]:
     """Number the subclasses of each part's images; a name that two classes use begins with the class."""
     skipped = int(bool(_class_folders(root / "train")))
     paths = []
     for file in (file for files in parts for file in files):
-        folders = file.relative_to(root).parts[skipped:-1]
+        folders = Path(file).relative_to(root).parts[skipped:-1]
         if len(folders) < 2:
             raise SalunError(f"{file}: lies in no folder of a subclass; with :subclasses each image must")
         paths.append(folders[:2])
@@ -156,9 +158,10 @@ def read_class_folders(root: Path, size: int | None = None) -> tuple[Tensor, Ten
     return decode_into_memory(files, size or side_of(files)), labels, list(by_class), list(_names_of(files, root))
 
 
-def _names_of(files: list[Path], root: Path) -> tuple[str, ...]:
+def _names_of(files: list[str], root: Path) -> tuple[str, ...]:
     """Name images by their paths in a folder."""
-    return tuple(path.relative_to(root).as_posix() for path in files)
+    before = 0 if root == Path() else len(os.path.join(root, ""))
+    return tuple(path[before:].replace(os.sep, "/") for path in files)
 
 
 def _from_folders(root: Path) -> _Layout:
@@ -224,7 +227,7 @@ def _class_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[str]:
     """List the images of a folder, at any depth; hidden files and folders are a system's own."""
     found, inner = [], [str(folder)]
     while inner:
@@ -235,7 +238,7 @@ def _images_in(folder: Path) -> list[Path]:
                 inner.append(entry.path)
             elif _is_image(entry):
                 found.append(entry.path)
-    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
+    return sorted(found, key=by_parts)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -267,11 +270,11 @@ def _without_corrupt(by_class: ByClass, skipped: list[str]) -> ByClass:
 
 def _in_turn(by_class: ByClass, classes: list[str]) -> _Listed:
     """Number images in turn over the classes."""
-    found = [
-        (place, label, path) for label, name in enumerate(classes) for place, path in enumerate(by_class.get(name, ()))
-    ]
-    found.sort(key=lambda entry: entry[:2])
-    return [path for _, _, path in found], torch.tensor([label for _, label, _ in found], dtype=torch.int64)
+    lists = [by_class.get(name, []) for name in classes]
+    labels = np.repeat(np.arange(len(lists)), [len(files) for files in lists])
+    order = np.lexsort((labels, np.concatenate([np.arange(len(files)) for files in lists])))
+    files = [*chain.from_iterable(lists)]
+    return [files[place] for place in order.tolist()], torch.from_numpy(labels[order])
 
 
 def _numbered_otherwise(classes: Sequence[str], kind: str) -> list[str]:

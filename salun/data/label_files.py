@@ -1,6 +1,7 @@
 """Files that say which image is of which class: CSV and JSON label files, and TinyImageNet's annotations."""
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from typing import Any
 from salun.errors import SalunError
 from salun.io.limits import MIB, check_length, read_plain
 
-ByClass = dict[str, list[Path]]  # the images of each class, classes in the order of their numbers
+ByClass = dict[str, list[str]]  # files of the images of each class, classes in the order of their numbers
 PARTS = ("train", "val", "test")
 # Ten million lines of 50 characters.
 _LARGEST = 512 * MIB
@@ -35,8 +36,8 @@ def read_labels(root: Path, file: Path) -> dict[str, ByClass]:
     read = {".csv": _csv_rows, ".json": _json_rows}.get(file.suffix.lower())
     if read is None:
         raise SalunError(f"{file}: a label file ends in .csv or .json")
-    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    seen: set[Path] = set()
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    seen: set[str] = set()
     divided = None
     for place, path, label, split in read(file):
         image = _checked_image(root, f"{file}: {place}", path)
@@ -70,7 +71,7 @@ def read_annotations(folder: Path) -> ByClass | None:
     file = folder / f"{folder.name}_annotations.txt"
     if not file.is_file():
         return None
-    found: dict[str, list[Path]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for number, line in enumerate(_lines(file), 1):
         name, _, rest = line.rstrip("\n").partition("\t")
         label = rest.partition("\t")[0]
@@ -80,23 +81,35 @@ def read_annotations(folder: Path) -> ByClass | None:
     return _ordered(found)
 
 
-def _ordered(by_class: dict[str, list[Path]]) -> ByClass:
+def by_parts(path: str) -> list[str]:
+    """Order files folder by folder, as `pathlib` does.
+
+    Args:
+        path: of a file.
+
+    Returns:
+        What to sort by.
+    """
+    return path.split(os.sep)
+
+
+def _ordered(by_class: ByClass) -> ByClass:
     """Order the classes and the images of each."""
     numeric = all(label.isdecimal() for label in by_class)
     return {
-        label: sorted(by_class[label])
+        label: sorted(by_class[label], key=by_parts)
         for label in sorted(by_class, key=lambda label: (int(label) if numeric else 0, label))
     }
 
 
-def _checked_image(root: Path, place: str, name: Any) -> Path:
+def _checked_image(root: Path, place: str, name: Any) -> str:
     """Find an image that is named by its path in a folder."""
     if not isinstance(name, str) or not name:
         raise SalunError(f"{place}: path {name!r}: must be that of an image, relative to {root}")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not (root / path).is_file():
         raise SalunError(f"{place}: {name}: no such image in {root}")
-    return root / path
+    return str(root / path)
 
 
 def _lines(file: Path) -> Iterator[str]:

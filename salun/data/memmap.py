@@ -1,5 +1,6 @@
 """Pixels that stay in their file, and are read image by image as batches ask for them."""
 
+import hashlib
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ class PixelFile:
     dtype = torch.uint8
     device = torch.device("cpu")
     crops = False  # whether images for training are cropped as they are read
+    kept_in: Path | None = None  # folder of what is computed of the images once; None where they are of several files
 
     def __init__(self, path: Path) -> None:
         """Look at a file."""
@@ -35,6 +37,7 @@ class PixelFile:
         if header.dtype != np.uint8 or len(header.shape) != self.ndim or header.by_columns:
             raise SalunError(f"{path}: holds no pixels; delete it, and it is built again")
         self.path, self.shape, self.begin = path, torch.Size(header.shape), header.begin
+        self.kept_in = path.parent
 
     def __len__(self) -> int:
         """Tell how many images there are."""
@@ -53,6 +56,17 @@ class PixelFile:
         except (OSError, EOFError) as error:
             raise SalunError(f"{self.path}: can no longer be read: {error}") from error
         return torch.from_numpy(images)
+
+    def identity(self, rows: Tensor) -> str:
+        """Identify images, of a store that is `kept_in` a folder, by what their files are.
+
+        Args:
+            rows: (N,) int64.
+
+        Returns:
+            A part of a file name, another one when a file has changed.
+        """
+        return f"{self.path.stem}-{hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()[:16]}"
 
     def read_ahead(
         self,

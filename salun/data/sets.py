@@ -1,8 +1,11 @@
 """The image sets that one forgetting problem is made of, ready for the device."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
 from salun.data.dataset import Corrupted, Dataset, Subset
@@ -10,7 +13,11 @@ from salun.data.images import Images
 from salun.data.memmap import PixelFile
 from salun.data.split import Split, without
 from salun.data.transforms import Preparation, channel_statistics
+from salun.errors import SalunError
+from salun.io.files import write_text
 
+_Statistics = tuple[list[float], list[float]]  # mean and deviation of each channel
+_KEPT = TypeAdapter(tuple[list[FiniteFloat], list[FiniteFloat]])
 _SAMPLE = 4096  # images whose channels give mean and deviation, where each must be decoded for it
 
 
@@ -59,8 +66,23 @@ def prepare(dataset: Dataset, split: Split, resize: int | None = None) -> Prepar
     rows = split.train.to(dataset.train.pixels.device)
     if isinstance(dataset.train.pixels, PixelFile) and dataset.train.pixels.crops:
         rows = rows[torch.arange(_SAMPLE) * len(rows) // _SAMPLE].unique()
-    mean, std = channel_statistics(dataset.train.pixels, rows)
+    mean, std = _statistics(dataset.train.pixels, rows)
     return Preparation(tuple(mean), tuple(std), dataset.padding, dataset.flip, resize)
+
+
+def _statistics(pixels: Tensor | PixelFile, rows: Tensor) -> _Statistics:
+    """Find mean and standard deviation of the channels; those of images in files are kept while these do not change."""
+    if not isinstance(pixels, PixelFile) or pixels.kept_in is None:
+        return channel_statistics(pixels, rows)
+    path = pixels.kept_in / f"{pixels.identity(rows)}.json"
+    with suppress(OSError, ValueError):
+        kept = _KEPT.validate_json(path.read_bytes())
+        if [len(part) for part in kept] == 2 * [pixels.shape[1]]:
+            return kept
+    found = channel_statistics(pixels, rows)
+    with suppress(SalunError):  # data may lie where nothing can be written
+        write_text(path, json.dumps(found) + "\n")
+    return found
 
 
 def make_sets(dataset: Dataset, split: Split, preparation: Preparation, device: torch.device) -> Sets:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandomResizedCrop
 
-from salun.data.decode import decode_into_memory, decoded, fitted, unwarned
+from salun.data.decode import decode_into_memory, decoded, fingerprint, fitted, unwarned
 from salun.data.memmap import PixelFile
 from salun.device import decoders, seeded_globally
 from salun.errors import SalunError, first_line
@@ -33,12 +33,13 @@ class StreamedFiles(PixelFile):
         root: folder that the names begin at.
         names: of N files; of them alone memory is taken, and none by objects that forked processes would copy.
         size: side in pixels.
+        kept_in: folder of what is computed of the images once.
     """
 
     crops = True
 
-    def __init__(self, root: Path, names: Sequence[str] | np.ndarray, size: int) -> None:
-        self.root, self.size = root, size
+    def __init__(self, root: Path, names: Sequence[str] | np.ndarray, size: int, kept_in: Path | None) -> None:
+        self.root, self.size, self.kept_in = root, size, kept_in
         self.names = names if isinstance(names, np.ndarray) else np.array([os.fsencode(name) for name in names])
         self.shape = torch.Size((len(self.names), 3, size, size))
 
@@ -46,9 +47,13 @@ class StreamedFiles(PixelFile):
         """Decode whole images."""
         return decode_into_memory([self.file(row) for row in rows.tolist()], self.size)
 
-    def file(self, row: int) -> Path:
+    def identity(self, rows: Tensor) -> str:
+        """Identify images by their files' paths, lengths and times of change."""
+        return fingerprint([self.file(row) for row in rows.tolist()], self.size)
+
+    def file(self, row: int) -> str:
         """Name an image's file."""
-        return self.root / os.fsdecode(self.names[row])
+        return os.path.join(self.root, os.fsdecode(self.names[row]))
 
     def read_ahead(
         self, batches: Sequence[Tensor], seeds: Sequence[Tensor] | None = None, own: slice = slice(None)
@@ -85,7 +90,7 @@ class StreamedFiles(PixelFile):
         """Put the files of several stores into another order."""
         streams = [store for store in stores if isinstance(store, StreamedFiles)]
         names = np.concatenate([store.names for store in streams])
-        return StreamedFiles(self.root, names[order.numpy()], self.size)
+        return StreamedFiles(self.root, names[order.numpy()], self.size, self.kept_in)
 
 
 class _Chunks(Dataset[Tensor | str]):
@@ -111,7 +116,7 @@ class _Chunks(Dataset[Tensor | str]):
         return torch.from_numpy(images)
 
 
-def _cropped(file: Path, size: int, seed: int) -> np.ndarray:
+def _cropped(file: str, size: int, seed: int) -> np.ndarray:
     """Decode an image, and scale a random part of it."""
     image = decoded(file)
     with seeded_globally(seed, _CPU):

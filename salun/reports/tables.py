@@ -9,7 +9,6 @@ from typing import Any
 
 from salun.errors import one_line
 from salun.experiments.problem import Group
-from salun.experiments.record import Record, group_of
 from salun.io.files import write_text
 from salun.metrics import GAP_METRICS, METRICS
 from salun.reports.formats import DIFFERS, LOST, NEARER, csv_table, escape_markdown, latex_table, markdown_table

@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from salun.data.corruption import Corruption, corrupt_dataset
 from salun.data.dataset import Dataset
+from salun.data.decode import MEMORY_LIMIT
 from salun.data.images import Images
 from salun.data.manifest import as_recorded, manifest_path, write_manifest
 from salun.data.memmap import PixelFile
@@ -83,6 +85,49 @@ def test_statistics_are_of_a_sample_where_images_are_many(tmp_path: Path) -> Non
     assert near.mean != exact.mean
     assert near.mean == pytest.approx(exact.mean, abs=0.002)
     assert near.std == pytest.approx(exact.std, abs=0.002)
+
+
+@pytest.fixture(params=[":stream", ""])
+def filed(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Dataset]:
+    """Loads a folder whose pixels stay in files: in the images' own, and in one of all pixels."""
+    monkeypatch.setenv(MEMORY_LIMIT, "1000")
+    return lambda: load(f"folder:{root}:size={SIDE}{request.param}", root.parent / "data")
+
+
+def statistics(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    found = prepare(dataset, make_split(dataset, ForgetRequest()))
+    return found.mean, found.std
+
+
+def test_statistics_are_read_again_while_images_are_the_same(
+    filed: Callable[[], Dataset], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = statistics(filed())
+    with monkeypatch.context() as patched:
+        patched.setattr("salun.data.sets.channel_statistics", refuse)
+        assert statistics(filed()) == first
+    for file in (root / "ant").iterdir():
+        Image.new("RGB", (20, 20)).save(file)
+    assert statistics(filed())[0] < first[0]
+
+
+@pytest.mark.parametrize("left", ["", "[[0.5], [0.5]]", "[[0, 0, NaN], [1, 1, 1]]"])
+def test_damaged_statistics_are_computed_again(filed: Callable[[], Dataset], root: Path, left: str) -> None:
+    first = statistics(filed())
+    (kept,) = (root.parent / "data" / "folders").glob("*.json")
+    kept.write_text(left)
+    assert statistics(filed()) == first
+    assert kept.read_text() != left
+
+
+def test_statistics_that_cannot_be_kept_are_computed(root: Path) -> None:
+    (root.parent / "data").write_text("no folder")
+    dataset = load(f"folder:{root}:size={SIDE}:stream", root.parent / "data")
+    assert statistics(dataset) == statistics(dataset)
+
+
+def refuse(*images: object) -> None:
+    raise AssertionError("read again")
 
 
 def test_the_same_seed_gives_the_same_crops(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_metrics_of_several_runs_are_of_the_whole_experiment_and_computed_again_
     jobs = listed(GOLD, {}, runs=4, metrics=["UA", "KLoM", "ULiRA_auc"])
     do(jobs)
     held = comparison()
-    list(held.complete(jobs))
+    list(held.complete(held.lacking(jobs)))
     joint = held.joint(jobs)
     assert joint.keys() == {(1, 0), (2, 0)}
     assert joint[2, 0]["KLoM"] > 0
@@ -206,7 +206,7 @@ def test_metrics_of_several_runs_are_not_recorded_of_fewer() -> None:
     content = path.read_bytes()
     path.unlink()
     held = comparison()
-    list(held.complete(jobs))
+    list(held.complete(held.lacking(jobs)))
     assert held.joint(jobs)[2, 0] == {"KLoM": None}
     path.write_bytes(content)
     assert held.joint(jobs)[2, 0]["KLoM"] > 0
