@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
 from operator import index
 from typing import Any
+
+_MOST_NAMED = 10
 
 
 class SalunError(Exception):
@@ -19,6 +21,24 @@ class SalunErrors(SalunError):  # noqa: N818 - several of them
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+class ListErrors(SalunErrors):
+    """The mistakes in a list of experiments, each told once with the entries that have it.
+
+    Args:
+        source: what each line begins with.
+        found: pairs of an entry, as `Experiment.place` has it, and a line; the command line has no entries.
+    """
+
+    def __init__(self, source: str, found: list[tuple[str, str]]) -> None:
+        places: dict[str, list[str]] = {}
+        for place, line in found:
+            places.setdefault(line, []).append(place)
+        listed = source != "command line"
+        where = {line: f"{enumerated([*dict.fromkeys(at)])}: " if listed else "" for line, at in places.items()}
+        super().__init__([f"{source}: {where[line]}{line}" for line in places])
+        self.found = found
 
 
 @contextmanager
@@ -117,6 +137,12 @@ def first_line(error: BaseException) -> str:
         The first line of its text, or its kind where it has none.
     """
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """List names, of many the first and a count."""
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def one_line(text: str) -> str:

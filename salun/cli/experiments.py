@@ -11,7 +11,7 @@ from typing import NamedTuple
 from salun.cli.status import check_folder, notice
 from salun.data.download import AbsentData
 from salun.device import pick_device
-from salun.errors import SalunError, SalunErrors, one_line
+from salun.errors import ListErrors, SalunError, one_line
 from salun.experiments import records
 from salun.experiments.advice import warnings_of
 from salun.experiments.config import Experiment
@@ -195,7 +195,7 @@ def counted(number: int, what: str) -> str:
 
 def _check_all(opened: _OpenList, repeats: Repeats) -> dict[int, ForgettingProblem]:
     """Check what the runs would check, as far as the data are there, and print what they would warn of."""
-    wrong: list[str] = []
+    wrong: list[tuple[str, str]] = []
     lines: list[str] = []
     jobs: list[Job] = []
     for experiment in opened.experiments:
@@ -205,10 +205,10 @@ def _check_all(opened: _OpenList, repeats: Repeats) -> dict[int, ForgettingProbl
             jobs += planned
         except AbsentData as error:
             lines.append(f"classes and indices are checked once the data are there: {error}")
-        except SalunErrors as errors:
-            wrong += errors.lines
+        except ListErrors as errors:
+            wrong += errors.found
     if wrong:
-        raise SalunErrors(wrong)
+        raise ListErrors(opened.source, wrong)
     finished, torn = records.read(opened.folder / "records.jsonl")
     versions = [finished[job.id].versions for job in jobs if job.id in finished]
     for line in dict.fromkeys([*torn, *lines, *outdated(versions)]):

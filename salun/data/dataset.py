@@ -1,7 +1,6 @@
 """A data set as read: its two parts, its class names, and how its images may be augmented."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,12 +102,6 @@ class Dataset:
     def size(self) -> int:
         """Side of an image in pixels."""
         return self.train.pixels.shape[-1]
-
-
-def enumerated(names: Sequence[str]) -> str:
-    """List names, of many the first and a count."""
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _file_digest(path: Path) -> str:

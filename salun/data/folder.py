@@ -52,8 +52,7 @@ def read_folder(
         name: what the data set is called.
         root: the folder.
         size: side in pixels, shorter side scaled and centre cut out; None: the images' own if all are alike, else 64.
-        cache: where a file of them is kept if the pixels exceed `SALUN_MEMORY_LIMIT` bytes (2 GiB unless set), and the
-            statistics of images that stay in files.
+        cache: where the pixels are kept if they exceed `SALUN_MEMORY_LIMIT` bytes (2 GiB unless set), and statistics.
         skip_corrupt: whether images that cannot be decoded are left out, for which each is decoded once more.
         labels: name of a label file, in the folder or elsewhere, as `read_labels` reads it.
         nested: whether the folders in a class's folder are its subclasses; else images are of the class at any depth.

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, enumerated
-from salun.errors import SalunError, nearest
+from salun.data.dataset import Dataset
+from salun.errors import SalunError, enumerated, nearest
 from salun.io.arrays import read_array, readable
 from salun.io.files import write_text
 from salun.io.limits import read_plain, read_text

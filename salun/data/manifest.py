@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, Subset, enumerated
+from salun.data.dataset import Dataset, Subset
 from salun.data.memmap import rearranged
 from salun.data.split import learnt_and_held_out
-from salun.errors import SalunError
+from salun.errors import SalunError, enumerated
 from salun.io.files import write_text
 from salun.io.limits import read_text
 

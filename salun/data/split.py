@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salun.data.dataset import Dataset, Subset, enumerated, held_out
+from salun.data.dataset import Dataset, Subset, held_out
 from salun.data.forget_file import Order, read_forget, unknown_names
 from salun.data.images import Images
-from salun.errors import SalunError, did_you_mean, whole_number
+from salun.errors import SalunError, did_you_mean, enumerated, whole_number
 
 VALIDATION_SHARE = 0.1
 Choice = Literal["random", "memorized", "easy", "worst"]  # how the images of a share are chosen

@@ -24,7 +24,7 @@ from salun.metrics import METRICS, Evaluation, Models, Runs, Value, check_metric
 _JOINT = "joint.json"
 
 
-class Incomplete(NamedTuple):
+class _Incomplete(NamedTuple):
     """A run whose record lacks metrics, the retrained model that it is compared with, and the metrics' names."""
 
     job: Job
@@ -54,7 +54,7 @@ class Comparison:
     lost: set[str] = field(default_factory=set)
     notices: list[str] = field(default_factory=list)
 
-    def lacking(self, jobs: Sequence[Job]) -> list[Incomplete]:
+    def lacking(self, jobs: Sequence[Job]) -> list[_Incomplete]:
         """Find the runs whose records lack metrics.
 
         Args:
@@ -73,10 +73,10 @@ class Comparison:
             partner = partner_of(self.done[job.id], gold.get(job.group, []))
             names = _lacking(self.done[job.id], partner, job.experiment.metrics)
             if names:
-                found.append(Incomplete(job, partner, names))
+                found.append(_Incomplete(job, partner, names))
         return found
 
-    def complete(self, lacking: Iterable[Incomplete]) -> Iterator[Record]:
+    def complete(self, lacking: Iterable[_Incomplete]) -> Iterator[Record]:
         """Compute the metrics that records lack, and write the records anew.
 
         Args:

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from salun.data.dataset import enumerated
 from salun.data.images import Images
 from salun.device import derived_seed, pick_device, placed, seeded, seeded_globally
-from salun.errors import SalunError, did_you_mean, first_line
+from salun.errors import SalunError, did_you_mean, enumerated, first_line
 from salun.metrics import METRICS, Evaluation, Models, Runs, evaluate
 from salun.models.build import untrained_copy
 from salun.models.features import classifiers, mark_head

@@ -7,7 +7,7 @@ from itertools import product
 from salun.data.download import AbsentData
 from salun.data.split import ForgetRequest
 from salun.device import derived_seed
-from salun.errors import SalunError, SalunErrors
+from salun.errors import ListErrors, SalunError, SalunErrors
 from salun.experiments.config import Experiment
 from salun.experiments.context import ModelCache
 from salun.experiments.problem import ForgettingProblem, Group, base_spec, check_problem
@@ -88,17 +88,17 @@ def plan(experiments: Sequence[Experiment], repeats: Repeats, cache: ModelCache,
         AbsentData: data are absent, and the cache's context forbids fetching them.
         SalunErrors: data, checkpoints, forget sets or masks are refused, a line an experiment.
     """
-    jobs, wrong = [], []
+    jobs, wrong = list[Job](), list[tuple[str, str]]()
     for experiment in experiments:
         try:
             jobs += _jobs_of(experiment, repeats, cache)
         except AbsentData:
             raise
         except SalunError as error:
-            where = source if source == "command line" else f"{source}: {experiment.place}"
-            wrong += [f"{where}: {line}" for line in (error.lines if isinstance(error, SalunErrors) else [error])]
+            lines = error.lines if isinstance(error, SalunErrors) else [str(error)]
+            wrong += [(experiment.place, line) for line in lines]
     if wrong:
-        raise SalunErrors(wrong)
+        raise ListErrors(source, wrong)
     asked: dict[Group, set[tuple[str, ...]]] = {}
     for job in jobs:
         asked.setdefault(job.group, set()).add(job.experiment.metrics)

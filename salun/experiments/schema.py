@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_mode
 from pydantic.fields import FieldInfo
 
 from salun.data.corruption import Corruption
-from salun.errors import SalunError, SalunErrors, did_you_mean, shown
+from salun.errors import ListErrors, SalunError, SalunErrors, did_you_mean, shown
 from salun.experiments.base_model import FOLDER
 from salun.experiments.config import Experiment, LeaveOut
 from salun.experiments.entry import DEFAULT_DATASET, DEFAULT_METHOD, Entry, resolve
@@ -193,7 +193,7 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
     Raises:
         SalunErrors: every mistake, a line each, with entry number, key and what is accepted.
     """
-    models, wrong = _method_models(), []
+    models, wrong = _method_models(), list[tuple[str, str]]()
     found: list[Experiment] = []
 
     def fields_of(method: Any) -> dict[str, FieldInfo]:
@@ -201,7 +201,6 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
         return (models.get(name, Entry) if isinstance(name, str) else Entry).model_fields
 
     for place, entry in enumerate(entries, 1):
-        where = f"{source}: entry {place}" if source != "command line" else source
         variants, lines = expand(entry, fields_of, DEFAULT_DATASET)
         for variant in variants:
             try:
@@ -209,12 +208,13 @@ def validate(entries: list[Any], source: str, files_must_exist: bool = True) -> 
                 found.append(placed(read, place, variant.varied))
             except SalunErrors as errors:
                 lines += errors.lines
-        wrong += [f"{where}: {line}" for line in dict.fromkeys(lines)]
+        wrong += [(f"entry {place}", line) for line in dict.fromkeys(lines)]
         if len(found) > MOST_EXPERIMENTS:
-            wrong.append(f"{where}: makes more than {MOST_EXPERIMENTS} experiments of the list; give fewer values")
+            told = f"makes more than {MOST_EXPERIMENTS} experiments of the list; give fewer values"
+            wrong.append((f"entry {place}", told))
             break
     if wrong:
-        raise SalunErrors(wrong)
+        raise ListErrors(source, wrong)
     return found
 
 

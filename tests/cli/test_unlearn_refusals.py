@@ -104,6 +104,16 @@ def test_every_entry_that_does_not_fit_its_data_has_its_line(base_file: Path, re
     ]
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_a_mistake_that_entries_share_is_told_once(flags: list[str], refuse: Refuse, write: Write) -> None:
+    gone = [{**TINY, "dataset": "folder:gone", "class_to_forget": 0, "lr": 0.1 + at / 100} for at in range(12)]
+    write("list.json", [*gone, {**TINY, "dataset": "folder:lost", "class_to_forget": 0}])
+    several, single = refuse(main, ["-L", "list.json", *RUN, *flags])
+    assert several.startswith("salun-unlearn: list.json: entry 1, entry 2, entry 3, ")
+    assert ", entry 10 and 2 more: data set 'folder:gone': gone is not a folder" in several
+    assert single.startswith("salun-unlearn: list.json: entry 13: data set 'folder:lost': ")
+
+
 @pytest.mark.parametrize(("method", "value", "flags"), [("rl", torch.nan, RUN), ("retrain", torch.inf, ["--dry-run"])])
 def test_a_checkpoint_whose_weights_are_no_numbers(
     method: str, value: float, flags: list[str], trained: Checkpoint, base_file: Path, refuse: Refuse
