@@ -14,6 +14,7 @@ from salun.errors import SalunError
 from salun.models.architecture import TINY, Architecture, check_timm_model
 from salun.models.own import MODELS, build_own
 from salun.models.pretrained import load_pretrained
+from salun.models.tiny import TinyResNet
 
 _SMALL = 64
 _PATCHED = ("vit_", "deit", "swin_", "swinv2_", "flexivit_", "cait_", "convit_")
@@ -137,13 +138,12 @@ def _try_out(model: nn.Module, architecture: Architecture) -> None:
 
 
 def _bare(architecture: Architecture, options: dict[str, int]) -> nn.Module:
-    """Build a model as timm does; "resnet_tiny" is timm's class, four stages of widths 16, 32, 64 and 128."""
-    import timm  # only now: it takes more than a second, which models from files do without
-    from timm.models.resnet import BasicBlock, ResNet
+    """Build a model as timm does, or "resnet_tiny"."""
+    if architecture.model == TINY:
+        return TinyResNet(architecture.classes, architecture.channels)
+    import timm  # only now: it takes more than a second, which other models do without
 
     given: dict[str, Any] = {"num_classes": architecture.classes, "in_chans": architecture.channels}
-    if architecture.model == TINY:
-        return cast(nn.Module, ResNet(BasicBlock, (2, 2, 2, 2), channels=(16, 32, 64, 128), **given))
     return cast(nn.Module, timm.create_model(architecture.model, **given, **options))
 
 
@@ -166,16 +166,13 @@ def _adapt(model: nn.Module, architecture: Architecture) -> None:
     """Fit a convolutional model to small images, in place."""
     if architecture.size > _SMALL:
         return
+    if isinstance(model, TinyResNet):
+        _keep_resolution(model, architecture.channels)
+        return
     from timm.models import VGG, ResNet
 
     if isinstance(model, ResNet):
-        stem = model.conv1
-        if isinstance(stem, nn.Conv2d):
-            model.conv1 = nn.Conv2d(architecture.channels, stem.out_channels, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        else:
-            stem[0].stride = (1, 1)
-        model.maxpool = nn.Identity()
+        _keep_resolution(model, architecture.channels)
     if isinstance(model, VGG):
         pools = [place for place, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)]
         for place in pools[architecture.size.bit_length() - 1 :]:
@@ -186,6 +183,16 @@ def _adapt(model: nn.Module, architecture: Architecture) -> None:
         model.head.fc = nn.Linear(model.num_features, architecture.classes)
         nn.init.normal_(model.head.fc.weight, 0, 0.01)
         nn.init.zeros_(model.head.fc.bias)
+
+
+def _keep_resolution(model: Any, channels: int) -> None:
+    """Let the first layers of a residual network keep the images' size, in place."""
+    if isinstance(model.conv1, nn.Conv2d):
+        model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        model.conv1[0].stride = (1, 1)
+    model.maxpool = nn.Identity()
 
 
 def _patch_option(name: str, size: int) -> dict[str, int]:

@@ -11,6 +11,7 @@ from benchmarks.command import main
 from benchmarks.items import ITEMS, Bench, Item
 from benchmarks.measure import Result
 from benchmarks.protocol import retraining, salun
+from benchmarks.tables import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["step", "epoch", "evaluation", "graphs", "checkpoint"]
@@ -70,6 +71,15 @@ def test_the_protocol_runs_without_a_gpu(tmp_path: Path) -> None:
     assert whole.ours.median > 324 / pace.ours.high * 180
     rte, mask, *_ = salun(bench)
     assert rte.ours.median > mask.ours.median > 0
+
+
+@pytest.mark.slow
+def test_a_long_list_is_measured_without_doing_its_runs(tmp_path: Path) -> None:
+    rows, _, runs, longest = tables(Bench(torch.device("cpu"), tmp_path, quick=True))
+    assert (rows.unit, runs.unit, longest.unit) == ("exponent", "exponent", "s")
+    assert "10: " in runs.note
+    assert "20: " in runs.note
+    assert longest.ours.median < 60
 
 
 def test_the_check_of_a_gpu_tells_what_it_could_not_do() -> None:

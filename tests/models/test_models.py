@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from equality import same
 from hostile import refuses
-from timm.models.resnet import ResNet
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from salun.models.architecture import TINY, Architecture, default_model
@@ -27,6 +27,7 @@ from salun.models.build import build
 from salun.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_file
 from salun.models.features import embed, head
 from salun.models.own import check_model
+from salun.models.tiny import TinyResNet
 
 SIZES = ((3, 32), (1, 28), (1, 8))
 FAMILIES = [
@@ -85,7 +86,7 @@ class TestSmallImages:
     @pytest.mark.parametrize(("channels", "size"), [(3, 64), (3, 32), (1, 28), (1, 8)])
     def test_resnet_has_a_3x3_stem_and_no_pool(self, name: str, channels: int, size: int) -> None:
         model = built(name, channels, size).eval()
-        assert isinstance(model, ResNet)
+        assert isinstance(model, ResNet | TinyResNet)
         assert model.conv1.weight.shape[1:] == (channels, 3, 3)
         with torch.no_grad():
             assert model.act1(model.bn1(model.conv1(noise(channels, size)))).shape[-1] == size
@@ -100,6 +101,21 @@ class TestSmallImages:
         widths = [getattr(model, f"layer{stage}")[-1].conv2.out_channels for stage in (1, 2, 3, 4)]
         assert widths == [16, 32, 64, 128]
         assert sum(weight.numel() for weight in model.parameters()) < 800_000
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_tiny_is_timms_class_bit_for_bit(self, channels: int) -> None:
+        torch.manual_seed(0)
+        origin = ResNet(BasicBlock, (2, 2, 2, 2), channels=(16, 32, 64, 128), num_classes=7, in_chans=channels)
+        drawn = torch.rand(1)
+        torch.manual_seed(0)
+        ours = build(Architecture(TINY, 7, channels, 96))
+        assert torch.equal(torch.rand(1), drawn)
+        for model in (origin, ours):
+            F.cross_entropy(model(noise(channels, 96)), torch.arange(3)).backward()
+        assert list(ours.state_dict()) == list(origin.state_dict())
+        assert all(map(torch.equal, ours.state_dict().values(), origin.state_dict().values()))
+        gradients = [[weight.grad for weight in model.parameters()] for model in (ours, origin)]
+        assert all(map(torch.equal, *gradients))
 
     def test_vgg_has_a_512_wide_head(self) -> None:
         for channels, size in ((3, 32), (1, 8)):
