@@ -51,7 +51,6 @@ def rows(bench: Bench) -> list[Result]:
     sides: dict[str, Side] = {}
     for count in counts:
         jobs, found = recorded(bench, bench.folder / f"rows{count}.json", count, EACH)
-
         folder = bench.folder / f"rows{count}"
         folder.mkdir()
         sides[str(count)] = timed(partial(summarised, folder, jobs, found), bench.device)

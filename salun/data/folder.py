@@ -236,7 +236,7 @@ def _images_in(folder: Path) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 inner.append(entry.path)
             elif _is_image(entry):
-                found.append(entry.path)
+                found.append(entry.path.removeprefix(f".{os.sep}"))  # as pathlib spells it
     return sorted(found, key=by_parts)
 
 

@@ -10,7 +10,7 @@ _BLOCKS = 2  # of each stage
 
 
 class TinyResNet(nn.Module):
-    """A ResNet-18 of a quarter of the width: four stages of two basic blocks, 16, 32, 64 and 128 channels wide.
+    """A ResNet-18 whose four stages of two basic blocks are a quarter as wide: 16, 32, 64 and 128 channels.
 
     Layers and weights have the names that timm's ResNet gives them, and the same random numbers give the same weights.
 

@@ -90,6 +90,17 @@ def test_label_files_without_parts_and_with_numbers() -> None:
     assert said(dataset)[1:] == [f"class 0 is label '9', class 1 is label '10': {IN_ORDER}"]
 
 
+@pytest.mark.parametrize("options", ["", ":labels=l.json"])
+def test_images_of_the_working_folder(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ROOT, {"p": 3, "q": 3})
+    (ROOT / "l.json").write_text(json.dumps({f"{name}/0{n}.png": name for name in "pq" for n in range(3)}))
+    elsewhere = load(f"folder:x{options}")
+    monkeypatch.chdir(ROOT)
+    here = load(f"folder:.{options}")
+    assert (here.train.names, here.test.names) == (elsewhere.train.names, elsewhere.test.names)
+    assert said(here) == said(elsewhere)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
