@@ -197,7 +197,7 @@ class Images:
 
     def batches(
         self, size: int | list[int], generator: torch.Generator | None = None, own: slice = slice(None)
-    ) -> Iterator[Batch]:
+    ) -> "Batches":
         """Go once through the images.
 
         Args:
@@ -205,23 +205,7 @@ class Images:
             generator: shuffles and augments; without it the images come in order and plain.
             own: which images of each batch the caller looks at; others may be black where they would have to be read.
         """
-        ordered = list(self._ordered(size, generator))
-        pixels = _pixels_of(self.pixels, [rows for _, rows, _ in ordered], generator, own)
-        for (at, _, y), stored in zip(ordered, pixels, strict=True):
-            yield Batch(self.view(self.moved(stored), generator), y, at)
-
-    def _ordered(
-        self, size: int | list[int], generator: torch.Generator | None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Put the images into batches."""
-        count = len(self)
-        if generator is None:
-            order = torch.arange(count, device=self.device)
-        else:
-            order = torch.randperm(count, generator=generator, device=generator.device).to(self.device)
-        ordered = (order, self.rows[order.to(self.rows.device)], self.labels[order])
-        sizes = size if isinstance(size, list) else min(size, max(count, 1))
-        return zip(*(part.split(sizes) for part in ordered), strict=True)
+        return Batches(self, size, generator, own)
 
     def moved(self, pixels: Tensor) -> Tensor:
         """Bring pixels to `device`, without waiting for CUDA to have taken them."""
@@ -230,18 +214,66 @@ class Images:
         return pixels.to(self.device, non_blocking=True)
 
 
-def _pixels_of(
-    store: Tensor | PixelFile, batches: list[Tensor], generator: torch.Generator | None, own: slice
-) -> Iterator[Tensor]:
-    """Take the pixels of batches, from a file while earlier ones are in use."""
-    if isinstance(store, Tensor):
-        return (store[rows] for rows in batches)
-    seeds = None
-    if generator is not None and store.crops:
-        sizes = [len(rows) for rows in batches]
+class Batches(Iterator[Batch]):
+    """One pass through images, whose order is drawn when the first batch is asked for.
+
+    Args:
+        images: that are gone through.
+        size: as `Images.batches` takes it, and so are generator and own.
+    """
+
+    def __init__(
+        self, images: Images, size: int | list[int], generator: torch.Generator | None, own: slice = slice(None)
+    ) -> None:
+        self._images, self._size, self._generator, self._own = images, size, generator, own
+        self._left: Iterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        if self._left is None:
+            self._left = self._drawn(0)
+        return next(self._left)
+
+    def skip(self, count: int) -> None:
+        """Leave out the first batches: the order is drawn, but their images are neither read nor augmented.
+
+        Args:
+            count: batches; none was taken before.
+        """
+        self._left = self._drawn(count)
+
+    def _drawn(self, first: int) -> Iterator[Batch]:
+        """Draw all that the pass as a whole needs, and begin it at a batch."""
+        ordered = self._ordered()
+        seeds = self._crops([len(rows) for _, rows, _ in ordered])
+        return self._read(ordered[first:], seeds and seeds[first:])
+
+    def _ordered(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Put the images into batches: positions, rows and labels of each."""
+        images, count, generator = self._images, len(self._images), self._generator
+        if generator is None:
+            order = torch.arange(count, device=images.device)
+        else:
+            order = torch.randperm(count, generator=generator, device=generator.device).to(images.device)
+        ordered = (order, images.rows[order.to(images.rows.device)], images.labels[order])
+        sizes = self._size if isinstance(self._size, list) else min(self._size, max(count, 1))
+        return list(zip(*(part.split(sizes) for part in ordered), strict=True))
+
+    def _crops(self, sizes: list[int]) -> list[Tensor] | None:
+        """Draw seeds of the images' crops, where their files are cropped."""
+        store, generator = self._images.pixels, self._generator
+        if generator is None or isinstance(store, Tensor) or not store.crops:
+            return None
         drawn = torch.randint(2**31, (sum(sizes),), generator=generator, device=generator.device)
-        seeds = drawn.cpu().split(sizes)
-    return store.read_ahead(batches, seeds, own)
+        return list(drawn.cpu().split(sizes))
+
+    def _read(self, ordered: list[tuple[Tensor, Tensor, Tensor]], seeds: list[Tensor] | None) -> Iterator[Batch]:
+        """Take batches, those of a file while earlier ones are in use."""
+        images, store, rows = self._images, self._images.pixels, [rows for _, rows, _ in ordered]
+        pixels: Iterator[Tensor] = (store[each] for each in rows)
+        if not isinstance(store, Tensor):
+            pixels = store.read_ahead(rows, seeds, self._own)
+        for (at, _, y), stored in zip(ordered, pixels, strict=True):
+            yield Batch(images.view(images.moved(stored), self._generator), y, at)
 
 
 def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:

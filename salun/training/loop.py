@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from salun.data.images import Batch, Images
+from salun.data.images import Batch, Batches, Images
 from salun.errors import SalunError
 from salun.training.evaluate import accuracy_of_all
 from salun.training.optim import make_optimizer, make_schedule, step_schedules
@@ -138,8 +138,11 @@ class _Course:
             return iter(stream(self.number))
         self.writer.set_random_states(left["drawn"])
         steps = iter(stream(self.number))
-        for _ in range(self.taken):
-            next(steps, None)
+        if isinstance(steps, Batches):
+            steps.skip(self.taken)
+        else:
+            for _ in range(self.taken):
+                next(steps, None)
         self.writer.set_random_states(left["chances"])
         self.stepper.summed.copy_(left["summed"])
         return steps

@@ -10,10 +10,13 @@ import pytest
 import torch
 from equality import same
 from hostile import refuses
+from pictures import draw
 from torch import nn
 
 from salun.data.dataset import Dataset
+from salun.data.decode import decoded
 from salun.data.sets import Sets, make_sets, prepare
+from salun.data.sources import load
 from salun.data.split import ForgetRequest, make_split
 from salun.models.checkpoint import load_checkpoint
 from salun.training.cost import PassCounter
@@ -36,9 +39,9 @@ class KilledError(Exception):
 class Shaky(nn.Module):
     """A model with dropout, whose chances are the global generator's."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        layers = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
+        layers = nn.Conv2d(channels, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
         self.inner, self.dropout = nn.Sequential(*layers), nn.Dropout(0.2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +80,7 @@ Figures = tuple[dict[str, torch.Tensor], list[Epoch], dict[str, object], dict[st
 
 def go(sets: Sets, recipe: Recipe, place: StateFile | None, callback: Callback = no_callback) -> Figures:
     torch.manual_seed(7)
-    model, generator, passes = Shaky(), torch.Generator().manual_seed(3), PassCounter()
+    model, generator, passes = Shaky(sets.train.pixels.shape[1]), torch.Generator().manual_seed(3), PassCounter()
     writer = StateWriter(place, "the same", generator) if place else None
     with passes.counting(model):
         runtime = Runtime(callback=callback, passes=passes, state=writer)
@@ -120,6 +123,24 @@ def test_state_that_is_some_steps_old(sets: Sets, place: StateFile, monkeypatch:
     found = go(sets, recipe, place, lambda step: steps.append(step.images))
     assert same(found, whole)
     assert steps[0] == 5 * BATCH
+
+
+def test_decodes_only_what_is_left_of_an_epoch(
+    tmp_path: Path, place: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "pets", {"ant": 100, "bee": 100})
+    pets = load(f"folder:{tmp_path}/pets:size=8:stream")
+    parts = make_split(pets, ForgetRequest())
+    sets = make_sets(pets, parts, replace(prepare(pets, parts), flip=True), CPU)
+    images = len(sets.train)
+    whole = go(sets, SHORT, None)
+    with pytest.raises(KilledError):
+        go(sets, SHORT, place, killed_after(1))
+    files: list[str] = []
+    monkeypatch.setattr("salun.data.stream.decoders", lambda: 0)
+    monkeypatch.setattr("salun.data.stream.decoded", lambda file: files.append(file) or decoded(file))
+    assert same(go(sets, SHORT, place), whole)
+    assert len(files) == images - 2 * BATCH > 0
 
 
 def test_seconds_of_the_earlier_process_count(sets: Sets, place: StateFile) -> None:
