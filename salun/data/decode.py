@@ -178,7 +178,7 @@ def _in_colour(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opened(path: str) -> Image.Image:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from salun.data.memmap import PixelFile
 from salun.data.transforms import Augment, Preparation, augmented, unit_interval
 from salun.device import seeded, seeded_globally
 from salun.errors import SalunError, first_line
+
+_Ordered = list[tuple[Tensor, Tensor, Tensor]]  # positions, rows and labels of each batch
 
 
 class _View(Protocol):
@@ -214,66 +216,55 @@ class Images:
         return pixels.to(self.device, non_blocking=True)
 
 
+@dataclass
 class Batches(Iterator[Batch]):
-    """One pass through images, whose order is drawn when the first batch is asked for.
+    """One pass through images, as `Images.batches` describes it; its order is drawn with the first batch."""
 
-    Args:
-        images: that are gone through.
-        size: as `Images.batches` takes it, and so are generator and own.
-    """
-
-    def __init__(
-        self, images: Images, size: int | list[int], generator: torch.Generator | None, own: slice = slice(None)
-    ) -> None:
-        self._images, self._size, self._generator, self._own = images, size, generator, own
-        self._left: Iterator[Batch] | None = None
+    images: Images
+    size: int | list[int]
+    generator: torch.Generator | None
+    own: slice
+    _left: Iterator[Batch] | None = None
 
     def __next__(self) -> Batch:
         if self._left is None:
-            self._left = self._drawn(0)
-        return next(self._left)
+            self.skip(0)
+        return next(cast(Iterator[Batch], self._left))
 
     def skip(self, count: int) -> None:
-        """Leave out the first batches: the order is drawn, but their images are neither read nor augmented.
-
-        Args:
-            count: batches; none was taken before.
-        """
-        self._left = self._drawn(count)
-
-    def _drawn(self, first: int) -> Iterator[Batch]:
-        """Draw all that the pass as a whole needs, and begin it at a batch."""
+        """Draw the order, and leave out the first batches, whose images are neither read nor augmented."""
         ordered = self._ordered()
         seeds = self._crops([len(rows) for _, rows, _ in ordered])
-        return self._read(ordered[first:], seeds and seeds[first:])
+        self._left = _read(self.images, ordered[count:], seeds and seeds[count:], self.generator, self.own)
 
-    def _ordered(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Put the images into batches: positions, rows and labels of each."""
-        images, count, generator = self._images, len(self._images), self._generator
-        if generator is None:
-            order = torch.arange(count, device=images.device)
-        else:
+    def _ordered(self) -> _Ordered:
+        """Put the images into batches."""
+        images, count, generator = self.images, len(self.images), self.generator
+        order = torch.arange(count, device=images.device)
+        if generator is not None:
             order = torch.randperm(count, generator=generator, device=generator.device).to(images.device)
         ordered = (order, images.rows[order.to(images.rows.device)], images.labels[order])
-        sizes = self._size if isinstance(self._size, list) else min(self._size, max(count, 1))
+        sizes = self.size if isinstance(self.size, list) else min(self.size, max(count, 1))
         return list(zip(*(part.split(sizes) for part in ordered), strict=True))
 
     def _crops(self, sizes: list[int]) -> list[Tensor] | None:
         """Draw seeds of the images' crops, where their files are cropped."""
-        store, generator = self._images.pixels, self._generator
+        store, generator = self.images.pixels, self.generator
         if generator is None or isinstance(store, Tensor) or not store.crops:
             return None
         drawn = torch.randint(2**31, (sum(sizes),), generator=generator, device=generator.device)
         return list(drawn.cpu().split(sizes))
 
-    def _read(self, ordered: list[tuple[Tensor, Tensor, Tensor]], seeds: list[Tensor] | None) -> Iterator[Batch]:
-        """Take batches, those of a file while earlier ones are in use."""
-        images, store, rows = self._images, self._images.pixels, [rows for _, rows, _ in ordered]
-        pixels: Iterator[Tensor] = (store[each] for each in rows)
-        if not isinstance(store, Tensor):
-            pixels = store.read_ahead(rows, seeds, self._own)
-        for (at, _, y), stored in zip(ordered, pixels, strict=True):
-            yield Batch(images.view(images.moved(stored), self._generator), y, at)
+
+def _read(
+    images: Images, ordered: _Ordered, seeds: list[Tensor] | None, generator: torch.Generator | None, own: slice
+) -> Iterator[Batch]:
+    """Take batches, those of a file while earlier ones are in use; a pass that is dropped ends this too."""
+    store, rows = images.pixels, [rows for _, rows, _ in ordered]
+    taken = (store[each] for each in rows)
+    pixels = taken if isinstance(store, Tensor) else store.read_ahead(rows, seeds, own)
+    for (at, _, y), stored in zip(ordered, pixels, strict=True):
+        yield Batch(images.view(images.moved(stored), generator), y, at)
 
 
 def even_sizes(count: int, most: int, fewest: int = 1) -> list[int]:

@@ -105,22 +105,20 @@ class _Chunks(Dataset[Tensor | str]):
         files, size = [self.store.file(row) for row in rows], self.store.size
         images = np.empty((len(files), 3, size, size), np.uint8)
         try:
-            with unwarned():
+            with unwarned(), seeded_globally(0, _CPU):
                 for place, file in enumerate(files):
-                    if seeds is None:
-                        images[place] = fitted(file, size)
-                        continue
-                    images[place] = _cropped(file, size, seeds[place])
+                    if seeds is not None:
+                        torch.default_generator.manual_seed(seeds[place])
+                    images[place] = fitted(file, size) if seeds is None else _cropped(file, size)
         except SalunError as error:
             return str(error)
         return torch.from_numpy(images)
 
 
-def _cropped(file: str, size: int, seed: int) -> np.ndarray:
-    """Decode an image, and scale a random part of it."""
+def _cropped(file: str, size: int) -> np.ndarray:
+    """Decode an image, and scale a part of it that torch's generator draws."""
     image = decoded(file)
-    with seeded_globally(seed, _CPU):
-        top, left, height, width = RandomResizedCrop.get_params(image, _AREA, _RATIO)
+    top, left, height, width = RandomResizedCrop.get_params(image, _AREA, _RATIO)
     box = (left, top, left + width, top + height)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 

@@ -281,16 +281,7 @@ def _standards_of(jobs: Sequence[Job]) -> dict[Group, list[Job]]:
 
 
 def _lacking(record: Record, partner: Record | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """List the metrics that a record lacks, or that compare it with another retrained model than they should.
-
-    Args:
-        record: of the run.
-        partner: the retrained model that it should be compared with.
-        names: what is asked for; none for the default ones.
-
-    Returns:
-        Names; without those that need a retrained model where there is none.
-    """
+    """List the metrics that a record lacks, or that compare it with another retrained model than its partner."""
     missing = [name for name in missing_from(record, names) if METRICS[name].subject is not Runs]
     if partner is None:
         return tuple(name for name in missing if "retrained" not in METRICS[name].against)

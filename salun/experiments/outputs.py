@@ -84,19 +84,7 @@ def digest_of(evaluation: Evaluation) -> str:
 
 
 def _read_outputs(path: Path, seconds: float | None = None, passes: int | None = None) -> Evaluation:
-    """Read a model's outputs.
-
-    Args:
-        path: of the file.
-        seconds: wall time of mask and method, which stands in the record.
-        passes: image passes of mask and method, likewise.
-
-    Returns:
-        The outputs.
-
-    Raises:
-        SalunError: the file is missing, damaged, or holds something else.
-    """
+    """Read a model's outputs; seconds and passes of mask and method stand in the record."""
     with readable(path, "outputs"):
         arrays = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         random = _taken(arrays, "random") if "random/logits" in arrays else None

@@ -212,16 +212,7 @@ def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def _doubts_about_metrics(asked: Sequence[str], names: Sequence[str], given: Mapping[str, object]) -> list[str]:
-    """Say which metrics have no value for want of an argument or of several runs.
-
-    Args:
-        asked: as the user named them; none for the default ones.
-        names: metrics alone.
-        given: arguments by name; None where one is not given.
-
-    Returns:
-        A line an argument; of metrics of several runs only those that are named themselves.
-    """
+    """Say, a line an argument, which metrics have no value for want of it or of several runs."""
     lacking: dict[str, list[str]] = {}
     for name in names if asked else ():
         found = METRICS[name]

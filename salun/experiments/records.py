@@ -104,15 +104,7 @@ def _canonical(value: Any) -> Any:
 
 
 def _add(file: FileIO, content: bytes) -> None:
-    """Add to the end of a file, and see to it that it is on the disk; in part is not at all.
-
-    Args:
-        file: open for reading and appending, unbuffered.
-        content: what to add.
-
-    Raises:
-        OSError: there is no room for it.
-    """
+    """Add to the end of an unbuffered file, and see to it that it is on the disk; in part is not at all."""
     size = file.seek(0, os.SEEK_END)
     try:
         left = content

@@ -35,14 +35,7 @@ _REFUSALS = {
 
 
 def _method_models() -> dict[str, type[Entry]]:
-    """Build the schema of an entry for each method, from the method's signature.
-
-    Returns:
-        A pydantic model by method name; an alias has its method's.
-
-    Raises:
-        SalunError: a method's setting is called as a key that all of them share.
-    """
+    """Build the schema of an entry for each method, from the method's signature; an alias has its method's."""
     load_methods()
     return _models_of(tuple(map(id, METHODS.values())))[0]
 

@@ -131,10 +131,8 @@ class _Course:
         """Begin the epoch's steps, or go on where an earlier process left off."""
         self.stepper.begin()
         left, self.left = self.left, None
-        if self.writer is None:
-            return iter(stream(self.number))
-        if left is None:
-            self.drawn = self.writer.random_states()
+        if self.writer is None or left is None:
+            self.drawn = self.writer.random_states() if self.writer else {}
             return iter(stream(self.number))
         self.writer.set_random_states(left["drawn"])
         steps = iter(stream(self.number))

@@ -39,7 +39,7 @@ class KilledError(Exception):
 class Shaky(nn.Module):
     """A model with dropout, whose chances are the global generator's."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
         layers = nn.Conv2d(channels, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
         self.inner, self.dropout = nn.Sequential(*layers), nn.Dropout(0.2)
