@@ -1,5 +1,6 @@
 """What records say together: one row an experiment, compared with retraining and with each other."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -358,6 +359,22 @@ def contenders(rows: list[Row], group: Group) -> list[Row]:
     """List the methods with an average gap, none of whose runs diverged."""
     methods = [row for row in rows if row.group == group and row.competes and not row.diverged]
     return [row for row in methods if row.gap.mean is not None]
+
+
+def nearest(rows: list[Row], most: int) -> list[Row]:
+    """Choose rows of a group that has many: base and retrained models, and the methods with the smallest average gaps.
+
+    Args:
+        rows: of a group.
+        most: rows that are kept, unless base and retrained models are more.
+
+    Returns:
+        The rows that are kept, in their order; methods without a gap come last.
+    """
+    methods = [row for row in rows if row.kind == "method"]
+    methods.sort(key=lambda row: math.inf if row.gap.mean is None else row.gap.mean)
+    left_out = set(map(id, methods[max(0, most - len(rows) + len(methods)) :]))
+    return [row for row in rows if id(row) not in left_out]
 
 
 def best_of(rows: list[Row], group: Group) -> Row | None:

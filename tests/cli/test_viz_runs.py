@@ -10,6 +10,7 @@ from records import corrective, recorded, runs, sweep_runs, write_runs
 
 from salun.cli.viz import main
 from salun.experiments.record import Record, run_id
+from salun.reports.summary import nearest
 
 KINDS = ("bars", "curves", "sweep", "plane")
 NOTHING: dict[str, float | None] = dict.fromkeys(("UA", "RA", "TA", "MIA"))
@@ -121,6 +122,21 @@ def test_numbers_beside_figures_are_those_of_the_records() -> None:
         ("1.0", "rl"),
     ]
     assert len(lines_of("images/one/curves.csv")) == sum(len(record.curve) for record in records)
+
+
+def test_figures_of_many_rows_show_the_nearest_and_say_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("salun.cli.viz.runs.nearest", lambda rows, most: nearest(rows, min(most, 3)))
+    list_of("one", [*runs(method="retrain"), *runs(), *runs(keep=0.5, values={"RA": 0.1})])
+    assert viz("--format", "svg") == 0
+    told = "salun-viz runs: images/one: 3 of 4 rows are drawn, those nearest to retraining; the .csv files hold all\n"
+    assert capsys.readouterr().err == told
+    for kind in ("bars", "curves", "plane"):
+        drawn = Path(f"images/one/{kind}.svg").read_text()
+        assert "retrain" in drawn, kind
+        assert ("mask 0.5" in drawn) is (kind == "curves"), kind
+        assert {"rl", "rl + mask 0.5"} < {line["title"] for line in lines_of(f"images/one/{kind}.csv")}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from records import METRICS, RETRAINED, recorded
 from rich.console import Console
 
 from salun.cli.table import print_rows
+from salun.experiments.problem import Group
 from salun.experiments.record import Record
 from salun.reports.labels import rows_of_records
-from salun.reports.summary import summarise
-from salun.reports.tables import write_summaries
+from salun.reports.page.overview import overview
+from salun.reports.summary import Row, grouped, summarise
+from salun.reports.tables import group_titles, write_summaries
 
 SIZES = (6, 12, 18)
 
@@ -29,6 +31,11 @@ def experiments(count: int, problems: int) -> list[tuple[str, list[Record]]]:
     return entries
 
 
+def titled(rows: list[Row]) -> list[tuple[tuple[Group, str], list[Row]]]:
+    titles = group_titles(rows)
+    return [((group, titles[group]), members) for group, members in grouped(rows).items()]
+
+
 @pytest.mark.parametrize("share", [0, 2], ids=["one problem", "two rows a problem"])
 def test_as_many_rows_more_take_as_many_steps_more(share: int) -> None:
     found: dict[str, list[int]] = {}
@@ -39,6 +46,7 @@ def test_as_many_rows_more_take_as_many_steps_more(share: int) -> None:
             "summarise": lambda entries=entries: summarise(entries),  # type: ignore[misc]
             "label": lambda entries=entries: rows_of_records([run for _, runs in entries for run in runs]),  # type: ignore[misc]
             "write": lambda rows=rows: write_summaries(Path(), rows),  # type: ignore[misc]
+            "page": lambda rows=rows: [overview(members, *of) for of, members in titled(rows)],  # type: ignore[misc]
             "print": lambda rows=rows: print_rows(Console(file=io.StringIO(), width=60), rows),  # type: ignore[misc]
         }
         for name, call in calls.items():

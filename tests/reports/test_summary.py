@@ -11,7 +11,7 @@ from scipy import stats
 from salun.experiments.record import Record
 from salun.metrics import Value
 from salun.reports.statistics import estimate
-from salun.reports.summary import best_of, gap_to, grouped, is_distinct, partly_known, summarise
+from salun.reports.summary import best_of, gap_to, grouped, is_distinct, nearest, partly_known, summarise
 from salun.reports.tables import columns_of, group_titles, legend
 
 Entry = tuple[str, list[Record]]
@@ -223,6 +223,16 @@ def test_nearer_by_less_than_the_noise_floor_is_not_bold() -> None:
     assert not is_distinct(wide, best_of(wide, ("A", "F")))
     assert any("a, nearer than b by less than the noise floor" in line for line in legend(wide))
     assert next(row for row in wide if row.title == "b").behind.differs  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("most", "kept"), [(9, "abcd"), (5, "bcd"), (4, "bd"), (3, "d"), (1, "")])
+def test_of_many_rows_those_nearest_to_retraining_are_chosen(most: int, kept: str) -> None:
+    gaps = {"a": None, "b": 0.2, "c": 0.3, "d": 0.1}
+    methods = [entry(title, {"UA": 0.5} if gap is None else near(gap)) for title, gap in gaps.items()]
+    rows = summarise([methods[0], RETRAINED, *methods[1:]])
+    base = rows[0].title
+    order = [row.title for row in rows if row.title in {base, "retrain", *kept}]
+    assert [row.title for row in nearest(rows, most)] == order
 
 
 def test_methods_are_tested_against_the_best_over_the_same_seeds() -> None:

@@ -1,6 +1,7 @@
 """`salun-viz runs`: figures of recorded runs."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -23,11 +24,12 @@ from salun.reports.plots.sweep import FOUND, sweep
 from salun.reports.plots.tradeoff import plane
 from salun.reports.requests import sequence_as_csv, sequences_of
 from salun.reports.sources import RECORDS, RUNS, find_records, read_runs
-from salun.reports.summary import Row, grouped
+from salun.reports.summary import Row, grouped, nearest
 from salun.reports.tables import as_csv, columns_of, group_titles
 
 _Drawing = tuple[Figure, str] | str | None  # None of what nobody asked for
 _PROGRAM = "salun-viz runs"
+_MOST_DRAWN = 100  # rows of a figure
 _CORRECTIVE = ("ASR", "CA_found", "CA_undiscovered", "TA", "UA", "gap")
 
 
@@ -96,10 +98,9 @@ def _folders_of(rows: list[Row], place: Path) -> dict[Group, Path]:
     if len(groups) == 1:
         return dict.fromkeys(groups, place)
     names = {group: _problem_name(members) for group, members in groups.items()}
-    for group, name in names.items():
-        shared = list(names.values()).count(name) > 1
-        names[group] = name_part(f"{name}_{'_'.join(group)}") if shared else name
-    return {group: place / name for group, name in names.items()}
+    shared = Counter(names.values())
+    whole = {group: name_part(f"{name}_{'_'.join(group)}") for group, name in names.items()}
+    return {group: place / (whole[group] if shared[name] > 1 else name) for group, name in names.items()}
 
 
 def _problem_name(rows: list[Row]) -> str:
@@ -125,6 +126,9 @@ def _draw_requests(figures: FigureWriter, place: Path, rows: list[Row]) -> None:
 
 def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], title: str) -> None:
     """Draw what a forgetting problem's records allow, and say in a line what they do not."""
+    if (shown := len(nearest(rows, _MOST_DRAWN))) < len(rows):
+        told = f"{shown} of {len(rows):,} rows are drawn, those nearest to retraining; the .csv files hold all"
+        notice(f"{_PROGRAM}: {figures.folder / folder}: {told}")
     with styled():
         kinds = {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane, "gone": _gone}
         for name, make in kinds.items():
@@ -144,7 +148,7 @@ def _bars(rows: list[Row], title: str) -> _Drawing:
     names = [name for name in columns_of(rows) if name in GAP_METRICS]
     if not names:
         return f"no run has a value of {', '.join(GAP_METRICS)}"
-    return bars(rows, names, title), as_csv(rows, names)
+    return bars(nearest(rows, _MOST_DRAWN), names, title), as_csv(rows, names)
 
 
 def _curves(rows: list[Row], title: str) -> _Drawing:
@@ -152,7 +156,8 @@ def _curves(rows: list[Row], title: str) -> _Drawing:
     found = [curve for curve in map(curve_of, rows) if curve is not None]
     if not found:
         return "no run has epochs"
-    return curves(found, rows, title), curves_as_csv(found)
+    near = set(map(id, nearest([curve.row for curve in found], _MOST_DRAWN)))
+    return curves([curve for curve in found if id(curve.row) in near], rows, title), curves_as_csv(found)
 
 
 def _sweep(rows: list[Row], title: str) -> _Drawing:
@@ -189,11 +194,11 @@ def _plane(rows: list[Row], title: str) -> _Drawing:
     for utility in ("TA", "RA"):
         names = ("UA", utility)
         if any(row.kind != "base" and all(row.value(name).n for name in names) for row in rows):
-            return plane(rows, names, title), as_csv(rows, names)
+            return plane(nearest(rows, _MOST_DRAWN), names, title), as_csv(rows, names)
     return "no run has a value of UA, and of TA or RA"
 
 
 def _gone(rows: list[Row], title: str) -> _Drawing:
     """Draw what comes back of the forgotten."""
     names = [name for name in WAYS if any(row.value(name).n for row in rows)]
-    return (gone(rows, names, title), as_csv(rows, names)) if names else None
+    return (gone(nearest(rows, _MOST_DRAWN), names, title), as_csv(rows, names)) if names else None

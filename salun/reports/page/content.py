@@ -24,6 +24,7 @@ from salun.reports.page.provenance import command_of, provenance
 from salun.reports.page.render import rendered
 from salun.reports.sources import RECORDS, RUNS, find_records, read_runs
 from salun.reports.summary import Row, contenders, grouped
+from salun.reports.tables import group_titles
 
 _KeptRow = tuple[str, Record, Path, Path | None]
 _Space = Mapping[str, Any]
@@ -121,7 +122,7 @@ def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[_Space]
     Returns:
         HTML.
     """
-    groups = grouped(study.rows)
+    groups, titles = grouped(study.rows), group_titles(study.rows)
     sections: list[dict[str, Any]] = []
     drawn: dict[str, Chart] = {}
     galleries, copies = {}, {}
@@ -132,7 +133,7 @@ def page(study: Study, datasets: Mapping[str, Dataset], spaces: Sequence[_Space]
         views = _views_of(rows, group, sights, space)
         named = {f"{key}-{view}-{place}": chart for view, found in views.items() for place, chart in enumerate(found)}
         drawn |= named
-        table = overview(rows, group, study.rows)
+        table = overview(rows, group, titles[group])
         copies[key] = table.pop("copies")
         galleries[key] = gallery(sights, dataset_of(rows, datasets))
         sections.append({

@@ -41,7 +41,8 @@ def statement(study: Study, datasets: Mapping[str, Dataset]) -> str:
         HTML without scripts, which prints on a few sheets.
     """
     load_methods()
-    problems = [_problem(study, rows, group, datasets) for group, rows in grouped(study.rows).items()]
+    titles, groups = group_titles(study.rows), grouped(study.rows)
+    problems = [{"title": titles[group], **_problem(study, rows, group, datasets)} for group, rows in groups.items()]
     return rendered("deletion.html", {"title": "Statement on a deletion", "problems": problems})
 
 
@@ -55,7 +56,6 @@ def _problem(study: Study, rows: list[Row], group: Group, datasets: Mapping[str,
     settings = records[0].settings
     measures = [_measure(shown, *measure) for measure in _MEASURES]
     return {
-        "title": group_titles(study.rows)[group],
         "asked": sorted({one_line(record.tag) for record in (chosen.records if chosen else ()) if record.tag}),
         "request": one_line(settings["forget"]["request"]),
         "model": one_line(f"{settings['base']['model']} on {settings['base']['dataset']}"),

@@ -11,7 +11,7 @@ from salun.reports.formats import csv_table, escape_latex, escape_markdown
 from salun.reports.page.charts import within
 from salun.reports.statistics import Estimate
 from salun.reports.summary import Row, best_of, bold_of, floor_of, floor_text
-from salun.reports.tables import INTERVAL, cell, columns_of, group_titles, legend, lines_of
+from salun.reports.tables import INTERVAL, cell, columns_of, legend, lines_of
 
 _SHOWN = (*GAP_METRICS, "passes", "RTE", "gap", "n")
 _GAP, _COUNT = "gap", "n"
@@ -93,26 +93,26 @@ def _fallen(rows: Sequence[Row]) -> list[str]:
     return [f"Runs that {floor_text(rows[0].floor)}: {', '.join(named)}."] if named else []
 
 
-def overview(rows: list[Row], group: Group, everything: list[Row]) -> dict[str, Any]:
+def overview(rows: list[Row], group: Group, title: str) -> dict[str, Any]:
     """Describe a forgetting problem for the page.
 
     Args:
         rows: of the group, the base model's first.
         group: base models and forget sets.
-        everything: rows of all groups, from which the group's title tells it.
+        title: of the group.
 
     Returns:
         Title, verdict, table and legend.
     """
     columns = _columns_of(rows)
-    cells = [[_cell_of(rows, row, column.name) for column in columns] for row in rows]
+    cells, bold = zip(*(_cells_of(rows, column.name) for column in columns), strict=True), bold_of(rows)
     return {
-        "title": group_titles(everything)[group],
+        "title": title,
         "verdict": verdict(rows, group),
         "columns": columns,
         "lines": [
             {"title": one_line(row.title), "kind": row.kind, "method": _method_of(row), "mask": _mask_of(row),
-             "cells": found, "text": text, "bold": place == bold_of(rows)}
+             "cells": found, "text": text, "bold": place == bold}
             for place, (row, found, text) in enumerate(zip(rows, cells, _texts_of(rows, columns), strict=True))
         ],
         "legend": legend(rows),
@@ -140,23 +140,24 @@ def _texts_of(rows: list[Row], columns: Sequence[_Column]) -> list[list[str]]:
     return [line[1 : len(columns) + 1] for line in _table_of(rows)[1]]
 
 
-def _cell_of(rows: Sequence[Row], row: Row, name: str) -> _Cell:
-    """Put a value on the scale of its column."""
+def _cells_of(rows: Sequence[Row], name: str) -> list[_Cell]:
+    """Put the values of a column on its scale."""
     if name == _COUNT:
-        return _Cell(str(len(row.records)), float(len(row.records)))
-    share = name == _GAP or METRICS[name].unit == "%"
-    reaches = [within(other.value(name)) if share else _reach_of(other.value(name)) for other in rows]
-    means = [other.value(name).mean for other in rows]
-    ends = [end for end in (*means, *(end for reach in reaches for end in reach)) if end is not None]
-    value, gold = row.value(name), [other.value(name).mean for other in rows if other.kind == "retrain"]
-    if value.mean is None or not ends or max(ends) == min(ends):
-        return _Cell("", value.mean)
+        return [_Cell(str(len(row.records)), float(len(row.records))) for row in rows]
+    reach = within if name == _GAP or METRICS[name].unit == "%" else _reach_of
+    values = [row.value(name) for row in rows]
+    drawn = [(value.mean, *reach(value)) for value in values]
+    ends = [end for part in drawn for end in part if end is not None]
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
+    gold = [value.mean for row, value in zip(rows, values, strict=True) if row.kind == "retrain" and name != _GAP]
 
     def scaled(number: float | None) -> float | None:
-        return None if number is None else round(4 + 92 * (number - min(ends)) / (max(ends) - min(ends)), 2)
+        return None if number is None else round(4 + 92 * (number - low) / (high - low), 2)
 
-    target = gold[0] if gold and name != _GAP else None
-    return _Cell("", value.mean, *map(scaled, (value.mean, *(within(value) if share else _reach_of(value)), target)))
+    return [
+        _Cell("", part[0]) if part[0] is None or low == high else _Cell("", part[0], *map(scaled, (*part, *gold[:1])))
+        for part in drawn
+    ]
 
 
 def _reach_of(value: Estimate) -> tuple[float | None, float | None]:

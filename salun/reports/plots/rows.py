@@ -100,15 +100,15 @@ def _styles_of(rows: Sequence[Row], hues: dict[str, int]) -> list[ClassStyle]:
 def _labels_of(rows: Sequence[Row]) -> list[str]:
     """Name rows briefly."""
     counts = {len(row.records) for row in rows if row.records}
-    labels: list[str] = []
+    labels, twins = list[str](), Counter[str]()
     for row in rows:
         label = shorten(row.title, LONGEST_LABEL) or "unnamed"
         if row.diverged:
             label += f", {row.diverged} of {len(row.records)} diverged"
         elif row.records and len(counts) > 1:
             label += f", n = {len(row.records)}"
-        twins = sum(other.partition(" [")[0] == label for other in labels)
-        labels.append(f"{label} [{twins + 1}]" if twins else label)
+        twins[label] += 1
+        labels.append(f"{label} [{twins[label]}]" if twins[label] > 1 else label)
     return labels
 
 
