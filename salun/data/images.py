@@ -216,7 +216,7 @@ class Images:
         return pixels.to(self.device, non_blocking=True)
 
 
-@dataclass
+@dataclass(eq=False)
 class Batches(Iterator[Batch]):
     """One pass through images, as `Images.batches` describes it; its order is drawn with the first batch."""
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import mean, stdev, variance
 
 from scipy.special import nctdtrinc, stdtr, stdtrit
@@ -219,11 +219,18 @@ def versus(values: Sequence[float], reference: Sequence[float], step: float = 0.
     if min(counts) < 1 or max(counts) < 2:
         return None
     size = max(abs(value) for side in sides for value in side)
-    apart = mean(values) - mean(reference)
+    (ours, spread), (theirs, their_spread) = (_moments(tuple(side)) for side in sides)
+    apart = ours - theirs
     if min(counts) == 1:
-        shared = max(variance(reference if len(values) == 1 else values), rounding_of(step))
+        shared = max(their_spread if len(values) == 1 else spread, rounding_of(step))
         return judged(apart, math.sqrt(shared + shared / max(counts)), max(counts) - 1, size, sum(counts))
-    return welch(apart, [max(variance(side), rounding_of(step)) for side in sides], counts, size)
+    return welch(apart, [max(each, rounding_of(step)) for each in (spread, their_spread)], counts, size)
+
+
+@lru_cache(maxsize=256)
+def _moments(values: tuple[float, ...]) -> tuple[float, float]:
+    """Compute mean and variance, exactly and therefore slowly; every row is compared with the same reference."""
+    return mean(values), variance(values) if len(values) > 1 else 0.0
 
 
 def welch(apart: float, variances: Sequence[float], counts: Sequence[int], size: float) -> Comparison:

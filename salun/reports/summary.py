@@ -27,6 +27,7 @@ from salun.reports.statistics import (
 UTILITY_FLOOR = 5.0
 _UTILITY = ("RA", "TA")
 
+_NOTHING = estimate([])
 _Entry = tuple[str, list[Record], Mapping[str, Value]]
 
 
@@ -83,7 +84,7 @@ class Row:
 
     def value(self, name: str) -> Estimate:
         """Look a metric's estimate, or that of "gap", up; it is empty where the row has none."""
-        return self.gap if name == "gap" else self.estimates.get(name, estimate([]))
+        return self.gap if name == "gap" else self.estimates.get(name, _NOTHING)
 
 
 def lost(values: Mapping[str, Value], base: Mapping[str, Value], floor: float = UTILITY_FLOOR) -> dict[str, float]:

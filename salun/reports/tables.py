@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -323,9 +323,9 @@ def _described(row: Row, problem: str, best: _Best) -> dict[str, Any]:
         "problem": problem,
         "settings": row.records[0].settings if row.records else None,
         **_sources_of(row),
-        "metrics": {name: asdict(value) for name, value in row.estimates.items()},
+        "metrics": {name: vars(value) for name, value in row.estimates.items()},
         "against_retrained": {name: _numbers_of(comparison) for name, comparison in row.against.items()},
-        "average_gap": asdict(row.gap) | {"bias": row.distance.bias if row.distance else None},
+        "average_gap": vars(row.gap) | {"bias": row.distance.bias if row.distance else None},
         "behind_best": _numbers_of(row.behind) if row.behind else None,
         "diverged": row.diverged,
         "lost": len(row.losses),
@@ -387,7 +387,7 @@ def as_long_csv(rows: list[Row]) -> str:
             if value.n:
                 numbers = _numbers_of(found) if found else {}
                 test = [against, *(numbers[part.removeprefix("difference_")] for part in parts)] if found else []
-                lines.append([*known, name, *asdict(value).values(), *(test or [None] * 7)])
+                lines.append([*known, name, *vars(value).values(), *(test or [None] * 7)])
     return csv_table(lines)
 
 
@@ -404,7 +404,7 @@ def as_csv(rows: list[Row], shown: Sequence[str] = ()) -> str:
         line: dict[str, Any] = {"problem": titles[row.group], "title": row.title, "kind": row.kind}
         line |= _sources_of(row) | _standing_of(row, bests[row.group])
         for name, value in [*((name, row.value(name)) for name in names), ("gap", row.gap)]:
-            line |= {f"{name}_{part}": number for part, number in asdict(value).items()}
+            line |= {f"{name}_{part}": number for part, number in vars(value).items()}
         tests = {f"{name}_vs_retrained": row.against.get(name) for name in names} | {"gap_vs_best": row.behind}
         for name, comparison in tests.items():
             line |= {f"{name}_{part}": number for part, number in _numbers_of(comparison).items()} if comparison else {}
