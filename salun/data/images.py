@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -224,7 +224,7 @@ class Batches(Iterator[Batch]):
     size: int | list[int]
     generator: torch.Generator | None
     own: slice
-    _left: Iterator[Batch] | None = None
+    _left: Iterator[Batch] | None = field(default=None, init=False)
 
     def __next__(self) -> Batch:
         if self._left is None:

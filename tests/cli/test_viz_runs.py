@@ -139,6 +139,19 @@ def test_figures_of_many_rows_show_the_nearest_and_say_so(
         assert {"rl", "rl + mask 0.5"} < {line["title"] for line in lines_of(f"images/one/{kind}.csv")}
 
 
+def test_without_retraining_no_row_is_called_nearest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("salun.cli.viz.runs.nearest", lambda rows, most: nearest(rows, min(most, 2)))
+    list_of("one", [*runs(), *runs(keep=0.5)])
+    assert viz("--format", "svg") == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "rows are drawn" in line]
+    assert "2 of 3 rows are drawn, the first, as none has a gap to retraining" in told
+    bars = Path("images/one/bars.svg").read_text()
+    assert ">rl<" in bars
+    assert "mask 0.5" not in bars
+
+
 @pytest.mark.parametrize(
     ("records", "absent"),
     [

@@ -127,7 +127,9 @@ def _draw_requests(figures: FigureWriter, place: Path, rows: list[Row]) -> None:
 def _draw_group(figures: FigureWriter, folder: Path, rows: list[Row], title: str) -> None:
     """Draw what a forgetting problem's records allow, and say in a line what they do not."""
     if (shown := len(nearest(rows, _MOST_DRAWN))) < len(rows):
-        told = f"{shown} of {len(rows):,} rows are drawn, those nearest to retraining; the .csv files hold all"
+        compared = any(row.kind == "method" and row.gap.mean is not None for row in rows)
+        which = "those nearest to retraining" if compared else "the first, as none has a gap to retraining"
+        told = f"{shown} of {len(rows):,} rows are drawn, {which}; the .csv files hold all"
         notice(f"{_PROGRAM}: {figures.folder / folder}: {told}")
     with styled():
         kinds = {"bars": _bars, "curves": _curves, "sweep": _sweep, "plane": _plane, "gone": _gone}
